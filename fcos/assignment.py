@@ -1,0 +1,87 @@
+"""Which location is responsible for which ground-truth box (section 3.1 of the paper, with center sampling)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fcos.boxes import areas, ltrb_from
+from fcos.structures import LocationTargets
+
+
+def assign_targets(
+    locations: Tensor,
+    strides: Tensor,
+    level_of: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    gt_ignored: Tensor,
+    *,
+    regression_ranges: Sequence[Sequence[float | None]],
+    center_sampling_radius: float,
+    inclusive: bool,
+) -> LocationTargets:
+    """Assign at most one box to each location of each picture.
+
+    A location is positive for a box when it lies inside the box and inside the square of `center_sampling_radius`
+    strides around the box's center (both with their border where `inclusive`), and the largest of its four distances
+    is strictly inside its level's range. Of several boxes the smallest area wins, of equal areas the first.
+
+    Args:
+        locations: (R, 2) x, y in pixels of the padded picture.
+        strides: (R,) stride of each location's level.
+        level_of: (R,) index of each location's level.
+        gt_boxes: (B, M, 4), padded; gt_labels: (B, M), -1 where padded; gt_ignored: (B, M).
+        regression_ranges: (low, high) in pixels for each level; high None = unbounded.
+    """
+    is_object = (gt_labels >= 0) & ~gt_ignored  # (B, M)
+    if gt_boxes.shape[1] == 0:
+        return _all_background(gt_boxes, locations)
+    ltrb = ltrb_from(locations, gt_boxes)  # (B, R, M, 4)
+    inside_box = _inside(ltrb.amin(dim=-1), 0.0, inclusive)  # (B, R, M)
+    match = inside_box & is_object[:, None]
+
+    centers = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2  # (B, M, 2)
+    from_center = (locations[:, None] - centers[:, None]).abs().amax(dim=-1)  # (B, R, M)
+    match &= _inside(center_sampling_radius * strides[:, None] - from_center, 0.0, inclusive)
+
+    low, high = _bounds(regression_ranges, locations)
+    reach = ltrb.amax(dim=-1)
+    match &= (reach > low[level_of, None]) & (reach < high[level_of, None])
+
+    order = areas(gt_boxes).argsort(dim=1, stable=True)  # (B, M) smallest first
+    rank = order.argsort(dim=1)  # (B, M)
+    num_boxes = gt_boxes.shape[1]
+    best_rank = torch.where(match, rank[:, None], num_boxes).amin(dim=2)  # (B, R)
+    positive = best_rank < num_boxes
+    matched = order.gather(1, best_rank.clamp(max=num_boxes - 1))  # (B, R)
+    matched_boxes = gt_boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+    target = torch.cat((locations - matched_boxes[..., :2], matched_boxes[..., 2:] - locations), dim=-1)
+    silenced = (inside_box & ((gt_labels >= 0) & gt_ignored)[:, None]).any(dim=2)  # (B, R)
+    return LocationTargets(
+        labels=torch.where(positive, gt_labels.gather(1, matched), -1),
+        target_ltrb=torch.where(positive[..., None], target / strides[:, None], 1.0),
+        matched_gt_index=torch.where(positive, matched, -1),
+        counted_mask=positive | ~silenced,
+    )
+
+
+def _inside(distance: Tensor, border: float, inclusive: bool) -> Tensor:
+    return distance >= border if inclusive else distance > border
+
+
+def _bounds(ranges: Sequence[Sequence[float | None]], like: Tensor) -> tuple[Tensor, Tensor]:
+    pairs = [(low, float("inf") if high is None else high) for low, high in ranges]
+    bounds = torch.tensor(pairs, dtype=like.dtype, device=like.device)
+    return bounds[:, 0], bounds[:, 1]
+
+
+def _all_background(gt_boxes: Tensor, locations: Tensor) -> LocationTargets:
+    shape = (len(gt_boxes), len(locations))
+    background = torch.full(shape, -1, dtype=torch.int64, device=locations.device)
+    return LocationTargets(
+        labels=background,
+        target_ltrb=locations.new_ones((*shape, 4)),
+        matched_gt_index=background,
+        counted_mask=torch.ones(shape, dtype=torch.bool, device=locations.device),
+    )

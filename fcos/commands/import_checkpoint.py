@@ -1,0 +1,17 @@
+"""`fcos import-checkpoint FILE --run RUN`: a run's weights from a file instead of from a training."""
+
+from pathlib import Path
+
+from fcos.commands.layout import Layout
+from fcos.commands.train import import_run
+from fcos.config.runs import find_run, parse_runs
+from fcos.config.section import read_params
+from fcos.data.coco import read_split
+
+
+def import_checkpoint(source: Path, name: str) -> Path:
+    """Write the files of a training from `source`; return the path of the weights."""
+    run = find_run(parse_runs(read_params()), name)
+    layout = Layout(run.study)
+    import_run(source, run, read_split(layout.data, "train"))
+    return layout.weights(name)

@@ -1,0 +1,60 @@
+"""Weights from elsewhere as the weights of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcos.commands.build import build_model
+from fcos.config.runs import Run
+from fcos.data.coco import CocoSplit
+from fcos.errors import UserError
+from fcos.model.checkpoint import Identity, check_same_classes, load_weights, read_identity, save_weights
+from fcos.model.convert import from_torchvision, select_classes
+
+
+def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> None:
+    """Write the weights in `source`, ours or a torchvision FCOS state dict, to `target` as those of `run`."""
+    if not source.is_file():
+        raise UserError(source, "no such checkpoint", expected="one of our files or a torchvision FCOS state dict")
+    if source.suffix == ".safetensors":
+        found = read_identity(source, do="name another file")
+        check_same_classes(source, found.categories, split.categories)
+        state = load_weights(source)
+    else:
+        state = select_classes(from_torchvision(_read_state(source)), split.category_ids, source)
+    _check_fits(state, run, len(split.categories), source)
+    save_weights(target, state, Identity(run=run.identity(), categories=split.categories, data_digest=split.digest))
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader stumbled over
+        raise UserError(path, "cannot be read as a state dict", found=str(error).splitlines()[0]) from None
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or "head.classification_head.cls_logits.bias" not in state:
+        raise UserError(
+            path,
+            "is not a torchvision FCOS state dict",
+            found=f"keys such as {list(state)[:3]}" if isinstance(state, dict) else type(state).__name__,
+            expected="keys such as head.classification_head.cls_logits.bias",
+        )
+    return state
+
+
+def _check_fits(state: dict[str, Tensor], run: Run, num_classes: int, path: Path) -> None:
+    expected = {
+        name: tuple(t.shape) for name, t in build_model(run, num_classes, pretrained=False).state_dict().items()
+    }
+    found = {name: tuple(t.shape) for name, t in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                path,
+                f"does not fit run {run.name}: {name}",
+                found=found.get(name, "no such weight"),
+                expected=expected.get(name, "no such weight"),
+                do="set backbone, num_convs and model.* of the run to what the checkpoint was trained with",
+            )

@@ -1,0 +1,35 @@
+"""Where everything of a study lies (docs/architecture.md has the picture)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcos.files import project_root
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one study, relative to the folder of params.yaml."""
+
+    study: str
+
+    @property
+    def data(self) -> Path:
+        return Path("data") / self.study
+
+    @property
+    def runs(self) -> Path:
+        return Path("runs") / self.study
+
+    @property
+    def report(self) -> Path:
+        return Path("reports") / self.study
+
+    def run(self, name: str) -> Path:
+        return self.runs / name
+
+    def weights(self, name: str) -> Path:
+        return self.run(name) / "model.safetensors"
+
+    def scratch(self, name: str, key: str) -> Path:
+        """For an unfinished training: outside of what DVC knows, and outside its temporary copies."""
+        return project_root() / "runs" / self.study / ".scratch" / f"{name}-{key[:16]}"

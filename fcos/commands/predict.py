@@ -1,0 +1,93 @@
+"""`fcos predict RUN`: run the network once per view and keep everything it says."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fcos.commands.build import build_grid, load_model
+from fcos.commands.provenance import provenance
+from fcos.commands.scored_run import ScoredRun, difference
+from fcos.config.section import parse_section, read_params
+from fcos.config.tta import TtaConfig
+from fcos.data.dataset import DetectionDataset
+from fcos.errors import UserError
+from fcos.evaluation.candidates import save_candidates
+from fcos.evaluation.predictor import Predictor, Timing, predict_split
+from fcos.files import whole_dir, write_json
+from fcos.model.checkpoint import Identity, check_same_classes, read_identity, weights_digest
+from fcos.model.device import find_device, find_dtype
+
+
+def predict(name: str, views: Literal["test", "tta"]) -> None:
+    """Write candidates/test.safetensors and timing.json, or candidates_tta/ and timing_tta.json, of a run."""
+    started = time.time()
+    scored = ScoredRun.open(name)
+    weights_path = scored.layout.weights(name)
+    identity = checked_identity(scored, weights_path)
+    device = find_device(scored.test.device)
+    dtype = find_dtype(scored.test.precision, device)
+    dtype_name = str(dtype).removeprefix("torch.")
+    predictor = Predictor(
+        model=load_model(scored.run, identity, weights_path),
+        grid=build_grid(scored.run.model),
+        device=device,
+        dtype=dtype,
+        score_threshold=scored.test.score_threshold,
+        max_candidates=scored.test.max_candidates,
+    )
+    digest = weights_digest(weights_path)
+    sizes = {"test": scored.test.size} if views == "test" else tta_views()
+    suffix = "" if views == "test" else "_tta"
+    dataset = DetectionDataset(scored.split)
+    timings = {}
+    with whole_dir(scored.dir / f"candidates{suffix}") as folder:
+        for view, size in sizes.items():
+            header = scored.header(weights_sha256=digest, size=size, dtype=dtype_name)
+            timings[view] = _predict_view(predictor, dataset, scored, folder / f"{view}.safetensors", header)
+    where = provenance(
+        started,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        dtype=dtype_name,
+        batch_size=scored.test.batch_size,
+        threads=torch.get_num_threads(),
+    )
+    timed: dict[str, Any] = {"views": {view: timing.to_json() for view, timing in timings.items()}}
+    write_json(scored.dir / f"timing{suffix}.json", {**timed, "provenance": where})
+
+
+def checked_identity(scored: ScoredRun, path: Path) -> Identity:
+    """What the weights at `path` are; stops where they are of another run, data or classes than params.yaml has."""
+    do = f"fcos train {scored.run.name}"
+    identity = read_identity(path, do=do)
+    check_same_classes(path, identity.categories, scored.split.categories)
+    differs = difference(identity.run, scored.run.identity())
+    if differs is not None:
+        key, found, expected = differs
+        raise UserError(
+            path, f"was trained with another {key} than params.yaml has", found=found, expected=expected, do=do
+        )
+    return identity
+
+
+def tta_views() -> dict[str, int]:
+    """Shorter sides by name of view."""
+    config = parse_section(read_params(), "tta", TtaConfig)
+    return {f"s{size}": size for size in config.sizes}
+
+
+def _predict_view(
+    predictor: Predictor, dataset: DetectionDataset, scored: ScoredRun, path: Path, header: dict[str, Any]
+) -> Timing:
+    candidates, timing = predict_split(
+        predictor,
+        dataset,
+        shorter=header["view"]["size"],
+        longest=header["view"]["max_size"],
+        batch_size=scored.test.batch_size,
+        workers=scored.test.workers,
+        description=f"predict {scored.run.name} {path.stem}",
+    )
+    save_candidates(path, candidates, header)
+    return timing

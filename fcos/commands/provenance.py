@@ -1,0 +1,39 @@
+"""Where, when and by what something was computed: kept apart from what it is."""
+
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from typing import Any
+
+from fcos import __version__
+
+PACKAGES = ("torch", "torchvision", "pycocotools", "numpy")
+
+
+def provenance(started: float, **more: Any) -> dict[str, Any]:
+    """Commit, versions and times (`started` as of time.time()) of the command that calls it."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "clean_tree": _clean(),
+        "versions": {
+            "fcos": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "machine": f"{platform.system()} {platform.machine()}",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        **more,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _clean() -> bool | None:
+    """Whether the code and settings are as committed; locks and reports are what a run itself writes."""
+    status = _git("status", "--porcelain", "--", "fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml")
+    return None if status is None else status == ""

@@ -1,0 +1,107 @@
+"""`fcos train RUN`: one training of the study, or the import of its checkpoint."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fcos.commands.build import build_grid, build_model
+from fcos.commands.importing import import_weights
+from fcos.commands.layout import Layout
+from fcos.commands.provenance import provenance
+from fcos.config.runs import Run, find_run, parse_runs
+from fcos.config.section import read_params
+from fcos.data.coco import CocoSplit, read_split
+from fcos.data.dataset import DetectionDataset
+from fcos.files import write_csv, write_json
+from fcos.model.checkpoint import Identity, save_weights, weights_digest
+from fcos.model.device import find_device, find_dtype
+from fcos.training.key import training_key
+from fcos.training.loop import HISTORY_COLUMNS, Plan, Row, fit, peak_memory_mb
+from fcos.training.resume import Scratch
+from fcos.training.step import Assigner
+
+
+class Observer(Protocol):
+    """Somebody who watches a training; nothing depends on what it does with what it sees."""
+
+    def started(self, *, run: str, key: str, params: dict[str, Any]) -> None: ...
+
+    def rows(self, rows: Sequence[Row]) -> None: ...
+
+
+def train(name: str, observer: Observer) -> None:
+    """Write model.safetensors, history.csv and train.json of the run `name`."""
+    run = find_run(parse_runs(read_params()), name)
+    layout = Layout(run.study)
+    split = read_split(layout.data, "train")
+    if run.checkpoint is not None:
+        import_run(Path(run.checkpoint), run, split)
+    else:
+        _train(run, split, layout, observer)
+
+
+def import_run(source: Path, run: Run, split: CocoSplit) -> None:
+    """Import `source` as the weights of `run`, with an empty history."""
+    started = time.time()
+    layout = Layout(run.study)
+    weights_path = layout.weights(run.name)
+    import_weights(source, run, split, weights_path)
+    write_csv(layout.run(run.name) / "history.csv", [], HISTORY_COLUMNS)
+    digest = weights_digest(weights_path)
+    _write_summary(layout, run, key=digest, digest=digest, imported_from=source.name, provenance=provenance(started))
+
+
+def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> None:
+    started = time.time()
+    config = run.train
+    device = find_device(config.device)
+    dtype = find_dtype(config.precision, device)
+    dtype_name = str(dtype).removeprefix("torch.")
+    key = training_key(
+        run.identity(), split.digest, torch_version=torch.__version__, device_type=device.type, dtype=dtype_name
+    )
+    observer.started(run=run.name, key=key, params=run.identity())
+    scratch = Scratch(layout.scratch(run.name, key))
+    assert run.epochs is not None
+    model = build_model(run, len(split.categories), pretrained=run.model.weights == "imagenet")
+    history = fit(
+        model,
+        DetectionDataset(split),
+        Assigner(
+            grid=build_grid(run.model),
+            regression_ranges=run.model.regression_ranges,
+            center_sampling_radius=run.model.center_sampling_radius,
+            inclusive=run.model.center_bounds == "inclusive",
+        ),
+        Plan(num_images=len(split.images), epochs=run.epochs, seed=run.seed, config=config),
+        device=device,
+        dtype=dtype,
+        scratch=scratch,
+        on_rows=observer.rows,
+    )
+    identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest)
+    save_weights(layout.weights(run.name), model.state_dict(), identity)
+    write_csv(layout.run(run.name) / "history.csv", history, HISTORY_COLUMNS)
+    _write_summary(
+        layout,
+        run,
+        key=key,
+        digest=weights_digest(layout.weights(run.name)),
+        imported_from=None,
+        provenance=provenance(
+            started,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            dtype=dtype_name,
+            threads=torch.get_num_threads(),
+            peak_memory_mb=round(peak_memory_mb(device)),
+        ),
+    )
+    scratch.remove()
+
+
+def _write_summary(layout: Layout, run: Run, *, key: str, digest: str, **more: Any) -> None:
+    summary = {"training_key": key, "weights_sha256": digest, "params": run.identity(), "role": run.role, **more}
+    write_json(layout.run(run.name) / "train.json", summary)

@@ -1,0 +1,84 @@
+"""`runs`: the trainings of the study, and what each of them amounts to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from fcos.config.model import ModelConfig
+from fcos.config.section import DEFAULT_PATH, Section, Wrong, parse_section, validate
+from fcos.config.study import Name
+from fcos.config.train import TrainConfig
+from fcos.errors import UserError
+
+
+class RunConfig(Section):
+    """One training: `epochs` of cosine after the warm-up; `train` and `model` override the sections."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    num_convs: Annotated[int, Field(ge=0, le=16)]
+    epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    checkpoint: str | None = None
+    role: Literal["reference"] | None = None
+    train: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _trained_or_imported(self) -> "RunConfig":
+        if self.epochs is None and self.checkpoint is None:
+            raise Wrong("epochs", "missing key", found="nothing", expected="a number of epochs, or `checkpoint:`")
+        return self
+
+
+class Run(Section):
+    """A run with its overrides applied: everything that decides the weights, but for the data and the code."""
+
+    study: Name
+    name: Name
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    num_convs: int
+    epochs: int | None
+    seed: int
+    checkpoint: str | None
+    role: Literal["reference"] | None
+    model: ModelConfig
+    train: TrainConfig
+
+    # Where and how fast it runs does not decide the weights.
+    _MACHINE: ClassVar = frozenset({"device", "workers", "checkpoint_every_s"})
+
+    def identity(self) -> dict[str, Any]:
+        """What travels with the weights and is compared by every later stage."""
+        return self.model_dump(mode="json", exclude={"train": set(self._MACHINE), "role": True})
+
+
+def parse_runs(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> dict[str, Run]:
+    """All runs of the study by name, overrides applied."""
+    study = parse_section(params, "study", Name, path)
+    configs = parse_section(params, "runs", dict[Name, RunConfig], path)
+    if not configs:
+        raise UserError(f"{path}: runs", "no run", found="{}", expected="at least one `name: {backbone: ...}`")
+    parse_section(params, "model", ModelConfig, path)
+    parse_section(params, "train", TrainConfig, path)
+    return {name: _resolve(study, name, config, params, path) for name, config in configs.items()}
+
+
+def _resolve(study: str, name: str, config: RunConfig, params: Mapping[str, Any], path: Path) -> Run:
+    model = {**params["model"], **config.model}
+    train = {**params["train"], **config.train}
+    return Run(
+        study=study,
+        name=name,
+        **config.model_dump(exclude={"train", "model"}),
+        model=validate(model, ModelConfig, path=path, prefix=("runs", name, "model")),
+        train=validate(train, TrainConfig, path=path, prefix=("runs", name, "train")),
+    )
+
+
+def find_run(runs: Mapping[str, Run], name: str, path: Path = DEFAULT_PATH) -> Run:
+    """The run called `name`, or a UserError that lists the runs."""
+    if name not in runs:
+        raise UserError(f"{path}: runs", "no such run", found=name, expected=f"one of {', '.join(runs)}")
+    return runs[name]

@@ -1,0 +1,107 @@
+"""What all sections share: strictness, reading, and a clear message for each mistake."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from fcos.errors import UserError
+
+DEFAULT_PATH = Path("params.yaml")
+T = TypeVar("T")
+
+
+class Wrong(ValueError):
+    """Raised by a validator: the value at `key` of the section is impossible."""
+
+    def __init__(self, key: str, problem: str, *, found: object, expected: object, do: str | None = None) -> None:
+        super().__init__(problem)
+        self.key, self.problem, self.found, self.expected, self.do = key, problem, found, expected, do
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, and an unknown key is an error that names the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_key(cls, data: Any) -> Any:
+        for key in data if isinstance(data, Mapping) else ():
+            if key not in cls.model_fields:
+                known = list(cls.model_fields)
+                close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                do = f"did you mean `{close[0]}`?" if close else None
+                raise Wrong(str(key), "unknown key", found=key, expected=f"one of {', '.join(known)}", do=do)
+        return data
+
+
+def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
+    """Read params.yaml as plain data; nothing is checked but that it is a YAML mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(path, "cannot be read", found=error.strerror, do="fcos study use shapes") from None
+    try:
+        params = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise UserError(where, "is not YAML", found=problem, expected="a YAML mapping", do="mend that line") from None
+    if not isinstance(params, dict):
+        found = type(params).__name__
+        raise UserError(path, "is not a mapping", found=found, expected="sections such as `study:`")
+    return params
+
+
+def parse_section(params: Mapping[str, Any], name: str, model: type[T], path: Path = DEFAULT_PATH) -> T:
+    """Check one section of params.yaml and return it as `model` (a Section, or a type hint of one)."""
+    if name not in params:
+        raise UserError(f"{path}: {name}", "section is missing", expected=f"a section `{name}:`")
+    return validate(params[name], model, path=path, prefix=(name,))
+
+
+def validate(value: Any, model: type[T], *, path: Path, prefix: Sequence[str] = ()) -> T:
+    """Return `value` as `model`, or raise one UserError that names every key that is wrong."""
+    try:
+        return TypeAdapter(model).validate_python(value)
+    except ValidationError as error:
+        mistakes = [_mistake(details, value, path, prefix) for details in error.errors()]
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    raise UserError(path, f"{len(mistakes)} mistakes\n" + "\n".join(map(str, mistakes)))
+
+
+def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> UserError:
+    location = [*prefix, *map(str, _location_in(value, details["loc"]))]
+    wrong = details.get("ctx", {}).get("error")
+    if isinstance(wrong, Wrong):
+        where = f"{path}: {'.'.join([*location, wrong.key])}"
+        return UserError(where, wrong.problem, found=wrong.found, expected=wrong.expected, do=wrong.do)
+    where = f"{path}: {'.'.join(location)}"
+    if details["type"] == "missing":
+        return UserError(where, "missing key", found="nothing", expected=f"a value for `{location[-1]}`")
+    found = details["input"]
+    do = None
+    if isinstance(found, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", found):
+        do = "YAML reads this as text; write the number with a point, as in 1.0e-4"
+    return UserError(where, "wrong value", found=repr(found), expected=details["msg"], do=do)
+
+
+def _location_in(value: Any, location: Sequence[str | int]) -> list[str | int]:
+    """Drop from pydantic's location what is no key of the data: the tags of its unions."""
+    kept: list[str | int] = []
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(value, Mapping) and (part in value or last):
+            kept.append(part)
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            kept.append(part)
+            value = value[part] if part < len(value) else None
+    return kept or list(location)

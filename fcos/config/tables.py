@@ -1,0 +1,54 @@
+"""`tables`: what each table of the report shows."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fcos.config.section import Section
+from fcos.config.study import Name
+
+# AP, AP50, AP75, APs, APm, APl in percent, as a publication prints them.
+PublishedRow = Annotated[list[float], Field(min_length=6, max_length=6)]
+
+
+class _Table(Section):
+    title: str
+    published: dict[str, PublishedRow] = {}
+
+
+class ReferenceTable(_Table):
+    """The run with `role: reference`, with its whole test time and its time per picture."""
+
+    kind: Literal["reference"]
+
+
+class TrainedTable(_Table):
+    """One run, scored."""
+
+    kind: Literal["trained"]
+    run: Name
+
+
+class TtaTable(_Table):
+    """One run without and with test-time augmentation."""
+
+    kind: Literal["tta"]
+    run: Name
+
+
+class NmsTable(_Table):
+    """One run at each threshold of `nms_sweep`."""
+
+    kind: Literal["nms"]
+    run: Name
+
+
+class RunsTable(_Table):
+    """The runs that agree with `where`, a row for each value of `vary`."""
+
+    kind: Literal["runs"]
+    vary: Literal["backbone", "epochs", "num_convs"]
+    where: dict[Literal["backbone", "epochs", "num_convs"], str | int]
+
+
+Table = Annotated[ReferenceTable | TrainedTable | TtaTable | NmsTable | RunsTable, Field(discriminator="kind")]

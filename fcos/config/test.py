@@ -1,0 +1,27 @@
+"""`test`: how a trained network is run and scored; every metrics file repeats this section."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from fcos.config.section import Section
+from fcos.config.train import Device, Precision
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class TestConfig(Section):
+    """Defaults are those of the published study."""
+
+    __test__ = False  # pytest: not a test class
+
+    size: PositiveInt = 480
+    max_size: PositiveInt = 640
+    score_threshold: Fraction = 0.1
+    max_candidates: PositiveInt = 1000
+    nms_iou_threshold: Fraction = 0.6
+    max_detections: PositiveInt = 100
+    batch_size: PositiveInt = 8
+    precision: Precision = "auto"
+    device: Device = "auto"
+    workers: Annotated[int, Field(ge=0)] = 2

@@ -1,0 +1,1 @@
+"""Pictures and their boxes: preparing them, and feeding them to the network."""

@@ -1,0 +1,62 @@
+"""The prepared data: COCO JSON with a sha256 for each picture. Free of torch, so that reports can read it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fcos.errors import UserError
+from fcos.files import read_json, sha256_json
+
+PREPARE = "fcos prepare"
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """One split: `images`, `categories` and `annotations` as in COCO JSON, and where the pictures lie."""
+
+    images: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    image_dir: Path
+
+    @cached_property
+    def annotations_of(self) -> dict[int, list[dict[str, Any]]]:
+        """Annotations by image id; pictures without objects have none."""
+        grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for annotation in self.annotations:
+            grouped[annotation["image_id"]].append(annotation)
+        return grouped
+
+    @cached_property
+    def label_of(self) -> dict[int, int]:
+        """Label 0..K-1 by category id."""
+        return {category["id"]: label for label, category in enumerate(self.categories)}
+
+    @cached_property
+    def category_ids(self) -> list[int]:
+        return [category["id"] for category in self.categories]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of pictures and boxes, wherever the pictures lie."""
+        return sha256_json([self.images, self.categories, self.annotations])
+
+    def path_of(self, image: dict[str, Any]) -> Path:
+        return self.image_dir / image["file_name"]
+
+
+def read_split(data_dir: Path, split: str) -> CocoSplit:
+    """Read `split` (train or test) of prepared data."""
+    content = read_json(data_dir / f"{split}.json", do=PREPARE)
+    manifest = read_json(data_dir / "manifest.json", do=PREPARE)
+    image_dir = data_dir / manifest["splits"][split]["image_dir"]
+    if not image_dir.is_dir():
+        raise UserError(
+            image_dir,
+            "the folder of the pictures is gone",
+            expected=f"the folder that `{PREPARE}` found",
+            do=f"put it back, or change data.root and run `{PREPARE}`",
+        )
+    return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)

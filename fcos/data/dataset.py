@@ -1,0 +1,88 @@
+"""Prepared pictures, decoded, with their boxes as tensors."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fcos.boxes import xywh_to_xyxy
+from fcos.data.coco import CocoSplit
+from fcos.data.pictures import read_picture
+from fcos.structures import GroundTruth
+
+KEEP_BYTES = 2 << 30  # decoded pictures are kept in memory where all of them fit into this
+
+
+@dataclass(frozen=True)
+class Sample:
+    image_id: int
+    picture: NDArray[np.uint8]  # (height, width, 3)
+    ground_truth: GroundTruth  # in pixels of the picture
+
+
+class DetectionDataset:
+    """The pictures of a split by index; where the whole split is small, each is decoded once."""
+
+    def __init__(self, split: CocoSplit) -> None:
+        self.split = split
+        decoded_bytes = sum(3 * image["width"] * image["height"] for image in split.images)
+        self._kept: dict[int, Sample] | None = {} if decoded_bytes <= KEEP_BYTES else None
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the picture."""
+        image = self.split.images[index]
+        return image["height"], image["width"]
+
+    def __getitem__(self, index: int) -> Sample:
+        if self._kept is None:
+            return self._read(index)
+        if index not in self._kept:
+            self._kept[index] = self._read(index)
+        return self._kept[index]
+
+    def _read(self, index: int) -> Sample:
+        image = self.split.images[index]
+        picture = read_picture(self.split.path_of(image), self.size(index))
+        return Sample(image["id"], picture, self.ground_truth(index))
+
+    def ground_truth(self, index: int) -> GroundTruth:
+        annotations = self.split.annotations_of.get(self.split.images[index]["id"], [])
+        boxes_xywh = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
+        labels = [self.split.label_of[a["category_id"]] for a in annotations]
+        return GroundTruth(
+            xywh_to_xyxy(boxes_xywh),
+            torch.tensor(labels, dtype=torch.int64),
+            torch.tensor([bool(a["iscrowd"]) for a in annotations], dtype=torch.bool),
+        )
+
+
+def load_ahead(dataset: DetectionDataset, batches: Iterable[Sequence[int]], *, workers: int) -> Iterator[list[Sample]]:
+    """Yield the samples of each batch in order, decoded by `workers` threads ahead of time (0: on demand).
+
+    Threads are enough: decoding and the network both let go of Python's lock.
+    """
+    if workers == 0:
+        yield from ([dataset[index] for index in batch] for batch in batches)
+        return
+    remaining = iter(batches)
+    with ThreadPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
+
+        def submit(batch: Sequence[int]) -> list[Future[Sample]]:
+            return [pool.submit(dataset.__getitem__, index) for index in batch]
+
+        queue = [submit(batch) for batch in islice(remaining, 2)]
+        try:
+            while queue:
+                samples = [future.result() for future in queue.pop(0)]
+                queue += [submit(batch) for batch in islice(remaining, 1)]
+                yield samples
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Where pictures come from: each source yields the same plain description, which `assemble` checks and writes."""

@@ -1,0 +1,265 @@
+"""From a source's description to train.json, test.json and manifest.json: every check that all sources share."""
+
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fcos.data.pictures import displayed_size
+from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.errors import UserError
+from fcos.files import sha256_bytes, sha256_json, write_json
+from fcos.progress import track
+
+CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
+NEAR_DUPLICATE_IOU = 0.8
+COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+
+
+@dataclass
+class _Findings:
+    """What was put right or found odd, listed in the manifest."""
+
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    clipped: list[dict[str, Any]] = field(default_factory=list)
+    near_duplicates: list[dict[str, Any]] = field(default_factory=list)
+    odd: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _File:
+    size: tuple[int, int]
+    sha256: str
+    mode: str
+    turned: bool
+
+
+def assemble(source: Source, out_dir: Path, *, clip_outside: bool) -> dict[str, Any]:
+    """Check the pictures and boxes of `source`, write the three files into `out_dir`, return the manifest.
+
+    Raises:
+        UserError: a picture is missing, damaged or in both splits; a box lies outside; a class is not in the list.
+    """
+    written: dict[str, dict[str, Any]] = {}
+    findings = _Findings()
+    for split, described in source.splits.items():
+        written[split] = _assemble_split(source, split, described, findings, clip_outside)
+    _refuse_overlap(written, source)
+    splits = {}
+    for split, content in written.items():
+        write_json(out_dir / f"{split}.json", content, indent=None)
+        image_dir = source.splits[split].image_dir
+        inside = image_dir.is_relative_to(out_dir)
+        place = image_dir.relative_to(out_dir) if inside else image_dir.resolve()
+        splits[split] = {"image_dir": str(place), **_counts(content)}
+    manifest = {"categories": source.categories, "splits": splits, **findings.__dict__}
+    write_json(out_dir / "manifest.json", manifest)
+    return manifest
+
+
+def _assemble_split(
+    source: Source, split: str, described: SourceSplit, findings: _Findings, clip_outside: bool
+) -> dict[str, Any]:
+    if not described.images:
+        raise UserError(described.image_dir, f"the {split} split has no picture", expected="at least one")
+    category_id = {category["name"]: category["id"] for category in source.categories}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        files = pool.map(_inspect, described.images)
+        pairs = zip(described.images, files, strict=True)
+        for image, file in track(pairs, f"check {split}", total=len(described.images), unit="pictures"):
+            assert image.image_id is not None
+            findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
+            height, width = _annotated_size(image, file)
+            entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
+            images.append({**entry, "sha256": file.sha256})
+            kept = []
+            for box in image.boxes:
+                if box.category not in category_id:
+                    raise UserError(
+                        image.described_in,
+                        "a class that is not in the list",
+                        found=box.category,
+                        expected=f"one of {', '.join(category_id)}",
+                        do="add it to data.classes, or mend the annotation",
+                    )
+                if _fit(box, image, (height, width), split, findings, clip_outside):
+                    kept.append(box)
+            findings.near_duplicates += _near_duplicates(kept, image, split)
+            for box in kept:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,  # from 1: id 0 never matches in pycocotools (cocoapi#507)
+                        "image_id": image.image_id,
+                        "category_id": category_id[box.category],
+                        "bbox": box.bbox,
+                        "area": box.area if box.area is not None else box.bbox[2] * box.bbox[3],
+                        # pycocotools ignores by `iscrowd` alone, so difficult boxes to be ignored carry it too.
+                        "iscrowd": int(box.ignored),
+                        **box.extra,
+                    }
+                )
+    _refuse_repeated([image["id"] for image in images], described)
+    return {"images": images, "annotations": annotations, "categories": source.categories}
+
+
+def _inspect(image: SourceImage) -> _File:
+    """Read a picture's header and digest, and see that its end is there; decoding all would take ten times longer."""
+    try:
+        data = image.path.read_bytes()
+    except OSError:
+        raise UserError(
+            image.described_in,
+            "names a missing picture; nothing was changed",
+            found=f"no {image.path}",
+            expected="a picture for each annotation",
+            do="put the picture there, or take its entry out",
+        ) from None
+    try:
+        with warnings.catch_warnings(), Image.open(image.path) as picture:
+            warnings.simplefilter("ignore")
+            file = _File(
+                displayed_size(picture),
+                sha256_bytes(data),
+                picture.mode,
+                displayed_size(picture) != (picture.height, picture.width),
+            )
+            end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(picture.format or "", b"")
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise UserError(image.path, "is not a picture", found=error, do="fetch the file again") from None
+    if end not in data[-4096:]:
+        raise UserError(
+            image.path,
+            "is truncated: its end is missing; nothing was changed",
+            found=f"{len(data)} bytes without an end marker",
+            expected="a whole picture",
+            do="fetch the file again",
+        )
+    return file
+
+
+def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
+    """(height, width) that the boxes refer to: as annotated where the picture has it in either orientation."""
+    if image.size is None or image.size == file.size:
+        return file.size
+    if file.turned and image.size == file.size[::-1]:
+        return image.size
+    raise UserError(
+        image.described_in,
+        f"states another size than {image.file_name} has",
+        found=f"{image.size[1]} x {image.size[0]} pixels",
+        expected=f"{file.size[1]} x {file.size[0]} pixels",
+        do="mend the annotation: its boxes belong to another picture",
+    )
+
+
+def _odd(image: SourceImage, file: _File) -> Iterable[str]:
+    yield from image.odd
+    if file.turned:
+        yield "turned by EXIF"
+    if file.mode != "RGB":
+        yield f"colour mode {file.mode}"
+
+
+def _fit(
+    box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings, clip: bool
+) -> bool:
+    """Clip the box to its picture, or refuse it; False where nothing is left of it."""
+    x, y, w, h = box.bbox
+    entry = {"split": split, "picture": image.file_name, "class": box.category, "bbox": box.bbox}
+    if not (w > 0 and h > 0):  # NaN too
+        findings.dropped.append({**entry, "why": "no area"})
+        return False
+    height, width = size
+    outside = max(-x, -y, x + w - width, y + h - height)
+    if outside <= 0:
+        return True
+    if outside > CLIP_TOLERANCE and not clip:
+        raise UserError(
+            f"{image.described_in}: {image.file_name}",
+            "a box lies outside its picture; nothing was changed",
+            found=f"{box.category} {[x, y, w, h]} (x, y, width, height) in {width} x {height} pixels",
+            expected="boxes inside",
+            do="mend the annotation, or set data.outside_boxes: clip",
+        )
+    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    box.bbox = [x1, y1, x2 - x1, y2 - y1]
+    if x2 <= x1 or y2 <= y1:
+        findings.dropped.append({**entry, "why": "outside the picture"})
+        return False
+    findings.clipped.append(entry)
+    return True
+
+
+def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> list[dict[str, Any]]:
+    """Pairs of one class that lie nearly on each other: one object annotated twice, most often."""
+    if len(boxes) < 2:
+        return []
+    xywh = np.array([box.bbox for box in boxes])
+    low, high, area = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2] * xywh[:, 3]
+    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    overlap = sides.clip(min=0).prod(axis=2)
+    iou = overlap / (area[:, None] + area - overlap)
+    pairs = np.argwhere(np.triu(iou > NEAR_DUPLICATE_IOU, 1))
+    return [
+        {"split": split, "picture": image.file_name, "class": boxes[i].category, "iou": round(float(iou[i, j]), 3)}
+        for i, j in pairs
+        if boxes[i].category == boxes[j].category
+    ]
+
+
+def _refuse_repeated(image_ids: list[int], described: SourceSplit) -> None:
+    repeated = [image_id for image_id, count in Counter(image_ids).items() if count > 1]
+    if repeated:
+        raise UserError(
+            described.images[0].described_in, "an image id stands twice", found=repeated[:5], expected="each id once"
+        )
+
+
+def _refuse_overlap(written: dict[str, dict[str, Any]], source: Source) -> None:
+    """No picture may be in both splits, be it by id, by name or by content."""
+    train, test = written["train"]["images"], written["test"]["images"]
+    same_folder = source.splits["train"].image_dir == source.splits["test"].image_dir
+    for key, what in (("id", "image id"), ("file_name", "file name"), ("sha256", "content")):
+        if key == "file_name" and not same_folder:
+            continue
+        seen = defaultdict(list)
+        for image in train:
+            seen[image[key]].append(image["file_name"])
+        shared = [(image["file_name"], seen[image[key]][0]) for image in test if image[key] in seen]
+        if shared:
+            raise UserError(
+                "data",
+                f"the same picture is in both splits (same {what}); nothing was changed",
+                found=f"{len(shared)}, first: test {shared[0][0]} = train {shared[0][1]}",
+                expected="splits without a common picture: scores on training pictures mean nothing",
+                do="take them out of one split",
+            )
+
+
+def _counts(content: dict[str, Any]) -> dict[str, Any]:
+    annotations = content["annotations"]
+    name_of = {category["id"]: category["name"] for category in content["categories"]}
+    counted = [annotation for annotation in annotations if not annotation["iscrowd"]]
+    with_objects = {annotation["image_id"] for annotation in annotations}
+    per_class = Counter(name_of[annotation["category_id"]] for annotation in counted)
+    return {
+        "num_images": len(content["images"]),
+        "num_objects": len(counted),
+        "num_ignored": len(annotations) - len(counted),
+        "num_empty_images": sum(image["id"] not in with_objects for image in content["images"]),
+        "per_class": {category["name"]: per_class[category["name"]] for category in content["categories"]},
+        "per_size": {
+            name: sum(low <= annotation["area"] < high for annotation in counted)
+            for name, (low, high) in COCO_AREAS.items()
+        },
+        "digest": sha256_json([content["images"], content["categories"], content["annotations"]]),
+    }

@@ -1,0 +1,103 @@
+"""Pictures drawn from a seed: coloured shapes on textured ground, in all three COCO size ranges."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.progress import track
+
+NAMES = ("circle", "square", "triangle", "star")
+MAX_TURN = math.pi / 12
+OVERSAMPLING = 3  # drawn larger and averaged down, for smooth edges
+# Share of objects whose side falls into each range, as fractions of the picture's side.
+SIDE_RANGES = ((0.35, 0.09, 0.24), (0.5, 0.24, 0.7), (0.15, 0.76, 0.96))
+
+
+def draw_shapes(
+    out_dir: Path, *, num_train: int, num_test: int, image_size: int, max_objects: int, seed: int
+) -> Source:
+    """Draw both splits into `out_dir`/images; the same arguments give the same pixels."""
+    splits = {}
+    for split, count in (("train", num_train), ("test", num_test)):
+        image_dir = out_dir / "images" / split
+        image_dir.mkdir(parents=True)
+        numbers = track(range(1, count + 1), f"draw {split}", total=count, unit="pictures")
+        first_id = 1 if split == "train" else num_train + 1
+        splits[split] = SourceSplit(
+            image_dir, [_draw(image_dir, first_id + n - 1, image_size, max_objects, seed) for n in numbers]
+        )
+    return Source([{"id": i + 1, "name": name} for i, name in enumerate(NAMES)], splits)
+
+
+def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int) -> SourceImage:
+    rng = np.random.default_rng([seed, image_id])
+    picture = Image.fromarray(_texture(rng, size)).resize((size * OVERSAMPLING,) * 2, Image.Resampling.BICUBIC)
+    boxes: list[SourceBox] = []
+    # Large ones first, so that small ones stay in sight.
+    sides = sorted((_side(rng, size) for _ in range(rng.integers(1, max_objects + 1))), reverse=True)
+    for side in sides:
+        label = int(rng.integers(len(NAMES)))
+        box = _paint(picture, rng, label, side, size)
+        boxes = [other for other in boxes if _covered(other.bbox, box) < 0.6]  # hidden ones are none
+        boxes.append(SourceBox(NAMES[label], box))
+    path = image_dir / f"{image_id:06d}.png"
+    picture = picture.resize((size, size), Image.Resampling.BOX)
+    picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.6)))).save(path)
+    return SourceImage(path, path.name, path, image_id, (size, size), boxes)
+
+
+def _texture(rng: Generator, size: int) -> NDArray[np.uint8]:
+    """Ground: two scales of coloured noise."""
+    base = rng.uniform(40, 215, size=3)
+    ground = np.broadcast_to(base, (size, size, 3)).astype(np.float64)
+    for cells, strength in ((4, 35.0), (16, 15.0)):
+        noise = rng.normal(0, strength, size=(cells, cells, 3)) + 128
+        tile = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+        ground = ground + np.asarray(tile, dtype=np.float64) - 128
+    return (ground + rng.normal(0, 8, ground.shape)).clip(0, 255).astype(np.uint8)
+
+
+def _side(rng: Generator, size: int) -> float:
+    shares = [share for share, _, _ in SIDE_RANGES]
+    _, low, high = SIDE_RANGES[rng.choice(len(SIDE_RANGES), p=shares)]
+    return float(rng.uniform(low, high)) * size
+
+
+def _paint(picture: Image.Image, rng: Generator, label: int, side: float, size: int) -> list[float]:
+    """Draw one shape and return its tight xywh box in pixels of the finished picture."""
+    outline = _outline(rng, NAMES[label])
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    outline = (outline - low) / (high - low).max() * side
+    extent = outline.max(axis=0)
+    corner = rng.uniform(0, np.maximum(size - extent, 0))
+    points = [(float(x), float(y)) for x, y in (outline + corner) * OVERSAMPLING]
+    color = tuple(int(value) for value in rng.integers(0, 256, size=3))
+    edge = tuple(value // 2 for value in color)
+    ImageDraw.Draw(picture).polygon(points, fill=color, outline=edge, width=OVERSAMPLING)
+    return [round(float(value), 2) for value in (*corner, *extent)]
+
+
+def _outline(rng: Generator, name: str) -> NDArray[np.float64]:
+    """Corners of a shape of about unit size, slightly turned and stretched."""
+    corners, inner = {"circle": (40, 1.0), "square": (4, 1.0), "triangle": (3, 1.0), "star": (10, 0.4)}[name]
+    upright = math.pi / 4 if name == "square" else -math.pi / 2
+    angle = upright + float(rng.uniform(-MAX_TURN, MAX_TURN)) + np.arange(corners) * 2 * math.pi / corners
+    radius = np.where(np.arange(corners) % 2 == 0, 1.0, inner)
+    points = np.stack((np.cos(angle), np.sin(angle)), axis=1) * radius[:, None]
+    stretched: NDArray[np.float64] = points * rng.uniform(0.75, 1.0, size=2)
+    return stretched
+
+
+def _covered(behind: list[float], front: list[float]) -> float:
+    """Share of the box `behind` that the box `front` hides."""
+    overlap = 1.0
+    for axis in (0, 1):
+        start = max(behind[axis], front[axis])
+        end = min(behind[axis] + behind[axis + 2], front[axis] + front[axis + 2])
+        overlap *= max(0.0, end - start)
+    return overlap / (behind[2] * behind[3])

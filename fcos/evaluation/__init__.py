@@ -1,0 +1,1 @@
+"""Running a trained network once, and scoring what it said many times."""

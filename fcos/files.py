@@ -1,0 +1,88 @@
+"""Files that appear whole or not at all, and digests of what is in them."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fcos.errors import UserError
+
+
+def project_root() -> Path:
+    """The folder of dvc.yaml: `DVC_ROOT` inside a DVC stage, else the current folder."""
+    return Path(os.environ.get("DVC_ROOT") or os.getcwd())
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a scratch path beside `path`; rename it onto `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_dir(path: Path) -> Iterator[Path]:
+    """Yield an empty scratch folder beside `path`; it replaces `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    scratch.chmod(0o755)
+    try:
+        yield scratch
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON in full float precision; NaN and infinity are refused, since JSON has neither."""
+    separators = (",", ":") if indent is None else None
+    write_text(path, json.dumps(value, indent=indent, separators=separators, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, do: str) -> Any:
+    """Read JSON; `do` is what to type when the file is missing."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(path, "no such file", expected="a JSON file", do=do) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(path, "is not JSON", found=error, do=do) from None
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
+    with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Digest of a value's canonical JSON: independent of key order and white space."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())

@@ -1,0 +1,48 @@
+"""The three losses of the paper (equation 2 and its centerness term), each summed, then divided by the positives."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+
+from fcos.structures import HeadOutputs, LocationTargets
+
+
+def detection_losses(outputs: HeadOutputs, targets: LocationTargets) -> tuple[dict[str, Tensor], Tensor]:
+    """Classification, regression and centerness loss (scalars, float32), and the number of positives (scalar).
+
+    Computed in float32 whatever the network ran in, without indexing by positives: no host synchronisation.
+    """
+    positive = targets.positive_mask  # (B, R)
+    num_positives = positive.sum()
+    divisor = num_positives.clamp(min=1)
+    class_logits = outputs.class_logits.float()
+    classes = torch.arange(class_logits.shape[-1], device=class_logits.device)
+    target_classes = (targets.labels[..., None] == classes).to(class_logits)  # (B, R, K)
+    focal = sigmoid_focal_loss(class_logits, target_classes, alpha=0.25, gamma=2.0)  # (B, R, K)
+    giou = ltrb_giou_loss(
+        torch.where(positive[..., None], outputs.pred_ltrb.float(), 1.0), targets.target_ltrb
+    )  # (B, R)
+    centerness = binary_cross_entropy_with_logits(
+        outputs.centerness_logits.float(), centerness_targets(targets.target_ltrb), reduction="none"
+    )  # (B, R)
+    losses = {
+        "classification": torch.where(targets.counted_mask[..., None], focal, 0.0).sum() / divisor,
+        "regression": torch.where(positive, giou, 0.0).sum() / divisor,
+        "centerness": torch.where(positive, centerness, 0.0).sum() / divisor,
+    }
+    return losses, num_positives
+
+
+def ltrb_giou_loss(pred_ltrb: Tensor, target_ltrb: Tensor) -> Tensor:
+    """1 - GIoU of two boxes around one location, given as distances (..., 4) -> (...)."""
+    sign = pred_ltrb.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    return generalized_box_iou_loss(pred_ltrb * sign, target_ltrb * sign)
+
+
+def centerness_targets(target_ltrb: Tensor) -> Tensor:
+    """Equation (3): 1 in the middle of the box, 0 on its border; (..., 4) -> (...)."""
+    left, top, right, bottom = target_ltrb.unbind(-1)
+    horizontal = torch.minimum(left, right) / torch.maximum(left, right)
+    vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
+    return (horizontal * vertical).sqrt()

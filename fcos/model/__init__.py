@@ -1,0 +1,1 @@
+"""The network: ResNet, feature pyramid, two heads; its locations; its files."""

@@ -1,0 +1,86 @@
+"""Weights on disk: a safetensors file whose metadata says what the weights are."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from fcos.errors import UserError
+from fcos.files import sha256_file, whole_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What weights are: nothing in it depends on when or where they were made.
+
+    Args:
+        run: the resolved run (study, name, backbone, ...).
+        categories: COCO categories in label order: `{"id": 1, "name": "person"}`.
+        data_digest: sha256 of the training split.
+    """
+
+    run: dict[str, Any]
+    categories: list[dict[str, Any]]
+    data_digest: str
+
+    def to_metadata(self) -> dict[str, str]:
+        return {"fcos": json.dumps(self.__dict__, sort_keys=True)}
+
+    @staticmethod
+    def from_metadata(metadata: dict[str, str] | None, path: Path) -> "Identity":
+        try:
+            return Identity(**json.loads((metadata or {})["fcos"]))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                path,
+                "is not one of our files: it does not say what it holds",
+                expected="a file written by `fcos train` or `fcos import-checkpoint`",
+            ) from None
+
+
+def save_weights(path: Path, state: dict[str, Tensor], identity: Identity) -> None:
+    """Write the weights whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with whole_file(path) as scratch:
+        safetensors.torch.save_file(tensors, scratch, metadata=identity.to_metadata())
+
+
+def read_identity(path: Path, *, do: str) -> Identity:
+    """What the weights at `path` are; `do` is what to type when they are not there."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return Identity.from_metadata(file.metadata(), path)
+    except FileNotFoundError:
+        raise UserError(path, "no such file", expected="trained weights", do=do) from None
+    except safetensors.SafetensorError as error:
+        raise UserError(path, "is not a whole safetensors file", found=error, do=do) from None
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(path)
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 of the file: the name of the weights in everything computed from them."""
+    return sha256_file(path)
+
+
+def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Raise where weights and data do not have the same categories with the same ids in the same order."""
+    pairs = [[(c["id"], c["name"]) for c in categories] for categories in (found, expected)]
+    if pairs[0] != pairs[1]:
+        raise UserError(
+            path,
+            "the weights were trained on other classes than the data has",
+            found=f"{len(found)} classes: {_named(found)}",
+            expected=f"{len(expected)} classes: {_named(expected)}",
+            do="train again, or prepare the data that the weights were trained on",
+        )
+
+
+def _named(categories: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{category['id']} {category['name']}" for category in categories)

@@ -1,0 +1,52 @@
+"""FCOS: pictures in, HeadOutputs out."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from fcos.model.backbone import Backbone
+from fcos.model.head import Head
+from fcos.structures import HeadOutputs
+
+
+class FCOS(nn.Module):
+    """The network, from normalised pictures (B, 3, H, W), H and W multiples of 32, to HeadOutputs.
+
+    It returns the same in training and in evaluation mode: losses and decoding are somebody else's business.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        num_classes: int,
+        num_convs: int,
+        pretrained: bool,
+        frozen_statistics: bool,
+        fpn_channels: int,
+        p6_from_p5: bool,
+        group_norm_groups: int,
+        prior_probability: float,
+        normal_class_tower: bool,
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, pretrained=pretrained, frozen_statistics=frozen_statistics)
+        channels = self.backbone.out_channels
+        p6p7 = LastLevelP6P7(fpn_channels if p6_from_p5 else channels[-1], fpn_channels)
+        p6p7.use_P5 = p6_from_p5  # it guesses from the widths, which may agree by chance
+        self.fpn = FeaturePyramidNetwork(channels, fpn_channels, extra_blocks=p6p7)
+        self.head = Head(
+            channels=fpn_channels,
+            num_classes=num_classes,
+            num_convs=num_convs,
+            group_norm_groups=group_norm_groups,
+            prior_probability=prior_probability,
+            normal_class_tower=normal_class_tower,
+        )
+
+    def forward(self, images: Tensor) -> HeadOutputs:
+        features = OrderedDict(zip(("c3", "c4", "c5"), self.backbone(images), strict=True))
+        outputs: HeadOutputs = self.head(list(self.fpn(features).values()))
+        return outputs

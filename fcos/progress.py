@@ -1,0 +1,66 @@
+"""Progress: a bar on a terminal, a plain line now and then everywhere else."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+PLAIN_INTERVAL_S = 20.0
+
+
+def say(message: str) -> None:
+    """Print one line to standard error without tearing a progress bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
+class Progress:
+    """Counts `total` units of work; `update(n, note)` moves it on."""
+
+    def __init__(self, description: str, total: int, *, unit: str = "it", done: int = 0) -> None:
+        self.description, self.total, self.unit, self.done = description, total, unit, done
+        self.note = ""
+        self.started = self.last_line = time.monotonic()
+        self.first = done
+        self.bar = (
+            tqdm(total=total, initial=done, desc=description, unit=unit, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def update(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        self.note = note
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(count)
+        elif time.monotonic() - self.last_line >= PLAIN_INTERVAL_S:
+            self._line()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        else:
+            self._line()
+
+    def _line(self) -> None:
+        self.last_line = time.monotonic()
+        elapsed = self.last_line - self.started
+        worked = self.done - self.first
+        left = f", {elapsed / worked * (self.total - self.done):.0f} s left" if 0 < worked < self.total else ""
+        note = f", {self.note}" if self.note else ""
+        counted = f"{self.done}/{self.total} {self.unit}"
+        print(f"{self.description}: {counted}, {elapsed:.0f} s{left}{note}", file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], description: str, *, total: int, unit: str = "it") -> Iterator[T]:
+    """Yield `items` and show how many of `total` are done."""
+    progress = Progress(description, total, unit=unit)
+    try:
+        for item in items:
+            yield item
+            progress.update()
+    finally:
+        progress.close()

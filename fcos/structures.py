@@ -1,0 +1,88 @@
+"""The tensors that pass between the parts.
+
+Shape legend: B pictures, L levels, R locations of all levels, M ground-truth boxes, K classes,
+N candidates, D detections.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class HeadOutputs(NamedTuple):
+    """What the network says at every location, in training and in testing alike."""
+
+    class_logits: Tensor  # (B, R, K)
+    pred_ltrb: Tensor  # (B, R, 4) in strides, >= 0
+    centerness_logits: Tensor  # (B, R)
+    feature_sizes: tuple[tuple[int, int], ...]  # (height, width) of each level
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The boxes of one picture; `ignored` boxes are neither object nor background."""
+
+    boxes: Tensor  # (M, 4) xyxy
+    labels: Tensor  # (M,) int64, 0..K-1
+    ignored: Tensor  # (M,) bool
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        assert self.boxes.shape == (count, 4) and self.ignored.shape == (count,)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Normalised pictures, padded at the right and at the bottom, with their boxes, padded to M."""
+
+    images: Tensor  # (B, 3, height, width)
+    image_ids: list[int]
+    image_sizes: Tensor  # (B, 2) height and width before padding
+    gt_boxes: Tensor  # (B, M, 4) in pixels of the resized picture
+    gt_labels: Tensor  # (B, M) int64; -1 = padding
+    gt_ignored: Tensor  # (B, M) bool
+
+
+class LocationTargets(NamedTuple):
+    """What each location should say."""
+
+    labels: Tensor  # (B, R) int64; K..: never; -1 = background
+    target_ltrb: Tensor  # (B, R, 4) in strides; ones where there is no object
+    matched_gt_index: Tensor  # (B, R) int64; -1 = none
+    counted_mask: Tensor  # (B, R) bool: False where an ignored box silences the location
+
+    @property
+    def positive_mask(self) -> Tensor:
+        return self.matched_gt_index >= 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Boxes of one picture before NMS, or (as detections) after it, in pixels of the original picture."""
+
+    boxes: Tensor  # (N, 4) xyxy float32
+    scores: Tensor  # (N,) float32
+    labels: Tensor  # (N,) int64
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        assert self.boxes.shape == (count, 4) and self.labels.shape == (count,)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Tensor | slice) -> "Candidates":
+        return Candidates(self.boxes[index], self.scores[index], self.labels[index])
+
+    @staticmethod
+    def concatenate(parts: "list[Candidates]") -> "Candidates":
+        return Candidates(
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.labels for part in parts]),
+        )
+
+
+Detections = Candidates

@@ -1,0 +1,1 @@
+"""Training: `step` is its table of contents."""

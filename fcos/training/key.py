@@ -1,0 +1,59 @@
+"""The key of a training: a digest of everything that decides its result."""
+
+from pathlib import Path
+from typing import Any
+
+import fcos
+from fcos.files import sha256_file, sha256_json
+
+PACKAGE = Path(fcos.__file__).parent
+
+# What `fcos train` runs; a test compares it with the import closure of the command.
+TRAINING_CODE = (
+    "__init__.py",
+    "assignment.py",
+    "boxes.py",
+    "commands/__init__.py",
+    "commands/build.py",
+    "commands/layout.py",
+    "commands/provenance.py",
+    "commands/train.py",
+    "config/__init__.py",
+    "config/model.py",
+    "config/runs.py",
+    "config/section.py",
+    "config/study.py",
+    "config/train.py",
+    "data/__init__.py",
+    "data/coco.py",
+    "data/dataset.py",
+    "data/pictures.py",
+    "data/transforms.py",
+    "errors.py",
+    "files.py",
+    "losses.py",
+    "model/__init__.py",
+    "model/backbone.py",
+    "model/checkpoint.py",
+    "model/convert.py",
+    "model/detector.py",
+    "model/device.py",
+    "model/head.py",
+    "model/locations.py",
+    "progress.py",
+    "structures.py",
+    "training/__init__.py",
+    "training/key.py",
+    "training/loop.py",
+    "training/optimizer.py",
+    "training/resume.py",
+    "training/step.py",
+)
+
+
+def training_key(
+    identity: dict[str, Any], data_digest: str, *, torch_version: str, device_type: str, dtype: str
+) -> str:
+    """Hex digest; two trainings of one key give the same weights on a CPU."""
+    code = {name: sha256_file(PACKAGE / name) for name in TRAINING_CODE}
+    return sha256_json([identity, data_digest, code, torch_version, device_type, dtype])

@@ -1,0 +1,203 @@
+"""The training loop: epochs of steps, a history row for each, a checkpoint now and then."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcos.config.train import TrainConfig
+from fcos.data.dataset import DetectionDataset, load_ahead
+from fcos.data.transforms import draw_view, make_batch
+from fcos.errors import UserError
+from fcos.progress import Progress, say
+from fcos.structures import Batch
+from fcos.training.optimizer import learning_rate, make_optimizer
+from fcos.training.resume import Scratch
+from fcos.training.step import Assigner, train_step
+
+HISTORY_COLUMNS = [
+    "step",
+    "epoch",
+    "lr",
+    "loss",
+    "loss_classification",
+    "loss_regression",
+    "loss_centerness",
+    "num_positives",
+    "images_per_s",
+]
+READ_EVERY = 20  # steps between two looks at the losses: each look waits for the device
+Row = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How many steps there are, and which pictures and rate each of them has: nothing here depends on the past."""
+
+    num_images: int
+    epochs: int
+    seed: int
+    config: TrainConfig
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_images // self.config.batch_size)
+
+    @property
+    def num_epochs(self) -> int:
+        return self.config.warmup_epochs + self.epochs
+
+    @property
+    def num_steps(self) -> int:
+        return self.num_epochs * self.steps_per_epoch
+
+    def lr(self, step: int) -> float:
+        return learning_rate(
+            step,
+            peak=self.config.learning_rate,
+            warmup_steps=self.config.warmup_epochs * self.steps_per_epoch,
+            cosine_steps=self.epochs * self.steps_per_epoch,
+        )
+
+    def batches(self, first_step: int) -> Iterator[list[int]]:
+        """Dataset indices of each step from `first_step` on."""
+        size = self.config.batch_size
+        for epoch in range(first_step // self.steps_per_epoch, self.num_epochs):
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images).tolist()
+            first = first_step % self.steps_per_epoch if epoch == first_step // self.steps_per_epoch else 0
+            yield from (order[i * size : (i + 1) * size] for i in range(first, self.steps_per_epoch))
+
+
+class History:
+    """Rows of finished steps; losses stay on the device until somebody looks."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        self._pending: list[tuple[Row, dict[str, Tensor], list[int]]] = []
+        self._since = time.perf_counter()
+
+    def add(self, row: Row, on_device: dict[str, Tensor], image_ids: list[int]) -> None:
+        self._pending.append((row, on_device, image_ids))
+
+    def read(self) -> list[Row]:
+        """Fetch the pending rows; raises where a loss is not finite, with the pictures of its batch."""
+        if not self._pending:
+            return []
+        names = list(self._pending[0][1])
+        values = torch.stack([torch.stack([t[name].float() for name in names]) for _, t, _ in self._pending]).tolist()
+        now = time.perf_counter()
+        images_per_s = sum(len(ids) for _, _, ids in self._pending) / (now - self._since)
+        new = []
+        for (row, _, image_ids), numbers in zip(self._pending, values, strict=True):
+            if not np.isfinite(numbers).all():
+                raise UserError(
+                    f"training step {row['step']:.0f}",
+                    "a loss is not finite; the run was stopped",
+                    found=dict(zip(names, numbers, strict=True)),
+                    expected=f"finite losses on the pictures with ids {image_ids}",
+                    do="lower train.learning_rate, set train.clip_grad_norm, or look at these pictures",
+                )
+            new.append({**row, **dict(zip(names, numbers, strict=True)), "images_per_s": round(images_per_s, 3)})
+        self.rows += new
+        self._pending, self._since = [], now
+        return new
+
+
+def fit(
+    model: nn.Module,
+    dataset: DetectionDataset,
+    assigner: Assigner,
+    plan: Plan,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    scratch: Scratch,
+    on_rows: Callable[[Sequence[Row]], None],
+) -> list[Row]:
+    """Train `model` in place and return its history.
+
+    Resumes from `scratch` where it holds a state, to the same weights, on a CPU bit for bit, as without interruption.
+    """
+    config = plan.config
+    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = make_optimizer(model, config)
+    first_step, history = _resume(scratch, model, optimizer, device)
+    progress = Progress("train", plan.num_steps, unit="steps", done=first_step)
+    saved_at = time.monotonic()
+    samples_of = load_ahead(dataset, plan.batches(first_step), workers=config.workers)
+    for step, samples in enumerate(samples_of, start=first_step):
+        epoch = step // plan.steps_per_epoch
+        lr = plan.lr(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        batch = _batch(samples, plan, epoch, device)
+        on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=config.clip_grad_norm)
+        history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
+        last = step + 1 == plan.num_steps
+        save = not last and time.monotonic() - saved_at >= config.checkpoint_every_s
+        if save or last or (step + 1) % READ_EVERY == 0:
+            on_rows(history.read())
+        if save:
+            scratch.save(_state(model, optimizer, history.rows, step + 1))
+            saved_at = time.monotonic()
+        progress.update(1, _note(history.rows, device))
+    progress.close()
+    return history.rows
+
+
+def _batch(samples: Sequence[Any], plan: Plan, epoch: int, device: torch.device) -> Batch:
+    config = plan.config
+    views = [
+        draw_view(
+            (sample.picture.shape[0], sample.picture.shape[1]),
+            seed=plan.seed,
+            epoch=epoch,
+            image_id=sample.image_id,
+            sizes=config.sizes,
+            longest=config.max_size,
+            horizontal_flip=config.horizontal_flip,
+        )
+        for sample in samples
+    ]
+    return make_batch(samples, views, device)
+
+
+def _resume(
+    scratch: Scratch, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> tuple[int, History]:
+    state = scratch.load(device)
+    if state is None:
+        return 0, History([])
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    say(f"resumed at step {state['step']} from {scratch.path}")
+    return state["step"], History(state["history"])
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Row], step: int) -> dict[str, Any]:
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": rows, "step": step}
+
+
+def _note(rows: list[Row], device: torch.device) -> str:
+    if not rows:
+        return ""
+    row = rows[-1]
+    losses = (
+        "loss {loss:.3f} (class {loss_classification:.3f}, box {loss_regression:.3f}, center {loss_centerness:.3f})"
+    )
+    speed = "lr {lr:.2e}, {images_per_s:.1f} images/s"
+    return f"{losses}, {speed}".format(**row) + f", {peak_memory_mb(device):.0f} MB"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Largest memory so far: of the process on a CPU, of the device on CUDA."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

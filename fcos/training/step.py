@@ -1,0 +1,68 @@
+"""One step of training, from a batch to new weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fcos.assignment import assign_targets
+from fcos.losses import detection_losses
+from fcos.model.device import autocast
+from fcos.model.locations import LocationGrid
+from fcos.structures import Batch, HeadOutputs, LocationTargets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assigner:
+    """`assign_targets` with its settings, for a whole batch."""
+
+    grid: LocationGrid
+    regression_ranges: Sequence[Sequence[float | None]]
+    center_sampling_radius: float
+    inclusive: bool
+
+    def __call__(self, outputs: HeadOutputs, batch: Batch) -> LocationTargets:
+        height, width = batch.images.shape[2:]
+        locations = self.grid(outputs.feature_sizes, (height, width), batch.images.device)
+        return assign_targets(
+            locations.xy,
+            locations.strides,
+            locations.level_of,
+            batch.gt_boxes,
+            batch.gt_labels,
+            batch.gt_ignored,
+            regression_ranges=self.regression_ranges,
+            center_sampling_radius=self.center_sampling_radius,
+            inclusive=self.inclusive,
+        )
+
+
+def compute_losses(
+    model: nn.Module, batch: Batch, assigner: Assigner, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses by name and the number of positive locations, as scalars on the device."""
+    with autocast(batch.images.device, dtype):
+        outputs: HeadOutputs = model(batch.images)
+    return detection_losses(outputs, assigner(outputs, batch))
+
+
+def train_step(
+    model: nn.Module,
+    batch: Batch,
+    assigner: Assigner,
+    optimizer: torch.optim.Optimizer,
+    *,
+    dtype: torch.dtype,
+    clip_grad_norm: float | None,
+) -> dict[str, Tensor]:
+    """Improve the weights by one batch; what it returns is on the device still: nobody has waited for it."""
+    losses, num_positives = compute_losses(model, batch, assigner, dtype)
+    total = torch.stack(list(losses.values())).sum()
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    if clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
+    optimizer.step()
+    parts = {f"loss_{name}": loss.detach() for name, loss in losses.items()}
+    return {"loss": total.detach(), **parts, "num_positives": num_positives}
