@@ -16,7 +16,7 @@ from fcos.errors import UserError
 
 def project_root() -> Path:
     """The folder of dvc.yaml: `DVC_ROOT` inside a DVC stage, else the current folder."""
-    return Path(os.environ.get("DVC_ROOT") or os.getcwd())
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
 @contextlib.contextmanager
@@ -26,7 +26,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield scratch
-        os.replace(scratch, path)
+        scratch.chmod(0o644)  # some writers keep their files to themselves
+        scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -41,7 +42,7 @@ def whole_dir(path: Path) -> Iterator[Path]:
         yield scratch
         if path.exists():
             shutil.rmtree(path)
-        os.replace(scratch, path)
+        scratch.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

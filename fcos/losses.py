@@ -37,7 +37,8 @@ def detection_losses(outputs: HeadOutputs, targets: LocationTargets) -> tuple[di
 def ltrb_giou_loss(pred_ltrb: Tensor, target_ltrb: Tensor) -> Tensor:
     """1 - GIoU of two boxes around one location, given as distances (..., 4) -> (...)."""
     sign = pred_ltrb.new_tensor([-1.0, -1.0, 1.0, 1.0])
-    return generalized_box_iou_loss(pred_ltrb * sign, target_ltrb * sign)
+    loss: Tensor = generalized_box_iou_loss(pred_ltrb * sign, target_ltrb * sign)
+    return loss
 
 
 def centerness_targets(target_ltrb: Tensor) -> Tensor:

@@ -21,10 +21,7 @@ def evaluate_tta(name: str) -> list[dict[str, Any]]:
     started = time.time()
     scored = ScoredRun.open(name)
     do = f"fcos predict {name} --views tta"
-    settings = {
-        "nms_iou_threshold": scored.test.nms_iou_threshold,
-        "max_detections": scored.test.max_detections,
-    }
+    settings: dict[str, Any] = scored.test.model_dump(include={"nms_iou_threshold", "max_detections"})
     seconds = read_json(scored.dir / "timing_tta.json", do=do)["views"]
     of_view: list[dict[int, Detections]] = []
     steps: list[dict[str, Any]] = []

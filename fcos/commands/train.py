@@ -27,7 +27,7 @@ from fcos.training.step import Assigner
 class Observer(Protocol):
     """Somebody who watches a training; nothing depends on what it does with what it sees."""
 
-    def started(self, *, run: str, key: str, params: dict[str, Any]) -> None: ...
+    def started(self, *, run: str, key: str) -> None: ...
 
     def rows(self, rows: Sequence[Row]) -> None: ...
 
@@ -63,7 +63,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> No
     key = training_key(
         run.identity(), split.digest, torch_version=torch.__version__, device_type=device.type, dtype=dtype_name
     )
-    observer.started(run=run.name, key=key, params=run.identity())
+    observer.started(run=run.name, key=key)
     scratch = Scratch(layout.scratch(run.name, key))
     assert run.epochs is not None
     model = build_model(run, len(split.categories), pretrained=run.model.weights == "imagenet")

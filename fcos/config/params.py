@@ -17,8 +17,18 @@ from fcos.config.tracking import TrackingConfig
 from fcos.config.tta import TtaConfig
 from fcos.errors import UserError
 
-SECTIONS = tuple(
-    ["study", "data", "model", "train", "test", "tta", "nms_sweep", "statistics", "tables", "tracking", "runs"]
+SECTIONS = (
+    "study",
+    "data",
+    "model",
+    "train",
+    "test",
+    "tta",
+    "nms_sweep",
+    "statistics",
+    "tables",
+    "tracking",
+    "runs",
 )
 
 

@@ -78,13 +78,14 @@ def validate(value: Any, model: type[T], *, path: Path, prefix: Sequence[str] = 
 
 
 def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> UserError:
-    location = [*prefix, *map(str, _location_in(value, details["loc"]))]
+    missing = details["type"] == "missing"
+    location = [*prefix, *map(str, _location_in(value, details["loc"], missing=missing))]
     wrong = details.get("ctx", {}).get("error")
     if isinstance(wrong, Wrong):
         where = f"{path}: {'.'.join([*location, wrong.key])}"
         return UserError(where, wrong.problem, found=wrong.found, expected=wrong.expected, do=wrong.do)
     where = f"{path}: {'.'.join(location)}"
-    if details["type"] == "missing":
+    if missing:
         return UserError(where, "missing key", found="nothing", expected=f"a value for `{location[-1]}`")
     found = details["input"]
     do = None
@@ -93,15 +94,14 @@ def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> Use
     return UserError(where, "wrong value", found=repr(found), expected=details["msg"], do=do)
 
 
-def _location_in(value: Any, location: Sequence[str | int]) -> list[str | int]:
+def _location_in(value: Any, location: Sequence[str | int], *, missing: bool) -> list[str | int]:
     """Drop from pydantic's location what is no key of the data: the tags of its unions."""
     kept: list[str | int] = []
     for index, part in enumerate(location):
-        last = index == len(location) - 1
-        if isinstance(value, Mapping) and (part in value or last):
+        if isinstance(value, Mapping) and (part in value or (missing and index == len(location) - 1)):
             kept.append(part)
             value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int):
             kept.append(part)
             value = value[part] if part < len(value) else None
-    return kept or list(location)
+    return kept

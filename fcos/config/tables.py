@@ -8,7 +8,7 @@ from fcos.config.section import Section
 from fcos.config.study import Name
 
 # AP, AP50, AP75, APs, APm, APl in percent, as a publication prints them.
-PublishedRow = Annotated[list[float], Field(min_length=6, max_length=6)]
+PublishedRow = Annotated[list[float | None], Field(min_length=6, max_length=6)]
 
 
 class _Table(Section):

@@ -44,7 +44,7 @@ class CocoSplit:
         return sha256_json([self.images, self.categories, self.annotations])
 
     def path_of(self, image: dict[str, Any]) -> Path:
-        return self.image_dir / image["file_name"]
+        return self.image_dir / str(image["file_name"])
 
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:

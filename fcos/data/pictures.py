@@ -1,5 +1,6 @@
 """Reading a picture as the annotations mean it."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fcos.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+BOUNDLESS = ("I", "F")  # 32 bits a pixel: no range that all agree on
+UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
+_PILLOW = re.compile(r"PIL\.")
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -20,21 +25,44 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.
             annotations ignore EXIF, and so does this.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # damaged EXIF blocks are no reason to talk for each picture
+        hush()
+        with Image.open(path) as picture:
+            refuse_boundless(path, picture.mode)
             stored = (picture.height, picture.width)
             turned = displayed_size(picture)
             if size is not None and size not in (turned, stored):
                 raise UserError(path, "is not the picture of its annotation", found=_text(turned), expected=_text(size))
             if size in (None, turned):
                 picture = ImageOps.exif_transpose(picture)  # type: ignore[assignment]
+            if picture.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))  # type: ignore[assignment]
             return np.array(picture.convert("RGB"))
     except FileNotFoundError:
         raise UserError(path, "no such picture", expected="a picture", do="put it back") from None
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise UserError(
             path, "cannot be decoded", found=error, expected="a whole picture", do="fetch the file again"
         ) from None
+
+
+def hush() -> None:
+    """Damaged EXIF blocks are no reason to talk for each picture.
+
+    Not by `warnings.catch_warnings`: pictures are read in threads, where it can leave every warning switched off.
+    """
+    if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+
+
+def refuse_boundless(path: Path, mode: str) -> None:
+    if mode in BOUNDLESS:
+        raise UserError(
+            path,
+            "its pixels have 32 bits, without a range to show them in",
+            found=f"colour mode {mode}",
+            expected="8 or 16 bits",
+            do="convert the picture",
+        )
 
 
 def displayed_size(picture: Image.Image) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """ResNets of torchvision as feature extractors."""
 
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import ResNet, get_model
 
 from fcos.errors import UserError
 
@@ -18,10 +18,11 @@ class Backbone(nn.Module):
     def __init__(self, name: str, *, pretrained: bool, frozen_statistics: bool) -> None:
         super().__init__()
         resnet = _load(name, pretrained)
-        self.out_channels = [layer[-1].bn2.num_features * _expansion(layer[-1]) for layer in _stages(resnet)]
         self.frozen_statistics = frozen_statistics
-        for child in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            self.add_module(child, getattr(resnet, child))
+        width = resnet.fc.in_features
+        self.out_channels = [width // 4, width // 2, width]
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -38,9 +39,9 @@ class Backbone(nn.Module):
         return [c3, c4, self.layer4(c4)]
 
 
-def _load(name: str, pretrained: bool) -> nn.Module:
+def _load(name: str, pretrained: bool) -> ResNet:
     try:
-        return get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
+        resnet: ResNet = get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
     except OSError as error:
         raise UserError(
             "params.yaml: model.weights",
@@ -48,11 +49,4 @@ def _load(name: str, pretrained: bool) -> nn.Module:
             found=error,
             do="put torchvision's file into $TORCH_HOME/hub/checkpoints, or set `weights: none`",
         ) from None
-
-
-def _stages(resnet: nn.Module) -> list[nn.Sequential]:
-    return [resnet.layer2, resnet.layer3, resnet.layer4]  # type: ignore[list-item]
-
-
-def _expansion(block: nn.Module) -> int:
-    return int(block.expansion)  # type: ignore[arg-type]
+    return resnet

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -34,7 +35,7 @@ class FCOS(nn.Module):
         super().__init__()
         self.backbone = Backbone(backbone, pretrained=pretrained, frozen_statistics=frozen_statistics)
         channels = self.backbone.out_channels
-        p6p7 = LastLevelP6P7(fpn_channels if p6_from_p5 else channels[-1], fpn_channels)
+        p6p7 = _Float32P6P7(fpn_channels if p6_from_p5 else channels[-1], fpn_channels)
         p6p7.use_P5 = p6_from_p5  # it guesses from the widths, which may agree by chance
         self.fpn = FeaturePyramidNetwork(channels, fpn_channels, extra_blocks=p6p7)
         self.head = Head(
@@ -50,3 +51,16 @@ class FCOS(nn.Module):
         features = OrderedDict(zip(("c3", "c4", "c5"), self.backbone(images), strict=True))
         outputs: HeadOutputs = self.head(list(self.fpn(features).values()))
         return outputs
+
+
+class _Float32P6P7(LastLevelP6P7):
+    """P6 and P7 in float32, whatever the rest runs in.
+
+    oneDNN's bfloat16 kernel leaves most of the weight gradient of a strided 3x3 convolution on a 1x1 map unwritten
+    (seen with torch 2.15): P7 of a 64-pixel picture learned whatever lay in memory. Both are tiny.
+    """
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        with torch.autocast(p[0].device.type, enabled=False):
+            levels, names = super().forward([*p[:-1], p[-1].float()], [*c[:-1], c[-1].float()], names)
+        return levels, names

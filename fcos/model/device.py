@@ -26,7 +26,7 @@ def find_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         # Without the instructions oneDNN converts back and forth, slower than float32.
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
@@ -37,4 +37,4 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     """A context in which convolutions run in `dtype`."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=dtype)  # type: ignore[return-value]
+    return torch.autocast(device.type, dtype=dtype)

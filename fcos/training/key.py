@@ -15,6 +15,7 @@ TRAINING_CODE = (
     "boxes.py",
     "commands/__init__.py",
     "commands/build.py",
+    "commands/importing.py",
     "commands/layout.py",
     "commands/provenance.py",
     "commands/train.py",

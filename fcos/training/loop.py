@@ -188,11 +188,9 @@ def _note(rows: list[Row], device: torch.device) -> str:
     if not rows:
         return ""
     row = rows[-1]
-    losses = (
-        "loss {loss:.3f} (class {loss_classification:.3f}, box {loss_regression:.3f}, center {loss_centerness:.3f})"
-    )
-    speed = "lr {lr:.2e}, {images_per_s:.1f} images/s"
-    return f"{losses}, {speed}".format(**row) + f", {peak_memory_mb(device):.0f} MB"
+    parts = ", ".join(f"{part} {row[f'loss_{part}']:.3f}" for part in ("classification", "regression", "centerness"))
+    speed = f"lr {row['lr']:.2e}, {row['images_per_s']:.1f} images/s"
+    return f"loss {row['loss']:.3f} ({parts}), {speed}, {peak_memory_mb(device):.0f} MB"
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -60,7 +60,7 @@ def train_step(
     losses, num_positives = compute_losses(model, batch, assigner, dtype)
     total = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     if clip_grad_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
     optimizer.step()

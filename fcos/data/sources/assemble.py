@@ -1,7 +1,7 @@
 """From a source's description to train.json, test.json and manifest.json: every check that all sources share."""
 
+import math
 import os
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fcos.data.pictures import displayed_size
+from fcos.data.pictures import ORIENTATION, UNREADABLE, displayed_size, hush, refuse_boundless
 from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
@@ -38,7 +38,7 @@ class _File:
     size: tuple[int, int]
     sha256: str
     mode: str
-    turned: bool
+    orientation: int  # as in EXIF; 1 = upright
 
 
 def assemble(source: Source, out_dir: Path, *, clip_outside: bool) -> dict[str, Any]:
@@ -47,6 +47,7 @@ def assemble(source: Source, out_dir: Path, *, clip_outside: bool) -> dict[str, 
     Raises:
         UserError: a picture is missing, damaged or in both splits; a box lies outside; a class is not in the list.
     """
+    _refuse_bad_categories(source.categories)
     written: dict[str, dict[str, Any]] = {}
     findings = _Findings()
     for split, described in source.splits.items():
@@ -124,25 +125,24 @@ def _inspect(image: SourceImage) -> _File:
             do="put the picture there, or take its entry out",
         ) from None
     try:
-        with warnings.catch_warnings(), Image.open(image.path) as picture:
-            warnings.simplefilter("ignore")
-            file = _File(
-                displayed_size(picture),
-                sha256_bytes(data),
-                picture.mode,
-                displayed_size(picture) != (picture.height, picture.width),
-            )
+        hush()
+        with Image.open(image.path) as picture:
+            refuse_boundless(image.path, picture.mode)
+            orientation = picture.getexif().get(ORIENTATION, 1)
+            file = _File(displayed_size(picture), sha256_bytes(data), picture.mode, orientation)
             end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(picture.format or "", b"")
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            if end not in data[-4096:]:  # truncated, or something else stands behind the picture
+                picture.load()
+    except UnidentifiedImageError as error:
         raise UserError(image.path, "is not a picture", found=error, do="fetch the file again") from None
-    if end not in data[-4096:]:
+    except UNREADABLE as error:
         raise UserError(
             image.path,
-            "is truncated: its end is missing; nothing was changed",
-            found=f"{len(data)} bytes without an end marker",
+            "cannot be decoded; nothing was changed",
+            found=f"{error} ({len(data)} bytes)",
             expected="a whole picture",
             do="fetch the file again",
-        )
+        ) from None
     return file
 
 
@@ -150,7 +150,7 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
     """(height, width) that the boxes refer to: as annotated where the picture has it in either orientation."""
     if image.size is None or image.size == file.size:
         return file.size
-    if file.turned and image.size == file.size[::-1]:
+    if file.orientation in (5, 6, 7, 8) and image.size == file.size[::-1]:
         return image.size
     raise UserError(
         image.described_in,
@@ -163,7 +163,7 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
 
 def _odd(image: SourceImage, file: _File) -> Iterable[str]:
     yield from image.odd
-    if file.turned:
+    if file.orientation in range(2, 9):
         yield "turned by EXIF"
     if file.mode != "RGB":
         yield f"colour mode {file.mode}"
@@ -174,8 +174,16 @@ def _fit(
 ) -> bool:
     """Clip the box to its picture, or refuse it; False where nothing is left of it."""
     x, y, w, h = box.bbox
+    if not all(map(math.isfinite, box.bbox)):
+        raise UserError(
+            f"{image.described_in}: {image.file_name}",
+            "a box is not four numbers; nothing was changed",
+            found=f"{box.category} {box.bbox}",
+            expected="finite numbers",
+            do="mend the annotation",
+        )
     entry = {"split": split, "picture": image.file_name, "class": box.category, "bbox": box.bbox}
-    if not (w > 0 and h > 0):  # NaN too
+    if w <= 0 or h <= 0:
         findings.dropped.append({**entry, "why": "no area"})
         return False
     height, width = size
@@ -214,6 +222,16 @@ def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> 
         for i, j in pairs
         if boxes[i].category == boxes[j].category
     ]
+
+
+def _refuse_bad_categories(categories: list[dict[str, Any]]) -> None:
+    if not categories:
+        raise UserError("data", "there is no class", found="no box with a name", expected="at least one class")
+    for key in ("id", "name"):
+        counts = Counter(category[key] for category in categories)
+        repeated = [value for value, count in counts.items() if count > 1]
+        if repeated:
+            raise UserError("data", f"a class {key} stands twice", found=repeated, expected="each class once")
 
 
 def _refuse_repeated(image_ids: list[int], described: SourceSplit) -> None:

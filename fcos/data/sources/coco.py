@@ -8,6 +8,13 @@ from fcos.data.sources.description import Source, SourceBox, SourceImage, Source
 from fcos.errors import UserError
 from fcos.files import read_json
 
+# What is read; `area`, `iscrowd`, `width` and `height` may be missing.
+_KEYS = {
+    "images": ("id", "file_name"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+
 
 def read_coco(splits: dict[str, tuple[Path, Path]], *, classes: list[str] | None) -> Source:
     """Read splits given as (annotation file, picture folder).
@@ -35,10 +42,19 @@ def read_coco(splits: dict[str, tuple[Path, Path]], *, classes: list[str] | None
 
 def _read_content(path: Path) -> dict[str, Any]:
     content = read_json(path, do="correct data.root, or put the file there; nothing was changed")
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise UserError(path, "is not COCO JSON", found=f"a {found}", expected="a COCO instances file")
+    missing = [key for key in _KEYS if key not in content]
     if missing:
         raise UserError(path, "is not COCO JSON", found=f"no {', '.join(missing)}", expected="a COCO instances file")
-    return dict(content)
+    for part, keys in _KEYS.items():
+        for number, entry in enumerate(content[part]):
+            lacking = [key for key in keys if key not in entry]
+            if lacking:
+                where = f"{path}: {part}[{number}]"
+                raise UserError(where, f"has no {', '.join(lacking)}", found=entry, expected=f"{', '.join(keys)}")
+    return content
 
 
 def _read_split(content: dict[str, Any], path: Path, image_dir: Path, name_of: dict[int, str]) -> SourceSplit:
@@ -55,13 +71,22 @@ def _read_split(content: dict[str, Any], path: Path, image_dir: Path, name_of: d
         crowd = bool(annotation.get("iscrowd", 0))
         box = SourceBox(
             name_of[annotation["category_id"]],
-            [float(value) for value in annotation["bbox"]],
+            _bbox(annotation["bbox"], where),
             annotation.get("area"),
             crowd,
             {"crowd": 1} if crowd else {},
         )
         boxes[annotation["image_id"]].append(box)
     return SourceSplit(image_dir, [_image(image, path, image_dir, boxes) for image in content["images"]])
+
+
+def _bbox(value: Any, where: str) -> list[float]:
+    try:
+        x, y, w, h = map(float, value)
+    except (TypeError, ValueError):
+        expected = "[x, y, width, height] in pixels"
+        raise UserError(where, "its bbox is not four numbers", found=value, expected=expected) from None
+    return [x, y, w, h]
 
 
 def _image(

@@ -4,8 +4,10 @@ import errno
 import hashlib
 import http.client
 import shutil
+import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,13 @@ def download(archives: list[Archive], root: Path) -> None:
             (store / archive.name).unlink()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            raise UserError(
+                root,
+                "the data set cannot be stored here",
+                found=error,
+                expected="a folder that can be written",
+                do="correct data.root, or what stands in its way, and repeat the command",
+            ) from None
         free = shutil.disk_usage(root).free / 1e9
         raise UserError(
             root,
@@ -123,6 +131,9 @@ def _unreachable(archive: Archive, part: Path, error: object) -> UserError:
 
 def _unpack(path: Path, root: Path) -> None:
     try:
-        shutil.unpack_archive(path, root, **({"filter": "data"} if path.suffix == ".tar" else {}))
-    except (shutil.ReadError, EOFError) as error:
+        if path.suffix == ".tar":
+            shutil.unpack_archive(path, root, filter="data")
+        else:
+            shutil.unpack_archive(path, root)
+    except (shutil.ReadError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(path, "cannot be unpacked", found=error, do="delete it and repeat the command") from None

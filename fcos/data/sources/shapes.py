@@ -11,11 +11,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
 from fcos.progress import track
 
-NAMES = ("circle", "square", "triangle", "star")
+NAMES = ("circle", "square", "triangle")
+MIN_CONTRAST = 180  # sum of the differences of the three channels
 MAX_TURN = math.pi / 12
 OVERSAMPLING = 3  # drawn larger and averaged down, for smooth edges
 # Share of objects whose side falls into each range, as fractions of the picture's side.
-SIDE_RANGES = ((0.35, 0.09, 0.24), (0.5, 0.24, 0.7), (0.15, 0.76, 0.96))
+SIDE_RANGES = ((0.35, 0.14, 0.24), (0.5, 0.26, 0.7), (0.15, 0.76, 0.96))
 
 
 def draw_shapes(
@@ -76,19 +77,27 @@ def _paint(picture: Image.Image, rng: Generator, label: int, side: float, size: 
     extent = outline.max(axis=0)
     corner = rng.uniform(0, np.maximum(size - extent, 0))
     points = [(float(x), float(y)) for x, y in (outline + corner) * OVERSAMPLING]
-    color = tuple(int(value) for value in rng.integers(0, 256, size=3))
+    middle_x, middle_y = ((corner + extent / 2) * OVERSAMPLING).astype(int).tolist()
+    color = _contrasting(rng, picture.getpixel((middle_x, middle_y)))
     edge = tuple(value // 2 for value in color)
     ImageDraw.Draw(picture).polygon(points, fill=color, outline=edge, width=OVERSAMPLING)
     return [round(float(value), 2) for value in (*corner, *extent)]
 
 
+def _contrasting(rng: Generator, ground: object) -> tuple[int, ...]:
+    """A colour well apart from `ground`, the RGB that it is painted on."""
+    while True:
+        color = rng.integers(0, 256, size=3)
+        if np.abs(color - np.asarray(ground)).sum() >= MIN_CONTRAST:
+            return tuple(int(value) for value in color)
+
+
 def _outline(rng: Generator, name: str) -> NDArray[np.float64]:
     """Corners of a shape of about unit size, slightly turned and stretched."""
-    corners, inner = {"circle": (40, 1.0), "square": (4, 1.0), "triangle": (3, 1.0), "star": (10, 0.4)}[name]
+    corners = {"circle": 40, "square": 4, "triangle": 3}[name]
     upright = math.pi / 4 if name == "square" else -math.pi / 2
     angle = upright + float(rng.uniform(-MAX_TURN, MAX_TURN)) + np.arange(corners) * 2 * math.pi / corners
-    radius = np.where(np.arange(corners) % 2 == 0, 1.0, inner)
-    points = np.stack((np.cos(angle), np.sin(angle)), axis=1) * radius[:, None]
+    points = np.stack((np.cos(angle), np.sin(angle)), axis=1)
     stretched: NDArray[np.float64] = points * rng.uniform(0.75, 1.0, size=2)
     return stretched
 

@@ -74,11 +74,18 @@ def _read_image(folder: Path, image_dir: Path, stem: str, list_path: Path, ignor
             do=f"put the picture there, or take {stem} out of {list_path}",
         )
     boxes = [_read_object(node, annotation, ignore_difficult) for node in tree.iter("object")]
-    size = tuple(int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
-    declared = (size[0], size[1]) if all(size) else None
     tag = tree.findtext("folder") or folder.name
     odd = [] if tag in (folder.name, image_dir.name) else [f"folder tag `{tag}`"]
-    return SourceImage(path, path.name, annotation, None, declared, boxes, odd)
+    return SourceImage(path, path.name, annotation, None, _declared_size(tree, annotation), boxes, odd)
+
+
+def _declared_size(tree: ElementTree.Element, annotation: Path) -> tuple[int, int] | None:
+    texts = [tree.findtext(f"size/{side}") or "0" for side in ("height", "width")]
+    try:
+        height, width = (int(float(text)) for text in texts)
+    except (ValueError, OverflowError):
+        raise UserError(annotation, "its size is not two numbers", found=texts, do="mend the annotation") from None
+    return (height, width) if height and width else None
 
 
 def _read_object(node: ElementTree.Element, annotation: Path, ignore_difficult: bool) -> SourceBox:
@@ -88,6 +95,8 @@ def _read_object(node: ElementTree.Element, annotation: Path, ignore_difficult: 
         found = [node.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         raise UserError(annotation, "a box is not four numbers", found=found) from None
     name = (node.findtext("name") or "").strip()
+    if not name:
+        raise UserError(annotation, "an object has no name", expected="the name of its class", do="mend the annotation")
     difficult = (node.findtext("difficult") or "0").strip() == "1"
     # A box without extent stays without: the + 1 of inclusive corners would make it one pixel wide.
     bbox = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0.0, 0.0]
@@ -98,6 +107,7 @@ def _number(images: list[SourceImage]) -> None:
     """Image ids: the digits of the file names (VOC2007's 000005 is 5), or 1, 2, ... where these do not tell apart."""
     digits = [re.sub(r"\D", "", image.path.stem) for image in images]
     telling = all(digits) and len({int(d) for d in digits}) == len({image.path.name for image in images})
+    telling = telling and all(int(d) < 2**53 for d in digits)  # what JSON readers hold exactly
     stems = {image.path.name: number for number, image in enumerate(sorted(images, key=lambda i: i.path.name), 1)}
     for image, text in zip(images, digits, strict=True):
-        image.image_id = int(text) if telling and int(text) < 2**53 else stems[image.path.name]
+        image.image_id = int(text) if telling else stems[image.path.name]

@@ -1,0 +1,62 @@
+# make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
+# make test     all tests
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.installed
+# DVC's stages call `python`: it must be ours. MLflow and DVC report to nobody.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := true
+
+.PHONY: install repro test check fix ui dag lock
+
+install: $(STAMP)
+
+# TORCH=cpu: everything but torch and the CUDA packages it brings from the lock, then torch's CPU build, whose files
+# are others than those the lock has hashes of.
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || echo "uv is not to be had; pip will do"
+ifeq ($(TORCH),cpu)
+	awk '/^[a-z]/ {skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)(\[.*\])?==/} !skip' \
+		requirements.txt > .venv/requirements-cpu.txt
+	$(BIN)/uv pip install --quiet --require-hashes -r .venv/requirements-cpu.txt
+	$(BIN)/uv pip install --quiet --torch-backend cpu $$(grep -oE '^torch(vision)?==[0-9.]+' requirements.txt)
+else
+	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --require-hashes -r requirements.txt; \
+	else $(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; fi
+endif
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+repro: install
+ifdef STUDY
+	fcos study use $(STUDY)
+endif
+	fcos study show
+	dvc repro
+
+test: install
+	pytest
+
+check: install
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+fix: install
+	ruff check --fix .
+	ruff format .
+
+ui: install
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+dag: install
+	dvc dag
+
+# Compile the lock anew from pyproject.toml: complete, with hashes, without any download address.
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command "make lock" --extra dev pyproject.toml --output-file requirements.txt

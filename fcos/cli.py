@@ -1,0 +1,265 @@
+"""The command line: each command validates params.yaml as a whole, calls one module of `fcos.commands`, tells MLflow.
+
+Heavy packages are imported inside the commands, so that `fcos --help` answers at once.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcos.errors import UserError
+
+if TYPE_CHECKING:
+    from fcos.config.params import Params
+
+# Nobody is told what is run here.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+
+app = typer.Typer(
+    help="A tracked, repeatable study of the FCOS object detector. `make repro` runs all of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+study_app = typer.Typer(help="List, check and choose studies.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(study_app, name="study")
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A name under `runs` in params.yaml.")]
+
+
+class Views(str, Enum):
+    """Which views of the test pictures to predict."""
+
+    test = "test"
+    tta = "tta"
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@study_app.command("list", epilog="Example: fcos study list")
+def study_list() -> None:
+    """The ready-made studies in studies/."""
+    from fcos.commands.study import list_studies
+
+    for name, headline in list_studies().items():
+        typer.echo(f"{name:<12} {headline}")
+
+
+@study_app.command("show", epilog="Example: fcos study show voc2007")
+def study_show(name: Annotated[str | None, typer.Argument(help="A study; the active one if left out.")] = None) -> None:
+    """Check a study in full and say what it consists of."""
+    from fcos.commands.study import show_study
+
+    study = show_study(name)
+    typer.echo(f"study {study.study}: data {study.data.source}, {len(study.runs)} runs, {len(study.tables)} tables")
+    for run in study.runs.values():
+        source = f"checkpoint {run.checkpoint}" if run.checkpoint else f"{run.epochs} epochs, seed {run.seed}"
+        role = f" ({run.role})" if run.role else ""
+        typer.echo(f"  run   {run.name}: {run.backbone}, num_convs {run.num_convs}, {source}{role}")
+    for number, table in enumerate(study.tables, start=1):
+        typer.echo(f"  table {number}: {table.title} ({table.kind})")
+
+
+@study_app.command("use", epilog="Example: fcos study use smoke")
+def study_use(
+    name: Annotated[str, typer.Argument(help="A study in studies/.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite edits in params.yaml.")] = False,
+) -> None:
+    """Make a study the active one: write it to params.yaml."""
+    from fcos.commands.study import use_study
+
+    kept = use_study(name, force=force)
+    typer.echo(f"params.yaml is now study {name}" + (f"; your edits are in {kept}" if kept else ""))
+
+
+@app.command(epilog="Example: fcos prepare")
+def prepare() -> None:
+    """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
+    _params()
+    from fcos.commands.prepare import prepare
+
+    manifest = prepare()
+    for split, counts in manifest["splits"].items():
+        typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
+    for finding in ("dropped", "clipped", "near_duplicates", "odd"):
+        if manifest[finding]:
+            typer.echo(f"{finding.replace('_', ' ')}: {len(manifest[finding])} (listed in manifest.json)")
+
+
+@app.command(epilog="Example: fcos train resnet18-e12-c3")
+def train(run: RunName) -> None:
+    """Train one run, or import its checkpoint; an interrupted training goes on where it stopped."""
+    params = _params()
+    from fcos.commands.train import train
+    from fcos.tracking.live import LiveRun
+
+    with contextlib.closing(LiveRun(params.study)) as observer, _interruptible(f"fcos train {run}"):
+        train(run, observer)
+    _track(params, [run])
+
+
+@app.command("import-checkpoint", epilog="Example: fcos import-checkpoint fcos_resnet50.pth --run resnet50-reference")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A torchvision FCOS state dict, or weights of ours.")],
+    run: Annotated[str, typer.Option("--run", metavar="RUN", help="A name under `runs` in params.yaml.")],
+) -> None:
+    """Take the weights of a run from a file."""
+    params = _params()
+    from fcos.commands.import_checkpoint import import_checkpoint
+
+    typer.echo(f"wrote {import_checkpoint(file, run)}")
+    _track(params, [run])
+
+
+@app.command(epilog="Example: fcos predict resnet18-e12-c3 --views tta")
+def predict(
+    run: RunName,
+    views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
+) -> None:
+    """Run the network over the test pictures and keep everything it says, before NMS."""
+    _params()
+    from fcos.commands.predict import predict
+
+    predict(run, views.value)
+
+
+@app.command(epilog="Example: fcos evaluate resnet18-e12-c3")
+def evaluate(run: RunName) -> None:
+    """Score a run: the twelve COCO numbers, from stored candidates."""
+    params = _params()
+    from fcos.commands.evaluate import evaluate
+
+    typer.echo("  ".join(f"{name} {_percent(value)}" for name, value in evaluate(run).items()))
+    _track(params, [run])
+
+
+@app.command("evaluate-tta", epilog="Example: fcos predict RUN --views tta && fcos evaluate-tta RUN")
+def evaluate_tta(run: RunName) -> None:
+    """Score 1, 2, ... views together, from stored candidates."""
+    params = _params()
+    from fcos.commands.evaluate_tta import evaluate_tta
+
+    for step in evaluate_tta(run):
+        typer.echo(f"{step['num_views']} views: AP {_percent(step['metrics']['AP'])}, {step['seconds']:.1f} s")
+    _track(params, [run])
+
+
+@app.command("sweep-nms", epilog="Example: fcos sweep-nms resnet18-e12-c3")
+def sweep_nms(run: RunName) -> None:
+    """Score each NMS threshold of params.yaml, from stored candidates."""
+    params = _params()
+    from fcos.commands.sweep_nms import sweep_nms
+
+    for step in sweep_nms(run):
+        typer.echo(f"NMS IoU {step['nms_iou_threshold']}: AP {_percent(step['metrics']['AP'])}")
+    _track(params, [run])
+
+
+@app.command(epilog="Example: fcos report")
+def report() -> None:
+    """Build all tables and figures of the study: reports/STUDY/index.html."""
+    params = _params()
+    from fcos.commands.report import report
+
+    typer.echo(f"wrote {report()}")
+    _track(params, list(params.runs))
+
+
+@app.command(epilog="Example: fcos detect photos/ --checkpoint resnet18-e12-c3 --out detections")
+def detect(
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    checkpoint: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run of the study, or a weights file.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the drawn pictures go.")] = Path("detections"),
+) -> None:
+    """Find objects in pictures of your own: draws their boxes and writes detections.json."""
+    from fcos.commands.detect import detect
+
+    typer.echo(f"{len(detect(paths, checkpoint, out))} objects found; see {out}/")
+
+
+@app.command("sync-mlflow", epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 fcos sync-mlflow")
+def sync_mlflow() -> None:
+    """Bring MLflow up to date with the files of all runs."""
+    params = _params()
+    from fcos.tracking.store import StoreUnavailable
+
+    try:
+        typer.echo(f"{_sync(params, list(params.runs))} runs are up to date in MLflow")
+    except StoreUnavailable as error:
+        raise UserError(
+            "MLFLOW_TRACKING_URI", "the store cannot be reached", found=error, do="start it and repeat the command"
+        ) from None
+
+
+@app.command(epilog="Example: fcos doctor")
+def doctor() -> None:
+    """What will be used on this machine, and what is wrong; exit code 1 where something is."""
+    from fcos.commands.doctor import Finding, doctor
+    from fcos.tracking.store import StoreUnavailable, connect
+
+    findings = doctor()
+    try:
+        findings.append(Finding("tracking", connect().tracking_uri))
+    except StoreUnavailable as error:
+        findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
+    for finding in findings:
+        typer.echo(f"{'wrong' if finding.problem else 'ok':<6} {finding.what:<12} {finding.value}")
+        if finding.problem:
+            typer.echo(f"{'':<19} {finding.problem}")
+    raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
+
+
+def _params() -> "Params":
+    from fcos.config import params
+
+    return params.read()
+
+
+def _track(params: "Params", runs: Sequence[str]) -> None:
+    """Tell MLflow of finished work; the numbers are on disk, so a store that cannot be reached stops nothing."""
+    from fcos.tracking.store import StoreUnavailable
+
+    try:
+        _sync(params, runs)
+    except StoreUnavailable as error:
+        typer.echo(f"MLflow was not updated ({error}); later: fcos sync-mlflow", err=True)
+
+
+def _sync(params: "Params", runs: Sequence[str]) -> int:
+    from fcos.commands.layout import Layout
+    from fcos.tracking.sync import sync
+
+    layout = Layout(params.study)
+
+    def figures(run: str) -> list[Path]:
+        return sorted((layout.report / "figures" / "runs" / run).glob("*.png"))
+
+    return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
+
+
+@contextlib.contextmanager
+def _interruptible(again: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; to go on where the last checkpoint was written: {again}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,20 @@
+"""`fcos report`: all tables and figures of the study, from the files of its runs."""
+
+from pathlib import Path
+
+from fcos.commands.layout import Layout
+from fcos.config import params
+from fcos.data.coco import PREPARE, read_split
+from fcos.files import read_json, whole_dir
+from fcos.reporting.report import build_report
+
+
+def report() -> Path:
+    """Write reports/STUDY/ whole or not at all; return its page."""
+    study = params.read()
+    layout = Layout(study.study)
+    split = read_split(layout.data, "test")
+    manifest = read_json(layout.data / "manifest.json", do=PREPARE)
+    with whole_dir(layout.report) as scratch:
+        build_report(study, runs_dir=layout.runs, split=split, manifest=manifest, out_dir=scratch)
+    return layout.report / "index.html"

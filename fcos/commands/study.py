@@ -1,0 +1,60 @@
+"""`fcos study`: the ready-made studies, and which one is active."""
+
+from pathlib import Path
+from typing import Any
+
+from fcos.config import params
+from fcos.config.section import DEFAULT_PATH, read_params
+from fcos.errors import UserError
+from fcos.files import write_text
+
+STUDIES = Path("studies")
+
+
+def list_studies() -> dict[str, str]:
+    """First comment line of each study file, by name."""
+    return {path.stem: _headline(path) for path in sorted(STUDIES.glob("*.yaml"))}
+
+
+def show_study(name: str | None) -> params.Params:
+    """The active study, or the ready-made study `name`, checked in full."""
+    return params.read(DEFAULT_PATH if name is None else _path(name))
+
+
+def use_study(name: str, *, force: bool) -> Path | None:
+    """Make `name` the active study; return where edits that `force` overwrote were kept."""
+    text = _path(name).read_text(encoding="utf-8")
+    params.read(_path(name))
+    kept = None
+    if DEFAULT_PATH.exists() and _is_edited():
+        if not force:
+            raise UserError(
+                DEFAULT_PATH,
+                "has edits of yours that no file in studies/ has; nothing was changed",
+                expected="a params.yaml that equals a ready-made study",
+                do=f"keep them as studies/NAME.yaml, or drop them with `fcos study use {name} --force`",
+            )
+        kept = DEFAULT_PATH.with_name("params.local.yaml")
+        write_text(kept, DEFAULT_PATH.read_text(encoding="utf-8"))
+    write_text(DEFAULT_PATH, text)
+    return kept
+
+
+def _is_edited() -> bool:
+    try:
+        active: Any = read_params(DEFAULT_PATH)
+    except UserError:
+        return True
+    return all(active != read_params(path) for path in STUDIES.glob("*.yaml"))
+
+
+def _path(name: str) -> Path:
+    path = STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(path, "no such study", found=name, expected=f"one of {', '.join(list_studies())}")
+    return path
+
+
+def _headline(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip()

@@ -1,0 +1,216 @@
+"""report.md and index.html: the same content through two templates.
+
+Names of classes, files and machines are data: the HTML template escapes every value (jinja2's autoescape), the Markdown
+template every value that is not marked as Markdown.
+"""
+
+import base64
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fcos.files import write_text
+from fcos.reporting.figures import FigureFile
+from fcos.reporting.results import RunResults, StudyResults
+from fcos.reporting.tables import DASH, ReportTable, differing, flatten
+
+Grid = tuple[list[str], list[list[str]]]
+_PARAMETERS = ("backbone", "epochs", "num_convs", "seed")
+_FILES = (
+    "model.safetensors",
+    "history.csv",
+    "train.json",
+    "timing.json",
+    "metrics.json",
+    "evaluation.json",
+    "detections.json",
+    "tta.json",
+    "nms_sweep.json",
+)
+
+
+def write_pages(
+    study: StudyResults, tables: Sequence[ReportTable], figures: Sequence[FigureFile], out_dir: Path
+) -> None:
+    """Write report.md and index.html into `out_dir`; the figures are inlined in the latter."""
+    context = {
+        "study": study.params.study,
+        "facts": _facts(study),
+        "tables": tables,
+        "figures_of": lambda number: [figure for figure in figures if figure.table == number],
+        "other_figures": [figure for figure in figures if figure.table is None],
+        "data": _data(study),
+        "classes": _classes(study),
+        "findings": _findings(study),
+        "shared": _shared_settings(study),
+        "test": (["setting", "value"], [[key, str(value)] for key, value in study.test_settings.items()]),
+        "runs": _runs(study),
+        "files": _files(study, out_dir),
+        "numeric": is_numeric,
+        "inline": lambda figure: _data_uri(out_dir / figure.path),
+    }
+    html = _environment(autoescape=True)
+    write_text(out_dir / "index.html", html.get_template("page.html.j2").render(context))
+    markdown = _environment(autoescape=False, finalize=_escape_markdown)
+    markdown.filters["grid"] = _markdown_grid
+    write_text(out_dir / "report.md", markdown.get_template("report.md.j2").render(context))
+
+
+def _environment(**options: Any) -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _escape_markdown(value: Any) -> str:
+    """One line of text without a meaning in Markdown or HTML."""
+    if isinstance(value, Markup):
+        return str(value)
+    escaped = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{character}" if character in "\\`*[]|" else character for character in escaped)
+
+
+def _markdown_grid(grid: Grid) -> Markup:
+    """A pipe table; columns of numbers to the right."""
+    header, rows = grid
+    cells = [[_escape_markdown(cell) for cell in row] for row in rows]
+    align = ["right" if is_numeric(rows, column) else "left" for column in range(len(header))]
+    frame = pd.DataFrame(cells, columns=[_escape_markdown(name) for name in header])
+    return Markup(frame.to_markdown(index=False, tablefmt="pipe", colalign=align, disable_numparse=True))
+
+
+def is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """Whether a column of text holds numbers, dashes and blanks only."""
+    return column > 0 and all(row[column].strip("+-.0123456789") in ("", DASH) for row in rows)
+
+
+def _facts(study: StudyResults) -> list[tuple[str, str]]:
+    """The head of the report: what, on what, by what."""
+    made_by = [results.train["provenance"] for results in study.runs.values()]
+    seconds = [results.training_s for results in study.runs.values()]
+    trained = [value for value in seconds if value is not None]
+    splits = study.manifest["splits"].items()
+    versions = (f"{name} {number}" for where in made_by for name, number in where["versions"].items())
+    names = [category["name"] for category in study.manifest["categories"]]
+    return [
+        ("Data", f"{study.params.data.source}: {'; '.join(_count(split, counts) for split, counts in splits)}"),
+        ("Classes", f"{len(names)}: {', '.join(names)}"),
+        ("Trained on", _distinct(f"{where.get('device', DASH)}, {where.get('dtype', DASH)}" for where in made_by)),
+        ("Machine", _distinct(where["machine"] for where in made_by)),
+        ("Versions", _distinct(versions, ", ")),
+        ("Commit", _distinct(_commit(where) for where in made_by)),
+        ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
+    ]
+
+
+def _count(split: str, counts: Mapping[str, Any]) -> str:
+    return f"{split} {counts['num_images']:,} pictures with {counts['num_objects']:,} objects"
+
+
+def _distinct(values: Iterable[str], separator: str = "; ") -> str:
+    return separator.join(dict.fromkeys(values))
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    commit = provenance["commit"] or "unknown"
+    return f"{commit[:12]}{'' if provenance['clean_tree'] else ' with changes that are not committed'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _data(study: StudyResults) -> Grid:
+    header = ["split", "pictures", "objects", "ignored", "without objects", "small", "medium", "large", "digest"]
+    keys = ("num_images", "num_objects", "num_ignored", "num_empty_images")
+    rows = [
+        [split, *(str(counts[key]) for key in keys), *map(str, counts["per_size"].values()), counts["digest"][:10]]
+        for split, counts in study.manifest["splits"].items()
+    ]
+    return header, rows
+
+
+def _classes(study: StudyResults) -> Grid:
+    splits = study.manifest["splits"]
+    names = [category["name"] for category in study.manifest["categories"]]
+    counts = [[name, *(str(counts["per_class"][name]) for counts in splits.values())] for name in names]
+    return ["class", *(f"objects in {split}" for split in splits)], counts
+
+
+def _findings(study: StudyResults) -> Grid:
+    kinds = {
+        "dropped": "boxes left out (no area, or outside)",
+        "clipped": "boxes clipped to their picture",
+        "near_duplicates": "pairs of boxes of one class that lie nearly on each other",
+        "odd": "pictures with something odd",
+    }
+    return ["finding", "count"], [[text, str(len(study.manifest[kind]))] for kind, text in kinds.items()]
+
+
+def _settings(results: RunResults) -> dict[str, Any]:
+    return {key: value for key, value in flatten(results.run.identity()).items() if key not in ("study", "name")}
+
+
+def _own_settings(study: StudyResults) -> list[str]:
+    others = differing([_settings(results) for results in study.runs.values()])
+    return list(dict.fromkeys([*_PARAMETERS, *others]))
+
+
+def _shared_settings(study: StudyResults) -> Grid:
+    own = _own_settings(study)
+    settings = _settings(next(iter(study.runs.values())))
+    return ["setting", "value"], [[key, _plain(value)] for key, value in settings.items() if key not in own]
+
+
+def _plain(value: Any) -> str:
+    return DASH if value is None else str(value)
+
+
+def _runs(study: StudyResults) -> Grid:
+    own = _own_settings(study)
+    rows = []
+    for name, results in study.runs.items():
+        seconds = results.training_s
+        settings = _settings(results)
+        rows.append(
+            [
+                name,
+                results.run.role or "",
+                *(_plain(settings[key]) for key in own),
+                DASH if seconds is None else duration(seconds),
+                str(results.evaluation["identity"].get("dtype", DASH)),
+                results.weights[:10],
+                results.evaluation["identity"]["data_digest"][:10],
+            ]
+        )
+    return ["run", "role", *own, "training time", "tested in", "weights", "test data"], rows
+
+
+def _files(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
+    """Full digests of each run, and links to its files."""
+    listed = []
+    for name, results in study.runs.items():
+        there = [file for file in _FILES if (results.folder / file).is_file()]
+        links = [(file, Path(os.path.relpath(results.folder / file, out_dir)).as_posix()) for file in there]
+        figures = sorted((out_dir / "figures" / "runs" / name).glob("*.png"))
+        links += [(path.name, path.relative_to(out_dir).as_posix()) for path in figures]
+        listed.append({"run": name, "weights": results.weights, "links": links})
+    return listed

@@ -1,0 +1,197 @@
+"""What the runs of a study left on disk, and the check that each file is of the run, data and settings it stands for.
+
+A published table once showed a second ResNet-50 as ResNet-101; here a number reaches a table only after `check`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fcos.config.params import Params
+from fcos.config.runs import Run
+from fcos.data.coco import CocoSplit
+from fcos.errors import UserError
+from fcos.files import read_json
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+# What writes each file, to be typed where it is missing.
+COMMANDS = {
+    "train.json": "fcos train {run}",
+    "history.csv": "fcos train {run}",
+    "timing.json": "fcos predict {run}",
+    "evaluation.json": "fcos evaluate {run}",
+    "metrics.json": "fcos evaluate {run}",
+    "detections.json": "fcos evaluate {run}",
+    "tta.json": "fcos predict {run} --views tta, then fcos evaluate-tta {run}",
+    "nms_sweep.json": "fcos sweep-nms {run}",
+}
+# Where and how fast a network runs is no setting of a score; the number format stands in the header.
+_MACHINE = frozenset({"device", "workers", "batch_size", "precision"})
+_MISSING = "nothing"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a number will stand in the report, for messages."""
+
+    table: str
+    row: str
+    column: str
+
+    def __str__(self) -> str:
+        return f"{self.table}, row {self.row}, cell {self.column}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """The files of one run; `tta` and `nms_sweep` are empty where params.yaml does not ask for them."""
+
+    run: Run
+    folder: Path
+    train: dict[str, Any]
+    timing: dict[str, Any]
+    evaluation: dict[str, Any]
+    metrics: dict[str, float | None]
+    tta: dict[str, Any]
+    nms_sweep: dict[str, Any]
+    history: pd.DataFrame  # a row for each training step; none for an imported checkpoint
+
+    @property
+    def weights(self) -> str:
+        return str(self.train["weights_sha256"])
+
+    @property
+    def training_s(self) -> float | None:
+        """Wall time of the training, None for an imported checkpoint."""
+        return None if self.train["imported_from"] is not None else float(self.train["provenance"]["seconds"])
+
+    def do(self, file: str) -> str:
+        """What to type to get `file`."""
+        return COMMANDS[file].format(run=self.run.name)
+
+    def detections(self) -> list[dict[str, Any]]:
+        """The COCO results list; read when asked for, since it is the one large file."""
+        path = self.folder / "detections.json"
+        detections: list[dict[str, Any]] = read_json(path, do=self.do(path.name))
+        expected = self.evaluation["num_detections"]
+        if len(detections) != expected:
+            raise UserError(
+                path,
+                "is not what was evaluated",
+                found=f"{len(detections)} detections",
+                expected=f"{expected}, as evaluation.json says",
+                do=self.do(path.name),
+            )
+        return detections
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study's settings, its test pictures and the files of its runs."""
+
+    params: Params
+    split: CocoSplit
+    manifest: dict[str, Any]
+    runs: dict[str, RunResults]
+
+    @property
+    def test_settings(self) -> dict[str, Any]:
+        """The test section as every metrics file repeats it."""
+        return self.params.test.model_dump(exclude=set(_MACHINE))
+
+    def check(self, results: RunResults, file: str, cell: Cell) -> None:
+        """Stop where train.json or `file` is of another run, data, weights or setting than `cell` stands for.
+
+        Args:
+            file: evaluation.json, tta.json or nms_sweep.json.
+
+        Raises:
+            UserError: names the cell, the file, the key, what was found and what was expected.
+        """
+        identity = results.run.identity()
+        contents = {
+            "evaluation.json": results.evaluation,
+            "tta.json": results.tta,
+            "nms_sweep.json": results.nms_sweep,
+        }
+        test = self.params.test
+        size = self.params.tta.sizes[-1] if file == "tta.json" else test.size
+        header = {
+            "run": identity,
+            "categories": self.split.categories,
+            "data_digest": self.split.digest,
+            "weights_sha256": results.weights,
+            "view": {"size": size, "max_size": test.max_size},
+            "test": {"score_threshold": test.score_threshold, "max_candidates": test.max_candidates},
+        }
+        _agree(results, "train.json", cell, results.train, {"params": identity})
+        _agree(results, file, cell, contents[file], {"identity": header, "test": self.test_settings})
+        _agree(results, "metrics.json", cell, results.metrics, results.evaluation["metrics"])
+        self._has_every_step(results, file, cell)
+
+    def _has_every_step(self, results: RunResults, file: str, cell: Cell) -> None:
+        if file == "tta.json":
+            found = results.tta["steps"][-1]["views"]
+            expected: Sequence[Any] = [f"s{size}" for size in self.params.tta.sizes]
+            _agree(results, file, cell, {"views": found}, {"views": expected})
+        elif file == "nms_sweep.json":
+            found = [step["nms_iou_threshold"] for step in results.nms_sweep["steps"]]
+            _agree(results, file, cell, {"thresholds": found}, {"thresholds": self.params.nms_sweep.thresholds})
+
+
+def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any]) -> StudyResults:
+    """Read the files of every run of params.yaml; nothing else in `runs_dir` is looked at."""
+    digest = manifest["splits"]["test"]["digest"]
+    if digest != split.digest:
+        raise UserError("manifest.json", "is of other data than test.json", found=digest, expected=split.digest)
+    runs = {name: _read_run(params, run, runs_dir / name) for name, run in params.runs.items()}
+    return StudyResults(params, split, manifest, runs)
+
+
+def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
+    def content(file: str, wanted: bool = True) -> Any:
+        return read_json(folder / file, do=COMMANDS[file].format(run=run.name)) if wanted else {}
+
+    return RunResults(
+        run=run,
+        folder=folder,
+        train=content("train.json"),
+        timing=content("timing.json"),
+        evaluation=content("evaluation.json"),
+        metrics=content("metrics.json"),
+        tta=content("tta.json", run.name in params.tta.runs),
+        nms_sweep=content("nms_sweep.json", run.name in params.nms_sweep.runs),
+        history=_read_history(folder / "history.csv", run),
+    )
+
+
+def _read_history(path: Path, run: Run) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        do = COMMANDS[path.name].format(run=run.name)
+        raise UserError(path, "no such file", expected="a row for each training step", do=do) from None
+
+
+def _agree(results: RunResults, file: str, cell: Cell, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    differs = _difference(found, expected)
+    if differs is not None:
+        key, is_, should = differs
+        problem = f"{results.folder / file} has another {key} than this cell stands for"
+        raise UserError(cell, problem, found=is_, expected=should, do=results.do(file))
+
+
+def _difference(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first expected key (dotted) that is missing or other in `found`, with both values."""
+    for key, should in expected.items():
+        is_ = found.get(key, _MISSING)
+        if isinstance(is_, Mapping) and isinstance(should, Mapping):
+            inner = _difference(is_, should, f"{prefix}{key}.")
+            if inner is not None:
+                return inner
+        elif is_ != should:
+            return f"{prefix}{key}", is_, should
+    return None

@@ -1,0 +1,105 @@
+"""The weights of a run as an MLflow model: pictures in, boxes out (see pyfunc_model.py)."""
+
+import contextlib
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcos.files import sha256_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.models import ModelSignature
+
+NAME = "model"
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "torchvision")
+
+
+def log_checkpoint(client: "MlflowClient", run: "Run", weights: Path) -> None:
+    """Have the weights of `run` in MLflow, and no older ones; does nothing where they are there, or not on disk."""
+    from mlflow.entities import LoggedModelStatus
+
+    digest = run.data.tags["weights_sha256"]
+    models = _models(client, run)
+    whole = [m for m in models if m.status == LoggedModelStatus.READY and m.tags.get("weights_sha256") == digest]
+    if not whole:
+        if not weights.exists() or sha256_file(weights) != digest:
+            return
+        _log(client, run, weights, digest)
+    for model in models:
+        if model not in whole:
+            client.delete_logged_model(model.model_id)
+
+
+def drop_checkpoints(client: "MlflowClient", run: "Run") -> None:
+    """Take the weights of `run` out of MLflow."""
+    for model in _models(client, run):
+        client.delete_logged_model(model.model_id)
+
+
+def _models(client: "MlflowClient", run: "Run") -> list["LoggedModel"]:
+    return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
+
+
+def _log(client: "MlflowClient", run: "Run", weights: Path, digest: str) -> None:
+    """What `mlflow.pyfunc.log_model` does, for a given run and store and without an active run."""
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=NAME,
+        source_run_id=run.info.run_id,
+        tags={"weights_sha256": digest, "run": run.data.tags["run"]},
+        params=run.data.params,
+    )
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / NAME
+        mlflow.pyfunc.save_model(
+            saved,
+            mlflow_model=Model(
+                artifact_path=model.artifact_location,
+                model_uuid=model.model_id,
+                run_id=run.info.run_id,
+                model_id=model.model_id,
+            ),
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"weights": str(weights.resolve())},
+            signature=_signature(),
+            # Given, since MLflow would run the model to find out. This package itself has to be installed.
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+        )
+        client.log_model_artifacts(model.model_id, str(saved))
+    _share(weights, model)
+    client.finalize_logged_model(model.model_id, "READY")
+
+
+def _signature() -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    columns = [("long", "image"), ("long", "category_id"), ("string", "category")]
+    columns += [("double", name) for name in ("score", "x", "y", "width", "height")]
+    outputs = Schema([ColSpec(kind, name) for kind, name in columns])
+    return ModelSignature(Schema([ColSpec("string", "image")]), outputs)
+
+
+def _share(weights: Path, model: "LoggedModel") -> None:
+    """Replace MLflow's copy by a hard link, so that the weights take their room once; the copy serves as well."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    if not is_local_uri(model.artifact_location):  # type: ignore[no-untyped-call]
+        return
+    stored = Path(local_file_uri_to_path(model.artifact_location))  # type: ignore[no-untyped-call]
+    for copy in stored.rglob(weights.name):
+        link = copy.with_suffix(f".{os.getpid()}.part")
+        with contextlib.suppress(OSError):
+            os.link(weights, link)
+            link.replace(copy)
+        link.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""A training seen in MLflow while it runs: sent from a thread of its own, which the training never waits for."""
+
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from fcos.progress import say
+from fcos.tracking.runs import find_run, log_rows, rows_logged
+from fcos.tracking.store import connect, find_experiment, reaching
+
+CLOSE_S = 5.0  # how long the end of a training waits for the last rows
+Row = Mapping[str, float]
+
+
+class LiveRun:
+    """An observer of `fcos train`; the first failure is told in one line, and the rest left to `sync`."""
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self._rows: queue.SimpleQueue[tuple[int, Sequence[Row]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._given_up = threading.Event()
+
+    def started(self, *, run: str, key: str) -> None:
+        self._thread = threading.Thread(target=self._run, args=(run, key), name="mlflow", daemon=True)
+        self._thread.start()
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        if rows and self._thread is not None and self._thread.is_alive():
+            self._rows.put((round(1000 * time.time()), list(rows)))
+
+    def close(self) -> None:
+        """Send what is left, but wait for no more than CLOSE_S."""
+        if self._thread is not None:
+            self._rows.put(None)
+            self._thread.join(CLOSE_S)
+            self._given_up.set()  # `sync` comes next, and two must not log the same rows
+
+    def _run(self, run: str, key: str) -> None:
+        try:
+            self._send(run, key)
+        except Exception as error:  # whatever it is, it is no reason to stop a training
+            say(f"the training goes on without MLflow ({error}); later: fcos sync-mlflow")
+
+    def _send(self, name: str, key: str) -> None:
+        client = connect()
+        if self._given_up.is_set():
+            return
+        with reaching():
+            experiment_id = find_experiment(client, self.study)
+            run = find_run(
+                client,
+                experiment_id,
+                study=self.study,
+                run=name,
+                key=key,
+                start_time=round(1000 * time.time()),
+            )
+            logged = rows_logged(run)
+            while (sent := self._rows.get()) is not None and not self._given_up.is_set():
+                time_ms, rows = sent
+                new = [row for row in rows if row["step"] >= logged]
+                # A resumed training may begin after a row that never got here: `sync` has the whole history.
+                if not new or new[0]["step"] > logged:
+                    continue
+                log_rows(client, run.info.run_id, new, [time_ms] * len(new), logged=logged)
+                logged += len(new)

@@ -1,0 +1,55 @@
+"""What MLflow runs when it loads one of our models: a script, copied beside the weights and executed from there."""
+
+import base64
+import importlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+from fcos.data.pictures import read_picture
+
+COLUMNS = ["image", "category_id", "category", "score", "x", "y", "width", "height"]
+
+
+class PicturesToBoxes(PythonModel):
+    """One row in for each picture, one row out for each object, with the number of its picture."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        # By name: commands stand above tracking, and a script is above them both.
+        detecting = importlib.import_module("fcos.commands.detecting")
+        self.detector = detecting.Detector.from_weights(Path(context.artifacts["weights"]))
+
+    def predict(  # MLflow gives all three
+        self,
+        context: PythonModelContext,  # noqa: ARG002
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> pd.DataFrame:
+        """Find the objects in pictures given by column `image`, as paths or as base64 of whole picture files."""
+        found = self.detector([_picture(text) for text in model_input["image"]])
+        rows = [
+            [image, record["category_id"], record["category"], record["score"], *record["bbox"]]
+            for image, records in enumerate(found)
+            for record in records
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _picture(text: str) -> NDArray[np.uint8]:
+    """A path is one that names a file; anything else is base64, with or without a `data:` prefix."""
+    if os.path.isfile(text):  # noqa: PTH113 (pathlib raises where base64 is longer than a file name may be)
+        return read_picture(Path(text))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(base64.b64decode(text.rpartition(",")[2]))
+        file.flush()
+        return read_picture(Path(file.name))
+
+
+set_model(PicturesToBoxes())

@@ -1,0 +1,110 @@
+"""Runs in MLflow: found by what they are, never by an id, and changed only where they differ from what is wanted."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CURVES = (
+    "lr",
+    "loss",
+    "loss_classification",
+    "loss_regression",
+    "loss_centerness",
+    "num_positives",
+    "images_per_s",
+)
+BATCH = 800  # metrics in one request: MLflow takes 1,000 entries, parameters and tags among them
+_ELSEWHERE = frozenset({"study", "name", "checkpoint"})  # of an identity: the tags say these
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters by dotted name, as MLflow's strings."""
+    flat = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def run_params(identity: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of a training, from what travels with its weights."""
+    return flatten({key: value for key, value in identity.items() if key not in _ELSEWHERE})
+
+
+def find_run(
+    client: "MlflowClient",
+    experiment_id: str,
+    *,
+    study: str,
+    run: str,
+    key: str,
+    start_time: int,
+) -> "Run":
+    """The MLflow run of one training, made where it is missing; every other one of that name is tagged superseded."""
+    tags = {"kind": "training", "study": study, "run": run, "training_key": key}
+    of_name = search(client, experiment_id, kind="training", study=study, run=run)
+    same = [found for found in of_name if found.data.tags["training_key"] == key]
+    chosen = min(same, key=lambda found: "superseded" in found.data.tags, default=None)
+    if chosen is None:
+        chosen = client.create_run(experiment_id, start_time=start_time, tags=tags, run_name=run)
+    elif "superseded" in chosen.data.tags:
+        client.delete_tag(chosen.info.run_id, "superseded")
+    for other in of_name:
+        if other.info.run_id != chosen.info.run_id and "superseded" not in other.data.tags:
+            client.set_tag(other.info.run_id, "superseded", "true")
+    return client.get_run(chosen.info.run_id)
+
+
+def search(client: "MlflowClient", experiment_id: str, **tags: str) -> list["Run"]:
+    """The runs that have all these tags, oldest first."""
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    return list(client.search_runs([experiment_id], wanted, max_results=1000, order_by=["attributes.start_time ASC"]))
+
+
+def update(
+    client: "MlflowClient",
+    run: "Run",
+    *,
+    params: Mapping[str, str],
+    metrics: Mapping[str, float | None],
+    tags: Mapping[str, str | None],
+    timestamp: int,
+) -> None:
+    """Log what `run` does not say yet; None is nothing to say."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    new_params = [Param(name, value) for name, value in params.items() if name not in run.data.params]
+    new_tags = [RunTag(name, value) for name, value in tags.items() if value not in (None, run.data.tags.get(name))]
+    new_metrics = [
+        Metric(name, value, timestamp, 0)
+        for name, value in metrics.items()
+        if value is not None and value != run.data.metrics.get(name)
+    ]
+    if new_params or new_tags:
+        client.log_batch(run.info.run_id, params=new_params, tags=new_tags)
+    for first in range(0, len(new_metrics), BATCH):
+        client.log_batch(run.info.run_id, metrics=new_metrics[first : first + BATCH])
+
+
+def rows_logged(run: "Run") -> int:
+    """How many rows of the history are in MLflow, counted from the first."""
+    return int(run.data.tags.get("history_rows", "0"))
+
+
+def log_rows(
+    client: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, float]], timestamps: Sequence[int], *, logged: int
+) -> None:
+    """Log the rows that follow the first `logged` ones; each request also says how many are in."""
+    from mlflow.entities import Metric, RunTag
+
+    size = BATCH // len(CURVES)
+    for first in range(0, len(rows), size):
+        part = list(zip(rows, timestamps, strict=True))[first : first + size]
+        metrics = [Metric(name, row[name], time_ms, int(row["step"])) for row, time_ms in part for name in CURVES]
+        client.log_batch(run_id, metrics=metrics, tags=[RunTag("history_rows", str(logged + first + len(part)))])

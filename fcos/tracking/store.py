@@ -1,0 +1,92 @@
+"""Where MLflow keeps its numbers, and what happens when that place cannot be reached."""
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fcos.files import project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Set where the user has not. A retry doubles its wait each time: MLflow's own seven take four minutes.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+class StoreUnavailable(Exception):
+    """MLflow's store is away or broken; the numbers are in the files all the same."""
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or else a database beside dvc.yaml: a relative one would be lost in DVC's copies."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root().resolve() / 'mlflow.db'}"
+
+
+def connect() -> "MlflowClient":
+    """A client of a store that answers; a new database is made on the way, which takes some seconds."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
+    with reaching():
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        client = MlflowClient(tracking_uri())
+        client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
+        return client
+
+
+@contextlib.contextmanager
+def reaching() -> Iterator[None]:
+    """Whatever a store raises when it is away or broken becomes StoreUnavailable."""
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, CommandError, ModuleNotFoundError, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        message = f"MLflow's store {tracking_uri()} cannot be used: {first_line[:200]}"
+        raise StoreUnavailable(re.sub(r"//[^@/\s]*@", "//", message)) from error  # no password on the screen
+
+
+def find_experiment(client: "MlflowClient", study: str) -> str:
+    """The id of the study's experiment, which is made, or brought back, where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(study)
+    if found is None:
+        try:
+            return _create_experiment(client, study)
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(study)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: "MlflowClient", study: str) -> str:
+    own_place = None if os.environ.get("MLFLOW_TRACKING_URI") else project_root().resolve() / "mlruns" / study
+    note = f"The trainings of the study `{study}`, copied from `runs/{study}/`; `fcos sync-mlflow` refills it."
+    return str(
+        client.create_experiment(
+            study,
+            artifact_location=None if own_place is None else own_place.as_uri(),
+            tags={"mlflow.note.content": note},
+        )
+    )

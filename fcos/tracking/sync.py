@@ -1,0 +1,211 @@
+"""MLflow brought up to date with the files of finished trainings; doing it twice changes nothing."""
+
+import calendar
+import csv
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+
+from fcos.files import read_json, sha256_file, sha256_json
+from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
+from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
+from fcos.tracking.store import connect, find_experiment, reaching
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_DO = "fcos train RUN"
+
+
+def sync(
+    study: str,
+    runs_dir: Path,
+    names: Sequence[str],
+    *,
+    checkpoints: str,
+    figures: Callable[[str], list[Path]],
+) -> int:
+    """Bring the runs `names` in `runs_dir` (`runs/STUDY`) up to date in MLflow, and return how many there were.
+
+    Args:
+        checkpoints: `all`, `best` or `none`: which runs have their weights in MLflow.
+        figures: the pictures that belong to a run, by its name.
+
+    Raises:
+        StoreUnavailable: nothing is lost, the next call logs what is missing.
+    """
+    trained = [name for name in names if (runs_dir / name / "train.json").exists()]
+    if not trained:
+        return 0
+    client = connect()
+    with reaching():
+        experiment_id = find_experiment(client, study)
+        for name in trained:
+            run = sync_run(client, experiment_id, runs_dir / name, figures=figures(name))
+            if checkpoints == "all":
+                log_checkpoint(client, run, runs_dir / name / "model.safetensors")
+        if checkpoints == "best":
+            _keep_best(client, experiment_id, study, runs_dir)
+    return len(trained)
+
+
+def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figures: Sequence[Path] = ()) -> "Run":
+    """Make the MLflow run of one training agree with the files in `run_dir`, all but its weights."""
+    train = read_json(run_dir / "train.json", do=_DO)
+    digest = train["weights_sha256"]
+    evaluation = _of_weights(run_dir / "evaluation.json", digest)
+    params = run_params(train["params"])
+    started, ended = _times(train)
+    run = find_run(
+        client,
+        experiment_id,
+        study=train["params"]["study"],
+        run=train["params"]["name"],
+        key=train["training_key"],
+        start_time=started,
+    )
+    data_digest = _data_digest(run_dir / "model.safetensors")
+    tags = {
+        "weights_sha256": digest,
+        "role": train["role"] or "none",
+        "data_digest": data_digest,
+        "commit": train["provenance"]["commit"],
+        "imported_from": train["imported_from"],
+        # Tags and no parameters: scoring again in another way changes them, and MLflow never changes a parameter.
+        **flatten({"test": evaluation.get("test", {})}),
+    }
+    metrics = _metrics(evaluation, run_dir) if evaluation else {}
+    measured = _times(evaluation)[1] if evaluation else ended
+    update(client, run, params=params, metrics=metrics, tags=tags, timestamp=measured)
+    _log_history(client, run, run_dir / "history.csv", started, ended)
+    _log_dataset(client, run, data_digest)
+    _log_files(client, run, run_dir, figures)
+    for kind, children in (("tta", _tta(run_dir, digest)), ("nms", _nms(run_dir, digest))):
+        if children:
+            _sync_children(client, run, kind, children)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id, "FINISHED", ended)
+    return client.get_run(run.info.run_id)
+
+
+def _of_weights(path: Path, digest: str) -> dict[str, Any]:
+    """What was computed from these very weights: after a new training, older files lie there until they are redone."""
+    content = read_json(path, do=_DO) if path.exists() else {}
+    return content if content.get("identity", {}).get("weights_sha256") == digest else {}
+
+
+def _times(content: Mapping[str, Any]) -> tuple[int, int]:
+    """When the command that wrote `content` began and ended, in milliseconds."""
+    provenance = content["provenance"]
+    started = 1000 * calendar.timegm(time.strptime(provenance["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    return started, started + round(1000 * provenance["seconds"])
+
+
+def _data_digest(weights: Path) -> str | None:
+    if not weights.exists():
+        return None
+    with safetensors.safe_open(weights, framework="numpy") as file:
+        return str(json.loads(file.metadata()["fcos"])["data_digest"])
+
+
+def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | None]:
+    metrics = dict(evaluation["metrics"])
+    for row in evaluation["per_class"]:
+        metrics[f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])}"] = row["AP"]
+    timing = run_dir / "timing.json"
+    if timing.exists():
+        view = read_json(timing, do="fcos predict RUN")["views"]["test"]
+        metrics |= {"ms_per_image": view["ms_per_image"], "test_seconds": view["seconds"]}
+    return metrics
+
+
+def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, ended: int) -> None:
+    """Log the rows that are missing, at times spread over the training."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+    timestamps = [started + (ended - started) * index // len(rows) for index in range(1, len(rows) + 1)]
+    logged = rows_logged(run)
+    log_rows(client, run.info.run_id, rows[logged:], timestamps[logged:], logged=logged)
+
+
+def _log_dataset(client: "MlflowClient", run: "Run", digest: str | None) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if digest is None or (run.inputs is not None and run.inputs.dataset_inputs):
+        return
+    study = run.data.tags["study"]
+    source = json.dumps({"uri": f"data/{study}/train.json"})
+    # MLflow keeps 36 characters of a digest; the tag has them all.
+    dataset = Dataset(name=f"{study}-train", digest=digest[:32], source_type="local", source=source)
+    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def _log_files(client: "MlflowClient", run: "Run", run_dir: Path, figures: Sequence[Path]) -> None:
+    """Log figures and summaries again where any of them has changed."""
+    summaries = [path for name in ("train", "evaluation") if (path := run_dir / f"{name}.json").exists()]
+    files = [(path, "files") for path in summaries] + [(path, "figures") for path in figures]
+    digest = sha256_json([[folder, path.name, sha256_file(path)] for path, folder in files])
+    if run.data.tags.get("files_sha256") == digest:
+        return
+    for path, folder in files:
+        client.log_artifact(run.info.run_id, str(path), folder)
+    client.set_tag(run.info.run_id, "files_sha256", digest)
+
+
+Child = tuple[dict[str, str], dict[str, float | None], dict[str, str | None]]  # params, metrics, tags
+
+
+def _tta(run_dir: Path, digest: str) -> dict[str, Child]:
+    return {
+        str(step["num_views"]): (
+            {"num_views": str(step["num_views"])},
+            {**step["metrics"], "test_seconds": step["seconds"]},
+            {"views": " ".join(step["views"])},
+        )
+        for step in _of_weights(run_dir / "tta.json", digest).get("steps", [])
+    }
+
+
+def _nms(run_dir: Path, digest: str) -> dict[str, Child]:
+    return {
+        str(step["nms_iou_threshold"]): ({"nms_iou_threshold": str(step["nms_iou_threshold"])}, step["metrics"], {})
+        for step in _of_weights(run_dir / "nms_sweep.json", digest).get("steps", [])
+    }
+
+
+def _sync_children(client: "MlflowClient", parent: "Run", kind: str, children: Mapping[str, Child]) -> None:
+    """One run for each step below `parent`, so that the charts of MLflow have their parameter as an axis."""
+    shared = {name: parent.data.tags[name] for name in ("study", "run", "training_key")}
+    shared |= {"kind": kind, "mlflow.parentRunId": parent.info.run_id}
+    existing = {run.data.tags["number"]: run for run in search(client, parent.info.experiment_id, **shared)}
+    for number, (params, metrics, tags) in children.items():
+        run = existing.pop(number, None) or client.create_run(
+            parent.info.experiment_id,
+            start_time=parent.info.start_time,
+            tags={**shared, "number": number},
+            run_name=f"{shared['run']} {kind} {number}",
+        )
+        update(client, run, params=params, metrics=metrics, tags=tags, timestamp=parent.info.start_time)
+        if run.info.status != "FINISHED":
+            client.set_terminated(run.info.run_id, "FINISHED")
+    for stale in existing.values():
+        client.delete_run(stale.info.run_id)
+
+
+def _keep_best(client: "MlflowClient", experiment_id: str, study: str, runs_dir: Path) -> None:
+    trainings = search(client, experiment_id, kind="training", study=study)
+    runs = [run for run in trainings if "superseded" not in run.data.tags and "AP" in run.data.metrics]
+    best = max(runs, key=lambda run: run.data.metrics["AP"], default=None)
+    for run in runs:
+        if run is best:
+            log_checkpoint(client, run, runs_dir / run.data.tags["run"] / "model.safetensors")
+        else:
+            drop_checkpoints(client, run)

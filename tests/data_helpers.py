@@ -1,0 +1,162 @@
+"""Makers of small data sets, shared by the tests of the data sources."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fcos.commands.prepare import prepare
+from fcos.errors import UserError
+
+REPO = Path(__file__).resolve().parents[1]
+REAL = REPO.parent / "shared" / "data"
+STUDY = "pets"
+DATA = Path("data") / STUDY
+WIDTH, HEIGHT = 60, 40
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]  # with a gap, and not from 1
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def needs_real(name: str) -> pytest.MarkDecorator:
+    """Skip where the real pictures are absent."""
+    return pytest.mark.skipif(not (REAL / name).is_dir(), reason=f"real data are absent: {REAL / name}")
+
+
+def pixels(name: str, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Smooth colours (height, width, 3) that depend on `name`: other names are other pictures."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    coarse = Image.fromarray(rng.integers(0, 256, size=(4, 6, 3), dtype=np.uint8))
+    return np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save_picture(path: Path, *, width: int = WIDTH, height: int = HEIGHT, name: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels(name or path.stem, width=width, height=height)).save(path)
+    return path
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[ORIENTATION] = orientation
+    return block
+
+
+# PASCAL VOC ----------------------------------------------------------------------------------------------------------
+
+
+def voc_object(name: str, corners: Iterable[object], *, difficult: int = 0) -> str:
+    """An <object>; `corners` are xmin, ymin, xmax, ymax as in the file: 1-based and inclusive."""
+    sides = "".join(
+        f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{sides}</bndbox></object>"
+
+
+def voc_xml(objects: Iterable[str], *, size: tuple[object, object] | None = (WIDTH, HEIGHT), folder: str = "") -> str:
+    tag = f"<folder>{folder}</folder>" if folder else ""
+    extent = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
+    return f"<annotation>{tag}{extent}{''.join(objects)}</annotation>"
+
+
+def write_voc(root: Path, splits: Mapping[str, Mapping[str, Iterable[str]]]) -> Path:
+    """A folder in VOC layout; `splits` gives the objects of each picture of each split."""
+    for split, pictures in splits.items():
+        for stem, objects in pictures.items():
+            save_picture(root / "JPEGImages" / f"{stem}.jpg")
+            write(root / "Annotations" / f"{stem}.xml", voc_xml(objects))
+        write(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in pictures))
+    return root
+
+
+CAT = voc_object("cat", (11, 6, 40, 30))
+DOG = voc_object("dog", (1, 1, WIDTH, HEIGHT))
+
+
+def small_voc(root: Path = Path("pictures"), **train: Iterable[str]) -> Path:
+    """Two training pictures and one for testing; `train` sets the objects of training pictures."""
+    return write_voc(root, {"trainval": {"000001": [CAT], "000002": [DOG], **train}, "test": {"000003": [CAT, DOG]}})
+
+
+# COCO ----------------------------------------------------------------------------------------------------------------
+
+
+def coco_image(number: int, **changes: Any) -> dict[str, Any]:
+    return {"id": number, "file_name": f"{number:012d}.jpg", "width": WIDTH, "height": HEIGHT, **changes}
+
+
+def coco_box(number: int, image_id: int, bbox: object = (10, 5, 30, 25), **changes: Any) -> dict[str, Any]:
+    return {"id": number, "image_id": image_id, "category_id": 3, "bbox": bbox, "iscrowd": 0, **changes}
+
+
+def coco_content(images: list[dict[str, Any]], boxes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"images": images, "annotations": boxes, "categories": CATEGORIES}
+
+
+def write_coco(root: Path, train: Mapping[str, Any], test: Mapping[str, Any]) -> Path:
+    """COCO's own layout; a picture is drawn for each image that has none yet."""
+    for split, content in (("train2017", train), ("val2017", test)):
+        write(root / "annotations" / f"instances_{split}.json", json.dumps(content))
+        for image in content["images"]:
+            path = root / split / image["file_name"]
+            if not path.exists():
+                save_picture(path, name=f"{split}-{path.name}")
+    return root
+
+
+def small_coco(root: Path = Path("coco"), *, train: Mapping[str, Any] | None = None) -> Path:
+    """Two training pictures (one box each, unless `train` says otherwise) and one for testing."""
+    usual = coco_content([coco_image(1), coco_image(2)], [coco_box(1, 1), coco_box(2, 2, category_id=7)])
+    return write_coco(root, train or usual, coco_content([coco_image(3)], [coco_box(1, 3)]))
+
+
+# Preparing in the current folder -------------------------------------------------------------------------------------
+
+
+def run_prepare(**data: Any) -> dict[str, Any]:
+    """`fcos prepare` with this `data:` section; returns the manifest as it was written."""
+    params = yaml.safe_load((REPO / "studies" / "shapes.yaml").read_text(encoding="utf-8"))
+    write(Path("params.yaml"), yaml.safe_dump({**params, "study": STUDY, "data": data}))
+    returned = prepare()
+    assert returned == read("manifest")
+    return returned
+
+
+def read(name: str) -> dict[str, Any]:
+    """train, test or manifest of the prepared data."""
+    return dict(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def boxes(split: str = "train") -> list[list[float]]:
+    return [annotation["bbox"] for annotation in read(split)["annotations"]]
+
+
+def assert_refused(*parts: str, **data: Any) -> None:
+    """prepare refuses this `data:` with all `parts` in its message, and what was prepared earlier is as it was."""
+    write(DATA / "train.json", '{"earlier": true}')
+    before = snapshot(Path("data"))
+    with pytest.raises(UserError) as refusal:
+        run_prepare(**data)
+    for part in parts:
+        assert part in str(refusal.value)
+    assert snapshot(Path("data")) == before
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Everything below `folder`: the digest of each file, and the sub-folders, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,349 @@
+"""Fetching data sets: from a server on this machine that serves small archives in the layout of the real ones."""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from data_helpers import CAT, DATA, DOG, assert_refused, read, run_prepare, small_coco, snapshot, write, write_voc
+
+from fcos.data.sources.download import ARCHIVES, Archive, download
+from fcos.errors import UserError
+
+ROOT = Path("downloaded")
+STORE = ROOT / ".downloads"
+TRAINVAL, TEST = "VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"
+VOC2007 = {"source": "voc", "root": str(ROOT), "download": "voc2007"}
+COCO2017 = {"source": "coco", "root": str(ROOT), "download": "coco2017"}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`; keeps every request as (name, Range header)."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.knows_ranges = True
+        self.states_length = True
+        self.break_after: dict[str, int] = {}  # ends the connection after so many bytes, once for each name
+
+    def archive(self, name: str) -> Archive:
+        md5 = hashlib.md5(self.files.get(name, b"")).hexdigest()
+        return Archive(f"http://127.0.0.1:{self.server_port}/{name}", md5)
+
+    def archives(self) -> list[Archive]:
+        return [self.archive(name) for name in self.files]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        name, wanted = self.path.lstrip("/"), self.headers.get("Range")
+        self.server.requests.append((name, wanted))
+        whole = self.server.files.get(name)
+        if whole is None:
+            self.send_error(404)
+            return
+        start = 0
+        if wanted and self.server.knows_ranges:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(whole):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        else:
+            self.send_response(200)
+        if self.server.states_length:
+            self.send_header("Content-Length", str(len(whole) - start))
+        self.end_headers()
+        self.wfile.write(whole[start:][: self.server.break_after.pop(name, len(whole))])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as serving:
+        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield serving
+        serving.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Serves VOC2007 as two tars that share their folders; `prepare` fetches from here."""
+    for name, split, stems in ((TRAINVAL, "trainval", ("000005", "000007")), (TEST, "test", ("000001",))):
+        made = Path(f"made-{split}")
+        write_voc(made / "VOCdevkit/VOC2007", {split: {stem: [CAT, DOG] for stem in stems}})
+        with tarfile.open(f"{split}.tar", "w") as tar:
+            tar.add(made / "VOCdevkit", "VOCdevkit")
+        server.files[name] = Path(f"{split}.tar").read_bytes()
+    monkeypatch.setitem(ARCHIVES, "voc2007", server.archives())
+    return server
+
+
+@pytest.fixture
+def coco(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Serves COCO2017 as three zips; `prepare` fetches from here."""
+    made = small_coco(Path("made-coco"))
+    zips = (("annotations_trainval2017.zip", "annotations"), ("val2017.zip", "val2017"), ("train2017.zip", "train2017"))
+    for name, folder in zips:
+        with zipfile.ZipFile(name, "w") as archive:
+            for path in sorted((made / folder).iterdir()):
+                archive.write(path, f"{folder}/{path.name}")
+        server.files[name] = Path(name).read_bytes()
+    monkeypatch.setitem(ARCHIVES, "coco2017", server.archives())
+    return server
+
+
+def refusal(archives: list[Archive]) -> str:
+    with pytest.raises(UserError) as refused:
+        download(archives, ROOT)
+    return str(refused.value)
+
+
+def unpacked() -> dict[str, str]:
+    """What was unpacked: everything in the root but the store."""
+    return {name: digest for name, digest in snapshot(ROOT).items() if not name.startswith(".downloads")}
+
+
+def made(*folders: str) -> dict[str, str]:
+    return {name: digest for folder in folders for name, digest in snapshot(Path(folder)).items()}
+
+
+# The whole way --------------------------------------------------------------------------------------------------------
+
+
+def test_both_tars_are_fetched_and_unpacked_into_one_folder(voc: Server) -> None:
+    download(voc.archives(), ROOT)
+    assert unpacked() == made("made-trainval", "made-test")
+    assert [name for name, _ in voc.requests] == [TRAINVAL, TEST]
+    assert sorted(path.name for path in STORE.iterdir()) == [f"{TEST}.unpacked", f"{TRAINVAL}.unpacked"]
+
+
+def test_zips_are_fetched_and_unpacked(coco: Server) -> None:
+    download(coco.archives(), ROOT)
+    assert unpacked() == made("made-coco")
+    assert [name for name, _ in coco.requests] == ["annotations_trainval2017.zip", "val2017.zip", "train2017.zip"]
+
+
+def test_prepare_fetches_voc2007_once(voc: Server) -> None:
+    manifest = run_prepare(**VOC2007)
+    assert [manifest["splits"][split]["num_images"] for split in ("train", "test")] == [2, 1]
+    assert [image["id"] for image in read("train")["images"]] == [5, 7]
+    assert len(voc.requests) == 2
+    assert run_prepare(**VOC2007) == manifest
+    assert len(voc.requests) == 2
+
+
+def test_prepare_fetches_coco2017_once(coco: Server) -> None:
+    manifest = run_prepare(**COCO2017)
+    assert [manifest["splits"][split]["num_images"] for split in ("train", "test")] == [2, 1]
+    assert run_prepare(**COCO2017) == manifest
+    assert len(coco.requests) == 3
+
+
+def test_data_that_are_there_already_are_not_fetched(voc: Server) -> None:
+    write_voc(ROOT / "VOCdevkit/VOC2007", {"trainval": {"000005": [CAT]}, "test": {"000001": [DOG]}})
+    run_prepare(**VOC2007)
+    assert voc.requests == []
+    assert not STORE.exists()
+
+
+def test_archive_put_there_by_hand_is_used_without_network(voc: Server) -> None:
+    for name in (TRAINVAL, TEST):
+        (STORE / name).parent.mkdir(parents=True, exist_ok=True)
+        (STORE / name).write_bytes(voc.files[name])
+    archives = voc.archives()
+    voc.files.clear()
+    download(archives, ROOT)
+    assert unpacked() == made("made-trainval", "made-test")
+    assert voc.requests == []
+
+
+def test_the_second_archive_alone_is_fetched_where_the_first_is_done(voc: Server) -> None:
+    trainval, test = voc.archives()
+    download([trainval], ROOT)
+    run_prepare(**VOC2007)  # VOCdevkit/ is there, and yet not whole
+    assert [name for name, _ in voc.requests] == [TRAINVAL, TEST]
+    assert test in ARCHIVES["voc2007"]
+
+
+# Broken connections ---------------------------------------------------------------------------------------------------
+
+
+def test_broken_fetch_goes_on_where_it_stopped(voc: Server) -> None:
+    voc.break_after[TRAINVAL] = 3000
+    assert f"after 3000 of {len(voc.files[TRAINVAL])} bytes" in refusal(voc.archives())
+    assert (STORE / f"{TRAINVAL}.part").read_bytes() == voc.files[TRAINVAL][:3000]
+    assert unpacked() == {}
+    download(voc.archives(), ROOT)
+    assert voc.requests == [(TRAINVAL, None), (TRAINVAL, "bytes=3000-"), (TEST, None)]
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+def test_a_fetch_that_breaks_twice_still_becomes_whole(voc: Server) -> None:
+    for sent in (3000, 2000):
+        voc.break_after[TRAINVAL] = sent
+        refusal(voc.archives())
+    download(voc.archives(), ROOT)
+    assert [wanted for _, wanted in voc.requests] == [None, "bytes=3000-", "bytes=5000-", None]
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+def test_break_without_a_stated_length_is_found_by_the_checksum(voc: Server) -> None:
+    voc.break_after[TRAINVAL] = 3000
+    voc.states_length = False
+    assert "wrong checksum" in refusal(voc.archives())
+    download(voc.archives(), ROOT)
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+def test_server_without_ranges_starts_again(voc: Server) -> None:
+    voc.break_after[TRAINVAL] = 3000
+    voc.knows_ranges = False
+    refusal(voc.archives())
+    download(voc.archives(), ROOT)
+    assert voc.requests[:2] == [(TRAINVAL, None), (TRAINVAL, "bytes=3000-")]
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+def test_part_that_is_the_whole_already_is_taken(voc: Server) -> None:
+    # The run stopped between the last byte and the renaming: the server answers 416, there is nothing after it.
+    write(STORE / "marker", "").with_name(f"{TRAINVAL}.part").write_bytes(voc.files[TRAINVAL])
+    download(voc.archives(), ROOT)
+    assert voc.requests == [(TRAINVAL, f"bytes={len(voc.files[TRAINVAL])}-"), (TEST, None)]
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+def test_part_of_another_file_is_found_by_its_checksum_and_fetched_anew(voc: Server) -> None:
+    write(STORE / f"{TRAINVAL}.part", "x" * 1000)
+    assert "wrong checksum" in refusal(voc.archives())
+    download(voc.archives(), ROOT)
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+def test_unpacking_that_broke_off_is_repeated_from_the_fetched_archive(voc: Server) -> None:
+    trainval, test = voc.archives()
+    (STORE / TRAINVAL).parent.mkdir(parents=True)
+    (STORE / TRAINVAL).write_bytes(voc.files[TRAINVAL])
+    write(ROOT / "VOCdevkit/VOC2007/Annotations/000005.xml", "<anno")  # as far as it came
+    download([trainval, test], ROOT)
+    assert [name for name, _ in voc.requests] == [TEST]
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+# What goes wrong ------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_checksum_deletes_the_archive_and_nothing_else(voc: Server) -> None:
+    right = voc.archives()
+    voc.files[TEST] = voc.files[TEST].replace(b"cat", b"cow")
+    served = hashlib.md5(voc.files[TEST]).hexdigest()
+    before = (write(ROOT / "mine.txt", "mine"), write(Path("data/other/train.json"), "{}"))
+    message = refusal(right)
+    assert f"md5 {served}" in message
+    assert f"md5 {right[1].md5}" in message
+    assert "it was deleted" in message
+    assert sorted(path.name for path in STORE.iterdir()) == [f"{TRAINVAL}.unpacked"]
+    assert unpacked() == {**made("made-trainval"), "mine.txt": hashlib.sha256(b"mine").hexdigest()}
+    assert [path.read_text() for path in before] == ["mine", "{}"]
+
+
+def test_server_that_is_gone_says_what_to_fetch_and_where_to_put_it(voc: Server) -> None:
+    closed = voc.archives()[0]
+    voc.shutdown()
+    voc.socket.close()
+    message = refusal([closed])
+    for part in (closed.url, closed.md5, str(STORE / TRAINVAL), "nothing was changed", "Connection refused"):
+        assert part in message
+    assert unpacked() == {}
+    assert list(STORE.iterdir()) == []
+
+
+def test_address_that_is_gone_leaves_prepared_data_as_they_are(voc: Server) -> None:
+    voc.files.clear()
+    assert_refused("404", TRAINVAL, "fetch it by hand", str(STORE / TRAINVAL), **VOC2007)
+    assert sorted(path.name for path in DATA.parent.iterdir()) == ["pets"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_full_disk_while_fetching(voc: Server) -> None:
+    STORE.mkdir(parents=True)
+    part = STORE / f"{TRAINVAL}.part"
+    part.symlink_to("/dev/full")  # every write to it: no space left on device
+    message = refusal(voc.archives())
+    assert "the disk is full" in message
+    assert "GB free" in message
+    assert "repeat the command" in message
+    assert unpacked() == {}
+    part.unlink()
+    download(voc.archives(), ROOT)
+    assert unpacked() == made("made-trainval", "made-test")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_full_disk_while_unpacking_keeps_what_was_fetched(coco: Server) -> None:
+    in_the_way = ROOT / "val2017/000000000003.jpg"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.symlink_to("/dev/full")
+    assert "the disk is full" in refusal(coco.archives())
+    assert (STORE / "val2017.zip").is_file()
+    in_the_way.unlink()
+    download(coco.archives(), ROOT)
+    assert [name for name, _ in coco.requests].count("val2017.zip") == 1
+    assert unpacked() == made("made-coco")
+
+
+def test_root_that_is_a_file_is_refused(voc: Server) -> None:
+    write(ROOT, "mine")
+    assert "cannot be stored" in refusal(voc.archives())
+    assert ROOT.read_text() == "mine"
+    assert voc.requests == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_root_that_cannot_be_written_is_refused(voc: Server) -> None:
+    ROOT.mkdir()
+    ROOT.chmod(0o555)
+    assert "Permission denied" in refusal(voc.archives())
+
+
+def test_archive_that_would_write_elsewhere_is_stopped(server: Server) -> None:
+    # Python's `data` filter: no member leaves the folder.
+    write(Path("evil.txt"), "evil")
+    with tarfile.open("evil.tar", "w") as tar:
+        tar.add("evil.txt", "../outside.txt")
+    server.files["evil.tar"] = Path("evil.tar").read_bytes()
+    assert "cannot be unpacked" in refusal(server.archives())
+    assert not Path("outside.txt").exists()
+    assert not (STORE / "evil.tar.unpacked").exists()
+
+
+def test_archive_that_is_none_is_refused(server: Server) -> None:
+    server.files["page.tar"] = b"<html>" * 100
+    server.files["page.zip"] = b"<html>" * 100
+    for archive in server.archives():
+        assert "cannot be unpacked" in refusal([archive])
+    shutil.rmtree(STORE)
+    assert unpacked() == {}
+
+
+def test_addresses_are_those_of_the_data_sets_owners() -> None:
+    for archives in ARCHIVES.values():
+        assert all(len(archive.md5) == 32 and archive.url.startswith("http") for archive in archives)
+    assert [archive.name for archive in ARCHIVES["voc2007"]] == [TRAINVAL, TEST]

@@ -1,0 +1,163 @@
+"""Reading a picture as its annotations mean it."""
+
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import exif, pixels, save_picture
+from PIL import Image
+
+from fcos.data.pictures import read_picture
+from fcos.errors import UserError
+
+GREY16 = np.array([[0, 255, 256], [0x1234, 0xFEDC, 0xFFFF]], dtype=np.uint16)
+
+
+def test_rgb_comes_out_as_it_was_stored(tmp_path: Path) -> None:
+    picture = read_picture(save_picture(tmp_path / "a.png"))
+    assert picture.dtype == np.uint8
+    assert np.array_equal(picture, pixels("a"))
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    grey = pixels("a")[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(read_picture(tmp_path / "grey.png"), np.stack([grey] * 3, axis=2))
+
+
+def test_alpha_is_left_out(tmp_path: Path) -> None:
+    rgb = pixels("a")
+    Image.fromarray(np.dstack([rgb, rgb[..., :1]])).save(tmp_path / "alpha.png")
+    assert np.array_equal(read_picture(tmp_path / "alpha.png"), rgb)
+
+
+def test_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
+    # Two colours, both half transparent: Pillow warns of that when it converts to RGB.
+    picture = Image.new("P", (4, 2))
+    picture.putpalette([200, 10, 20, 30, 40, 50])
+    picture.putpixel((0, 0), 1)
+    picture.save(tmp_path / "palette.png", transparency=bytes([128, 128]))
+    read = read_picture(tmp_path / "palette.png")
+    assert read[0, 0].tolist() == [30, 40, 50]
+    assert read[1, 3].tolist() == [200, 10, 20]
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path: Path) -> None:
+    rgb = pixels("a")
+    Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    difference = np.abs(read_picture(tmp_path / "cmyk.jpg").astype(int) - rgb)
+    assert difference.max() <= 8  # JPEG at quality 95; inverted channels would be off by more than 100
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_keeps_its_high_byte(tmp_path: Path, suffix: str) -> None:
+    # Pillow's own conversion clips to 255: everything above 0x00ff would be white.
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(GREY16).save(path)
+    assert read_picture(path)[..., 0].tolist() == [[0, 0, 1], [0x12, 0xFE, 0xFF]]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_without_a_range_are_refused(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(GREY16.astype(dtype)).save(tmp_path / "deep.tif")
+    with pytest.raises(UserError, match="32 bits"):
+        read_picture(tmp_path / "deep.tif")
+
+
+# Corners as displayed: of a stored picture with A top left and B top right, EXIF turns or mirrors
+#   1: nothing   3: by 180 degrees   6: by 90 degrees clockwise   8: by 90 degrees anticlockwise
+TURNED = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_picture_is_turned_as_exif_says(tmp_path: Path, orientation: int) -> None:
+    stored = pixels("a")
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif(orientation))
+    displayed = TURNED[orientation](stored)
+    assert np.array_equal(read_picture(tmp_path / "a.png"), displayed)
+    assert np.array_equal(read_picture(tmp_path / "a.png", displayed.shape[:2]), displayed)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_exif_is_ignored_where_the_annotations_ignore_it(tmp_path: Path, orientation: int) -> None:
+    stored = pixels("a", width=60, height=40)
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif(orientation))
+    assert np.array_equal(read_picture(tmp_path / "a.png", (40, 60)), stored)
+
+
+def test_another_size_is_refused(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / "a.png", width=60, height=40)
+    with pytest.raises(UserError, match="60 x 40 pixels") as refusal:
+        read_picture(path, (41, 60))
+    assert "60 x 41 pixels" in str(refusal.value)
+
+
+def test_swapped_sides_are_refused_without_exif(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not the picture of its annotation"):
+        read_picture(save_picture(tmp_path / "a.png", width=60, height=40), (60, 40))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_half_a_picture_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = save_picture(tmp_path / f"a.{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="cannot be decoded"):
+        read_picture(path)
+
+
+def test_text_and_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("<html>404</html>")
+    with pytest.raises(UserError, match="cannot be decoded"):
+        read_picture(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="no such picture"):
+        read_picture(tmp_path / "b.jpg")
+
+
+def test_a_picture_of_impossible_size_is_refused(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / "a.png")
+    path.write_bytes(claim_size(path.read_bytes(), 60_000, 60_000))  # 10.8 GB once decoded
+    with pytest.raises(UserError, match="exceeds limit"):
+        read_picture(path)
+
+
+def claim_size(png: bytes, width: int, height: int) -> bytes:
+    """The PNG with another size in its header: 8 bytes of signature, 4 of length, then the type and 13 of header."""
+    header = png[12:16] + struct.pack(">II", width, height) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+def damaged_exif(path: Path) -> Path:
+    """A picture whose EXIF ends within its first entry: Pillow warns."""
+    block = b"Exif\0\0" + b"MM\0*\0\0\0\x08" + b"\0\x03" + b"\x01\x12\0\x03\0\0"
+    Image.fromarray(pixels(path.stem)).save(path, exif=block)
+    return path
+
+
+def test_damaged_exif_is_no_reason_to_stop_or_to_warn(tmp_path: Path) -> None:
+    path = damaged_exif(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open(path) as picture:
+        picture.getexif()
+    assert np.array_equal(read_picture(path), pixels("a"))  # a warning would be an error here
+
+
+def test_reading_in_threads_leaves_other_warnings_on(tmp_path: Path) -> None:
+    # warnings.catch_warnings in several threads can restore a neighbour's list and silence the process for good.
+    path = damaged_exif(tmp_path / "a.png")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_picture, [path] * 400))
+    with pytest.warns(UserWarning, match="still heard"):
+        warnings.warn("still heard", UserWarning, stacklevel=1)
+    assert ("ignore", None, Warning, None, 0) not in warnings.filters

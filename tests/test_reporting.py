@@ -1,0 +1,570 @@
+"""Every number of the report equals the file it came from, and a file of something else stops the report."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from fcos.config.params import Params, parse
+from fcos.data.coco import CocoSplit
+from fcos.errors import UserError
+from fcos.files import read_json, write_csv, write_json
+from fcos.reporting.report import build_report
+
+METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
+EVIL = "<script>alert('$x_1$ | `class`')</script>"
+SHAPES = yaml.safe_load(Path("studies/shapes.yaml").read_text())
+# What the expected values below rest on, so that tuning the study changes no test.
+SHAPES["test"] |= {"size": 128, "max_size": 160, "score_threshold": 0.1, "max_candidates": 1000}
+SHAPES["tta"]["sizes"] = [96, 112, 128, 144, 160]
+SHAPES["nms_sweep"]["thresholds"] = [0.5, 0.6, 0.7]
+TRAINED = "resnet18-e12-c3"
+REFERENCE = "resnet18-reference"
+BACKBONES = 3  # index of the table
+# AP of each run; the others follow from it in `metrics`.
+AP = {
+    REFERENCE: 0.32,
+    TRAINED: 0.33,
+    "resnet34-e12-c3": 0.38,
+    "resnet50-e12-c3": 0.39,
+    "resnet101-e12-c3": 0.395,
+    "resnet34-e30-c3": 0.385,
+    "resnet34-e12-c4": 0.375,
+}
+
+
+def metrics(ap: float) -> dict[str, float | None]:
+    """AP50 = AP + 0.25, AP75 = AP + 0.01, APs undefined, APm = AP - 0.1, APl = AP + 0.05."""
+    return {"AP": ap, "AP50": ap + 0.25, "AP75": ap + 0.01, "APs": None, "APm": ap - 0.1, "APl": ap + 0.05, **REST}
+
+
+@dataclass
+class Study:
+    """Files of finished runs, as the commands write them."""
+
+    raw: dict[str, Any]
+    root: Path
+    split: CocoSplit
+    manifest: dict[str, Any]
+
+    @property
+    def params(self) -> Params:
+        return parse(self.raw)
+
+    @property
+    def out_dir(self) -> Path:
+        return self.root / "reports" / "shapes"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.root / "runs" / "shapes"
+
+    def build(self) -> Path:
+        build_report(
+            self.params, runs_dir=self.runs_dir, split=self.split, manifest=self.manifest, out_dir=self.out_dir
+        )
+        return self.out_dir
+
+    def table(self, number: int) -> pd.DataFrame:
+        (path,) = (self.out_dir / "tables").glob(f"{number}-*.csv")
+        return pd.read_csv(path, dtype={"epochs": object, "num_convs": object, "NMS IoU": object, "weights": str})
+
+    def edit(self, run: str, file: str, change: Callable[[Any], object]) -> None:
+        path = self.runs_dir / run / file
+        content = read_json(path, do="")
+        change(content)
+        write_json(path, content)
+
+
+def make_study(root: Path, raw: dict[str, Any] | None = None, ap: dict[str, float] | None = None) -> Study:
+    raw = copy.deepcopy(raw or SHAPES)
+    split = _pictures(root / "data" / "images")
+    counts = {
+        "image_dir": "images",
+        "num_images": 8,
+        "num_objects": 16,
+        "num_ignored": 0,
+        "num_empty_images": 0,
+        "per_class": {category["name"]: 8 for category in split.categories},
+        "per_size": {"small": 10, "medium": 6, "large": 0},
+    }
+    splits = {"train": {**counts, "num_images": 1234, "digest": "0" * 64}, "test": {**counts, "digest": split.digest}}
+    findings: dict[str, list[Any]] = {"dropped": [], "clipped": [{}, {}], "near_duplicates": [], "odd": []}
+    study = Study(raw, root, split, {"categories": split.categories, "splits": splits, **findings})
+    for number, run in enumerate(study.params.runs):
+        _write_run(study, run, {**AP, **(ap or {})}[run], weights=f"{number:02d}" * 32)
+    return study
+
+
+def _pictures(folder: Path) -> CocoSplit:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, 9):
+        name = f"{number}.png"
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
+        coarse.resize((96, 64)).save(folder / name)
+        images.append({"id": number, "file_name": name, "width": 96, "height": 64, "sha256": "-"})
+        for category_id, x in ((3, 5), (7, 50)):
+            box = {"bbox": [x, 10.0, 30.0, 40.0], "area": 1200.0, "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": category_id, **box})
+    return CocoSplit(images, [{"id": 3, "name": EVIL}, {"id": 7, "name": "круг"}], annotations, folder)
+
+
+def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
+    params, split, folder = study.params, study.split, study.runs_dir / name
+    run = params.runs[name]
+    versions = {"fcos": "0.1.0", "python": "3.11.7", "torch": "2.15.0"}
+    made = {"commit": "c0ffee" * 7, "clean_tree": True, "versions": versions, "machine": "Linux", "seconds": 90.0}
+    train = {"training_key": "k", "weights_sha256": weights, "params": run.identity(), "role": run.role}
+    write_json(
+        folder / "train.json",
+        {**train, "imported_from": None, "provenance": {**made, "device": "cpu", "dtype": "float32"}},
+    )
+    losses = ["loss", "loss_classification", "loss_regression", "loss_centerness"]
+    steps: list[dict[str, Any]] = [
+        {"step": step, "epoch": step // 10, "lr": 0.001, **dict.fromkeys(losses, 1 / (1 + step)), "num_positives": 1}
+        for step in range(60)
+    ]
+    write_csv(folder / "history.csv", steps, list(steps[0]))
+    timing = {"num_images": 8, "seconds": 20.5, "forward_seconds": 20.0, "ms_per_image": 2562.5}
+    write_json(folder / "timing.json", {"views": {"test": timing}, "provenance": made})
+    detection = {"bbox": [6.0, 12.0, 28.0, 36.0], "category_id": 3}
+    detections = [
+        {"image_id": image["id"], "score": score, **detection} for image in split.images for score in (0.9, 0.1)
+    ]
+    write_json(folder / "detections.json", detections)
+    write_json(folder / "metrics.json", metrics(ap))
+    test = params.test.model_dump(exclude={"device", "workers", "batch_size", "precision"})
+    header = {
+        "run": run.identity(),
+        "categories": split.categories,
+        "data_digest": split.digest,
+        "weights_sha256": weights,
+        "view": {"size": params.test.size, "max_size": params.test.max_size},
+        "test": {"score_threshold": 0.1, "max_candidates": 1000},
+        "dtype": "float32",
+    }
+    common = {"test": test, "identity": header, "provenance": made}
+    write_json(
+        folder / "evaluation.json",
+        {"metrics": metrics(ap), "per_class": [], "num_detections": len(detections), **common},
+    )
+    sizes = params.tta.sizes
+    views = [f"s{size}" for size in sizes]
+    # The last of five views: AP + 0.04.
+    tta = [
+        {"num_views": n, "views": views[:n], "seconds": 2.0 * n, "metrics": metrics(ap - 0.01 + 0.01 * n)}
+        for n in range(1, len(sizes) + 1)
+    ]
+    header_tta = {**header, "view": {"size": sizes[-1], "max_size": params.test.max_size}}
+    write_json(folder / "tta.json", {"steps": tta, **common, "identity": header_tta})
+    # AP falls by 0.01 from threshold to threshold, from AP + 0.01 at 0.5.
+    sweep = [
+        {"nms_iou_threshold": threshold, "metrics": metrics(ap + 0.01 - 0.01 * index)}
+        for index, threshold in enumerate(params.nms_sweep.thresholds)
+    ]
+    write_json(folder / "nms_sweep.json", {"steps": sweep, **common})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"][BACKBONES]["published"] = {
+        "resnet18": [33.9, 60.5, 33.8, 7.2, 20.6, 41.9],
+        "resnet152": [40.0, 68.0, 41.0, 10.0, None, 48.0],
+    }
+    study = make_study(tmp_path_factory.mktemp("study"), raw)
+    study.build()
+    return study
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of numbers: drawing takes seconds."""
+    monkeypatch.setattr("fcos.reporting.report.draw_figures", lambda *_: [])
+
+
+def ours(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["source"] == "ours"].reset_index(drop=True)
+
+
+def test_reference_table_has_the_numbers_and_times_of_its_files(built: Study) -> None:
+    (row,) = built.table(1).to_dict("records")
+    # 0.32 and metrics(): 57, 33, undefined, 22, 37 percent.
+    assert [row[m] for m in ("AP", "AP50", "AP75", "APm", "APl")] == pytest.approx([32, 57, 33, 22, 37])
+    assert np.isnan(row["APs"])
+    assert (row["backbone"], row["run"], row["weights"]) == ("resnet18", REFERENCE, "0000000000")
+    assert (row["test time (s)"], row["ms/image"]) == (20.5, 2562.5)
+    assert "an independent training of this study, with seed 1" in (built.out_dir / "report.md").read_text()
+
+
+def test_trained_table_has_epochs_and_training_time(built: Study) -> None:
+    (row,) = built.table(2).to_dict("records")
+    assert row["AP"] == pytest.approx(33)
+    assert (row["epochs"], row["training time (s)"], row["run"]) == ("12", 90.0, TRAINED)
+
+
+def test_tta_table_compares_the_last_step_with_the_single_view(built: Study) -> None:
+    frame = built.table(3)
+    assert list(frame["views"]) == ["1 view", "5 views", "relative change (%)"]
+    # Reference AP 32, with five views 32 + 4 = 36: + 12.5 %. AP50 57 to 61: 100 * 4 / 57 = 7.0175 %.
+    assert list(frame["AP"]) == pytest.approx([32, 36, 12.5])
+    assert list(frame["AP50"]) == pytest.approx([57, 61, 7.0175], abs=1e-4)
+    assert frame["APs"].isna().all()
+
+
+def test_runs_table_has_a_row_for_each_run_without_the_reference(built: Study) -> None:
+    frame = ours(built.table(4))
+    assert list(frame["backbone"]) == ["resnet18", "resnet34", "resnet50", "resnet101"]
+    assert list(frame["AP"]) == pytest.approx([33, 38, 39, 39.5])
+    assert list(frame["AP75"]) == pytest.approx([34, 39, 40, 40.5])
+    assert list(frame["run"]) == [f"{backbone}-e12-c3" for backbone in frame["backbone"]]
+    assert list(frame["weights"]) == ["0101010101", "0202020202", "0303030303", "0404040404"]
+    assert list(frame["n"]) == [1, 1, 1, 1]
+    assert "s.d. of AP" not in frame
+
+
+def test_nms_table_has_a_row_for_each_threshold(built: Study) -> None:
+    frame = built.table(5)
+    assert list(frame["NMS IoU"]) == ["0.5", "0.6", "0.7"]
+    assert list(frame["AP"]) == pytest.approx([34, 33, 32])  # AP + 1, AP, AP - 1
+    assert set(frame["run"]) == {TRAINED}
+
+
+def test_tables_of_epochs_and_convolutions(built: Study) -> None:
+    epochs, convs = built.table(6), built.table(7)
+    assert list(zip(epochs["epochs"], epochs["AP"], strict=True)) == [("12", 38.0), ("30", 38.5)]
+    assert list(zip(convs["num_convs"], convs["AP"], strict=True)) == [("3", 38.0), ("4", 37.5)]
+
+
+def test_published_numbers_stand_below_ours_with_their_difference(built: Study) -> None:
+    frame = built.table(4)
+    assert list(frame["source"][:4]) == ["ours", "published", "difference", "ours"]
+    assert list(frame.loc[1, METRICS]) == [33.9, 60.5, 33.8, 7.2, 20.6, 41.9]
+    # 33 - 33.9, 58 - 60.5, 34 - 33.8, undefined, 23 - 20.6, 38 - 41.9.
+    assert list(frame.loc[2, METRICS]) == pytest.approx([-0.9, -2.5, 0.2, np.nan, 2.4, -3.9], nan_ok=True)
+    assert list(frame.iloc[-1][["backbone", "source", "AP"]]) == ["resnet152", "published", 40.0]  # without ours
+    markdown = (built.out_dir / "report.md").read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:8]] for line in markdown.splitlines() if line.startswith("|")]
+    assert ["resnet18", "33.0", "58.0", "34.0", "—", "23.0", "38.0"] in cells
+    assert ["resnet18 (published)", "33.9", "60.5", "33.8", "7.2", "20.6", "41.9"] in cells
+    assert ["resnet18 (ours - published)", "-0.9", "-2.5", "+0.2", "—", "+2.4", "-3.9"] in cells
+    assert "No confidence interval is attached" in markdown
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_runs_that_differ_in_seed_only_are_averaged(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["runs"]["resnet18-s1"] = {**raw["runs"][TRAINED], "seed": 1}
+    raw["runs"]["resnet18-s2"] = {**raw["runs"][TRAINED], "seed": 2}
+    raw["runs"]["resnet18-lr"] = {**raw["runs"][TRAINED], "train": {"learning_rate": 0.1}}
+    raw["tables"] = [raw["tables"][BACKBONES]]
+    study = make_study(tmp_path, raw, {"resnet18-s1": 0.35, "resnet18-s2": 0.31, "resnet18-lr": 0.2})
+    markdown = (study.build() / "report.md").read_text()
+    first, *others = study.table(1).to_dict("records")
+    # Mean of 33, 35, 31 is 33; sample variance (0 + 4 + 4) / 2 = 4.
+    assert (first["AP"], first["n"], first["s.d. of AP"]) == pytest.approx((33, 3, 2))
+    assert first["AP50"] == pytest.approx(58)
+    assert np.isnan(first["APs"])
+    assert first["run"] == f"{TRAINED}, resnet18-s1, resnet18-s2"
+    assert [row["n"] for row in others] == [1, 1, 1, 1]
+    # The other learning rate is no repeat, and the report says what else differs.
+    assert others[-1]["run"] == "resnet18-lr"
+    assert "The rows also differ in train.learning_rate." in markdown
+    assert "means over n seeds" in markdown
+
+
+def other_backbone(content: Any) -> None:
+    content["identity"]["run"]["backbone"] = "resnet50"
+
+
+def other_digest(content: Any) -> None:
+    content["identity"]["data_digest"] = "other"
+
+
+def other_weights(content: Any) -> None:
+    content["identity"]["weights_sha256"] = "other"
+
+
+def other_threshold(content: Any) -> None:
+    content["test"]["score_threshold"] = 0.05
+
+
+def other_view(content: Any) -> None:
+    content["identity"]["view"]["size"] = 64
+
+
+def no_settings(content: Any) -> None:
+    del content["test"]
+
+
+def one_step_less(content: Any) -> None:
+    content["steps"].pop()
+
+
+RUN101 = "resnet101-e12-c3"
+CELL101 = "Table 4 (Backbones), row resnet101, cell AP to APl"
+CELL_TTA = "Table 3 (Test-time augmentation), row 5 views, cell AP to APl"
+CELL_NMS = "Table 5 (NMS thresholds), row 0.5, cell AP to APl"
+
+
+@pytest.mark.parametrize(
+    ("run", "file", "change", "cell", "key", "found", "expected"),
+    [
+        (RUN101, "evaluation.json", other_backbone, CELL101, "identity.run.backbone", "resnet50", "resnet101"),
+        (RUN101, "evaluation.json", other_digest, CELL101, "identity.data_digest", "other", ""),
+        (RUN101, "evaluation.json", other_weights, CELL101, "identity.weights_sha256", "other", "04" * 32),
+        (RUN101, "evaluation.json", other_threshold, CELL101, "test.score_threshold", "0.05", "0.1"),
+        (RUN101, "evaluation.json", other_view, CELL101, "identity.view.size", "64", "128"),
+        (RUN101, "evaluation.json", no_settings, CELL101, "test", "nothing", ""),
+        (RUN101, "metrics.json", lambda c: c.update(AP=0.5), CELL101, "AP", "0.5", "0.395"),
+        (RUN101, "train.json", lambda c: c["params"].update(seed=7), CELL101, "params.seed", "7", "0"),
+        (RUN101, "train.json", lambda c: c.update(weights_sha256="new"), CELL101, "weights_sha256", "0404", "new"),
+        (REFERENCE, "tta.json", other_weights, CELL_TTA, "identity.weights_sha256", "other", "00" * 32),
+        (REFERENCE, "tta.json", one_step_less, CELL_TTA, "views", "['s96', 's112', 's128', 's144']", "'s160']"),
+        (TRAINED, "nms_sweep.json", other_backbone, CELL_NMS, "identity.run.backbone", "resnet50", "resnet18"),
+        (TRAINED, "nms_sweep.json", one_step_less, CELL_NMS, "thresholds", "[0.5, 0.6]", "[0.5, 0.6, 0.7]"),
+    ],
+)
+def test_a_file_of_something_else_stops_the_report(
+    tmp_path: Path,
+    run: str,
+    file: str,
+    change: Callable[[Any], object],
+    cell: str,
+    key: str,
+    found: str,
+    expected: str,
+) -> None:
+    study = make_study(tmp_path)
+    study.edit(run, file, change)
+    with pytest.raises(UserError) as error:
+        study.build()
+    where, found_line, expected_line, do = str(error.value).splitlines()
+    assert where.startswith(f"{cell}: ")
+    assert f"{key} than this cell" in where
+    assert found in found_line
+    assert expected in expected_line
+    assert run in do
+    assert not study.out_dir.exists()
+
+
+def test_scores_of_a_resnet50_cannot_stand_in_the_row_of_a_resnet101(tmp_path: Path) -> None:
+    # The mistake of the published study: the run called resnet101 was a second ResNet-50.
+    study = make_study(tmp_path)
+    for path in (study.runs_dir / "resnet50-e12-c3").iterdir():
+        (study.runs_dir / RUN101 / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"row resnet101, cell AP to APl: .*another params.name") as error:
+        study.build()
+    assert "resnet50-e12-c3" in str(error.value)
+
+
+def test_a_run_in_no_table_is_checked_too(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"] = raw["tables"][:1]
+    study = make_study(tmp_path, raw)
+    study.edit(RUN101, "evaluation.json", other_backbone)
+    with pytest.raises(UserError, match=f"Appendix, row {RUN101}"):
+        study.build()
+
+
+@pytest.mark.parametrize(
+    ("run", "file", "command"),
+    [
+        (TRAINED, "train.json", "fcos train resnet18-e12-c3"),
+        (TRAINED, "history.csv", "fcos train resnet18-e12-c3"),
+        (TRAINED, "timing.json", "fcos predict resnet18-e12-c3"),
+        (TRAINED, "evaluation.json", "fcos evaluate resnet18-e12-c3"),
+        (TRAINED, "metrics.json", "fcos evaluate resnet18-e12-c3"),
+        (TRAINED, "detections.json", "fcos evaluate resnet18-e12-c3"),
+        (TRAINED, "nms_sweep.json", "fcos sweep-nms resnet18-e12-c3"),
+        (REFERENCE, "tta.json", "fcos evaluate-tta resnet18-reference"),
+    ],
+)
+def test_a_missing_file_is_named_with_the_command_that_makes_it(
+    tmp_path: Path, run: str, file: str, command: str
+) -> None:
+    study = make_study(tmp_path)
+    (study.runs_dir / run / file).unlink()
+    with pytest.raises(UserError) as error:
+        study.build()
+    assert f"{run}/{file}" in str(error.value)
+    assert str(error.value).endswith(command)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_files_that_params_do_not_ask_for_are_not_needed(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    (study.runs_dir / RUN101 / "tta.json").unlink()
+    (study.runs_dir / RUN101 / "nms_sweep.json").unlink()
+    write_json(study.runs_dir / "no-such-run" / "train.json", {})
+    assert study.build().is_dir()
+
+
+def test_other_detections_than_the_evaluated_are_not_drawn(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    study.edit(TRAINED, "detections.json", lambda detections: detections.pop())
+    with pytest.raises(UserError, match="is not what was evaluated"):
+        study.build()
+
+
+def test_a_manifest_of_other_data_stops_the_report(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    study.manifest["splits"]["test"]["digest"] = "other"
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        study.build()
+
+
+def test_an_imported_checkpoint_has_no_training_time_and_no_curves(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["runs"] = {REFERENCE: {"backbone": "resnet18", "num_convs": 3, "checkpoint": "a.pth", "role": "reference"}}
+    raw["tables"] = [
+        {"kind": "reference", "title": "Given"},
+        {"kind": "trained", "title": "!", "run": REFERENCE},
+        {"kind": "tta", "title": "Views", "run": REFERENCE},
+        {"kind": "tta", "title": "Views again", "run": REFERENCE},
+    ]
+    raw["nms_sweep"]["runs"] = []
+    study = make_study(tmp_path, raw)
+    study.edit(REFERENCE, "train.json", lambda train: train.update(imported_from="a.pth"))
+    write_csv(study.runs_dir / REFERENCE / "history.csv", [], ["step", "loss"])
+    report = (study.build() / "report.md").read_text()
+    assert "The reference is an imported checkpoint (a.pth)." in report
+    assert "- **Total training time**: 0 s in 0 trainings" in report
+    assert study.table(2)["training time (s)"].isna().all()
+    assert {path.name for path in (study.out_dir / "tables").iterdir()} >= {"1-given.csv", "2-trained.csv"}
+    figures = {path.name for path in (study.out_dir / "figures").glob("*.png")}
+    assert figures == {"detections.png", "views-time.png", "views-time-4.png"}
+
+
+class Page(HTMLParser):
+    """What a browser would run, fetch or link to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.alts: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value or "" for key, value in attrs}
+        self.tags.append(tag)
+        self.sources += [values["src"]] if "src" in values else []
+        self.links += [values["href"]] if "href" in values else []
+        self.alts += [values.get("alt", "")] if tag == "img" else []
+        self.ids += [values["id"]] if "id" in values else []
+
+
+def test_page_escapes_names_and_fetches_nothing(built: Study) -> None:
+    text = (built.out_dir / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert EVIL not in text
+    assert "&lt;script&gt;alert(" in text
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert page.sources and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not any(re.match(r"[a-z]+:|//", link) for link in page.links)
+    assert not re.search(r"url\(|@import", text)
+    assert all(page.alts)
+
+
+def test_links_of_the_page_lead_somewhere(built: Study) -> None:
+    page = Page((built.out_dir / "index.html").read_text(encoding="utf-8"))
+    inner = [link[1:] for link in page.links if link.startswith("#")]
+    assert {f"table-{number}" for number in range(1, 8)} <= set(inner) <= set(page.ids)
+    outer = [link for link in page.links if not link.startswith("#")]
+    assert f"../../runs/shapes/{TRAINED}/metrics.json" in outer
+    assert all((built.out_dir / link).is_file() for link in outer)
+
+
+def test_markdown_has_no_html_of_others_and_its_pictures_exist(built: Study) -> None:
+    markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
+    assert "<" not in markdown
+    assert r"\|" in markdown  # of the class name: it would end a cell
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
+    assert len(pictures) == 8
+    assert all((built.out_dir / picture).is_file() for picture in pictures)
+
+
+def test_pages_say_what_the_numbers_rest_on(built: Study) -> None:
+    for name in ("index.html", "report.md"):
+        text = (built.out_dir / name).read_text(encoding="utf-8")
+        assert "train 1,234 pictures with 16 objects; test 8 pictures" in text
+        assert "c0ffeec0ffee" in text
+        assert "10 min in 7 trainings" in text  # 7 * 90 s = 10.5 min, rounded to even
+        assert "What varies: backbone. What is fixed: epochs 12, num_convs 3." in text
+        assert built.split.digest[:10] in text
+        assert "01" * 32 in text
+
+
+FIGURES = [
+    "losses",
+    "total-loss",
+    "learning-rate",
+    "detections",
+    "views-time",
+    "backbones",
+    "epochs-loss",
+    "nms",
+    *(f"runs/{run}/{figure}" for run in SHAPES["runs"] for figure in ("losses", "detections")),
+]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_there_and_not_blank(built: Study, name: str) -> None:
+    with Image.open(built.out_dir / "figures" / f"{name}.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        assert picture.width >= 500
+    corner = pixels[0]
+    assert (corner == 255).all()
+    assert (pixels != corner).any(axis=1).mean() > 0.01
+
+
+def test_report_is_complete_and_small(built: Study) -> None:
+    files = [path for path in built.out_dir.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(built.out_dir)) for path in files} == {
+        "index.html",
+        "report.md",
+        "tables/1-reference-checkpoint.csv",
+        "tables/2-trained-model.csv",
+        "tables/3-test-time-augmentation.csv",
+        "tables/4-backbones.csv",
+        "tables/5-nms-thresholds.csv",
+        "tables/6-training-length.csv",
+        "tables/7-convolutions-in-the-heads.csv",
+        *(f"figures/{name}.png" for name in FIGURES),
+    }
+    assert sum(path.stat().st_size for path in files) < 1_500_000
+
+
+def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"] = raw["tables"][:3]
+    raw["runs"] = {name: raw["runs"][name] for name in (REFERENCE, TRAINED)}
+    first, second = (make_study(tmp_path / name, raw).build() for name in ("a", "b"))
+    files = [path for path in first.rglob("*") if path.is_file()]
+    assert len(files) == 2 + 3 + 5 + 2 * 2  # pages, tables, figures of the study and of each run
+    for path in files:
+        assert (second / path.relative_to(first)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_reporting_loads_no_torch() -> None:
+    code = "import sys, fcos.reporting.report; print(json.dumps([m for m in sys.modules if m.startswith('torch')]))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

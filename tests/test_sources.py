@@ -1,0 +1,752 @@
+"""The data sources: what each reads, what it puts right and lists, and what it refuses."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from data_helpers import (
+    CAT,
+    CATEGORIES,
+    DATA,
+    DOG,
+    HEIGHT,
+    REAL,
+    WIDTH,
+    assert_refused,
+    boxes,
+    coco_box,
+    coco_content,
+    coco_image,
+    exif,
+    needs_real,
+    pixels,
+    read,
+    run_prepare,
+    save_picture,
+    small_coco,
+    small_voc,
+    snapshot,
+    voc_object,
+    voc_xml,
+    write,
+    write_coco,
+    write_voc,
+)
+from PIL import Image
+
+from fcos.data.coco import read_split
+from fcos.data.pictures import read_picture
+from fcos.data.sources.shapes import NAMES, OVERSAMPLING, _paint
+from fcos.data.sources.voc import _read_object
+from fcos.errors import UserError
+
+VOC = {"source": "voc", "root": "pictures"}
+COCO = {"source": "coco", "root": "coco"}
+XML = Path("pictures/Annotations/000001.xml")
+LISTS = Path("pictures/ImageSets/Main")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# PASCAL VOC: boxes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("corners", "bbox"),
+    [
+        # 1-based, inclusive: columns 11 to 40 are 30 columns, the first at 0-based 10; rows 6 to 30 are 25.
+        ((11, 6, 40, 30), [10, 5, 30, 25]),
+        ((1, 1, WIDTH, HEIGHT), [0, 0, WIDTH, HEIGHT]),  # the whole picture
+        ((1, 1, 2, 2), [0, 0, 2, 2]),
+        (("11.5", "6.25", "40.75", "30"), [10.5, 5.25, 30.25, 24.75]),
+        (("45.70000076", "6", "50", "30"), [44.70000076, 5, 5.29999924, 25]),  # as VOC2012 has them
+    ],
+)
+def test_voc_box_is_one_based_and_inclusive(corners: tuple[object, ...], bbox: list[float]) -> None:
+    small_voc(**{"000001": [voc_object("cat", corners)]})
+    run_prepare(**VOC)
+    assert boxes()[0] == pytest.approx(bbox, abs=1e-9)
+    assert read("train")["annotations"][0]["area"] == pytest.approx(bbox[2] * bbox[3])
+
+
+@pytest.mark.parametrize(
+    "corners", [(20, 10, 20, 30), (20, 10, 30, 10), (30, 10, 20, 30), (20, 30, 30, 10), (5, 5, 5, 5)]
+)
+def test_box_without_area_is_dropped_counted_and_listed(corners: tuple[int, ...]) -> None:
+    small_voc(**{"000001": [CAT, voc_object("dog", corners)]})
+    manifest = run_prepare(**VOC)
+    assert manifest["splits"]["train"]["num_objects"] == 2  # this cat and the dog of 000002
+    (dropped,) = manifest["dropped"]
+    corner = [corners[0] - 1, corners[1] - 1]
+    assert dropped == {
+        "split": "train",
+        "picture": "000001.jpg",
+        "class": "dog",
+        "bbox": [*corner, 0, 0],
+        "why": "no area",
+    }
+    assert boxes() == [[10, 5, 30, 25], [0, 0, WIDTH, HEIGHT]]
+
+
+@pytest.mark.parametrize(
+    ("corners", "clipped"),
+    [
+        ((0, 1, 30, 30), [0, 0, 30, 30]),  # x = -1
+        ((31, 21, WIDTH + 1, HEIGHT + 1), [30, 20, 30, 20]),
+        (("0.5", "1", "30", str(HEIGHT + 0.5)), [0, 0, 30, HEIGHT]),
+    ],
+)
+def test_box_outside_by_a_pixel_is_clipped_and_listed(corners: tuple[object, ...], clipped: list[float]) -> None:
+    small_voc(**{"000001": [voc_object("cat", corners)]})
+    (entry,) = run_prepare(**VOC)["clipped"]
+    assert boxes()[0] == clipped
+    assert (entry["picture"], entry["class"]) == ("000001.jpg", "cat")
+    assert entry["bbox"] != clipped  # as it was annotated
+
+
+@pytest.mark.parametrize("corners", [(-1, 1, 30, 30), (1, -1, 30, 30), (31, 1, 61.05, 30), (31, 1, 60, 42)])
+def test_box_further_outside_is_refused_or_clipped_on_demand(corners: tuple[float, ...]) -> None:
+    small_voc(**{"000001": [voc_object("cat", corners)]})
+    assert_refused("000001.xml", "outside its picture", "60 x 40", "outside_boxes: clip", **VOC)
+    manifest = run_prepare(**VOC, outside_boxes="clip")
+    x, y, w, h = boxes()[0]
+    assert min(x, y) >= 0
+    assert x + w <= WIDTH
+    assert y + h <= HEIGHT
+    assert len(manifest["clipped"]) == 1
+
+
+def test_box_wholly_outside_is_dropped_when_clipping() -> None:
+    small_voc(**{"000001": [CAT, voc_object("cat", (70, 10, 90, 20))]})
+    manifest = run_prepare(**VOC, outside_boxes="clip")
+    assert [entry["why"] for entry in manifest["dropped"]] == ["outside the picture"]
+    assert manifest["splits"]["train"]["num_objects"] == 2
+
+
+@pytest.mark.parametrize(("difficult", "counted", "ignored"), [("keep", 3, 0), ("ignore", 2, 1)])
+def test_difficult_boxes_are_objects_or_ignored(difficult: str, counted: int, ignored: int) -> None:
+    small_voc(**{"000001": [CAT, voc_object("dog", (5, 5, 20, 20), difficult=1)]})
+    train = run_prepare(**VOC, difficult=difficult)["splits"]["train"]
+    assert (train["num_objects"], train["num_ignored"]) == (counted, ignored)
+    assert train["per_class"] == {"cat": 1, "dog": counted - 1}
+    assert sum(train["per_size"].values()) == counted
+    flags = [(a["iscrowd"], a["difficult"]) for a in read("train")["annotations"]]
+    assert flags == [(0, 0), (ignored, 1), (0, 0)]
+
+
+def test_picture_with_ignored_boxes_only_is_not_empty() -> None:
+    small_voc(**{"000001": [voc_object("dog", (5, 5, 20, 20), difficult=1)], "000002": []})
+    train = run_prepare(**VOC, difficult="ignore", classes=["cat", "dog"])["splits"]["train"]
+    assert (train["num_images"], train["num_empty_images"]) == (2, 1)
+
+
+def test_boxes_of_parts_are_not_read() -> None:
+    # VOC's person layout has <part> with a <bndbox> of its own inside of an <object>, here before the object's.
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    small_voc(**{"000001": [CAT.replace("<bndbox>", part + "<bndbox>", 1)]})
+    manifest = run_prepare(**VOC)
+    assert boxes()[0] == [10, 5, 30, 25]
+    assert list(manifest["splits"]["train"]["per_class"]) == ["cat", "dog"]
+
+
+def test_one_object_annotated_twice_is_listed_and_kept() -> None:
+    # 30 x 25 = 750 pixels against 30 x 24 = 720 inside of it: IoU 0.96. The dog is another class; the third
+    # box shares 25 of 30 columns: 625 / (750 + 750 - 625) = 0.714.
+    twins = [CAT, voc_object("cat", (11, 6, 40, 29)), voc_object("dog", (11, 6, 40, 30))]
+    small_voc(**{"000001": [*twins, voc_object("cat", (16, 6, 45, 30))]})
+    manifest = run_prepare(**VOC)
+    entry = {"split": "train", "picture": "000001.jpg", "class": "cat", "iou": 0.96}
+    assert manifest["near_duplicates"] == [entry]
+    assert manifest["splits"]["train"]["num_objects"] == 5
+
+
+# PASCAL VOC: folders, lists and classes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".", "VOC2007", "VOCdevkit/VOC2012"])
+def test_voc_folder_is_found_bare_or_nested(place: str) -> None:
+    small_voc(Path("pictures") / place)
+    manifest = run_prepare(**VOC)
+    assert manifest["splits"]["train"]["num_images"] == 2
+    assert Path(manifest["splits"]["train"]["image_dir"]) == (Path("pictures") / place / "JPEGImages").resolve()
+
+
+def test_several_voc_years_are_refused() -> None:
+    small_voc(Path("pictures/VOCdevkit/VOC2007"))
+    small_voc(Path("pictures/VOCdevkit/VOC2012"))
+    assert_refused("several folders", "VOC2007", "VOC2012", "data.root", **VOC)
+    assert run_prepare(source="voc", root="pictures/VOCdevkit/VOC2012")["splits"]["train"]["num_images"] == 2
+
+
+def test_folder_without_voc_layout_is_refused() -> None:
+    assert_refused("params.yaml: data.root", "no such folder", **VOC)
+    Path("pictures").mkdir()
+    assert_refused("no folder in VOC layout", "without Annotations/", "JPEGImages/", **VOC)
+
+
+def test_root_that_is_a_file_is_refused() -> None:
+    write(Path("pictures"), "")
+    assert_refused("params.yaml: data.root", "no such folder", **VOC)
+
+
+def test_own_split_names_and_lists_of_voc_s_class_files() -> None:
+    # ImageSets/Main/cat_trainval.txt has a 1 or -1 behind each name.
+    write_voc(Path("pictures"), {"mine": {"a1": [CAT], "a2": [DOG]}, "yours": {"a3": [CAT]}})
+    write(LISTS / "mine.txt", "a1  1\n\na2 -1\n")
+    run_prepare(**VOC, train_split="mine", test_split="yours")
+    assert [image["file_name"] for image in read("train")["images"]] == ["a1.jpg", "a2.jpg"]
+
+
+def test_missing_split_list_is_refused_with_those_there() -> None:
+    small_voc()
+    assert_refused("val.txt", "no such split", "test, trainval", **VOC, test_split="val")
+
+
+def test_empty_split_list_is_refused() -> None:
+    small_voc()
+    write(LISTS / "test.txt", "\n")
+    assert_refused("the test split has no picture", **VOC)
+
+
+def test_a_name_twice_in_a_list_is_refused() -> None:
+    small_voc()
+    write(LISTS / "trainval.txt", "000001\n000002\n000001\n")
+    assert_refused("an image id stands twice", "[1]", **VOC)
+
+
+def test_classes_are_those_found_in_either_split_sorted() -> None:
+    small_voc(**{"000001": [voc_object("zebra", (5, 5, 20, 20))], "000002": []})
+    manifest = run_prepare(**VOC)
+    assert manifest["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "zebra"}]
+    assert manifest["splits"]["train"]["per_class"] == {"cat": 0, "dog": 0, "zebra": 1}
+
+
+def test_own_classes_keep_their_order_also_when_unused() -> None:
+    small_voc()
+    manifest = run_prepare(**VOC, classes=["dog", "snowy owl", "cat"])
+    assert [c["name"] for c in manifest["categories"]] == ["dog", "snowy owl", "cat"]
+    assert [a["category_id"] for a in read("train")["annotations"]] == [3, 1]  # a cat, a dog
+
+
+@pytest.mark.parametrize(("classes", "message"), [(["cat"], "dog"), (["cat", "dog", "cat"], "stands twice")])
+def test_impossible_class_lists_are_refused(classes: list[str], message: str) -> None:
+    small_voc()
+    assert_refused(message, **VOC, classes=classes)
+
+
+def test_class_that_is_not_in_the_list_is_named_with_its_file() -> None:
+    small_voc()
+    assert_refused("000002.xml", "not in the list", "dog", "data.classes", **VOC, classes=["cat"])
+
+
+def test_data_without_any_object_are_refused() -> None:
+    small_voc(**{"000001": [], "000002": []})
+    write(Path("pictures/Annotations/000003.xml"), voc_xml([]))
+    assert_refused("no class", **VOC)
+
+
+def test_other_folder_tag_is_listed_not_refused() -> None:
+    small_voc()
+    write(XML, voc_xml([CAT], folder="elsewhere"))
+    assert run_prepare(**VOC)["odd"] == [
+        {"split": "train", "picture": "000001.jpg", "what": "folder tag `elsewhere`"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "ids"),
+    [
+        (["000005", "2007_000027"], ["000007"], [5, 2007000027, 7]),  # VOC2007's and VOC2012's own
+        (["BloodImage_00338"], ["BloodImage_00002"], [338, 2]),
+        (["cat", "1"], ["dog"], [2, 1, 3]),  # no digits in some: by name
+        (["a1", "b1"], ["c2"], [1, 2, 3]),  # digits do not tell apart
+        (["a1", "9007199254740993"], ["c2"], [2, 1, 3]),  # 2**53 + 1: no reader of floats could hold it
+    ],
+)
+def test_image_ids_are_the_digits_or_numbers_by_name(train: list[str], test: list[str], ids: list[int]) -> None:
+    write_voc(Path("pictures"), {"trainval": {stem: [CAT] for stem in train}, "test": {stem: [CAT] for stem in test}})
+    run_prepare(**VOC)
+    assert [image["id"] for split in ("train", "test") for image in read(split)["images"]] == ids
+
+
+def test_empty_images_are_kept_and_counted() -> None:
+    small_voc(**{"000001": []})
+    train = run_prepare(**VOC)["splits"]["train"]
+    assert (train["num_images"], train["num_empty_images"], train["num_objects"]) == (2, 1, 1)
+    assert [image["id"] for image in read("train")["images"]] == [1, 2]
+
+
+def test_annotation_ids_count_from_one_in_each_split() -> None:
+    small_voc()
+    run_prepare(**VOC)
+    assert [a["id"] for a in read("train")["annotations"]] == [1, 2]
+    assert [a["id"] for a in read("test")["annotations"]] == [1, 2]
+
+
+# PASCAL VOC: what is refused ------------------------------------------------------------------------------------------
+
+
+def test_annotation_that_names_a_missing_picture_is_refused() -> None:
+    small_voc()
+    Path("pictures/JPEGImages/000001.jpg").unlink()
+    assert_refused("000001.xml", "picture is missing", "nothing was changed", "trainval.txt", **VOC)
+
+
+def test_missing_annotation_is_refused() -> None:
+    small_voc()
+    XML.unlink()
+    assert_refused("000001.xml", "no such annotation", "trainval.txt", **VOC)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation><object>", "is not XML"),
+        ("", "is not XML"),
+        (voc_xml([voc_object("cat", ("a", 1, 2, 3))]), "not four numbers"),
+        (voc_xml(["<object><name>cat</name></object>"]), "not four numbers"),
+        (voc_xml([voc_object("cat", ("nan", 1, 20, 30))]), "not four numbers"),
+        (voc_xml([voc_object("cat", (1, 1, "inf", 30))]), "not four numbers"),
+        (voc_xml([voc_object("", (1, 1, 20, 30))]), "has no name"),
+        (voc_xml([CAT], size=("wide", 40)), "not two numbers"),
+    ],
+)
+@pytest.mark.parametrize("outside", ["error", "clip"])
+def test_broken_annotation_is_refused(text: str, message: str, outside: str) -> None:
+    small_voc()
+    write(XML, text)
+    assert_refused("000001.xml", message, **VOC, outside_boxes=outside)
+
+
+def test_size_of_another_picture_is_refused() -> None:
+    small_voc()
+    write(XML, voc_xml([CAT], size=(HEIGHT, WIDTH)))
+    assert_refused("000001.xml", "another size", "40 x 60", "60 x 40", **VOC)
+
+
+@pytest.mark.parametrize("size", [None, (0, 0), ("60.0", "40.0")])
+def test_size_may_be_absent_or_written_otherwise(size: Any) -> None:
+    small_voc()
+    write(XML, voc_xml([CAT], size=size))
+    run_prepare(**VOC)
+    assert (read("train")["images"][0]["width"], read("train")["images"][0]["height"]) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_truncated_picture_is_refused(suffix: str) -> None:
+    small_voc()
+    Path("pictures/JPEGImages/000001.jpg").unlink()
+    path = save_picture(Path(f"pictures/JPEGImages/000001{suffix}"))
+    path.write_bytes(path.read_bytes()[:-200])
+    assert_refused(f"000001{suffix}", "cannot be decoded", "truncated", "nothing was changed", **VOC)
+
+
+def test_file_that_is_no_picture_is_refused() -> None:
+    small_voc()
+    write(Path("pictures/JPEGImages/000001.jpg"), "<html>Not found</html>")
+    assert_refused("000001.jpg", "is not a picture", **VOC)
+
+
+def test_something_behind_the_picture_does_no_harm() -> None:
+    # Phones append a film to the JPEG: the end marker is then far from the end of the file.
+    small_voc()
+    path = Path("pictures/JPEGImages/000001.jpg")
+    path.write_bytes(path.read_bytes() + bytes(10_000))
+    assert run_prepare(**VOC)["splits"]["train"]["num_images"] == 2
+
+
+def test_a_name_in_both_lists_is_refused() -> None:
+    small_voc()
+    write(LISTS / "test.txt", "000003\n000002\n")
+    assert_refused("in both splits", "same image id", "1, first: test 000002.jpg = train 000002.jpg", **VOC)
+
+
+def test_a_picture_in_both_splits_under_another_name_is_refused() -> None:
+    small_voc()
+    shutil.copy("pictures/JPEGImages/000002.jpg", "pictures/JPEGImages/000003.jpg")
+    assert_refused("in both splits", "same content", "test 000003.jpg = train 000002.jpg", **VOC)
+
+
+def test_same_list_for_both_splits_is_refused() -> None:
+    small_voc()
+    assert_refused("data.test_split", "overlapping splits", "trainval", **VOC, test_split="trainval")
+
+
+def test_data_are_replaced_as_a_whole() -> None:
+    small_voc()
+    write(DATA / "old.json", "left over")
+    run_prepare(**VOC)
+    names = ["pets", "pets/manifest.json", "pets/test.json", "pets/train.json"]
+    assert sorted(snapshot(Path("data"))) == names
+
+
+def test_prepared_data_are_the_same_each_time() -> None:
+    small_voc()
+    run_prepare(**VOC)
+    first = snapshot(DATA)
+    run_prepare(**VOC)
+    assert snapshot(DATA) == first
+
+
+# COCO -----------------------------------------------------------------------------------------------------------------
+
+
+def test_coco_category_ids_keep_their_gaps() -> None:
+    small_coco()
+    manifest = run_prepare(**COCO)
+    assert manifest["categories"] == CATEGORIES
+    assert [a["category_id"] for a in read("train")["annotations"]] == [3, 7]
+    split = read_split(DATA, "train")
+    assert split.label_of == {3: 0, 7: 1}
+    assert split.category_ids == [3, 7]
+
+
+def test_coco_boxes_and_areas_stay_as_they_are() -> None:
+    content = coco_content([coco_image(1)], [coco_box(5, 1, [1.25, 2.5, 20.125, 30], area=123.5), coco_box(6, 1)])
+    small_coco(train=content)
+    run_prepare(**COCO)
+    first, second = read("train")["annotations"]
+    assert (first["bbox"], first["area"]) == ([1.25, 2.5, 20.125, 30], 123.5)
+    assert second["area"] == 750  # none given: 30 x 25
+
+
+def test_crowd_is_ignored_and_counted_as_such() -> None:
+    small_coco(train=coco_content([coco_image(1)], [coco_box(1, 1), coco_box(2, 1, [0, 0, 60, 40], iscrowd=1)]))
+    train = run_prepare(**COCO)["splits"]["train"]
+    assert (train["num_objects"], train["num_ignored"]) == (1, 1)
+    assert [a["iscrowd"] for a in read("train")["annotations"]] == [0, 1]
+
+
+def test_annotation_id_zero_is_renumbered() -> None:
+    # pycocotools takes a match with annotation 0 for none (cocoapi#507).
+    small_coco(train=coco_content([coco_image(1)], [coco_box(0, 1), coco_box(17, 1, [0, 0, 9, 9])]))
+    run_prepare(**COCO)
+    assert [(a["id"], a["bbox"][2]) for a in read("train")["annotations"]] == [(1, 30), (2, 9)]
+
+
+def test_coco_images_without_objects_are_kept() -> None:
+    small_coco(train=coco_content([coco_image(1), coco_image(2)], [coco_box(1, 2)]))
+    train = run_prepare(**COCO)["splits"]["train"]
+    assert (train["num_images"], train["num_empty_images"]) == (2, 1)
+    split = read_split(DATA, "train")
+    assert [len(split.annotations_of[image["id"]]) for image in split.images] == [0, 1]
+
+
+def test_pictures_in_sub_folders_are_found_where_they_lie() -> None:
+    small_coco(train=coco_content([coco_image(1, file_name="paris/one.png")], [coco_box(1, 1)]))
+    run_prepare(**COCO)
+    split = read_split(DATA, "train")
+    assert split.path_of(split.images[0]) == Path("coco/train2017/paris/one.png").resolve()
+
+
+def test_coco_classes_choose_the_order_and_must_name_every_annotated_one() -> None:
+    small_coco()
+    assert run_prepare(**COCO, classes=["dog", "cat"])["categories"] == [CATEGORIES[1], CATEGORIES[0]]
+    assert [a["category_id"] for a in read("train")["annotations"]] == [3, 7]
+    assert_refused("not in the list", "dog", "data.classes", **COCO, classes=["cat"])
+    assert_refused("params.yaml: data.classes", "no such category", "bird", **COCO, classes=["cat", "bird"])
+
+
+ONE = [coco_image(1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (coco_content(ONE, [coco_box(4, 1, category_id=5)]), ("annotation 4", "unknown category_id", "[3, 7]")),
+        (coco_content(ONE, [coco_box(4, 9)]), ("annotation 4", "unknown image_id", "9")),
+        (coco_content(ONE, [coco_box(4, 1, [1, 2, 3])]), ("annotation 4", "not four numbers")),
+        (coco_content(ONE, [coco_box(4, 1, None)]), ("annotation 4", "not four numbers")),
+        (coco_content(ONE, [coco_box(4, 1, [float("nan"), 1, 5, 5])]), ("not four numbers", "000000000001.jpg")),
+        (coco_content(ONE, [{"id": 4, "image_id": 1, "category_id": 3}]), ("annotations[0]", "no bbox")),
+        (coco_content(ONE, [coco_box(4, 1, [50, 5, 12, 5])]), ("outside its picture", "60 x 40")),
+        (coco_content([*ONE, coco_image(1, file_name="b.jpg")], []), ("an image id stands twice",)),
+        (coco_content([coco_image(1, width=61)], []), ("another size", "61 x 40", "60 x 40")),
+        (coco_content([coco_image(3)], []), ("in both splits", "same image id")),
+        ({"images": ONE, "annotations": []}, ("not COCO JSON", "no categories")),
+        ({**coco_content(ONE, []), "categories": CATEGORIES[:1]}, ("other categories",)),
+        (coco_content([], []), ("the train split has no picture",)),
+    ],
+)
+def test_bad_coco_content_is_refused(content: dict[str, Any], parts: tuple[str, ...]) -> None:
+    small_coco(train=content)
+    assert_refused(*parts, **COCO)
+
+
+@pytest.mark.parametrize("repeated", [{"id": 7, "name": "wolf"}, {"id": 9, "name": "dog"}])
+def test_a_category_twice_is_refused(repeated: dict[str, Any]) -> None:
+    content = {**coco_content([coco_image(1)], []), "categories": [*CATEGORIES, repeated]}
+    write_coco(Path("coco"), content, {**content, "images": [coco_image(2)]})
+    assert_refused("stands twice", **COCO)
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1, 2]", "not COCO JSON"), ("{", "is not JSON"), ("5", "COCO JSON")])
+def test_another_file_than_coco_json_is_refused(text: str, message: str) -> None:
+    small_coco()
+    write(Path("coco/annotations/instances_val2017.json"), text)
+    assert_refused("instances_val2017.json", message, **COCO)
+
+
+def test_missing_annotation_file_and_missing_picture_are_refused() -> None:
+    small_coco()
+    Path("coco/val2017/000000000003.jpg").unlink()
+    assert_refused("instances_val2017.json", "missing picture", "000000000003.jpg", **COCO)
+    Path("coco/annotations/instances_val2017.json").unlink()
+    assert_refused("instances_val2017.json", "no such file", "data.root", **COCO)
+
+
+def test_same_picture_in_both_coco_folders_is_refused() -> None:
+    small_coco()
+    shutil.copy("coco/train2017/000000000001.jpg", "coco/val2017/000000000003.jpg")
+    assert_refused("same content", "test 000000000003.jpg = train 000000000001.jpg", **COCO)
+
+
+def test_same_file_name_in_two_folders_is_no_overlap() -> None:
+    write_coco(
+        Path("coco"),
+        coco_content([coco_image(1, file_name="a.jpg")], [coco_box(1, 1)]),
+        coco_content([coco_image(2, file_name="a.jpg")], [coco_box(1, 2)]),
+    )
+    assert run_prepare(**COCO)["splits"]["test"]["num_images"] == 1
+
+
+def test_zero_area_in_coco_is_dropped_and_listed() -> None:
+    small_coco(train=coco_content(ONE, [coco_box(1, 1, [5, 5, 0, 9]), coco_box(2, 1, [5, 5, 9, -1]), coco_box(3, 1)]))
+    manifest = run_prepare(**COCO)
+    assert [entry["bbox"] for entry in manifest["dropped"]] == [[5, 5, 0, 9], [5, 5, 9, -1]]
+    assert [a["id"] for a in read("train")["annotations"]] == [1]
+
+
+# Pictures of other kinds, from the annotation to the decoded pixels ---------------------------------------------------
+
+
+def replace_picture(picture: Image.Image, *, suffix: str = "png", **image: Any) -> np.ndarray:
+    """Prepare COCO data whose first training picture is this one; return it as training will read it."""
+    name = f"picture.{suffix}"
+    Path("coco/train2017").mkdir(parents=True, exist_ok=True)
+    extra = {"exif": exif(image.pop("orientation"))} if "orientation" in image else {}
+    picture.save(f"coco/train2017/{name}", **extra)
+    small_coco(train=coco_content([coco_image(1, file_name=name, **image)], [coco_box(1, 1, [1, 2, 10, 20])]))
+    run_prepare(**COCO)
+    split = read_split(DATA, "train")
+    (entry,) = split.images
+    return read_picture(split.path_of(entry), (entry["height"], entry["width"]))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "I;16", "1"])
+def test_pictures_of_any_mode_become_rgb_and_are_listed(mode: str) -> None:
+    if mode == "I;16":
+        picture = Image.fromarray(pixels("a")[..., 0].astype(np.uint16) * 256)
+    else:
+        picture = Image.fromarray(pixels("a")).convert(mode)
+    decoded = replace_picture(picture, suffix="tif")
+    assert (decoded.shape, decoded.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+    assert len(np.unique(decoded)) > 1
+    assert read("manifest")["odd"] == [{"split": "train", "picture": "picture.tif", "what": f"colour mode {mode}"}]
+
+
+def test_pixels_without_a_range_are_refused_by_prepare() -> None:
+    with pytest.raises(UserError, match="32 bits"):
+        replace_picture(Image.fromarray(pixels("a")[..., 0].astype(np.float32)), suffix="tif")
+    assert not list(Path("data").iterdir())
+
+
+@pytest.mark.parametrize(("width", "height", "turned"), [(HEIGHT, WIDTH, True), (WIDTH, HEIGHT, False)])
+def test_turned_picture_follows_the_size_of_its_annotation(width: int, height: int, turned: bool) -> None:
+    # Stored 60 x 40 and turned by EXIF: displayed it is 40 x 60. The annotation may speak of either.
+    stored = pixels("a")
+    decoded = replace_picture(Image.fromarray(stored), orientation=6, width=width, height=height)
+    clockwise = stored.transpose(1, 0, 2)[:, ::-1]
+    assert np.array_equal(decoded, clockwise if turned else stored)
+    entry = read("train")["images"][0]
+    assert (entry["width"], entry["height"]) == (width, height)
+    assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
+
+
+def test_turned_picture_without_a_stated_size_is_taken_as_displayed() -> None:
+    replace_picture(Image.fromarray(pixels("a")), orientation=6, width=None, height=None)
+    entry = read("train")["images"][0]
+    assert (entry["width"], entry["height"]) == (HEIGHT, WIDTH)
+
+
+def test_box_is_held_against_the_annotated_orientation() -> None:
+    # x + w = 55 fits the stored width 60, not the displayed width 40.
+    save_picture(Path("coco/train2017/a.png"))
+    Image.fromarray(pixels("a")).save("coco/train2017/a.png", exif=exif(6))
+    for width, height, fits in ((WIDTH, HEIGHT, True), (HEIGHT, WIDTH, False)):
+        image = coco_image(1, file_name="a.png", width=width, height=height)
+        small_coco(train=coco_content([image], [coco_box(1, 1, [45, 5, 10, 10])]))
+        if fits:
+            run_prepare(**COCO)
+        else:
+            assert_refused("outside its picture", "40 x 60", **COCO)
+
+
+def test_half_turned_picture_is_turned_and_listed() -> None:
+    # By 180 degrees the size tells nothing: annotation tools show pictures turned, so that is what is read.
+    stored = pixels("a")
+    assert np.array_equal(replace_picture(Image.fromarray(stored), orientation=3), stored[::-1, ::-1])
+    assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
+
+
+# Drawn pictures -------------------------------------------------------------------------------------------------------
+
+
+def draw(**changes: Any) -> dict[str, Any]:
+    usual = {"num_train": 6, "num_test": 3, "image_size": 64, "max_objects": 4, "seed": 0}
+    return run_prepare(source="shapes", **{**usual, **changes})
+
+
+def test_same_seed_gives_the_same_bytes_another_seed_others() -> None:
+    draw()
+    first = snapshot(DATA)
+    assert sum(name.endswith(".png") for name in first) == 9
+    draw()
+    assert snapshot(DATA) == first
+    draw(seed=1)
+    second = snapshot(DATA)
+    assert second.keys() == first.keys()
+    assert not {d for name, d in first.items() if name.endswith("png")} & set(second.values())
+
+
+def test_more_training_pictures_leave_the_earlier_ones_alone() -> None:
+    draw(num_train=3)
+    few, few_boxes = snapshot(DATA / "images/train"), boxes()
+    draw(num_train=6)
+    many = snapshot(DATA / "images/train")
+    assert (len(few), len(many)) == (3, 6)
+    assert few.items() <= many.items()
+    assert boxes()[: len(few_boxes)] == few_boxes
+
+
+def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:
+    # As in studies/shapes.yaml: 256 and 96 pictures of 128 x 128 pixels, up to 6 objects in each.
+    manifest = draw(num_train=256, num_test=96, image_size=128, max_objects=6)
+    for split, num_images in (("train", 256), ("test", 96)):
+        counts = manifest["splits"][split]
+        assert counts["num_images"] == num_images
+        assert min(counts["per_size"].values()) >= num_images // 10  # small, medium and large
+        assert min(counts["per_class"].values()) >= num_images // 10
+        assert list(counts["per_class"]) == list(NAMES)
+        per_image = Counter(a["image_id"] for a in read(split)["annotations"])
+        assert (min(per_image.values()), max(per_image.values())) == (1, 6)
+        for x, y, w, h in boxes(split):
+            assert min(x, y) >= 0
+            assert min(w, h) > 0
+            assert max(x + w, y + h) <= 128.005  # rounded to 0.01
+    assert manifest["dropped"] == manifest["clipped"] == manifest["odd"] == []
+
+
+def test_drawn_pictures_lie_inside_the_prepared_data() -> None:
+    draw()
+    Path("data").rename("moved")
+    split = read_split(Path("moved/pets"), "test")
+    assert all(split.path_of(image).is_file() for image in split.images)
+    assert [image["id"] for image in split.images] == [7, 8, 9]  # after the 6 of training
+
+
+@pytest.mark.parametrize("label", range(len(NAMES)), ids=NAMES)
+@pytest.mark.parametrize("side", [9.0, 40.5, 120.0])
+def test_box_touches_its_shape_on_every_side(label: int, side: float) -> None:
+    # On white every shape is seen wholly: fills are at least 180 away from the ground, edges at most 127 of 255.
+    size = 128
+    for seed in range(5):
+        picture = Image.new("RGB", (size * OVERSAMPLING,) * 2, "white")
+        x, y, w, h = _paint(picture, np.random.default_rng(seed), label, side, size)
+        painted = np.asarray(picture).min(axis=2) < 255
+        rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))
+        seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / OVERSAMPLING
+        assert seen == pytest.approx([x, y, x + w, y + h], abs=0.75)
+        assert max(w, h) == pytest.approx(side, abs=0.01)
+
+
+# Real pictures --------------------------------------------------------------------------------------------------------
+
+
+def picture_numbers(entries: list[dict[str, Any]]) -> list[int]:
+    return sorted(int(re.sub(r"\D", "", entry["picture"])) for entry in entries)
+
+
+@needs_real("bccd")
+@pytest.mark.parametrize(
+    ("train", "test", "odd", "twins"),
+    [
+        ("trainval", "test", 3, [13, 20, 100, 104, 251, 284, 331, 403]),
+        ("train", "val", 1, [13, 20, 100, 104, 251, 331, 403]),  # 284, and two odd tags, are in test
+    ],
+)
+def test_bccd_defects_are_found(train: str, test: str, odd: int, twins: list[int]) -> None:
+    manifest = run_prepare(source="voc", root=str(REAL / "bccd"), train_split=train, test_split=test)
+    assert picture_numbers(manifest["dropped"]) == [338, 343]
+    assert {entry["why"] for entry in manifest["dropped"]} == {"no area"}
+    assert picture_numbers(manifest["near_duplicates"]) == twins
+    assert [entry["what"] for entry in manifest["odd"]] == ["folder tag `RBC`"] * odd
+    assert manifest["clipped"] == []
+
+
+@needs_real("bccd")
+def test_bccd_counts() -> None:
+    # 205 + 87 and 72 pictures; RBC 4155 less the two without area, WBC 372, Platelets 361.
+    manifest = run_prepare(source="voc", root=str(REAL / "bccd"))
+    train, test = manifest["splits"]["train"], manifest["splits"]["test"]
+    assert (train["num_images"], test["num_images"]) == (292, 72)
+    total = {name: train["per_class"][name] + test["per_class"][name] for name in train["per_class"]}
+    assert total == {"Platelets": 361, "RBC": 4155 - 2, "WBC": 372}
+    assert read("train")["images"][0]["width"] == 640
+
+
+@needs_real("voc2012-100")
+def test_voc2012_counts() -> None:
+    data = {"source": "voc", "root": str(REAL / "voc2012-100"), "train_split": "train", "test_split": "val"}
+    splits = run_prepare(**data)["splits"]
+    assert [splits[s]["num_images"] for s in ("train", "test")] == [70, 30]
+    assert sum(splits[s]["num_objects"] for s in ("train", "test")) == 273
+    assert len(splits["train"]["per_class"]) == 20
+    difficult = sum(a["difficult"] for s in ("train", "test") for a in read(s)["annotations"])
+    splits = run_prepare(**data, difficult="ignore")["splits"]
+    assert sum(splits[s]["num_ignored"] for s in ("train", "test")) == difficult > 0
+    assert sum(splits[s]["num_objects"] for s in ("train", "test")) == 273 - difficult
+
+
+@needs_real("coco2017-mini")
+def test_coco2017_counts() -> None:
+    manifest = run_prepare(source="coco", root=str(REAL / "coco2017-mini"))
+    splits = list(manifest["splits"].values())
+    assert [split["num_images"] for split in splits] == [80, 80]
+    assert sum(split["num_ignored"] for split in splits) == 13
+    assert sum(split["num_empty_images"] for split in splits) == 2
+    ids = [category["id"] for category in manifest["categories"]]
+    assert (len(ids), min(ids), max(ids)) == (80, 1, 90)
+    assert not {12, 26, 29, 30, 45, 66, 68, 69, 71, 83} & set(ids)  # COCO's ten gaps
+    for split, name in (("train", "train2017"), ("test", "val2017")):
+        original = json.loads((REAL / f"coco2017-mini/annotations/instances_{name}.json").read_text())
+        written = {(a["image_id"], a["category_id"], *a["bbox"], a["area"]) for a in read(split)["annotations"]}
+        assert written == {(a["image_id"], a["category_id"], *a["bbox"], a["area"]) for a in original["annotations"]}
+
+
+@needs_real("voc2007-annotations")
+@pytest.mark.parametrize(
+    ("name", "num_images", "num_objects"), [("train", 2501, 7844), ("val", 2510, 7818), ("test", 4952, 14976)]
+)
+def test_voc2007_boxes_come_out_as_two_public_conversions_have_them(
+    name: str, num_images: int, num_objects: int, tmp_path: Path
+) -> None:
+    content = json.loads((REAL / f"voc2007-annotations/voc2007_{name}.json").read_text())
+    class_of = {category["id"]: category["name"] for category in content["categories"]}
+    assert (len(content["images"]), len(content["annotations"])) == (num_images, num_objects)
+    for annotation in content["annotations"]:
+        text = voc_object(
+            class_of[annotation["category_id"]], annotation["bbox_voc_1based"], difficult=annotation["difficult"]
+        )
+        box = _read_object(ElementTree.fromstring(text), tmp_path, ignore_difficult=True)
+        assert box.bbox == annotation["bbox"]
+        assert (box.ignored, box.extra["difficult"]) == (bool(annotation["difficult"]), annotation["difficult"])

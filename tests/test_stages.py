@@ -1,0 +1,72 @@
+"""The pipeline's description: code deps, addresses, what is ignored."""
+
+import re
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+from conftest import ROOT
+
+STAGES = ["prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms"]
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph("fcos", cache_dir=None)
+
+
+def stage(name):
+    path = ROOT / "dvc.yaml" if name == "report" else ROOT / "stages" / name / "dvc.yaml"
+    definition = yaml.safe_load(path.read_text())["stages"][name]
+    return definition.get("do", definition)
+
+
+def closure(graph, name):
+    """The files of all modules that the command of a stage imports, inside functions too."""
+    module = f"fcos.commands.{name}"
+    modules = {module, *graph.find_upstream_modules(module)}
+    modules |= {m.rsplit(".", depth)[0] for m in modules for depth in range(1, m.count(".") + 1)}
+    paths = {Path(m.replace(".", "/")) for m in modules}
+    return {str(p / "__init__.py") if (ROOT / p).is_dir() else f"{p}.py" for p in paths}
+
+
+@pytest.mark.parametrize("name", [*STAGES, "report"])
+def test_code_deps_are_the_import_closure(graph, name):
+    """A file too few: a change is not noticed. A file too many: a figure's colour trains everything again."""
+    listed = {dep for dep in stage(name)["deps"] if dep.startswith("fcos/") and dep.endswith(".py")}
+    assert listed == closure(graph, name)
+
+
+@pytest.mark.parametrize("name", [*STAGES, "report"])
+def test_a_stage_calls_the_command_of_its_name(name):
+    command = stage(name)["cmd"]
+    last = command if isinstance(command, str) else command[-1]
+    assert re.match(rf"python -m fcos {name.replace('_', '-')}( |$)", last)
+
+
+def test_no_stage_writes_into_anothers_output():
+    outputs = []
+    for name in STAGES:
+        definition = stage(name)
+        listed = [*definition["outs"], *definition.get("metrics", []), *definition.get("plots", [])]
+        outputs += [next(iter(out)) if isinstance(out, dict) else out for out in listed]
+    normal = [out.replace("${item}", "${key}") for out in outputs]
+    assert len(set(normal)) == len(normal)
+    assert not [(a, b) for a in normal for b in normal if a != b and b.startswith(a + "/")]
+
+
+def test_figures_and_scoring_are_no_reason_to_train(graph):
+    assert not [path for path in closure(graph, "train") if "reporting" in path or "evaluation" in path]
+    assert not [path for path in closure(graph, "predict") if "scoring" in path or "losses" in path]
+    assert not [path for name in STAGES for path in closure(graph, name) if "tracking" in path or "cli" in path]
+
+
+def test_templates_of_the_report_are_its_deps():
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "fcos").rglob("*.j2")}
+    assert templates and templates <= set(stage("report")["deps"])
+
+
+def test_compiled_code_and_scratch_are_ignored_by_dvc():
+    ignored = (ROOT / ".dvcignore").read_text().split()
+    assert {"__pycache__/", ".scratch/"} <= set(ignored)

@@ -1,0 +1,353 @@
+"""MLflow agrees with the files: on a real store, with files as the commands write them."""
+
+import base64
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from fcos.commands.build import build_model
+from fcos.config.model import ModelConfig
+from fcos.config.runs import Run
+from fcos.config.train import TrainConfig
+from fcos.files import write_csv, write_json
+from fcos.model.checkpoint import Identity, save_weights, weights_digest
+from fcos.tracking import live
+from fcos.tracking.live import LiveRun
+from fcos.tracking.runs import CURVES, search
+from fcos.tracking.store import StoreUnavailable, connect, find_experiment
+from fcos.tracking.sync import sync
+
+STUDY = "tiny"
+CATEGORIES = [{"id": 3, "name": "traffic light"}, {"id": 7, "name": "cat/dog"}]
+NUM_ROWS = 130  # more than one request holds
+METRICS = {"AP": 0.25, "AP50": 0.5, "APs": None}
+
+
+def tiny_run(name: str) -> Run:
+    return Run(
+        study=STUDY,
+        name=name,
+        backbone="resnet18",
+        epochs=1,
+        num_convs=1,
+        seed=0,
+        checkpoint=None,
+        role=None,
+        # Nearly every location says "object", so that untrained weights find something.
+        model=ModelConfig(weights="none", batch_norm="trained", fpn_channels=32, prior_probability=0.9),
+        train=TrainConfig(sizes=[64], max_size=64),
+    )
+
+
+def row(step: int) -> dict[str, float]:
+    return {"step": step, "epoch": 0, **{name: step + index / 8 for index, name in enumerate(CURVES)}}
+
+
+class Files:
+    """The folder `runs/tiny` of a project, filled as the commands fill it."""
+
+    def __init__(self, root: Path, weights: Path) -> None:
+        self.runs_dir, self.weights = root / "runs" / STUDY, weights
+
+    def train(self, name: str = "one", *, key: str = "k1", weights: Path | None = None) -> None:
+        folder = self.runs_dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        shutil.copy(weights or self.weights, folder / "model.safetensors")
+        write_csv(folder / "history.csv", [row(step) for step in range(NUM_ROWS)], ["step", "epoch", *CURVES])
+        summary = {
+            "training_key": key,
+            "weights_sha256": weights_digest(folder / "model.safetensors"),
+            "params": tiny_run(name).identity(),
+            "role": None,
+            "imported_from": None,
+            "provenance": {"commit": "c0ffee", "started": "2026-01-02T03:04:05Z", "seconds": 60.5},
+        }
+        write_json(folder / "train.json", summary)
+
+    def evaluate(self, name: str = "one", *, ap: float = 0.25, size: int = 64) -> None:
+        folder = self.runs_dir / name
+        common = self._common(name, size)
+        metrics = {**METRICS, "AP": ap}
+        per_class = [{"name": category["name"], "AP": ap} for category in CATEGORIES]
+        write_json(folder / "evaluation.json", {"metrics": metrics, "per_class": per_class, **common})
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "timing.json", {"views": {"test": {"seconds": 2.0, "ms_per_image": 20.0}}})
+
+    def sweeps(self, name: str, thresholds: list[float]) -> None:
+        folder, common = self.runs_dir / name, self._common(name, 64)
+        tta = [
+            {"num_views": n, "views": [f"s{i}" for i in range(n)], "seconds": 1.5 * n, "metrics": METRICS}
+            for n in (1, 2)
+        ]
+        nms = [{"nms_iou_threshold": threshold, "metrics": METRICS} for threshold in thresholds]
+        write_json(folder / "tta.json", {"steps": tta, **common})
+        write_json(folder / "nms_sweep.json", {"steps": nms, **common})
+
+    def _common(self, name: str, size: int) -> dict[str, Any]:
+        digest = weights_digest(self.runs_dir / name / "model.safetensors")
+        provenance = {"commit": "c0ffee", "started": "2026-01-02T03:05:00Z", "seconds": 1.0}
+        return {"test": {"size": size}, "identity": {"weights_sha256": digest}, "provenance": provenance}
+
+    def sync(self, *names: str, checkpoints: str = "none", figures: Callable[[str], list[Path]] = lambda _: []) -> int:
+        return sync(STUDY, self.runs_dir, names or ["one"], checkpoints=checkpoints, figures=figures)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    run = tiny_run("one")
+    identity = Identity(run=run.identity(), categories=CATEGORIES, data_digest="d" * 64)
+    save_weights(path, build_model(run, len(CATEGORIES), pretrained=False).state_dict(), identity)
+    return path
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database, which takes seconds to make: each test gets a copy."""
+    root = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("DVC_ROOT", str(root))
+        connect()
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def files(tmp_path: Path, weights: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return Files(tmp_path, weights)
+
+
+@pytest.fixture
+def away(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001 (which sets its own store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < 15
+
+
+def trainings(**tags: str) -> list[Any]:
+    client = connect()
+    return search(client, find_experiment(client, STUDY), kind="training", **tags)
+
+
+def only_run() -> Any:
+    (run,) = trainings()
+    return run
+
+
+def everything() -> dict[str, Any]:
+    """What the store says, but for its own ids."""
+    client, said = connect(), {}
+    for run in client.search_runs([find_experiment(client, STUDY)]):
+        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        curves = {
+            name: [
+                (point.step, point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, name)
+            ]
+            for name in run.data.metrics
+        }
+        said[run.info.run_name] = (run.data.params, tags, curves, run.info.status, run.inputs.to_dictionary())
+    return said
+
+
+def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
+    files.train()
+    files.evaluate()
+    figure = tmp_path / "loss.svg"
+    figure.write_text("<svg/>")
+    assert files.sync("one", "never-trained", figures=lambda name: [figure] if name == "one" else []) == 1
+    run, client = only_run(), connect()
+    assert (run.info.run_name, run.info.status) == ("one", "FINISHED")
+    params = run.data.params
+    assert (params["backbone"], params["epochs"], run.data.tags["test.size"]) == ("resnet18", "1", "64")
+    assert (params["model.fpn_channels"], params["train.sizes"]) == ("32", "[64]")
+    metrics = run.data.metrics
+    assert (metrics["AP"], metrics["AP/traffic light"], metrics["AP/cat_dog"]) == (0.25, 0.25, 0.25)
+    assert (metrics["ms_per_image"], metrics["test_seconds"]) == (20.0, 2.0)
+    assert "APs" not in metrics
+    points = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in points] == [(s, row(s)["loss"]) for s in range(NUM_ROWS)]
+    tags = run.data.tags
+    assert (tags["study"], tags["training_key"], tags["commit"], tags["data_digest"]) == (
+        STUDY,
+        "k1",
+        "c0ffee",
+        "d" * 64,
+    )
+    assert tags["weights_sha256"] == weights_digest(files.weights)
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["tiny-train"]
+    assert {f.path for f in client.list_artifacts(run.info.run_id, "figures")} == {"figures/loss.svg"}
+    assert (tmp_path / "mlruns" / STUDY).is_dir()
+
+
+def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
+    files.train()
+    files.sweeps("one", [0.5, 0.6])
+    files.sync()
+    files.sweeps("one", [0.6, 0.7])
+    files.sync()
+    client, parent = connect(), only_run()
+    children = search(client, parent.info.experiment_id, **{"mlflow.parentRunId": parent.info.run_id})
+    assert {run.info.run_name for run in children} == {"one tta 1", "one tta 2", "one nms 0.6", "one nms 0.7"}
+    said = {run.info.run_name: run for run in children}
+    assert said["one tta 2"].data.params == {"num_views": "2"}
+    assert said["one tta 2"].data.metrics["test_seconds"] == 3.0
+    assert said["one nms 0.7"].data.params == {"nms_iou_threshold": "0.7"}
+    assert said["one nms 0.7"].data.metrics["AP"] == 0.25
+
+
+def test_syncing_again_adds_nothing(files: Files) -> None:
+    files.train()
+    files.evaluate()
+    files.sweeps("one", [0.5])
+    files.sync()
+    before, runs = everything(), len(trainings())
+    files.sync()
+    assert (everything(), len(trainings())) == (before, runs)
+
+
+def test_a_lost_database_is_refilled(
+    files: Files, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.train()
+    files.evaluate()
+    files.sweeps("one", [0.5])
+    files.sync()
+    before = everything()
+    fresh = tmp_path / "fresh.db"
+    shutil.copy(empty_store, fresh)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{fresh}")
+    files.sync()
+    assert everything() == before
+
+
+def test_another_training_supersedes_the_first_and_back(files: Files, tmp_path: Path) -> None:
+    files.train()
+    files.evaluate()
+    files.sync()
+    other = tmp_path / "other.safetensors"
+    identity = Identity(run=tiny_run("one").identity(), categories=CATEGORIES, data_digest="d" * 64)
+    save_weights(other, {"w": torch.zeros(1)}, identity)
+    files.train(key="k2", weights=other)
+    files.sync()
+    (first,), (second,) = trainings(training_key="k1"), trainings(training_key="k2")
+    assert first.data.tags["superseded"] == "true" and "superseded" not in second.data.tags
+    assert "AP" not in second.data.metrics  # evaluation.json is still that of the first
+    files.train()
+    files.sync()
+    (first,), (second,) = trainings(training_key="k1"), trainings(training_key="k2")
+    assert second.data.tags["superseded"] == "true" and "superseded" not in first.data.tags
+
+
+def test_numbers_stay_with_the_test_settings_they_belong_to(files: Files) -> None:
+    files.train()
+    files.evaluate(size=64, ap=0.25)
+    files.sync()
+    files.evaluate(size=96, ap=0.5)
+    files.sync()
+    run = only_run()  # scoring the same weights again is the same run
+    assert (run.data.tags["test.size"], run.data.metrics["AP"]) == ("96", 0.5)
+
+
+def test_the_checkpoint_is_a_link_and_finds_boxes(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    files.train()
+    files.sync(checkpoints="all")
+    files.sync(checkpoints="all")
+    client, run = connect(), only_run()
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    (stored,) = (tmp_path / "mlruns").rglob("model.safetensors")
+    assert stored.samefile(files.runs_dir / "one" / "model.safetensors")
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(picture)
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    boxes = loaded.predict(pd.DataFrame({"image": [str(picture), encoded]}))
+    assert list(boxes.columns) == ["image", "category_id", "category", "score", "x", "y", "width", "height"]
+    assert set(boxes["image"]) == {0, 1} and set(boxes["category_id"]) <= {3, 7}
+    of_path, of_base64 = (boxes[boxes["image"] == n].drop(columns="image").reset_index(drop=True) for n in (0, 1))
+    pd.testing.assert_frame_equal(of_path, of_base64)
+
+
+def test_only_the_best_run_keeps_its_checkpoint(files: Files) -> None:
+    for name, ap in (("one", 0.2), ("two", 0.3)):
+        files.train(name)
+        files.evaluate(name, ap=ap)
+        files.sync(name, checkpoints="best")
+    client = connect()
+    models = client.search_logged_models([find_experiment(client, STUDY)])
+    assert [model.tags["run"] for model in models] == ["two"]
+
+
+@pytest.mark.usefixtures("away")
+def test_a_store_that_is_away_is_told_in_one_line(files: Files) -> None:
+    files.train()
+    with pytest.raises(StoreUnavailable) as caught:
+        files.sync()
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("away")
+def test_a_store_that_is_away_does_not_stop_a_training(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = LiveRun(STUDY)
+    observer.started(run="one", key="k1")
+    observer.rows([row(0)])
+    observer.close()
+    observer.rows([row(1)])
+    assert capsys.readouterr().err.count("fcos sync-mlflow") == 1
+
+
+def test_a_broken_store_is_told(files: Files, tmp_path: Path) -> None:
+    files.train()
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreUnavailable):
+        files.sync()
+
+
+def watch(rows: range) -> None:
+    observer = LiveRun(STUDY)
+    observer.started(run="one", key="k1")
+    for step in rows:
+        observer.rows([row(step)])
+    observer.close()
+
+
+def test_live_rows_and_synced_rows_are_one_curve(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "CLOSE_S", 60.0)
+    watch(range(10))
+    run = only_run()
+    assert (run.info.status, run.data.tags["history_rows"]) == ("RUNNING", "10")
+    watch(range(5, 12))  # resumed from an earlier checkpoint
+    watch(range(20, 25))  # resumed after rows that were never sent: left to sync
+    assert only_run().data.tags["history_rows"] == "12"
+    files.train()
+    files.sync()
+    run = only_run()
+    points = connect().get_metric_history(run.info.run_id, "loss")
+    assert run.info.status == "FINISHED"
+    assert sorted(point.step for point in points) == list(range(NUM_ROWS))
+
+
+def test_mlflow_is_not_imported_before_it_is_used() -> None:
+    code = "import sys, fcos.tracking.sync, fcos.tracking.live; print('mlflow' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

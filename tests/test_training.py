@@ -1,0 +1,238 @@
+"""Training: the plan, what a sample's augmentation depends on, resuming, determinism."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Watcher, write_params
+
+from fcos.commands.layout import Layout
+from fcos.commands.prepare import prepare
+from fcos.commands.train import train
+from fcos.config.train import TrainConfig
+from fcos.data.transforms import View, draw_view, padded_size, resized_size, show_boxes
+from fcos.errors import UserError
+from fcos.files import sha256_file
+from fcos.structures import GroundTruth
+from fcos.training.key import PACKAGE, TRAINING_CODE
+from fcos.training.loop import Plan
+from fcos.training.optimizer import learning_rate, make_optimizer
+
+
+def test_learning_rate_rises_in_a_line_then_falls_as_half_a_cosine():
+    rates = [learning_rate(step, peak=0.4, warmup_steps=4, cosine_steps=8) for step in range(12)]
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert rates[8] == pytest.approx(0.2)  # half way: cos(pi / 2) = 0
+    assert 0 < rates[11] < 0.02  # 0.2 * (1 + cos(7/8 pi)) = 0.0152; 0 is where the next step would be
+
+
+def test_twelve_epochs_are_one_and_twelve():
+    plan = Plan(num_images=10, epochs=12, seed=0, config=TrainConfig(batch_size=4, warmup_epochs=1))
+    assert (plan.steps_per_epoch, plan.num_steps) == (3, 39)
+    assert plan.lr(2) == pytest.approx(0.005)
+
+
+def test_every_epoch_shows_every_picture_once_and_can_be_entered_anywhere():
+    plan = Plan(num_images=10, epochs=2, seed=3, config=TrainConfig(batch_size=4, warmup_epochs=1))
+    batches = list(plan.batches(0))
+    assert [len(batch) for batch in batches] == [4, 4, 2] * 3
+    assert sorted(sum(batches[3:6], [])) == list(range(10))
+    assert batches[0] != batches[3]
+    for step in range(plan.num_steps):
+        assert list(plan.batches(step)) == batches[step:]
+
+
+def test_a_view_depends_on_seed_epoch_and_image_alone():
+    kwargs = {"sizes": [32, 48, 64], "longest": 100, "horizontal_flip": 0.5}
+    views = [draw_view((60, 80), seed=1, epoch=e, image_id=i, **kwargs) for e in range(20) for i in range(20)]
+    again = [draw_view((60, 80), seed=1, epoch=e, image_id=i, **kwargs) for e in range(20) for i in range(20)]
+    assert views == again
+    # 400 draws: each size about 133 times, flips about 200; five standard deviations are 47 and 50.
+    for size in (32, 48, 64):
+        assert abs(sum(min(view.size) == size for view in views) - 133) < 47
+    assert abs(sum(view.flipped for view in views) - 200) < 50
+
+
+@pytest.mark.parametrize(
+    ("size", "shorter", "longest", "expected"),
+    [
+        ((375, 500), 480, 640, (480, 640)),  # in float32, 375 * (480 / 375) is 479.99998
+        ((333, 500), 480, 640, (426, 640)),  # the longer side decides: 333 * 640 / 500 = 426.24
+        ((500, 333), 480, 640, (640, 426)),
+        ((480, 640), 240, 320, (240, 320)),
+        ((100, 100), 480, 640, (480, 480)),
+    ],
+)
+def test_resized_sizes(size, shorter, longest, expected):
+    assert resized_size(size, shorter, longest) == expected
+
+
+def test_padding_to_multiples_of_32():
+    assert padded_size([(426, 640), (480, 333)]) == (480, 640)
+    assert padded_size([(427, 33)]) == (448, 64)
+
+
+def test_boxes_are_scaled_per_axis_and_mirrored():
+    truth = GroundTruth(torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([1]), torch.tensor([False]))
+    shown = show_boxes(truth, (100, 50), View((50, 100), flipped=True))
+    # x doubles to 20..60, mirrored in 100: 40..80; y halves to 10..30
+    assert shown.boxes.tolist() == [[40.0, 10.0, 80.0, 30.0]]
+
+
+def test_weight_decay_reaches_weights_of_convolutions_only():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GroupNorm(1, 2), torch.nn.BatchNorm2d(2))
+    decayed, free = make_optimizer(model, TrainConfig(weight_decay=0.1)).param_groups
+    assert [p.shape for p in decayed["params"]] == [(2, 1, 3, 3)] and decayed["weight_decay"] == 0.1
+    assert len(free["params"]) == 5 and free["weight_decay"] == 0
+
+
+def test_the_training_key_covers_the_import_closure_of_train():
+    """A change in any file that decides the weights gives another key; one in a figure does not."""
+    import grimp
+
+    graph = grimp.build_graph("fcos",cache_dir=None)
+    modules = {"fcos.commands.train", *graph.find_upstream_modules("fcos.commands.train")}
+    modules |= {module.rsplit(".", depth)[0] for module in modules for depth in range(1, module.count(".") + 1)}
+    files = {module.removeprefix("fcos").removeprefix(".").replace(".", "/") for module in modules}
+    paths = {f"{name}/__init__.py".lstrip("/") if (PACKAGE / name).is_dir() else f"{name}.py" for name in files}
+    assert sorted(paths) == sorted(TRAINING_CODE)
+
+
+def weights_of(run="one-epoch"):
+    return sha256_file(Layout("smoke").weights(run))
+
+
+@pytest.mark.parametrize("batch_norm", ["trained", "frozen"])
+def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(workspace, smoke_params, batch_norm):
+    smoke_params["model"]["batch_norm"] = batch_norm
+    write_params(smoke_params)
+    prepare()
+    digests = set()
+    for workers in (0, 1, 2):
+        smoke_params["train"]["workers"] = workers
+        write_params(smoke_params)
+        train("one-epoch", Watcher())
+        digests.add(weights_of())
+    assert len(digests) == 1
+    smoke_params["runs"]["one-epoch"]["seed"] = 5
+    write_params(smoke_params)
+    train("one-epoch", Watcher())
+    assert weights_of() not in digests
+
+
+class Stopper(Watcher):
+    """Kills the training, as a person would, after a number of steps."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def rows(self, rows):
+        super().rows(rows)
+        if len(self.seen) >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypatch):
+    # 3 epochs of 4 steps; the losses are read and the state is saved at every step.
+    smoke_params["runs"]["one-epoch"]["epochs"] = 2
+    smoke_params["train"]["checkpoint_every_s"] = 0.0
+    write_params(smoke_params)
+    prepare()
+    whole = Watcher()
+    train("one-epoch", whole)
+    expected = weights_of()
+    history = [row["loss"] for row in whole.seen]
+    assert len(history) == 12
+
+    resumed = Watcher()
+    for after in (3, 2):  # dies after step 3, then two steps later: in the middle of an epoch each time
+        with pytest.raises(KeyboardInterrupt):
+            train("one-epoch", Stopper(after))
+    Layout("smoke").weights("one-epoch").unlink()
+    train("one-epoch", resumed)
+    assert 0 < len(resumed.seen) < 12  # it did go on, and not begin again
+    assert weights_of() == expected
+    assert [row["loss"] for row in resumed.seen] == history[-len(resumed.seen) :]
+    rows = (Layout("smoke").run("one-epoch") / "history.csv").read_text().splitlines()
+    assert len(rows) == 13
+    assert not list(Path("runs/smoke/.scratch").glob("*"))
+
+
+def test_a_training_killed_outright_resumes(workspace, smoke_params):
+    """SIGKILL at any moment: no file is half there, and the next start goes on."""
+    smoke_params["runs"]["one-epoch"]["epochs"] = 8
+    smoke_params["train"]["checkpoint_every_s"] = 0.0
+    write_params(smoke_params)
+    prepare()
+    command = [sys.executable, "-c", "from fcos.commands.train import train; from conftest import Watcher; "]
+    command[2] += "train('one-epoch', Watcher())"
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(Path("runs").rglob("state.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(Path("runs").rglob("state.pt"))
+    assert not Layout("smoke").weights("one-epoch").exists()
+
+    smoke_params["train"]["checkpoint_every_s"] = 60.0  # where it stops to save does not change the weights
+    write_params(smoke_params)
+    resumed = Watcher()
+    train("one-epoch", resumed)
+    assert 0 < len(resumed.seen) < 36  # 9 epochs of 4 steps
+    digest = weights_of()
+    train("one-epoch", Watcher())
+    assert weights_of() == digest
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(workspace, smoke_params):
+    smoke_params["train"] |= {"learning_rate": 1e30, "optimizer": "sgd"}
+    write_params(smoke_params)
+    prepare()
+    with pytest.raises(UserError, match=r"a loss is not finite(.|\n)*pictures with ids \[\d+"):
+        train("one-epoch", Watcher())
+    assert not Layout("smoke").weights("one-epoch").exists()
+
+
+def test_pictures_without_objects_train(workspace):
+    prepare()
+    import json
+
+    path = Path("data/smoke/train.json")
+    content = json.loads(path.read_text())
+    content["annotations"] = []
+    path.write_text(json.dumps(content))
+    watcher = Watcher()
+    train("one-epoch", watcher)
+    assert [row["num_positives"] for row in watcher.seen] == [0.0] * 8
+    assert all(row["loss_classification"] > 0 and row["loss_regression"] == 0 for row in watcher.seen)
+
+
+def test_the_gradient_of_p7_is_no_leftover_memory():
+    """oneDNN leaves the weight gradient of a strided bfloat16 convolution on a 1x1 map partly unwritten."""
+    from fcos.model.detector import FCOS
+
+    model = FCOS(
+        backbone="resnet18", num_classes=3, num_convs=1, pretrained=False, frozen_statistics=False, fpn_channels=32,
+        p6_from_p5=True, group_norm_groups=8, prior_probability=0.01, normal_class_tower=False,
+    )  # fmt: skip
+    for _ in range(3):
+        leftovers = [torch.full((32 * 32 * 9,), 1e30) for _ in range(8)]
+        del leftovers  # what the next tensors of this size would find
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = model(torch.rand(2, 3, 64, 64))
+        assert outputs.feature_sizes[-2:] == ((1, 1), (1, 1))
+        outputs.class_logits.float().sum().backward()
+        gradient = model.fpn.extra_blocks.p7.weight.grad
+        # A 3x3 kernel on a 1x1 map touches its middle alone.
+        assert gradient[:, :, 1, 1].abs().max() > 0
+        gradient[:, :, 1, 1] = 0
+        assert gradient.abs().max() == 0
