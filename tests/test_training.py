@@ -95,7 +95,7 @@ def test_the_training_key_covers_the_import_closure_of_train():
     """A change in any file that decides the weights gives another key; one in a figure does not."""
     import grimp
 
-    graph = grimp.build_graph("fcos",cache_dir=None)
+    graph = grimp.build_graph("fcos", cache_dir=None)
     modules = {"fcos.commands.train", *graph.find_upstream_modules("fcos.commands.train")}
     modules |= {module.rsplit(".", depth)[0] for module in modules for depth in range(1, module.count(".") + 1)}
     files = {module.removeprefix("fcos").removeprefix(".").replace(".", "/") for module in modules}
