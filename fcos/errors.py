@@ -1,4 +1,9 @@
-"""The one exception a user's mistake raises."""
+"""The one exception a user's mistake raises, and where two records disagree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "nothing"
 
 
 class UserError(Exception):
@@ -26,3 +31,18 @@ class UserError(Exception):
             if value is not None:
                 lines.append(f"  {name + ':':<10}{value}")
         super().__init__("\n".join(lines))
+
+
+def first_difference(
+    found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = ""
+) -> tuple[str, Any, Any] | None:
+    """The first expected key (dotted) that is missing or other in `found`, with both values; None where all agree."""
+    for key, should in expected.items():
+        is_ = found.get(key, MISSING)
+        if isinstance(is_, Mapping) and isinstance(should, Mapping):
+            inner = first_difference(is_, should, f"{prefix}{key}.")
+            if inner is not None:
+                return inner
+        elif is_ != should:
+            return f"{prefix}{key}", is_, should
+    return None

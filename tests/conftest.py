@@ -34,10 +34,10 @@ class Watcher:
     """An observer that remembers what it saw."""
 
     def __init__(self):
-        self.key, self.seen = None, []
+        self.run, self.key, self.seen = None, None, []
 
     def started(self, *, run, key):
-        self.key = key
+        self.run, self.key = run, key
 
     def rows(self, rows):
         self.seen += rows

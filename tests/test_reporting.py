@@ -128,7 +128,13 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
     params, split, folder = study.params, study.split, study.runs_dir / name
     run = params.runs[name]
     versions = {"fcos": "0.1.0", "python": "3.11.7", "torch": "2.15.0"}
-    made = {"commit": "c0ffee" * 7, "clean_tree": True, "versions": versions, "machine": "Linux", "seconds": 90.0}
+    made = {
+        "commit": "c0ffee" * 7,
+        "clean_tree": True,
+        "versions": versions,
+        "machine": "Linux",
+        "training_seconds": 90.0,
+    }
     train = {"training_key": "k", "weights_sha256": weights, "params": run.identity(), "role": run.role}
     write_json(
         folder / "train.json",

@@ -132,7 +132,7 @@ def files(tmp_path: Path, weights: Path, empty_store: Path, monkeypatch: pytest.
 
 
 @pytest.fixture
-def away(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001 (which sets its own store)
+def away(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     started = time.monotonic()
     yield

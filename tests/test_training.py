@@ -41,7 +41,7 @@ def test_every_epoch_shows_every_picture_once_and_can_be_entered_anywhere():
     plan = Plan(num_images=10, epochs=2, seed=3, config=TrainConfig(batch_size=4, warmup_epochs=1))
     batches = list(plan.batches(0))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
-    assert sorted(sum(batches[3:6], [])) == list(range(10))
+    assert sorted(index for batch in batches[3:6] for index in batch) == list(range(10))
     assert batches[0] != batches[3]
     for step in range(plan.num_steps):
         assert list(plan.batches(step)) == batches[step:]

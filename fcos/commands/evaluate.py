@@ -26,7 +26,7 @@ def evaluate(name: str) -> dict[str, float | None]:
         "num_images": len(scored.split.images),
         "num_candidates": sum(map(len, file.of_image.values())),
         "num_detections": len(results),
-        "test": scored.test_settings(),
+        "test": scored.test.settings(),
         "identity": file.header,
         "provenance": provenance(started),
     }

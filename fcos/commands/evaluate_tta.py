@@ -42,6 +42,6 @@ def evaluate_tta(name: str) -> list[dict[str, Any]]:
                 "metrics": coco_metrics(coco_results(merged, scored.split), scored.split)["metrics"],
             }
         )
-    tta = {"steps": steps, "test": scored.test_settings(), "identity": file.header, "provenance": provenance(started)}
+    tta = {"steps": steps, "test": scored.test.settings(), "identity": file.header, "provenance": provenance(started)}
     write_json(scored.dir / "tta.json", tta)
     return steps

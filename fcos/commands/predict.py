@@ -8,11 +8,11 @@ import torch
 
 from fcos.commands.build import build_grid, load_model
 from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun, difference
+from fcos.commands.scored_run import ScoredRun
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
 from fcos.data.dataset import DetectionDataset
-from fcos.errors import UserError
+from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import save_candidates
 from fcos.evaluation.predictor import Predictor, Timing, predict_split
 from fcos.files import whole_dir, write_json
@@ -62,7 +62,7 @@ def checked_identity(scored: ScoredRun, path: Path) -> Identity:
     do = f"fcos train {scored.run.name}"
     identity = read_identity(path, do=do)
     check_same_classes(path, identity.categories, scored.split.categories)
-    differs = difference(identity.run, scored.run.identity())
+    differs = first_difference(identity.run, scored.run.identity())
     if differs is not None:
         key, found, expected = differs
         raise UserError(

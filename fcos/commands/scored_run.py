@@ -1,6 +1,5 @@
 """What predict and the scoring commands share: a run, its test split, and the check that files belong to both."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.config.test import TestConfig
 from fcos.data.coco import CocoSplit, read_split
-from fcos.errors import UserError
+from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import CandidatesFile, read_candidates
 from fcos.model.checkpoint import weights_digest
 
-# Where and how fast a network runs; the number format counts, and stands in the header as what it came to.
-_MACHINE = frozenset({"device", "workers", "batch_size", "precision"})
 _NETWORK = frozenset({"score_threshold", "max_candidates"})
 
 
@@ -56,25 +53,8 @@ class ScoredRun:
         file = read_candidates(path, do=do)
         weights = weights_digest(self.layout.weights(self.run.name))
         expected = self.header(weights_sha256=weights, size=size, dtype=file.header.get("dtype", ""))
-        differs = difference(file.header, expected)
+        differs = first_difference(file.header, expected)
         if differs is not None:
             key, found, wanted = differs
             raise UserError(path, f"was computed with another {key}", found=found, expected=wanted, do=do)
         return file
-
-    def test_settings(self) -> dict[str, Any]:
-        """The test section as every metrics file repeats it."""
-        return self.test.model_dump(exclude=set(_MACHINE))
-
-
-def difference(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
-    """The first key (dotted), found value and expected value on which two nested mappings disagree."""
-    for key in [*expected, *(key for key in found if key not in expected)]:
-        a, b = found.get(key), expected.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            inner = difference(a, b, f"{prefix}{key}.")
-            if inner is not None:
-                return inner
-        elif a != b:
-            return f"{prefix}{key}", a, b
-    return None

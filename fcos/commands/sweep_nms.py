@@ -24,6 +24,6 @@ def sweep_nms(name: str) -> list[dict[str, Any]]:
         detections = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=scored.test.max_detections)
         metrics = coco_metrics(coco_results(detections, scored.split), scored.split)["metrics"]
         steps.append({"nms_iou_threshold": threshold, "metrics": metrics})
-    sweep = {"steps": steps, "test": scored.test_settings(), "identity": file.header, "provenance": provenance(started)}
+    sweep = {"steps": steps, "test": scored.test.settings(), "identity": file.header, "provenance": provenance(started)}
     write_json(scored.dir / "nms_sweep.json", sweep)
     return steps

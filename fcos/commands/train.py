@@ -84,7 +84,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> No
     )
     identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest)
     save_weights(layout.weights(run.name), model.state_dict(), identity)
-    write_csv(layout.run(run.name) / "history.csv", history, HISTORY_COLUMNS)
+    write_csv(layout.run(run.name) / "history.csv", history.rows, HISTORY_COLUMNS)
     _write_summary(
         layout,
         run,
@@ -93,6 +93,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> No
         imported_from=None,
         provenance=provenance(
             started,
+            training_seconds=round(history.seconds, 3),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             dtype=dtype_name,
             threads=torch.get_num_threads(),

@@ -1,6 +1,6 @@
 """`test`: how a trained network is run and scored; every metrics file repeats this section."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
@@ -25,3 +25,10 @@ class TestConfig(Section):
     precision: Precision = "auto"
     device: Device = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
+
+    # Where and how fast a network runs; what its number format came to stands with the candidates.
+    _MACHINE: ClassVar = frozenset({"device", "workers", "batch_size", "precision"})
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers, as every metrics file repeats it."""
+        return self.model_dump(exclude=set(self._MACHINE))

@@ -53,7 +53,7 @@ class FCOS(nn.Module):
         return outputs
 
 
-class _Float32P6P7(LastLevelP6P7):
+class _Float32P6P7(LastLevelP6P7):  # type: ignore[misc]
     """P6 and P7 in float32, whatever the rest runs in.
 
     oneDNN's bfloat16 kernel leaves most of the weight gradient of a strided 3x3 convolution on a 1x1 map unwritten

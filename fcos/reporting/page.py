@@ -48,7 +48,7 @@ def write_pages(
         "classes": _classes(study),
         "findings": _findings(study),
         "shared": _shared_settings(study),
-        "test": (["setting", "value"], [[key, str(value)] for key, value in study.test_settings.items()]),
+        "test": (["setting", "value"], [[key, str(value)] for key, value in study.params.test.settings().items()]),
         "runs": _runs(study),
         "files": _files(study, out_dir),
         "numeric": is_numeric,

@@ -13,7 +13,7 @@ import pandas as pd
 from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
-from fcos.errors import UserError
+from fcos.errors import UserError, first_difference
 from fcos.files import read_json
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -28,9 +28,6 @@ COMMANDS = {
     "tta.json": "fcos predict {run} --views tta, then fcos evaluate-tta {run}",
     "nms_sweep.json": "fcos sweep-nms {run}",
 }
-# Where and how fast a network runs is no setting of a score; the number format stands in the header.
-_MACHINE = frozenset({"device", "workers", "batch_size", "precision"})
-_MISSING = "nothing"
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class RunResults:
     @property
     def training_s(self) -> float | None:
         """Wall time of the training, None for an imported checkpoint."""
-        return None if self.train["imported_from"] is not None else float(self.train["provenance"]["seconds"])
+        return None if self.train["imported_from"] is not None else float(self.train["provenance"]["training_seconds"])
 
     def do(self, file: str) -> str:
         """What to type to get `file`."""
@@ -97,11 +94,6 @@ class StudyResults:
     manifest: dict[str, Any]
     runs: dict[str, RunResults]
 
-    @property
-    def test_settings(self) -> dict[str, Any]:
-        """The test section as every metrics file repeats it."""
-        return self.params.test.model_dump(exclude=set(_MACHINE))
-
     def check(self, results: RunResults, file: str, cell: Cell) -> None:
         """Stop where train.json or `file` is of another run, data, weights or setting than `cell` stands for.
 
@@ -128,7 +120,7 @@ class StudyResults:
             "test": {"score_threshold": test.score_threshold, "max_candidates": test.max_candidates},
         }
         _agree(results, "train.json", cell, results.train, {"params": identity})
-        _agree(results, file, cell, contents[file], {"identity": header, "test": self.test_settings})
+        _agree(results, file, cell, contents[file], {"identity": header, "test": self.params.test.settings()})
         _agree(results, "metrics.json", cell, results.metrics, results.evaluation["metrics"])
         self._has_every_step(results, file, cell)
 
@@ -177,21 +169,8 @@ def _read_history(path: Path, run: Run) -> pd.DataFrame:
 
 
 def _agree(results: RunResults, file: str, cell: Cell, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    differs = _difference(found, expected)
+    differs = first_difference(found, expected)
     if differs is not None:
         key, is_, should = differs
         problem = f"{results.folder / file} has another {key} than this cell stands for"
         raise UserError(cell, problem, found=is_, expected=should, do=results.do(file))
-
-
-def _difference(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
-    """The first expected key (dotted) that is missing or other in `found`, with both values."""
-    for key, should in expected.items():
-        is_ = found.get(key, _MISSING)
-        if isinstance(is_, Mapping) and isinstance(should, Mapping):
-            inner = _difference(is_, should, f"{prefix}{key}.")
-            if inner is not None:
-                return inner
-        elif is_ != should:
-            return f"{prefix}{key}", is_, should
-    return None

@@ -77,10 +77,17 @@ class Plan:
 class History:
     """Rows of finished steps; losses stay on the device until somebody looks."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Row], earlier_s: float = 0.0) -> None:
         self.rows = rows
+        self.earlier_s = earlier_s  # wall time of the sessions before this one
+        self._started = time.perf_counter()
         self._pending: list[tuple[Row, dict[str, Tensor], list[int]]] = []
         self._since = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, interruptions left out."""
+        return self.earlier_s + time.perf_counter() - self._started
 
     def add(self, row: Row, on_device: dict[str, Tensor], image_ids: list[int]) -> None:
         self._pending.append((row, on_device, image_ids))
@@ -119,7 +126,7 @@ def fit(
     dtype: torch.dtype,
     scratch: Scratch,
     on_rows: Callable[[Sequence[Row]], None],
-) -> list[Row]:
+) -> History:
     """Train `model` in place and return its history.
 
     Resumes from `scratch` where it holds a state, to the same weights, on a CPU bit for bit, as without interruption.
@@ -144,11 +151,11 @@ def fit(
         if save or last or (step + 1) % READ_EVERY == 0:
             on_rows(history.read())
         if save:
-            scratch.save(_state(model, optimizer, history.rows, step + 1))
+            scratch.save(_state(model, optimizer, history, step + 1))
             saved_at = time.monotonic()
         progress.update(1, _note(history.rows, device))
     progress.close()
-    return history.rows
+    return history
 
 
 def _batch(samples: Sequence[Any], plan: Plan, epoch: int, device: torch.device) -> Batch:
@@ -177,11 +184,17 @@ def _resume(
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     say(f"resumed at step {state['step']} from {scratch.path}")
-    return state["step"], History(state["history"])
+    return state["step"], History(state["history"], state["seconds"])
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Row], step: int) -> dict[str, Any]:
-    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": rows, "step": step}
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: History, step: int) -> dict[str, Any]:
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": history.rows,
+        "seconds": history.seconds,
+        "step": step,
+    }
 
 
 def _note(rows: list[Row], device: torch.device) -> str:

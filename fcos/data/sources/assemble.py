@@ -259,7 +259,7 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], source: Source) -> None:
                 f"the same picture is in both splits (same {what}); nothing was changed",
                 found=f"{len(shared)}, first: test {shared[0][0]} = train {shared[0][1]}",
                 expected="splits without a common picture: scores on training pictures mean nothing",
-                do="take them out of one split",
+                do="take them out of one split; where only the ids agree, number the pictures anew",
             )
 
 
