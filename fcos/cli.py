@@ -104,7 +104,7 @@ def prepare() -> None:
 @app.command(epilog="Example: fcos train resnet18-e12-c3")
 def train(run: RunName) -> None:
     """Train one run, or import its checkpoint; an interrupted training goes on where it stopped."""
-    params = _params()
+    params = _params(run)
     from fcos.commands.train import train
     from fcos.tracking.live import LiveRun
 
@@ -119,7 +119,7 @@ def import_checkpoint(
     run: Annotated[str, typer.Option("--run", metavar="RUN", help="A name under `runs` in params.yaml.")],
 ) -> None:
     """Take the weights of a run from a file."""
-    params = _params()
+    params = _params(run)
     from fcos.commands.import_checkpoint import import_checkpoint
 
     typer.echo(f"wrote {import_checkpoint(file, run)}")
@@ -132,7 +132,7 @@ def predict(
     views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
 ) -> None:
     """Run the network over the test pictures and keep everything it says, before NMS."""
-    _params()
+    _params(run)
     from fcos.commands.predict import predict
 
     predict(run, views.value)
@@ -141,7 +141,7 @@ def predict(
 @app.command(epilog="Example: fcos evaluate resnet18-e12-c3")
 def evaluate(run: RunName) -> None:
     """Score a run: the twelve COCO numbers, from stored candidates."""
-    params = _params()
+    params = _params(run)
     from fcos.commands.evaluate import evaluate
 
     typer.echo("  ".join(f"{name} {_percent(value)}" for name, value in evaluate(run).items()))
@@ -151,7 +151,7 @@ def evaluate(run: RunName) -> None:
 @app.command("evaluate-tta", epilog="Example: fcos predict RUN --views tta && fcos evaluate-tta RUN")
 def evaluate_tta(run: RunName) -> None:
     """Score 1, 2, ... views together, from stored candidates."""
-    params = _params()
+    params = _params(run)
     from fcos.commands.evaluate_tta import evaluate_tta
 
     for step in evaluate_tta(run):
@@ -162,7 +162,7 @@ def evaluate_tta(run: RunName) -> None:
 @app.command("sweep-nms", epilog="Example: fcos sweep-nms resnet18-e12-c3")
 def sweep_nms(run: RunName) -> None:
     """Score each NMS threshold of params.yaml, from stored candidates."""
-    params = _params()
+    params = _params(run)
     from fcos.commands.sweep_nms import sweep_nms
 
     for step in sweep_nms(run):
@@ -224,14 +224,22 @@ def doctor() -> None:
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
 
 
-def _params() -> "Params":
+def _params(run: str | None = None) -> "Params":
+    """The checked params.yaml; a `run` that it does not have is refused here, before anything heavy is imported."""
     from fcos.config import params
+    from fcos.config.runs import find_run
 
-    return params.read()
+    read = params.read()
+    if run is not None:
+        find_run(read.runs, run)
+    return read
 
 
 def _track(params: "Params", runs: Sequence[str]) -> None:
     """Tell MLflow of finished work; the numbers are on disk, so a store that cannot be reached stops nothing."""
+    if os.environ.get("DVC_STAGE", "report") != "report":
+        return  # seconds in each of many stages: the report, which ends every `dvc repro`, tells of all runs
+
     from fcos.tracking.store import StoreUnavailable
 
     try:

@@ -1,5 +1,6 @@
 """Pictures drawn from a seed: coloured shapes on textured ground, in all three COCO size ranges."""
 
+import colorsys
 import math
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from fcos.data.sources.description import Source, SourceBox, SourceImage, Source
 from fcos.progress import track
 
 NAMES = ("circle", "square", "triangle")
-MIN_CONTRAST = 180  # sum of the differences of the three channels
+MIN_CONTRAST = 200  # sum of the differences of the three channels
+HUE_SPREAD = 0.12  # in turns; the classes' hues are a third apart, so that about one in six looks like another class
 MAX_TURN = math.pi / 12
 OVERSAMPLING = 3  # drawn larger and averaged down, for smooth edges
 # Share of objects whose side falls into each range, as fractions of the picture's side.
@@ -54,13 +56,13 @@ def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int
 
 def _texture(rng: Generator, size: int) -> NDArray[np.uint8]:
     """Ground: two scales of coloured noise."""
-    base = rng.uniform(40, 215, size=3)
+    base = np.full(3, rng.uniform(30, 225)) + rng.uniform(-25, 25, size=3)  # greyish
     ground = np.broadcast_to(base, (size, size, 3)).astype(np.float64)
-    for cells, strength in ((4, 35.0), (16, 15.0)):
+    for cells, strength in ((4, 20.0), (16, 10.0)):
         noise = rng.normal(0, strength, size=(cells, cells, 3)) + 128
         tile = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
         ground = ground + np.asarray(tile, dtype=np.float64) - 128
-    return (ground + rng.normal(0, 8, ground.shape)).clip(0, 255).astype(np.uint8)
+    return (ground + rng.normal(0, 4, ground.shape)).clip(0, 255).astype(np.uint8)
 
 
 def _side(rng: Generator, size: int) -> float:
@@ -78,18 +80,20 @@ def _paint(picture: Image.Image, rng: Generator, label: int, side: float, size: 
     corner = rng.uniform(0, np.maximum(size - extent, 0))
     points = [(float(x), float(y)) for x, y in (outline + corner) * OVERSAMPLING]
     middle_x, middle_y = ((corner + extent / 2) * OVERSAMPLING).astype(int).tolist()
-    color = _contrasting(rng, picture.getpixel((middle_x, middle_y)))
+    color = _contrasting(rng, label, picture.getpixel((middle_x, middle_y)))
     edge = tuple(value // 2 for value in color)
     ImageDraw.Draw(picture).polygon(points, fill=color, outline=edge, width=OVERSAMPLING)
     return [round(float(value), 2) for value in (*corner, *extent)]
 
 
-def _contrasting(rng: Generator, ground: object) -> tuple[int, ...]:
-    """A colour well apart from `ground`, the RGB that it is painted on."""
+def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:
+    """A colour well apart from `ground`, the RGB that it is painted on; its hue hints at the class, no more."""
     while True:
-        color = rng.integers(0, 256, size=3)
-        if np.abs(color - np.asarray(ground)).sum() >= MIN_CONTRAST:
-            return tuple(int(value) for value in color)
+        hue = (label / len(NAMES) + rng.normal(0, HUE_SPREAD)) % 1.0
+        color = colorsys.hsv_to_rgb(hue, *rng.uniform(0.35, 1.0, size=2))
+        rgb = tuple(round(255 * channel) for channel in color)
+        if np.abs(np.subtract(rgb, ground)).sum() >= MIN_CONTRAST:
+            return rgb
 
 
 def _outline(rng: Generator, name: str) -> NDArray[np.float64]:

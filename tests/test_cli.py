@@ -1,0 +1,205 @@
+"""The command line: what it offers is frozen, it answers at once, a mistake is one message and exit code 2."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+from conftest import ROOT, write_params
+from data_helpers import small_voc, snapshot, voc_object
+
+import fcos.cli
+
+# What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
+OPTIONS = {
+    "detect": ["PATHS", "--checkpoint", "--out"],
+    "doctor": [],
+    "evaluate": ["RUN"],
+    "evaluate-tta": ["RUN"],
+    "import-checkpoint": ["FILE", "--run"],
+    "predict": ["RUN", "--views"],
+    "prepare": [],
+    "report": [],
+    "study list": [],
+    "study show": ["NAME"],
+    "study use": ["NAME", "--force"],
+    "sweep-nms": ["RUN"],
+    "sync-mlflow": [],
+    "train": ["RUN"],
+}
+
+
+def commands(group=None, prefix=""):
+    group = group or typer.main.get_command(fcos.cli.app)
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line in this process: exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fcos", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            fcos.cli.main()
+        out, err = capsys.readouterr()
+        return Done(ended.value.code or 0, out, err)
+
+    return call
+
+
+def test_the_options_are_frozen():
+    offered = {
+        name: [p.opts[0] if p.opts[0].startswith("-") else (p.metavar or p.name.upper()) for p in command.params]
+        for name, command in commands()
+    }
+    assert offered == OPTIONS
+
+
+def test_every_command_has_help_with_an_example():
+    for name, command in commands():
+        assert command.help, name
+        assert f"fcos {name.split()[0]}" in (command.epilog or ""), name
+
+
+def test_help_loads_neither_torch_nor_mlflow_nor_pydantic():
+    code = "import sys, fcos.cli; print({'torch', 'mlflow', 'pydantic', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
+
+
+def assert_mistake(done, *parts):
+    """Exit code 2, one message on standard error, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "\nerror: " in f"\n{done.stderr}" and "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_a_mistake_in_a_process_of_its_own(workspace):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "fcos", "train", "x"], capture_output=True, text=True, env=env)
+    assert_mistake(done, "params.yaml: runs: no such run")
+    assert done.stdout == ""
+
+
+def test_an_unknown_key(workspace, smoke_params, run):
+    smoke_params["train"]["learing_rate"] = 0.1
+    write_params(smoke_params)
+    assert_mistake(run("prepare"), "params.yaml: train.learing_rate", "did you mean `learning_rate`?")
+    assert not Path("data").exists()
+
+
+def test_a_params_yaml_that_is_not_yaml(workspace, run):
+    Path("params.yaml").write_text("study: {")
+    assert_mistake(run("prepare"), "params.yaml", "is not YAML")
+
+
+def test_no_params_yaml(workspace, run):
+    Path("params.yaml").unlink()
+    assert_mistake(run("train", "one-epoch"), "params.yaml", "fcos study use")
+
+
+def test_a_run_that_does_not_exist(workspace, run):
+    assert_mistake(run("train", "resnet19"), "no such run", "resnet19", "one of reference, one-epoch")
+    assert_mistake(run("evaluate", "resnet19"), "no such run")
+
+
+def test_training_before_preparing(workspace, run):
+    assert_mistake(run("train", "one-epoch"), "train.json", "fcos prepare")
+    assert not Path("runs").exists()
+
+
+def use_data(params, **data):
+    params["data"] = data
+    write_params(params)
+
+
+def test_a_missing_data_folder(workspace, smoke_params, run):
+    use_data(smoke_params, source="voc", root="nowhere")
+    assert_mistake(run("prepare"), "data.root", "nowhere", "nothing was changed")
+
+
+BAD_VOC = {
+    "annotation naming a missing picture": (lambda root: (root / "JPEGImages" / "a.jpg").unlink(), "missing"),
+    "truncated JPEG": (
+        lambda root: (root / "JPEGImages" / "a.jpg").write_bytes((root / "JPEGImages" / "a.jpg").read_bytes()[:300]),
+        "cannot be decoded",
+    ),
+    "same picture in both splits": (
+        lambda root: (root / "ImageSets" / "Main" / "test.txt").write_text("a\n"),
+        "the same picture is in both splits",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_VOC)
+def test_bad_voc_folders(workspace, smoke_params, what, run):
+    use_data(smoke_params, source="voc", root="pictures", test_split="test")
+    root = small_voc(a=[voc_object("cat", (10, 10, 30, 30))])
+    assert run("prepare").returncode == 0
+    before = snapshot(Path("data"))
+    assert before
+    spoil, problem = BAD_VOC[what]
+    spoil(root)
+    assert_mistake(run("prepare"), problem)
+    assert snapshot(Path("data")) == before
+
+
+@pytest.mark.parametrize(
+    ("objects", "changes", "problem"),
+    [
+        ([voc_object("cat", (10, 10, 300, 30))], {}, "a box lies outside its picture"),
+        ([voc_object("wolf", (10, 10, 30, 30))], {"classes": ["cat", "dog"]}, "a class that is not in the list"),
+    ],
+)
+def test_bad_annotations(workspace, smoke_params, objects, changes, problem, run):
+    use_data(smoke_params, source="voc", root="pictures", test_split="test", **changes)
+    small_voc(a=objects)
+    assert_mistake(run("prepare"), problem, "a.xml")
+    assert not Path("data/smoke").exists()
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_stops_nothing(workspace, monkeypatch, run):
+    assert run("prepare").returncode == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = run("train", "one-epoch")
+    assert done.returncode == 0 and "fcos sync-mlflow" in done.stderr
+    assert Path("runs/smoke/one-epoch/model.safetensors").exists()
+    assert_mistake(run("sync-mlflow"), "cannot be reached")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert "1 runs are up to date" in run("sync-mlflow").stdout
+
+
+def test_doctor_says_what_is_wrong(workspace, run):
+    done = run("doctor")
+    assert done.returncode == 1
+    assert "not prepared yet" in done.stdout and "ok     device" in done.stdout
+    Path("params.yaml").write_text("study: 3")
+    assert "not valid" in run("doctor").stdout
+
+
+def test_studies_are_listed_shown_and_chosen(workspace, run):
+    listed = run("study", "list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == ["coco2017", "shapes", "smoke", "voc2007"]
+    assert "resnet101-e12-c3: resnet101" in run("study", "show", "voc2007").stdout
+    assert run("study", "use", "shapes").returncode == 0
+    assert yaml.safe_load(Path("params.yaml").read_text())["study"] == "shapes"

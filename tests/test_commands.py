@@ -1,0 +1,286 @@
+"""Commands on a real, tiny study: what they write, and that nothing of another run, data or setting slips through."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, Watcher, write_params
+from PIL import Image
+
+from fcos.commands.build import build_grid, load_model
+from fcos.commands.detect import detect
+from fcos.commands.evaluate import evaluate
+from fcos.commands.evaluate_tta import evaluate_tta
+from fcos.commands.import_checkpoint import import_checkpoint
+from fcos.commands.predict import predict
+from fcos.commands.prepare import prepare
+from fcos.commands.scored_run import ScoredRun
+from fcos.commands.sweep_nms import sweep_nms
+from fcos.commands.train import train
+from fcos.data.dataset import DetectionDataset
+from fcos.errors import UserError
+from fcos.evaluation.predictor import Predictor, predict_split
+from fcos.files import sha256_file
+from fcos.model.checkpoint import read_identity
+from fcos.model.convert import to_torchvision
+
+RUN = Path("runs/smoke/one-epoch")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The smoke study prepared, one run trained and predicted; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
+    # Confident enough to find something: 2 + 1 epochs, and a low threshold.
+    params["runs"]["one-epoch"]["epochs"] = 2
+    params["test"]["score_threshold"] = 0.001
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        write_params(params)
+        prepare()
+        train("one-epoch", Watcher())
+        predict("one-epoch", "test")
+        predict("one-epoch", "tta")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def study(trained, tmp_path, monkeypatch):
+    """A copy of the trained study as the current folder, with its params as plain data."""
+    shutil.copytree(trained, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return yaml.safe_load(Path("params.yaml").read_text())
+
+
+def read(name):
+    return json.loads((RUN / name).read_text())
+
+
+def test_training_leaves_weights_that_say_what_they_are(study):
+    identity = read_identity(RUN / "model.safetensors", do="")
+    assert identity.run["backbone"] == "resnet18" and identity.run["train"]["sizes"] == [48, 64]
+    assert [category["name"] for category in identity.categories] == ["circle", "square", "triangle"]
+    assert read("train.json")["weights_sha256"] == sha256_file(RUN / "model.safetensors")
+    header = (RUN / "history.csv").read_text().splitlines()
+    assert header[0] == (
+        "step,epoch,lr,loss,loss_classification,loss_regression,loss_centerness,num_positives,images_per_s"
+    )
+    assert len(header) == 1 + 3 * 4  # 16 pictures in batches of 4, 1 + 2 epochs
+
+
+def test_evaluate_writes_the_twelve_numbers_and_where_they_come_from(study):
+    metrics = evaluate("one-epoch")
+    assert list(read("metrics.json")) == [
+        "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl",
+    ]  # fmt: skip
+    assert read("metrics.json") == metrics
+    evaluation = read("evaluation.json")
+    assert evaluation["test"] == {
+        "size": 64, "max_size": 96, "score_threshold": 0.001, "max_candidates": 100, "nms_iou_threshold": 0.6,
+        "max_detections": 100,
+    }  # fmt: skip
+    assert evaluation["identity"]["weights_sha256"] == sha256_file(RUN / "model.safetensors")
+    assert len(read("detections.json")) == evaluation["num_detections"] > 0
+
+
+def test_scoring_runs_no_network_and_writes_the_same_again(study, monkeypatch):
+    evaluate("one-epoch")
+    first = (RUN / "detections.json").read_bytes()
+    monkeypatch.setattr(Predictor, "__call__", lambda *_: pytest.fail("the network was run"))
+    evaluate("one-epoch")
+    assert (RUN / "detections.json").read_bytes() == first
+    steps = sweep_nms("one-epoch")
+    assert [step["nms_iou_threshold"] for step in steps] == [0.5, 0.6]
+    assert steps[1]["metrics"] == read("metrics.json")  # 0.6 is the test threshold
+    views = evaluate_tta("one-epoch")
+    assert [step["views"] for step in views] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
+    seconds = [step["seconds"] for step in views]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_candidates_do_not_depend_on_batches_or_workers(study):
+    scored = ScoredRun.open("one-epoch")
+    path = RUN / "model.safetensors"
+    results = []
+    for batch_size, workers in ((1, 0), (3, 2), (8, 1)):
+        predictor = Predictor(
+            model=load_model(scored.run, read_identity(path, do=""), path), grid=build_grid(scored.run.model),
+            device=torch.device("cpu"), dtype=torch.float32, score_threshold=0.001, max_candidates=100,
+        )  # fmt: skip
+        found, timing = predict_split(
+            predictor, DetectionDataset(scored.split), shorter=64, longest=96, batch_size=batch_size, workers=workers,
+            description="",
+        )  # fmt: skip
+        assert timing.num_images == len(found) == 8
+        results.append(found)
+    for found in results[1:]:
+        for image_id, expected in results[0].items():
+            assert len(found[image_id]) == len(expected)
+            torch.testing.assert_close(found[image_id].scores, expected.scores, rtol=0, atol=1e-5)
+
+
+def test_a_view_that_was_not_predicted_says_what_to_type(study):
+    shutil.rmtree(RUN / "candidates_tta")
+    with pytest.raises(UserError, match="fcos predict one-epoch --views tta"):
+        evaluate_tta("one-epoch")
+    shutil.rmtree(RUN / "candidates")
+    with pytest.raises(UserError, match="scoring does not run the network"):
+        sweep_nms("one-epoch")
+
+
+def test_another_score_threshold_than_was_predicted_with_is_refused(study):
+    study["test"]["score_threshold"] = 0.5
+    write_params(study)
+    with pytest.raises(UserError, match=r"another test.score_threshold(.|\n)*found: +0.001\n +expected: +0.5"):
+        evaluate("one-epoch")
+
+
+def test_another_nms_threshold_needs_no_prediction(study):
+    study["test"]["nms_iou_threshold"] = 0.3
+    write_params(study)
+    evaluate("one-epoch")
+    assert read("evaluation.json")["test"]["nms_iou_threshold"] == 0.3
+
+
+def test_weights_of_another_network_than_the_run_names_are_refused(study):
+    """The study's mistake: a run called resnet101 that was configured, and trained, as resnet50."""
+    study["runs"]["one-epoch"]["backbone"] = "resnet34"
+    write_params(study)
+    with pytest.raises(UserError, match=r"another backbone(.|\n)*found: +resnet18\n +expected: +resnet34"):
+        predict("one-epoch", "test")
+    with pytest.raises(UserError, match=r"another run.backbone"):
+        evaluate("one-epoch")
+
+
+def test_other_weights_than_were_predicted_with_are_refused(study):
+    train("reference", Watcher())
+    shutil.copy("runs/smoke/reference/model.safetensors", RUN / "model.safetensors")
+    with pytest.raises(UserError, match="another weights_sha256"):
+        evaluate("one-epoch")
+
+
+def test_other_test_pictures_than_were_predicted_are_refused(study):
+    study["data"]["seed"] = 1
+    write_params(study)
+    prepare()
+    with pytest.raises(UserError, match="another data_digest"):
+        evaluate("one-epoch")
+
+
+def test_a_checkpoint_of_another_number_of_classes_names_both_lists(study):
+    path = Path("data/smoke/test.json")
+    content = json.loads(path.read_text())
+    content["categories"] = content["categories"][:2]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as raised:
+        predict("one-epoch", "test")
+    assert "3 classes: 1 circle, 2 square, 3 triangle" in str(raised.value)
+    assert "2 classes: 1 circle, 2 square" in str(raised.value)
+
+
+def test_a_truncated_picture_is_named_when_it_is_decoded(study):
+    path = next(Path("data/smoke/images/test").glob("*.png"))
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(UserError, match=rf"{path.name}: cannot be decoded"):
+        predict("one-epoch", "test")
+    assert (RUN / "candidates" / "test.safetensors").exists()  # of before: nothing is lost
+
+
+def test_an_exported_checkpoint_imports_to_the_same_weights(study, tmp_path):
+    from safetensors.torch import load_file
+
+    weights = load_file(RUN / "model.safetensors")
+    exported = tmp_path / "fcos.pth"
+    torch.save(to_torchvision(weights), exported)
+    import_checkpoint(exported, "reference")
+    imported = load_file("runs/smoke/reference/model.safetensors")
+    assert imported.keys() == weights.keys()
+    assert all(torch.equal(imported[name], weights[name]) for name in weights)
+    summary = json.loads(Path("runs/smoke/reference/train.json").read_text())
+    assert summary["imported_from"] == "fcos.pth"
+    predict("reference", "test")  # and they are a run like any other
+
+
+def test_a_published_checkpoint_with_one_output_per_coco_id_is_cut_to_the_classes(study, tmp_path):
+    from safetensors.torch import load_file
+
+    state = to_torchvision(load_file(RUN / "model.safetensors"))
+    for part in ("weight", "bias"):
+        name = f"head.classification_head.cls_logits.{part}"
+        state[name] = torch.cat((torch.full_like(state[name][:1], 9.0), state[name]))  # id 0 is background
+    torch.save(state, tmp_path / "published.pth")
+    import_checkpoint(tmp_path / "published.pth", "reference")
+    kept = load_file("runs/smoke/reference/model.safetensors")["head.class_logits.weight"]
+    assert torch.equal(kept, load_file(RUN / "model.safetensors")["head.class_logits.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda state: {**state, "head.classification_head.cls_logits.bias": torch.zeros(7)}, "7 class outputs"),
+        (lambda state: {k: v for k, v in state.items() if "p7" not in k}, "does not fit run reference"),
+        (lambda _: {"model.0.weight": torch.zeros(1)}, "is not a torchvision FCOS state dict"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(study, tmp_path, change, problem):
+    from safetensors.torch import load_file
+
+    torch.save(change(to_torchvision(load_file(RUN / "model.safetensors"))), tmp_path / "other.pth")
+    with pytest.raises(UserError, match=problem):
+        import_checkpoint(tmp_path / "other.pth", "reference")
+    assert not Path("runs/smoke/reference/model.safetensors").exists()
+
+
+def test_a_run_with_a_checkpoint_is_imported_by_train(study, tmp_path):
+    from safetensors.torch import load_file
+
+    torch.save(to_torchvision(load_file(RUN / "model.safetensors")), "given.pth")
+    study["runs"]["reference"] = {"backbone": "resnet18", "num_convs": 1, "checkpoint": "given.pth"}
+    study["runs"]["reference"]["role"] = "reference"
+    write_params(study)
+    train("reference", Watcher())
+    assert json.loads(Path("runs/smoke/reference/train.json").read_text())["imported_from"] == "given.pth"
+
+
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_detect_draws_boxes_and_writes_records(study, tmp_path):
+    pictures = tmp_path / "pictures"
+    (pictures / "more").mkdir(parents=True)
+    shutil.copy("data/smoke/images/test/000017.png", pictures / "a.png")
+    Image.fromarray(np.full((40, 90), 127, np.uint8)).save(pictures / "more" / "grey.jpg")
+    found = detect([pictures], "one-epoch", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "0001-a.png",
+        "0002-grey.png",
+        "detections.json",
+    ]
+    assert json.loads((tmp_path / "out" / "detections.json").read_text()) == found
+    assert pixels_of(tmp_path / "out" / "0002-grey.png").shape == (40, 90, 3)
+    of_a = [record for record in found if record["image_id"] == 1]
+    assert of_a and {record["category"] for record in of_a} <= {"circle", "square", "triangle"}
+    assert (pixels_of(tmp_path / "out" / "0001-a.png") != pixels_of(pictures / "a.png")).any()
+    # A weights file needs no params.yaml: it knows its network itself.
+    weights = (RUN / "model.safetensors").resolve()
+    os.chdir(tmp_path)
+    assert detect([pictures / "a.png"], str(weights), tmp_path / "alone") is not None
+
+
+def test_detect_refuses_what_is_not_there(study, tmp_path):
+    with pytest.raises(UserError, match="no such picture or folder"):
+        detect([tmp_path / "none.png"], "one-epoch", tmp_path)
+    with pytest.raises(UserError, match="neither a file nor a run"):
+        detect([Path("data/smoke/images/test")], "resnet19", tmp_path)

@@ -1,0 +1,132 @@
+"""The pipeline with a real DVC in a repository of its own: a whole study, and what runs again after which change."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+RUNS = ["reference", "one-epoch"]
+
+
+def tracked_files():
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split(
+        "\n"
+    )
+    return [name for name in listed if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of this repository with the smoke study run to its end."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in tracked_files():
+        if name.endswith(".lock") or name.startswith("reports/shapes"):
+            continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copy(folder / "studies" / "smoke.yaml", folder / "params.yaml")
+    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
+        call(folder, *command)
+    return folder, call(folder, "dvc", "repro")
+
+
+def call(folder, *command):
+    """Run a command with this environment's programs; its output."""
+    env = {k: v for k, v in os.environ.items() if k not in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI")}
+    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "DVC_NO_ANALYTICS": "true"}
+    env |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def stages_run(output):
+    return sorted(re.findall(r"Running stage '(?:stages/\w+/dvc.yaml:)?([^']+)'", output))
+
+
+def change(folder, edit):
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    edit(params)
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def test_one_command_runs_every_stage_and_builds_every_table(project):
+    folder, output = project
+    expected = ["evaluate_tta@reference", "prepare", "report", "sweep_nms@one-epoch"]
+    expected += [f"{stage}@{run}" for stage in ("train", "predict", "evaluate") for run in RUNS]
+    assert stages_run(output) == sorted(expected)
+    report = folder / "reports" / "smoke"
+    assert len(list((report / "tables").glob("*.csv"))) == 5
+    page = (report / "index.html").read_text()
+    assert "one-epoch" in page and 'src="data:image/png;base64,' in page
+    for run in RUNS:
+        metrics = json.loads((folder / "runs" / "smoke" / run / "metrics.json").read_text())
+        assert 0 <= metrics["AP"] < 0.5
+
+
+def test_a_second_run_does_nothing(project):
+    folder, _ = project
+    assert stages_run(call(folder, "dvc", "repro")) == []
+
+
+def test_everything_is_in_mlflow(project, monkeypatch):
+    folder, _ = project
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("smoke")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    trainings = {run.info.run_name: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    assert sorted(trainings) == sorted(RUNS)
+    assert len(runs) - len(trainings) == 3 + 2  # TTA with 1, 2 and 3 views; two NMS thresholds
+    run = trainings["one-epoch"]
+    expected = json.loads((folder / "runs/smoke/one-epoch/metrics.json").read_text())
+    assert run.data.metrics["AP50"] == expected["AP50"]
+    assert run.data.params["backbone"] == "resnet18" and run.data.params["num_convs"] == "1"
+    curve = sorted(client.get_metric_history(run.info.run_id, "loss"), key=lambda point: point.step)
+    with (folder / "runs/smoke/one-epoch/history.csv").open() as stream:
+        assert [point.value for point in curve] == [float(row["loss"]) for row in csv.DictReader(stream)]
+    figures = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")}
+    assert figures == {"figures/detections.png", "figures/losses.png"}
+    assert [output.model_id for output in run.outputs.model_outputs]
+    # DVC's cache, the workspace and MLflow name one file on the disk.
+    weights = folder / "runs/smoke/one-epoch/model.safetensors"
+    stored = [path for path in (folder / "mlruns").rglob("model.safetensors") if path.samefile(weights)]
+    cached = [path for path in (folder / ".dvc/cache").rglob("*") if path.is_file() and path.samefile(weights)]
+    assert len(stored) == 1 and len(cached) == 1
+
+
+def test_dvc_shows_metrics_and_plots(project):
+    folder, _ = project
+    shown = json.loads(call(folder, "dvc", "metrics", "show", "--json"))[""]["data"]
+    assert sorted(shown) == [f"runs/smoke/{run}/metrics.json" for run in sorted(RUNS)]
+    assert len(shown["runs/smoke/reference/metrics.json"]["data"]) == 12
+    page = re.search(r"file://(\S+index.html)", call(folder, "dvc", "plots", "show"))
+    assert page and "history.csv" in Path(page.group(1)).read_text()
+
+
+def test_another_threshold_runs_no_network(project):
+    folder, _ = project
+    output = call(folder, "dvc", "exp", "run", "-S", "nms_sweep.thresholds=[0.4]")
+    assert stages_run(output) == ["report", "sweep_nms@one-epoch"]
+    sweep = json.loads((folder / "runs/smoke/one-epoch/nms_sweep.json").read_text())
+    assert [step["nms_iou_threshold"] for step in sweep["steps"]] == [0.4]
+
+
+def test_changing_a_run_runs_that_run_and_the_report(project):
+    folder, _ = project
+    change(folder, lambda params: params["runs"]["one-epoch"].update(epochs=2))
+    change(folder, lambda params: params["tables"].pop())
+    output = call(folder, "dvc", "repro")
+    own = [f"{stage}@one-epoch" for stage in ("train", "predict", "evaluate", "sweep_nms")]
+    assert stages_run(output) == sorted([*own, "report"])
