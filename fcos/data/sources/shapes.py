@@ -92,7 +92,7 @@ def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:
         hue = (label / len(NAMES) + rng.normal(0, HUE_SPREAD)) % 1.0
         color = colorsys.hsv_to_rgb(hue, *rng.uniform(0.35, 1.0, size=2))
         rgb = tuple(round(255 * channel) for channel in color)
-        if np.abs(np.subtract(rgb, ground)).sum() >= MIN_CONTRAST:
+        if np.abs(np.asarray(rgb) - np.asarray(ground)).sum() >= MIN_CONTRAST:
             return rgb
 
 
