@@ -13,6 +13,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from fcos.tracking.store import connect
+
 pytestmark = pytest.mark.slow
 RUNS = ["reference", "one-epoch"]
 
@@ -81,9 +83,8 @@ def test_a_second_run_does_nothing(project):
 
 def test_everything_is_in_mlflow(project, monkeypatch):
     folder, _ = project
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    client = connect()
     experiment = client.get_experiment_by_name("smoke")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     trainings = {run.info.run_name: run for run in runs if "mlflow.parentRunId" not in run.data.tags}

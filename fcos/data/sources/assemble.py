@@ -77,39 +77,48 @@ def _assemble_split(
         files = pool.map(_inspect, described.images)
         pairs = zip(described.images, files, strict=True)
         for image, file in track(pairs, f"check {split}", total=len(described.images), unit="pictures"):
-            assert image.image_id is not None
+            size = _annotated_size(image, file)
+            images.append(_image_entry(image, file, size))
             findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
-            height, width = _annotated_size(image, file)
-            entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
-            images.append({**entry, "sha256": file.sha256})
-            kept = []
-            for box in image.boxes:
-                if box.category not in category_id:
-                    raise UserError(
-                        image.described_in,
-                        "a class that is not in the list",
-                        found=box.category,
-                        expected=f"one of {', '.join(category_id)}",
-                        do="add it to data.classes, or mend the annotation",
-                    )
-                if _fit(box, image, (height, width), split, findings, clip_outside):
-                    kept.append(box)
+            _refuse_unknown_classes(image, category_id)
+            kept = [box for box in image.boxes if _fit(box, image, size, split, findings, clip_outside)]
             findings.near_duplicates += _near_duplicates(kept, image, split)
-            for box in kept:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,  # from 1: id 0 never matches in pycocotools (cocoapi#507)
-                        "image_id": image.image_id,
-                        "category_id": category_id[box.category],
-                        "bbox": box.bbox,
-                        "area": box.area if box.area is not None else box.bbox[2] * box.bbox[3],
-                        # pycocotools ignores by `iscrowd` alone, so difficult boxes to be ignored carry it too.
-                        "iscrowd": int(box.ignored),
-                        **box.extra,
-                    }
-                )
+            annotations += [_annotation(box, image, category_id[box.category]) for box in kept]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number  # from 1: id 0 never matches in pycocotools (cocoapi#507)
     _refuse_repeated([image["id"] for image in images], described)
     return {"images": images, "annotations": annotations, "categories": source.categories}
+
+
+def _image_entry(image: SourceImage, file: _File, size: tuple[int, int]) -> dict[str, Any]:
+    height, width = size
+    entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
+    return {**entry, "sha256": file.sha256}
+
+
+def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:
+    return {
+        "id": 0,  # numbered when all are known
+        "image_id": image.image_id,
+        "category_id": category_id,
+        "bbox": box.bbox,
+        "area": box.area if box.area is not None else box.bbox[2] * box.bbox[3],
+        # pycocotools ignores by `iscrowd` alone, so difficult boxes to be ignored carry it too.
+        "iscrowd": int(box.ignored),
+        **box.extra,
+    }
+
+
+def _refuse_unknown_classes(image: SourceImage, category_id: dict[str, int]) -> None:
+    for box in image.boxes:
+        if box.category not in category_id:
+            raise UserError(
+                image.described_in,
+                "a class that is not in the list",
+                found=box.category,
+                expected=f"one of {', '.join(category_id)}",
+                do="add it to data.classes, or mend the annotation",
+            )
 
 
 def _inspect(image: SourceImage) -> _File:
