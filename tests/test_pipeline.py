@@ -111,7 +111,9 @@ def test_dvc_shows_metrics_and_plots(project):
     folder, _ = project
     shown = json.loads(call(folder, "dvc", "metrics", "show", "--json"))[""]["data"]
     assert sorted(shown) == [f"runs/smoke/{run}/metrics.json" for run in sorted(RUNS)]
-    assert len(shown["runs/smoke/reference/metrics.json"]["data"]) == 12
+    metrics = json.loads((folder / "runs/smoke/reference/metrics.json").read_text())
+    defined = {name: value for name, value in metrics.items() if value is not None}  # 64 pixels hold no large object
+    assert shown["runs/smoke/reference/metrics.json"]["data"] == defined and len(metrics) == 12
     page = re.search(r"file://(\S+index.html)", call(folder, "dvc", "plots", "show"))
     assert page and "history.csv" in Path(page.group(1)).read_text()
 
