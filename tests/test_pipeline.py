@@ -114,8 +114,10 @@ def test_dvc_shows_metrics_and_plots(project):
     metrics = json.loads((folder / "runs/smoke/reference/metrics.json").read_text())
     defined = {name: value for name, value in metrics.items() if value is not None}  # 64 pixels hold no large object
     assert shown["runs/smoke/reference/metrics.json"]["data"] == defined and len(metrics) == 12
-    page = re.search(r"file://(\S+index.html)", call(folder, "dvc", "plots", "show"))
-    assert page and "history.csv" in Path(page.group(1)).read_text()
+    plots = json.loads(call(folder, "dvc", "plots", "show", "--json"))["data"]
+    kinds = {name: plot[0]["type"] for name, plot in plots.items()}
+    assert {kinds[f"runs/smoke/{run}/history.csv"] for run in RUNS} == {"vega"}
+    assert kinds["reports/smoke/figures/losses.png"] == "image"
 
 
 def test_another_threshold_runs_no_network(project):
