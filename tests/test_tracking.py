@@ -172,6 +172,8 @@ def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
     assert files.sync("one", "never-trained", figures=lambda name: [figure] if name == "one" else []) == 1
     run, client = only_run(), connect()
     assert (run.info.run_name, run.info.status) == ("one", "FINISHED")
+    kind = client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"  # the UI opens at the table of runs
     params = run.data.params
     assert (params["backbone"], params["epochs"], run.data.tags["test.size"]) == ("resnet18", "1", "64")
     assert (params["model.fpn_channels"], params["train.sizes"]) == ("32", "[64]")

@@ -87,6 +87,7 @@ def _create_experiment(client: "MlflowClient", study: str) -> str:
         client.create_experiment(
             study,
             artifact_location=None if own_place is None else own_place.as_uri(),
-            tags={"mlflow.note.content": note},
+            # The kind makes the UI open at the table of runs and not at traces of language models.
+            tags={"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development"},
         )
     )
