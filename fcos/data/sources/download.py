@@ -110,6 +110,7 @@ def _append(archive: Archive, part: Path) -> None:
                     progress.update((have >> 20) - progress.done)
             progress.close()
     except urllib.error.HTTPError as error:
+        error.close()  # it is the answer too, and holds the connection
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # the part is the whole
         raise _unreachable(archive, part, error) from None
