@@ -13,8 +13,9 @@ from pycocotools.cocoeval import COCOeval
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError
 from fcos.evaluation.candidates import read_candidates, save_candidates
-from fcos.evaluation.scoring import METRICS, coco_metrics, coco_results, detect_all
+from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.postprocess import decode_candidates, detect, merge_views
+from fcos.scoring.average_precision import METRICS
 from fcos.structures import Candidates, HeadOutputs
 
 

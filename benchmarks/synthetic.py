@@ -1,0 +1,128 @@
+"""A data set and detectors that exist only as numbers: boxes, scores, and an AP that can be known to any precision.
+
+python benchmarks/synthetic.py --out FOLDER        writes gt.json and detections.json of VOC2007 test's size
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+WIDTH, HEIGHT = 500, 375
+# Objects of each class in VOC2007 test, difficult ones included: counted in its annotations.
+CLASS_WEIGHTS = np.array(
+    [311, 389, 576, 393, 657, 254, 1541, 370, 1374, 329, 299, 530, 395, 369, 5227, 592, 311, 396, 302, 361]
+)
+VOC2007_IMAGES, VOC2007_DETECTIONS = 4952, 243_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """How good a synthetic detector is.
+
+    recall: share of the objects that it finds at all; jitter: error of a box, as a share of its sides (s.d.);
+    confidence: mean log-odds of the score of a box that finds something, against 0 of one that does not;
+    clutter: boxes in an image that find nothing, on average.
+    """
+
+    recall: float = 0.8
+    jitter: float = 0.11
+    confidence: float = 2.0
+    clutter: float = 47.5
+
+
+def draw_images(generator: Generator, num_images: int, *, objects_per_image: float = 3.02) -> dict[str, Any]:
+    """COCO ground truth: every image an independent draw, some of them without objects, some crowded."""
+    counts = generator.negative_binomial(1.5, 1.5 / (1.5 + objects_per_image), size=num_images)
+    image = np.repeat(np.arange(num_images), counts)
+    total = len(image)
+    # Images have a theme: half of the objects of an image are of one class, as in photographs.
+    theme = generator.choice(len(CLASS_WEIGHTS), size=num_images, p=CLASS_WEIGHTS / CLASS_WEIGHTS.sum())
+    other = generator.choice(len(CLASS_WEIGHTS), size=total, p=CLASS_WEIGHTS / CLASS_WEIGHTS.sum())
+    label = np.where(generator.random(total) < 0.5, theme[image], other)
+    side = np.exp(generator.normal(4.4, 0.8, size=total)).clip(8, 350)
+    aspect = np.exp(generator.normal(0, 0.35, size=total))
+    w, h = np.minimum(side * aspect, WIDTH), np.minimum(side / aspect, HEIGHT)
+    x, y = generator.random(total) * (WIDTH - w), generator.random(total) * (HEIGHT - h)
+    boxes = np.stack((x, y, w, h), axis=1).round(1)
+    columns = (image + 1).tolist(), label.tolist(), boxes.tolist()
+    return {
+        "images": [
+            {"id": i + 1, "file_name": f"{i + 1}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(num_images)
+        ],
+        "categories": [{"id": k + 1, "name": f"class {k + 1}"} for k in range(len(CLASS_WEIGHTS))],
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": k + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for n, (i, k, box) in enumerate(zip(*columns, strict=True), start=1)
+        ],
+    }
+
+
+def detect(generator: Generator, truth: dict[str, Any], detector: Detector) -> list[dict[str, Any]]:
+    """COCO results of `detector` on `truth`; how hard an image is, is shared by all of its boxes."""
+    num_images = len(truth["images"])
+    hard = generator.normal(0, 0.7, size=num_images)
+    image = np.array([a["image_id"] for a in truth["annotations"]], dtype=int) - 1
+    label = np.array([a["category_id"] for a in truth["annotations"]], dtype=int)
+    boxes = np.array([a["bbox"] for a in truth["annotations"]], dtype=float).reshape(-1, 4)
+    found = generator.random(len(image)) < _odds(np.log(detector.recall / (1 - detector.recall)) - hard[image])
+    # A second, worse box on one object in ten: duplicates are what NMS leaves.
+    again = found & (generator.random(len(image)) < 0.1)
+    image, label, boxes = (np.concatenate((values[found], values[again])) for values in (image, label, boxes))
+    worse = np.where(np.arange(len(image)) < found.sum(), 1.0, 2.0)
+    jitter = detector.jitter * worse[:, None] * np.exp(0.3 * hard[image])[:, None]
+    moved = boxes + generator.normal(size=boxes.shape) * jitter * boxes[:, [2, 3, 2, 3]]
+    scores = _odds(generator.normal(detector.confidence - hard[image] - 0.7 * worse, 1.3) - 1)
+    clutter = generator.poisson(detector.clutter * np.exp(0.3 * hard - 0.045))
+    where = np.repeat(np.arange(num_images), clutter)
+    side = np.exp(generator.normal(4.2, 0.8, size=(len(where), 2))).clip(6, 340)
+    corner = generator.random((len(where), 2)) * (np.array([WIDTH, HEIGHT]) - side).clip(0)
+    classes = generator.integers(1, len(CLASS_WEIGHTS) + 1, size=len(where))
+    noise = _odds(generator.normal(-2.5, 1.2, size=len(where)) + 0.3 * hard[where])
+    return _records(
+        np.concatenate((image, where)),
+        np.concatenate((label, classes)),
+        np.concatenate((moved, np.concatenate((corner, side), axis=1))).clip(0.5),
+        np.concatenate((scores, noise)),
+    )
+
+
+def _odds(logits: Any) -> Any:
+    return 1 / (1 + np.exp(-logits))
+
+
+def _records(image: Any, category_id: Any, boxes: Any, scores: Any) -> list[dict[str, Any]]:
+    order = np.lexsort((-scores, image))
+    columns = (
+        (image[order] + 1).tolist(),
+        category_id[order].tolist(),
+        boxes[order].round(2).tolist(),
+        scores[order].tolist(),
+    )
+    return [
+        {"image_id": i, "category_id": k, "bbox": box, "score": score}
+        for i, k, box, score in zip(*columns, strict=True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=VOC2007_IMAGES)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    generator = np.random.default_rng(arguments.seed)
+    truth = draw_images(generator, arguments.images)
+    results = detect(generator, truth, Detector())
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "gt.json").write_text(json.dumps(truth))
+    (arguments.out / "detections.json").write_text(json.dumps(results))
+    print(f"{arguments.images} images, {len(truth['annotations'])} objects, {len(results)} detections")
+
+
+if __name__ == "__main__":
+    main()

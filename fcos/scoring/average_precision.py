@@ -1,0 +1,181 @@
+"""From matches to COCO's numbers, with an integer weight for each image: all ones give what COCOeval gives.
+
+A weight of m counts an image m times, so a bootstrap replicate is nothing but another set of weights; nothing is
+matched again. Precision falls at every false positive, so its envelope is looked at only where an object is found.
+
+Shapes: B sets of weights, I images, K classes, A area ranges, T IoU thresholds, R = 101 recall steps, N true positives.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
+
+from fcos.scoring.matching import AREA_RANGES, IOU_THRESHOLDS, Bools, Floats, Ints, Matches
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+CLASS_METRICS = ("AP", "AP50", "AP75", "AR100")
+RECALL_STEPS = np.linspace(0.0, 1.0, 101)
+_A, _T = len(AREA_RANGES), len(IOU_THRESHOLDS)
+_EPS = np.spacing(1)
+_BLOCK = 256  # sets of weights at a time: what a curve needs then stays in the processor's cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The numbers under B sets of weights; NaN where there is no object to find."""
+
+    ap: Floats  # (B, K, A, T)
+    recall: Floats  # (B, K, A, T), with 100 detections
+    recall_1: Floats  # (B, K, T), with 1 detection an image and class, all areas
+    recall_10: Floats  # (B, K, T)
+
+    def metrics(self) -> Floats:
+        """(B, 12), in the order of METRICS."""
+        ap, recall = self.ap, self.recall
+        columns = [ap[:, :, 0], ap[:, :, 0, :1], ap[:, :, 0, 5:6], *(ap[:, :, area] for area in (1, 2, 3))]
+        columns += [self.recall_1, self.recall_10, *(recall[:, :, area] for area in range(_A))]
+        return np.stack([_mean(column, axis=(1, 2)) for column in columns], axis=1)
+
+    def per_class(self) -> Floats:
+        """(B, K, 4), in the order of CLASS_METRICS."""
+        ap = self.ap[:, :, 0]
+        return np.stack([_mean(ap, axis=2), ap[..., 0], ap[..., 5], _mean(self.recall[:, :, 0], axis=2)], axis=2)
+
+
+def score(matches: Matches, weights: ArrayLike) -> Scores:
+    """The numbers under each set of image weights.
+
+    Args:
+        weights: (B, I) how often each image counts; whole numbers.
+    """
+    of_image = np.ascontiguousarray(np.asarray(weights, dtype=float).T)  # (I, B)
+    num_sets = of_image.shape[1]
+    truth = matches.truth
+    counted, area = np.nonzero(~truth.ignored)
+    num_objects = _counts(truth.label[counted] * _A + area, truth.image[counted], truth.num_classes * _A, of_image)
+    num_objects = num_objects.reshape(-1, _A, num_sets)  # (K, A, B)
+
+    true_positive = ~matches.is_ignored
+    key = (matches.label[matches.detection] * _A + matches.area) * _T + matches.threshold
+    image = matches.image[matches.detection]
+
+    def recall(kept: Bools) -> Floats:
+        kept = kept & true_positive
+        found = _counts(key[kept], image[kept], truth.num_classes * _A * _T, of_image)
+        share = _divide(found.reshape(-1, _A, _T, num_sets), num_objects[:, :, None])
+        return np.moveaxis(share, -1, 0)
+
+    rank = matches.rank[matches.detection]
+    ap = np.zeros((truth.num_classes, _A, _T, num_sets))
+    # numpy and scipy let go of the interpreter while they compute, so threads are enough.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda label: _class_ap(matches, label, of_image, num_objects[label], ap[label]), range(len(ap))))
+    ap[np.broadcast_to(num_objects[:, :, None] == 0, ap.shape)] = np.nan
+    return Scores(
+        ap=np.moveaxis(ap, -1, 0),
+        recall=recall(np.ones_like(true_positive)),
+        recall_1=recall(rank < 1)[:, :, 0],
+        recall_10=recall(rank < 10)[:, :, 0],
+    )
+
+
+def precision_at_recall(matches: Matches) -> Floats:
+    """(T, R, K, A) precision of the envelope at each recall step, all images once; -1 where there is no object.
+
+    It is COCOeval's `eval["precision"]` at 100 detections, to the last bit.
+    """
+    truth = matches.truth
+    once = np.ones((truth.num_images, 1))
+    num_objects = np.zeros((truth.num_classes, _A))
+    np.add.at(num_objects, truth.label, ~truth.ignored)
+    precision = np.where(num_objects > 0, 0.0, -1.0) + np.zeros((_T, len(RECALL_STEPS), 1, 1))
+    for label in range(truth.num_classes):
+        for area, threshold, found, seen in _curves(matches, label, once):
+            if num_objects[label, area] > 0 and len(found):
+                envelope = _envelope(found, seen)[:, 0]
+                place = np.searchsorted(found[:, 0] / num_objects[label, area], RECALL_STEPS, side="left")
+                reached = place < len(found)
+                precision[threshold, reached, label, area] = envelope[place[reached]]
+    return precision
+
+
+def _class_ap(matches: Matches, label: int, of_image: Floats, num_objects: Floats, ap: Floats) -> None:
+    """Fill `ap` (A, T, B) of one class."""
+    for begin in range(0, of_image.shape[1], _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        objects = np.maximum(num_objects[:, block], 1)  # no object: no recall, whatever is found
+        for area, threshold, found, seen in _curves(matches, label, np.ascontiguousarray(of_image[:, block])):
+            if len(found):
+                steps = _steps_reached(found / objects[area])
+                steps[1:] -= steps[:-1].copy()
+                ap[area, threshold, block] = np.einsum("nb,nb->b", _envelope(found, seen), steps) / len(RECALL_STEPS)
+
+
+def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[int, int, Floats, Floats]]:
+    """What a class finds, for each area range and threshold at which it finds anything.
+
+    Yields:
+        area range, threshold, and at each true positive, by falling score: weighted true positives up to here (N, B),
+        and all detections that count up to here (N, B).
+    """
+    of_class, of_match = matches.of_class(label), matches.matches_of_class(label)
+    image, outside = matches.image[of_class], matches.outside[of_class]
+    detection = matches.detection[of_match] - of_class.start
+    area, threshold, ignored = matches.area[of_match], matches.threshold[of_match], matches.is_ignored[of_match]
+    # Sums of weights are needed where something is found; what lies between is added up once for all thresholds.
+    marks = np.unique(detection)
+    mark = np.searchsorted(marks, np.arange(len(image)))
+    before = [mark < len(marks)] & ~outside.T  # (A, D of the class)
+    inside = [np.cumsum(_counts(mark[b], image[b], len(marks), of_image), axis=0) for b in before]
+    key = area * _T + threshold
+    starts = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
+    for begin, end in pairwise([*starts, len(key)]):
+        matched, counts = detection[begin:end], ~ignored[begin:end]
+        positive = matched[counts]
+        at = int(area[begin])
+        seen = inside[at][np.searchsorted(marks, positive)]
+        # What finds an object of the range counts whatever its own area, what finds an ignored one does not.
+        sign = counts.astype(int) - ~outside[matched, at]
+        if sign.any():
+            place = np.searchsorted(positive, matched)
+            odd = (sign != 0) & (place < len(positive))
+            seen += np.cumsum(_counts(place[odd], image[matched[odd]], len(positive), of_image, sign[odd]), axis=0)
+        yield at, int(threshold[begin]), np.cumsum(of_image[image[positive]], axis=0), seen
+
+
+def _envelope(found: Floats, seen: Floats) -> Floats:
+    """(N, B) the largest precision at this recall or a higher one."""
+    precision = found / (seen + _EPS)
+    envelope: Floats = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    return envelope
+
+
+def _steps_reached(recall: Floats) -> Floats:
+    """How many of the 101 recall steps are at most `recall`."""
+    nearest = np.rint(recall * (len(RECALL_STEPS) - 1))
+    return nearest + (RECALL_STEPS[nearest.astype(np.int64)] <= recall)
+
+
+def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
+    """(num_rows, B): the weights of the images that stand in each row, added up."""
+    ones = np.ones(len(row)) if sign is None else sign.astype(float)
+    sums: Floats = csr_array((ones, (row, image)), shape=(num_rows, len(of_image))) @ of_image
+    return sums
+
+
+def _divide(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share: Floats = part / whole
+    return share
+
+
+def _mean(values: Floats, *, axis: int | tuple[int, ...]) -> Floats:
+    """The mean of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return _divide(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))

@@ -1,0 +1,212 @@
+"""Matching, weights, intervals: against pycocotools bit for bit, against a really repeated data set, by hand."""
+
+import contextlib
+import io
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from fcos.data.coco import CocoSplit
+from fcos.scoring.average_precision import METRICS, precision_at_recall, score
+from fcos.scoring.bootstrap import Sample, difference, draw_weights, estimate, holm
+from fcos.scoring.matching import match
+from fcos.scoring.numbers import coco_metrics, with_intervals
+
+SIZES = [(10, 12), (32, 32), (31.5, 32.5), (60, 70), (96, 96), (150, 120)]  # 32 x 32 and 96 x 96: edges of the ranges
+
+
+def make_truth(rng, *, images=15, crowd=0.15):
+    """Ids with gaps, images without objects, a class without objects (9), crowds, boxes that lie on each other."""
+    annotations = []
+    for image_id in range(3, 3 + 2 * images, 2):
+        for _ in range(rng.choice([0, 1, 2, 6])):
+            w, h = rng.choice(SIZES)
+            box = [rng.randrange(0, 50), rng.randrange(0, 80), w, h]
+            for copy in [box] * rng.choice([1, 1, 1, 2]):  # the same box twice: a tie in IoU
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": image_id, "category_id": rng.choice([2, 5]), "bbox": copy,
+                     "area": w * h * rng.choice([1, 1, 0.5]), "iscrowd": int(rng.random() < crowd)}
+                )  # fmt: skip
+    images = [{"id": i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in range(3, 3 + 2 * images, 2)]
+    categories = [{"id": i, "name": f"class {i}"} for i in (2, 5, 9)]
+    return CocoSplit(images, categories, annotations, Path())
+
+
+def make_results(rng, split, *, noise=8):
+    """Shifted truths, some of them exact, and noise; scores of one decimal, so that many are tied; in no order."""
+    results = []
+    for annotation in split.annotations:
+        for _ in range(rng.choice([0, 1, 1, 2])):
+            x, y, w, h = annotation["bbox"]
+            shift = rng.choice([0, 0.05, 0.1, 0.3])
+            box = [x + rng.uniform(-shift, shift) * w, y + rng.uniform(-shift, shift) * h, w, h]
+            results.append((annotation["image_id"], rng.choice([2, 5, annotation["category_id"]]), box))
+    for image in split.images:
+        for _ in range(noise):
+            w, h = rng.choice(SIZES)
+            results.append((image["id"], rng.choice([2, 5, 9]), [rng.randrange(0, 50), rng.randrange(0, 80), w, h]))
+    rng.shuffle(results)
+    return [{"image_id": i, "category_id": k, "bbox": box, "score": rng.randint(1, 10) / 10} for i, k, box in results]
+
+
+def coco_eval(split, results):
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, found = COCO(), COCO()
+        truth.dataset = {"images": split.images, "categories": split.categories,
+                         "annotations": [dict(a) for a in split.annotations]}  # fmt: skip
+        truth.createIndex()
+        found.dataset = {**truth.dataset, "annotations": [
+            {**r, "id": n, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for n, r in enumerate(results, start=1)
+        ]}  # fmt: skip
+        found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def assert_equal_to_coco_eval(split, results):
+    """Bit for bit: every precision of every class, area range and threshold, and the twelve numbers."""
+    expected = coco_eval(split, results)
+    matches = match(results, split)
+    np.testing.assert_array_equal(precision_at_recall(matches), expected.eval["precision"][..., 2])
+    numbers = coco_metrics(matches, split)["metrics"]
+    assert numbers == {n: None if v == -1 else v for n, v in zip(METRICS, expected.stats.tolist(), strict=True)}
+    # Through the weights, the way of the replicates: equal but for the order of additions.
+    once = score(matches, np.ones((1, len(split.images)))).metrics()[0]
+    assert np.where(np.isnan(once), -1, once) == pytest.approx(expected.stats, abs=1e-12)
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_equal_to_coco_eval_with_ties_crowds_and_edges(seed):
+    rng = random.Random(seed)
+    split = make_truth(rng, crowd=rng.choice([0, 0.15, 0.5]))
+    expected = assert_equal_to_coco_eval(split, make_results(rng, split))
+    assert 0.01 < expected.stats[0] < 0.9
+
+
+def test_equal_to_coco_eval_with_more_than_a_hundred_detections():
+    rng = random.Random(0)
+    split = make_truth(rng, images=3)
+    results = make_results(rng, split, noise=500)
+    assert max(sum(r["image_id"] == i and r["category_id"] == 2 for r in results) for i in (3, 5, 7)) > 100
+    assert_equal_to_coco_eval(split, results)
+
+
+def test_equal_to_coco_eval_where_there_is_nothing():
+    split = make_truth(random.Random(1))
+    assert_equal_to_coco_eval(split, [])
+    only_empty = [r for r in make_results(random.Random(2), split) if r["category_id"] == 9]
+    assert only_empty
+    assert_equal_to_coco_eval(split, only_empty)
+    no_objects = CocoSplit(split.images, split.categories, [], Path())
+    assert coco_metrics(match(only_empty, no_objects), no_objects)["metrics"] == dict.fromkeys(METRICS)
+
+
+def test_equal_to_coco_eval_at_an_iou_on_the_threshold():
+    """A box of 10 x 10 against 10 x 20 has an IoU of exactly 0.5; 19 of 20 rows give 0.95."""
+    for height in (5.0, 9.5):
+        split = CocoSplit(
+            [{"id": 1, "file_name": "1", "width": 50, "height": 50}],
+            [{"id": 1, "name": "a"}],
+            [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}],
+            Path(),
+        )
+        assert_equal_to_coco_eval(split, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, height], "score": 1.0}])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_weight_counts_an_image_so_many_times(seed):
+    """A data set in which image i really stands weight[i] times has the same numbers."""
+    rng = random.Random(seed)
+    split = make_truth(rng)
+    results = make_results(rng, split)
+    for result in results:  # ties between copies of an image fall in another order, so: none
+        result["score"] = rng.random()
+    weights = [rng.choice([0, 1, 1, 2, 3]) for _ in split.images]
+    images, annotations, repeated = [], [], []
+    for image, weight in zip(split.images, weights, strict=True):
+        for copy in range(weight):
+            new = {"image_id": image["id"] * 10 + copy}
+            images.append({**image, "id": new["image_id"]})
+            annotations += [{**a, **new} for a in split.annotations if a["image_id"] == image["id"]]
+            repeated += [{**r, **new} for r in results if r["image_id"] == image["id"]]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    expected = coco_eval(CocoSplit(images, split.categories, annotations, Path()), repeated).stats
+    found = score(match(results, split), [weights]).metrics()[0]
+    assert np.where(np.isnan(found), -1, found) == pytest.approx(expected, abs=1e-12)
+
+
+def test_draws_are_images_with_replacement():
+    weights = draw_weights(50, replicates=400, seed=3)
+    assert weights.shape == (400, 50) and (weights.sum(axis=1) == 50).all()
+    # An image is left out of a draw with probability (1 - 1/50)^50 = 0.364; 20,000 cells: s.d. 0.003.
+    assert (weights == 0).mean() == pytest.approx(0.364, abs=0.015)
+    assert (weights == draw_weights(50, replicates=400, seed=3)).all()
+    assert (weights != draw_weights(50, replicates=400, seed=4)).any()
+
+
+def test_interval_by_hand():
+    """Replicates 0.4, 0.5, 0.6 (s.d. 0.1, mean 0.5) of a value of 0.45: bias 0.05, so 0.40 -+ 1.96 * 0.1."""
+    found = estimate(Sample(np.array([[0.45]]), np.array([[[0.4], [0.5], [0.6]]])), confidence=0.95)
+    assert found.value == 0.45
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.204, 0.596), abs=1e-3)
+    # z = 0.40 / 0.1 = 4: two-sided p = 6.33e-5
+    assert found.p_value.item() == pytest.approx(6.334e-5, rel=1e-3)
+
+
+def test_a_paired_difference_is_much_surer_than_its_two_sides():
+    common = np.random.default_rng(0).normal(0, 0.02, size=(1, 2000, 1))
+    own = np.random.default_rng(1).normal(0, 0.002, size=(1, 2000, 1))
+    one, other = Sample(np.array([[0.40]]), 0.40 + common), Sample(np.array([[0.39]]), 0.39 + common + own)
+    found = difference(one, other, confidence=0.95)
+    assert found.value.item() == pytest.approx(0.01)
+    assert found.standard_error.item() == pytest.approx(0.002, rel=0.1)
+    assert found.p_value.item() < 1e-5
+    assert difference(one, one, confidence=0.95).p_value.item() == 1.0
+
+
+def test_seeds_add_their_variance_and_students_t():
+    """Three seeds of 0.30, 0.32, 0.34 (s.d. 0.02) and images that add nothing: 0.32 -+ t(2) * 0.02 / sqrt(3).
+
+    t(2) at 97.5 % is 4.3027, so the interval is 0.32 -+ 0.0497.
+    """
+    values = np.array([[0.30], [0.32], [0.34]])
+    found = estimate(Sample(values, np.repeat(values[:, None], 10, axis=1)), confidence=0.95)
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.2703, 0.3697), abs=1e-4)
+    # Images of s.d. 0.1 dwarf the seeds: the normal interval again, 0.32 -+ 1.96 * sqrt(0.1^2 + 0.02^2 / 3).
+    noise = np.random.default_rng(0).normal(size=(1, 4000, 1))
+    noise = 0.1 * (noise - noise.mean()) / noise.std(ddof=1)
+    wide = estimate(Sample(values, values[:, None] + noise), confidence=0.95)
+    assert wide.half_width.item() == pytest.approx(1.96 * math.sqrt(0.01 + 0.0004 / 3), rel=1e-3)
+
+
+def test_holm_by_hand():
+    """Four p-values: the smallest times 4, the next times 3 ..., never falling; what is not defined does not count."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    corrected = holm([0.01, float("nan"), 0.5])
+    assert corrected[0] == 0.02 and math.isnan(corrected[1]) and corrected[2] == 0.5
+
+
+def test_intervals_stand_beside_the_numbers():
+    rng = random.Random(0)
+    split = make_truth(rng, images=40)
+    matches = match(make_results(rng, split), split)
+    numbers = coco_metrics(matches, split)
+    replicates = score(matches, draw_weights(40, replicates=300, seed=0))
+    found = with_intervals(numbers, replicates, confidence=0.95)
+    assert found["metrics"] == numbers["metrics"]
+    interval = found["intervals"]["AP"]
+    assert interval["low"] < numbers["metrics"]["AP"] < interval["high"]
+    assert interval["high"] - interval["low"] == pytest.approx(2 * 1.96 * interval["standard_error"], rel=1e-3)
+    assert found["per_class"][2]["intervals"]["AP"] == {"low": None, "high": None, "standard_error": None}
+    narrow = with_intervals(numbers, replicates, confidence=0.5)["intervals"]["AP"]
+    assert narrow["high"] - narrow["low"] < 0.4 * (interval["high"] - interval["low"])
