@@ -29,10 +29,10 @@ class Detector:
     clutter: boxes in an image that find nothing, on average.
     """
 
-    recall: float = 0.8
-    jitter: float = 0.11
-    confidence: float = 2.0
-    clutter: float = 47.5
+    recall: float = 0.85
+    jitter: float = 0.05
+    confidence: float = 3.0
+    clutter: float = 47.0
 
 
 def draw_images(generator: Generator, num_images: int, *, objects_per_image: float = 3.02) -> dict[str, Any]:
@@ -62,21 +62,27 @@ def draw_images(generator: Generator, num_images: int, *, objects_per_image: flo
     }
 
 
-def detect(generator: Generator, truth: dict[str, Any], detector: Detector) -> list[dict[str, Any]]:
-    """COCO results of `detector` on `truth`; how hard an image is, is shared by all of its boxes."""
-    num_images = len(truth["images"])
-    hard = generator.normal(0, 0.7, size=num_images)
+def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, hardness: int = 0) -> list[Any]:
+    """COCO results of `detector` on `truth`.
+
+    How hard an image and an object are is drawn from `hardness`: with the same one, detectors find the same ones hard,
+    as two trainings of a network do.
+    """
+    num_images, num_objects = len(truth["images"]), len(truth["annotations"])
+    shared = np.random.default_rng(hardness)
+    hard = shared.normal(0, 0.7, size=num_images)
     image = np.array([a["image_id"] for a in truth["annotations"]], dtype=int) - 1
     label = np.array([a["category_id"] for a in truth["annotations"]], dtype=int)
     boxes = np.array([a["bbox"] for a in truth["annotations"]], dtype=float).reshape(-1, 4)
-    found = generator.random(len(image)) < _odds(np.log(detector.recall / (1 - detector.recall)) - hard[image])
+    of_object = hard[image] + shared.normal(0, 1.0, size=num_objects)
+    found = generator.random(num_objects) < _odds(np.log(detector.recall / (1 - detector.recall)) - of_object)
     # A second, worse box on one object in ten: duplicates are what NMS leaves.
-    again = found & (generator.random(len(image)) < 0.1)
-    image, label, boxes = (np.concatenate((values[found], values[again])) for values in (image, label, boxes))
-    worse = np.where(np.arange(len(image)) < found.sum(), 1.0, 2.0)
-    jitter = detector.jitter * worse[:, None] * np.exp(0.3 * hard[image])[:, None]
-    moved = boxes + generator.normal(size=boxes.shape) * jitter * boxes[:, [2, 3, 2, 3]]
-    scores = _odds(generator.normal(detector.confidence - hard[image] - 0.7 * worse, 1.3) - 1)
+    again = found & (generator.random(num_objects) < 0.1)
+    which = np.concatenate((np.flatnonzero(found), np.flatnonzero(again)))
+    worse = np.repeat([1.0, 2.0], [found.sum(), again.sum()])
+    jitter = detector.jitter * (worse * np.exp(0.3 * of_object[which]))[:, None]
+    moved = boxes[which] + generator.normal(size=(len(which), 4)) * jitter * boxes[which][:, [2, 3, 2, 3]]
+    scores = _odds(generator.normal(detector.confidence - of_object[which] - 0.7 * worse, 1.0) - 1)
     clutter = generator.poisson(detector.clutter * np.exp(0.3 * hard - 0.045))
     where = np.repeat(np.arange(num_images), clutter)
     side = np.exp(generator.normal(4.2, 0.8, size=(len(where), 2))).clip(6, 340)
@@ -84,8 +90,8 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector) -> l
     classes = generator.integers(1, len(CLASS_WEIGHTS) + 1, size=len(where))
     noise = _odds(generator.normal(-2.5, 1.2, size=len(where)) + 0.3 * hard[where])
     return _records(
-        np.concatenate((image, where)),
-        np.concatenate((label, classes)),
+        np.concatenate((image[which], where)),
+        np.concatenate((label[which], classes)),
         np.concatenate((moved, np.concatenate((corner, side), axis=1))).clip(0.5),
         np.concatenate((scores, noise)),
     )

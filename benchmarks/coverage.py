@@ -1,0 +1,164 @@
+"""Do the intervals hold what they promise? Test sets are drawn from a large population of which the AP is known.
+
+    python benchmarks/coverage.py --out FILE          about 20 minutes on 2 cores; --draws 20 for a first look
+
+Four synthetic detectors score the same population: a first one, one as good but with errors of its own, and two that
+are about 0.5 and 1.0 AP better. From each test set come the intervals of the first, and the paired tests of the others
+against it. Printed and written: how often an interval covers the population's AP, how often a difference is called
+significant, and the same for the intervals that we do not use.
+"""
+
+import argparse
+import json
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+from synthetic import Detector, detect, draw_images
+
+from fcos.data.coco import CocoSplit
+from fcos.progress import track
+from fcos.scoring.average_precision import score
+from fcos.scoring.bootstrap import Sample, difference, draw_weights, estimate
+from fcos.scoring.matching import Floats, Ints, Matches, match
+
+NAMES = ("AP", "AP50", "AP75")
+CONFIDENCE = 0.95
+FIRST = Detector(clutter=12.0)
+OTHERS = {
+    "as good": FIRST,
+    "0.5 better": replace(FIRST, jitter=0.0488),
+    "1.0 better": replace(FIRST, jitter=0.0476),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--population", type=int, default=100_000, help="images")
+    parser.add_argument("--images", type=int, default=4952, help="images of a test set")
+    parser.add_argument("--draws", type=int, default=400, help="test sets")
+    parser.add_argument("--replicates", type=int, default=300)
+    arguments = parser.parse_args()
+    started = time.time()
+    found = simulate(arguments.population, arguments.images, arguments.draws, arguments.replicates)
+    settings = {key: value for key, value in vars(arguments).items() if key != "out"}
+    result = {**settings, **found, "seconds": round(time.time() - started), "machine": platform.machine()}
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def simulate(population: int, images: int, draws: int, replicates: int) -> dict[str, Any]:
+    detectors = {"first": FIRST, **OTHERS}
+    pools = {name: _population(population, detector, seed) for seed, (name, detector) in enumerate(detectors.items())}
+    truth = {name: _numbers(pool, np.ones((1, population)))[0] for name, pool in pools.items()}
+    covered: dict[str, list[Any]] = {}
+    rejected: dict[str, list[Any]] = {name: [] for name in OTHERS}
+    covers_difference: dict[str, list[Any]] = {name: [] for name in OTHERS}
+    values, errors = [], []
+    for draw in track(range(draws), "coverage", total=draws, unit="test sets"):
+        chosen = np.random.default_rng([1, draw]).choice(population, images, replace=False)
+        weights = draw_weights(images, replicates=replicates, seed=draw)
+        samples = {name: _sample(_subset(pool, chosen), weights) for name, pool in pools.items()}
+        for method, (low, high) in _intervals(samples["first"]).items():
+            covered.setdefault(method, []).append((low <= truth["first"]) & (truth["first"] <= high))
+        found = estimate(samples["first"], confidence=CONFIDENCE)
+        values.append(found.value)
+        errors.append(found.standard_error)
+        for name in OTHERS:
+            paired = difference(samples[name], samples["first"], confidence=CONFIDENCE)
+            rejected[name].append(paired.p_value < 1 - CONFIDENCE)
+            real = truth[name] - truth["first"]
+            covers_difference[name].append((paired.low <= real) & (real <= paired.high))
+    spread = np.std(values, axis=0, ddof=1)
+    return {
+        "population_metrics": {name: _named(numbers) for name, numbers in truth.items()},
+        "coverage": {method: _named(np.mean(hits, axis=0)) for method, hits in covered.items()},
+        "bias_in_standard_deviations": _named((np.mean(values, axis=0) - truth["first"]) / spread),
+        "standard_error_over_standard_deviation": _named(np.mean(errors, axis=0) / spread),
+        "paired": {
+            name: {
+                "difference": _named(truth[name] - truth["first"]),
+                "coverage": _named(np.mean(covers_difference[name], axis=0)),
+                "significant": _named(np.mean(rejected[name], axis=0)),
+            }
+            for name in OTHERS
+        },
+    }
+
+
+def _population(images: int, detector: Detector, seed: int) -> Matches:
+    truth = draw_images(np.random.default_rng(0), images)
+    split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], Path())
+    matches = match(detect(np.random.default_rng([2, seed]), truth, detector), split)
+    # The other area ranges would double the time and say nothing new.
+    all_areas = matches.area == 0
+    columns = {key: getattr(matches, key)[all_areas] for key in ("detection", "area", "threshold", "gt")}
+    return replace(matches, **columns)
+
+
+def _subset(matches: Matches, images: Ints) -> Matches:
+    """The matches of a test set of these images."""
+    truth = matches.truth
+    chosen = np.zeros(truth.num_images, dtype=bool)
+    chosen[images] = True
+    detections, objects = chosen[matches.image], chosen[truth.image]
+    pairs = detections[matches.detection]
+    number = {key: np.cumsum(kept) - 1 for key, kept in (("image", chosen), ("d", detections), ("gt", objects))}
+    fewer = replace(
+        truth,
+        image_ids=truth.image_ids[chosen],
+        image=number["image"][truth.image[objects]],
+        **{key: getattr(truth, key)[objects] for key in ("label", "boxes_xywh", "crowd", "ignored")},
+    )
+    return replace(
+        matches,
+        truth=fewer,
+        image=number["image"][matches.image[detections]],
+        **{key: getattr(matches, key)[detections] for key in ("label", "score", "rank", "boxes_xywh", "outside")},
+        detection=number["d"][matches.detection[pairs]],
+        gt=number["gt"][matches.gt[pairs]],
+        area=matches.area[pairs],
+        threshold=matches.threshold[pairs],
+    )
+
+
+def _sample(matches: Matches, weights: Ints) -> Sample:
+    numbers = _numbers(matches, np.concatenate((np.ones((1, weights.shape[1]), dtype=int), weights)))
+    return Sample(numbers[:1], numbers[None, 1:])
+
+
+def _numbers(matches: Matches, weights: Any) -> Floats:
+    return score(matches, weights).metrics()[:, : len(NAMES)]
+
+
+def _intervals(sample: Sample) -> dict[str, tuple[Floats, Floats]]:
+    """Ours, and the usual ones that a reader may ask about."""
+    value, replicates = sample.values[0], sample.replicates[0]
+    ours = estimate(sample, confidence=CONFIDENCE)
+    z = norm.ppf((1 + CONFIDENCE) / 2)
+    ends = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    low, high = np.quantile(replicates, ends, axis=0)
+    error = replicates.std(axis=0, ddof=1)
+    below = (replicates < value).mean(axis=0).clip(1 / len(replicates), 1 - 1 / len(replicates))
+    shifted = [norm.cdf(2 * norm.ppf(below) + sign * z) for sign in (-1, 1)]
+    corrected = [np.array([np.quantile(replicates[:, k], level[k]) for k in range(len(value))]) for level in shifted]
+    return {
+        "ours (normal, moved by the bias)": (ours.low, ours.high),
+        "normal": (value - z * error, value + z * error),
+        "percentile": (low, high),
+        "basic": (2 * value - high, 2 * value - low),
+        "bias-corrected percentile (BC)": (corrected[0], corrected[1]),
+    }
+
+
+def _named(numbers: Floats) -> dict[str, float]:
+    return {name: round(float(number), 4) for name, number in zip(NAMES, numbers, strict=True)}
+
+
+if __name__ == "__main__":
+    main()
