@@ -11,6 +11,7 @@ from fcos.config.model import STRIDES
 from fcos.errors import UserError
 
 ROOT = Path(__file__).parent.parent
+SEEDS = "voc2007-seeds"
 
 
 def message(params):
@@ -40,6 +41,26 @@ def test_voc2007_has_the_published_settings():
     assert study.data.difficult == "keep" and len(study.data.classes) == 20
     # The study's mistake: its resnet101 was configured as resnet50.
     assert all(name.startswith(run.backbone + "-") for name, run in study.runs.items())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "studies").glob("*.yaml")))
+def test_ready_made_studies_say_where_choices_are_made(name):
+    """DVC refuses a stage whose parameter is not in the file, default or not."""
+    study = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())
+    assert study["data"]["validation_fraction"] == 0.0
+    assert (study["nms_sweep"]["choose_on"], study["tta"]["choose_on"]) == ("test", None)
+
+
+def test_voc2007_seeds_is_voc2007_with_three_seeds_each():
+    one, three = (yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text()) for name in ("voc2007", SEEDS))
+    del one["study"], three["study"]
+    runs, repeated = one.pop("runs"), three.pop("runs")
+    assert three == one
+    expected = dict(runs)
+    for name, run in runs.items():
+        if "role" not in run:
+            expected |= {f"{name}-s{seed}": {**run, "seed": seed} for seed in (1, 2)}
+    assert repeated == expected and len(repeated) == 1 + 3 * 6
 
 
 def test_an_unknown_key_names_the_nearest_valid_one(smoke_params):
@@ -111,6 +132,54 @@ def test_a_run_name_that_dvc_cannot_address(smoke_params):
 def test_overlapping_splits(smoke_params):
     smoke_params["data"] = {"source": "voc", "root": "x", "train_split": "train", "test_split": "train"}
     assert "params.yaml: data.test_split: overlapping splits" in message(smoke_params)
+
+
+VOC = {"source": "voc", "root": "x"}
+COCO = {"source": "coco", "root": "x"}
+PAIR = {"validation_annotations": "val.json", "validation_images": "val"}
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "problem"),
+    [
+        ({**VOC, "validation_split": "test"}, "test_split", "another split than validation_split"),
+        ({**VOC, "validation_split": "trainval"}, "validation_split", "another split than train_split"),
+        ({**COCO, **PAIR, "test_annotations": "val.json"}, "test_annotations", "another file than validation_ann"),
+        ({**VOC, "validation_split": "val", "validation_fraction": 0.1}, "validation_fraction", "`validation_split`"),
+        ({**COCO, **PAIR, "validation_fraction": 0.1}, "validation_fraction", "`validation_annotations` is given too"),
+        ({**COCO, "validation_annotations": "val.json"}, "validation_images", "missing key"),
+        ({**COCO, "validation_images": "val"}, "validation_annotations", "missing key"),
+        ({"source": "shapes", "validation_fraction": 1.0}, "validation_fraction", "less than 1"),
+        ({"source": "shapes", "validation_fraction": -0.1}, "validation_fraction", "greater than or equal to 0"),
+    ],
+)
+def test_impossible_validation_splits(smoke_params, data, where, problem):
+    smoke_params["data"] = data
+    text = message(smoke_params)
+    assert text.startswith(f"params.yaml: data.{where}: ") and problem in text
+
+
+HOLD_OUT = [
+    {"source": "shapes", "validation_fraction": 0.1},
+    {**VOC, "validation_split": "val"},
+    {**COCO, **PAIR},
+]
+
+
+@pytest.mark.parametrize(("section", "otherwise"), [("nms_sweep", "test"), ("tta", "null")])
+def test_choosing_on_validation_needs_held_out_pictures(smoke_params, section, otherwise):
+    smoke_params[section]["choose_on"] = "validation"
+    text = message(smoke_params)
+    assert f"params.yaml: {section}.choose_on: no pictures are held out" in text
+    assert f"set data.validation_fraction: 0.1, or {section}.choose_on: {otherwise}" in text
+    for data in HOLD_OUT:
+        smoke_params["data"] = data
+        assert getattr(config.parse(smoke_params), section).choose_on == "validation"
+
+
+def test_tta_is_never_chosen_on_test(smoke_params):
+    smoke_params["tta"]["choose_on"] = "test"
+    assert "params.yaml: tta.choose_on: wrong value" in message(smoke_params)
 
 
 def test_a_run_without_epochs_and_without_checkpoint(smoke_params):

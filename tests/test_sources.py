@@ -385,7 +385,7 @@ def test_data_are_replaced_as_a_whole() -> None:
     small_voc()
     write(DATA / "old.json", "left over")
     run_prepare(**VOC)
-    names = ["pets", "pets/manifest.json", "pets/test.json", "pets/train.json"]
+    names = ["pets", "pets/manifest.json", "pets/test.json", "pets/train.json", "pets/validation.json"]
     assert sorted(snapshot(Path("data"))) == names
 
 
@@ -598,6 +598,141 @@ def test_half_turned_picture_is_turned_and_listed() -> None:
     assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
 
 
+# Held-out pictures ----------------------------------------------------------------------------------------------------
+
+EIGHT = [f"{number:06d}" for number in range(1, 9)]
+
+
+def eight_voc(stems: list[str] = EIGHT) -> None:
+    """Training pictures in this order, each with one box, and one for testing."""
+    write_voc(Path("pictures"), {"trainval": {stem: [CAT] for stem in stems}, "test": {"000009": [CAT, DOG]}})
+
+
+def contents(split: str) -> set[str]:
+    return {image["sha256"] for image in read(split)["images"]}
+
+
+def test_nothing_is_held_out_unless_asked_for() -> None:
+    small_coco()
+    manifest = run_prepare(**COCO)
+    assert list(manifest["splits"]) == ["train", "test"]  # no row of zeros in reports
+    assert read("validation") == {"images": [], "annotations": [], "categories": CATEGORIES}
+    split = read_split(DATA, "validation")
+    assert (split.images, split.categories) == ([], CATEGORIES)
+
+
+def test_held_out_pictures_come_out_of_training_and_take_their_boxes_along() -> None:
+    eight_voc()
+    run_prepare(**VOC)
+    everything, tested = contents("train"), contents("test")
+    manifest = run_prepare(**VOC, validation_fraction=0.25)
+    assert list(manifest["splits"]) == ["train", "validation", "test"]
+    assert contents("validation") == set(sorted(everything)[:2])  # the first in the order of their sha256
+    assert contents("train") == everything - contents("validation")
+    assert contents("test") == tested
+    for split, count in (("train", 6), ("validation", 2)):
+        content = read(split)
+        assert [a["id"] for a in content["annotations"]] == list(range(1, count + 1))
+        assert [a["image_id"] for a in content["annotations"]] == [image["id"] for image in content["images"]]
+        assert manifest["splits"][split]["num_objects"] == count
+    held_out = read_split(DATA, "validation")
+    assert held_out.digest == manifest["splits"]["validation"]["digest"]
+    assert all(held_out.path_of(image).is_file() for image in held_out.images)
+
+
+def test_order_and_names_of_pictures_do_not_decide_which_are_held_out() -> None:
+    eight_voc()
+    run_prepare(**VOC, validation_fraction=0.5)
+    held_out, prepared = contents("validation"), snapshot(DATA)
+    run_prepare(**VOC, validation_fraction=0.5)
+    assert snapshot(DATA) == prepared
+    eight_voc(EIGHT[::-1])
+    run_prepare(**VOC, validation_fraction=0.5)
+    assert contents("validation") == held_out
+    renamed = {stem: f"1{9 - int(stem):05d}" for stem in EIGHT}  # the last one becomes the first by name
+    for stem, name in renamed.items():
+        for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+            Path(f"pictures/{folder}/{stem}.{suffix}").rename(f"pictures/{folder}/{name}.{suffix}")
+    write(LISTS / "trainval.txt", "".join(f"{name}\n" for name in renamed.values()))
+    run_prepare(**VOC, validation_fraction=0.5)
+    assert contents("validation") == held_out
+
+
+# Of 8: rounded (0.3 * 8 = 2.4, 0.7 * 8 = 5.6), and at least one.
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.001, 1), (0.3, 2), (0.7, 6), (0.9, 7)])
+def test_how_many_are_held_out(fraction: float, held_out: int) -> None:
+    eight_voc()
+    splits = run_prepare(**VOC, validation_fraction=fraction)["splits"]
+    assert (splits["train"]["num_images"], splits["validation"]["num_images"]) == (8 - held_out, held_out)
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.4, 0.5, 0.6])
+def test_copies_of_a_picture_stay_on_one_side(fraction: float) -> None:
+    eight_voc()
+    for original, copy in (("000001", "000002"), ("000003", "000004"), ("000005", "000006"), ("000007", "000008")):
+        shutil.copy(f"pictures/JPEGImages/{original}.jpg", f"pictures/JPEGImages/{copy}.jpg")
+    run_prepare(**VOC, validation_fraction=fraction)
+    assert not contents("train") & contents("validation")
+    assert len(contents("validation")) == round(len(read("validation")["images"]) / 2) > 0
+
+
+def test_a_fraction_that_leaves_nothing_to_train_on_is_refused() -> None:
+    small_voc()
+    assert_refused(
+        "params.yaml: data.validation_fraction", "every training picture", "0.9 of 2", **VOC, validation_fraction=0.9
+    )
+
+
+def small_voc_with_val(val: str = "000004") -> None:
+    write_voc(Path("pictures"), {"val": {val: [DOG]}})
+    small_voc()
+
+
+def test_voc_validation_split() -> None:
+    small_voc_with_val()
+    manifest = run_prepare(**VOC, validation_split="val")
+    assert [(name, split["num_images"]) for name, split in manifest["splits"].items()] == [
+        ("train", 2), ("validation", 1), ("test", 1),
+    ]  # fmt: skip
+    assert [image["file_name"] for image in read_split(DATA, "validation").images] == ["000004.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("val", "found"), [("000002", "validation 000002.jpg = train 000002"), ("000003", "test 000003.jpg = validation")]
+)
+def test_validation_pictures_in_another_split_are_refused(val: str, found: str) -> None:
+    small_voc_with_val(val)
+    assert_refused("in both splits", "same image id", found, **VOC, validation_split="val")
+
+
+def test_validation_picture_with_the_content_of_another_is_refused() -> None:
+    small_voc_with_val()
+    shutil.copy("pictures/JPEGImages/000003.jpg", "pictures/JPEGImages/000004.jpg")
+    found = "test 000003.jpg = validation 000004.jpg"
+    assert_refused("in both splits", "same content", found, **VOC, validation_split="val")
+
+
+def coco_validation(content: dict[str, Any]) -> dict[str, Any]:
+    write(Path("coco/annotations/val.json"), json.dumps(content))
+    return {**COCO, "validation_annotations": "annotations/val.json", "validation_images": "train2017"}
+
+
+def test_coco_validation_file_may_share_the_folder_of_the_training_pictures() -> None:
+    small_coco()
+    save_picture(Path("coco/train2017/000000000004.jpg"))
+    data = coco_validation(coco_content([coco_image(4)], [coco_box(1, 4), coco_box(2, 4, [0, 0, 9, 9])]))
+    validation = run_prepare(**data)["splits"]["validation"]
+    assert (validation["num_images"], validation["num_objects"]) == (1, 2)
+
+
+def test_bad_coco_validation_files_are_refused() -> None:
+    small_coco()
+    assert_refused("in both splits", "validation 0", **coco_validation(coco_content([coco_image(2)], [])))
+    assert_refused("the validation split has no picture", **coco_validation(coco_content([], [])))
+    one = coco_content([coco_image(2)], [])
+    assert_refused("val.json", "other categories", **coco_validation({**one, "categories": CATEGORIES[:1]}))
+
+
 # Drawn pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -626,6 +761,18 @@ def test_more_training_pictures_leave_the_earlier_ones_alone() -> None:
     assert (len(few), len(many)) == (3, 6)
     assert few.items() <= many.items()
     assert boxes()[: len(few_boxes)] == few_boxes
+
+
+def test_held_out_drawings_are_some_of_the_training_ones() -> None:
+    draw()
+    drawn, tested = snapshot(DATA / "images"), read("test")
+    draw(validation_fraction=0.5)
+    assert snapshot(DATA / "images") == drawn
+    assert read("test") == tested
+    split = read_split(DATA, "validation")
+    assert all(split.path_of(image).is_file() for image in split.images)
+    trained, held_out = ({image["id"] for image in read(name)["images"]} for name in ("train", "validation"))
+    assert (len(trained), len(held_out), trained | held_out) == (3, 3, set(range(1, 7)))
 
 
 def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:

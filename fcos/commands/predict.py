@@ -19,9 +19,15 @@ from fcos.files import whole_dir, write_json
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity, weights_digest
 from fcos.model.device import find_device, find_dtype
 
+VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out pictures, in candidates_tta/ and timing_tta.json
+
 
 def predict(name: str, views: Literal["test", "tta"]) -> None:
-    """Write candidates/test.safetensors and timing.json, or candidates_tta/ and timing_tta.json, of a run."""
+    """Write candidates/test.safetensors and timing.json, or candidates_tta/ and timing_tta.json, of a run.
+
+    Pictures held out of training are predicted too, each view beside the one of the test pictures: the test view
+    wherever there are such pictures, those of TTA where `tta.choose_on` asks for them.
+    """
     started = time.time()
     scored = ScoredRun.open(name)
     weights_path = scored.layout.weights(name)
@@ -38,14 +44,14 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
         max_candidates=scored.test.max_candidates,
     )
     digest = weights_digest(weights_path)
-    sizes = {"test": scored.test.size} if views == "test" else tta_views()
     suffix = "" if views == "test" else "_tta"
-    dataset = DetectionDataset(scored.split)
     timings = {}
     with whole_dir(scored.dir / f"candidates{suffix}") as folder:
-        for view, size in sizes.items():
-            header = scored.header(weights_sha256=digest, size=size, dtype=dtype_name)
-            timings[view] = _predict_view(predictor, dataset, scored, folder / f"{view}.safetensors", header)
+        for part, sizes in _passes(scored, views):
+            dataset = DetectionDataset(part.split)
+            for view, size in sizes.items():
+                header = part.header(weights_sha256=digest, size=size, dtype=dtype_name)
+                timings[view] = _predict_view(predictor, dataset, part, folder / f"{view}.safetensors", header)
     where = provenance(
         started,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -71,9 +77,27 @@ def checked_identity(scored: ScoredRun, path: Path) -> Identity:
     return identity
 
 
-def tta_views() -> dict[str, int]:
+def _passes(scored: ScoredRun, views: Literal["test", "tta"]) -> list[tuple[ScoredRun, dict[str, int]]]:
+    """What to predict: the run on a split, with the shorter side of each view by name of its file."""
+    if views == "test":
+        held_out = scored.on_validation()
+        of_held_out = [(held_out, {"validation": scored.test.size})] if held_out.split.images else []
+        return [(scored, {"test": scored.test.size}), *of_held_out]
+    config = tta_config()
+    sizes = tta_views(config)
+    if config.choose_on is None:
+        return [(scored, sizes)]
+    chooser = scored.to_choose("tta.choose_on")
+    return [(scored, sizes), (chooser, {VALIDATION_PREFIX + view: size for view, size in sizes.items()})]
+
+
+def tta_config() -> TtaConfig:
+    """The section `tta` of params.yaml."""
+    return parse_section(read_params(), "tta", TtaConfig)
+
+
+def tta_views(config: TtaConfig) -> dict[str, int]:
     """Shorter sides by name of view."""
-    config = parse_section(read_params(), "tta", TtaConfig)
     return {f"s{size}": size for size in config.sizes}
 
 

@@ -26,24 +26,25 @@ def prepare() -> dict[str, Any]:
         _have_files(config)
     with whole_dir(out_dir) as scratch:
         clip = not isinstance(config, ShapesData) and config.outside_boxes == "clip"
-        return assemble(_source(config, scratch), scratch, clip_outside=clip)
+        source = _source(config, scratch)
+        return assemble(source, scratch, clip_outside=clip, validation_fraction=config.validation_fraction)
 
 
 def _source(config: DataConfig, out_dir: Path) -> Source:
     if isinstance(config, ShapesData):
-        return draw_shapes(out_dir, **config.model_dump(exclude={"source"}))
+        return draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction"}))
     root = Path(config.root)
     if isinstance(config, VocData):
-        splits = {"train": config.train_split, "test": config.test_split}
-        ignore = config.difficult == "ignore"
-        return read_voc(root, splits=splits, classes=config.classes, ignore_difficult=ignore)
-    return read_coco(
-        {
-            "train": (root / config.train_annotations, root / config.train_images),
-            "test": (root / config.test_annotations, root / config.test_images),
-        },
-        classes=config.classes,
-    )
+        lists = {"train": config.train_split, "validation": config.validation_split, "test": config.test_split}
+        named = {split: name for split, name in lists.items() if name is not None}
+        return read_voc(root, splits=named, classes=config.classes, ignore_difficult=config.difficult == "ignore")
+    files = {
+        "train": (config.train_annotations, config.train_images),
+        "validation": (config.validation_annotations, config.validation_images),
+        "test": (config.test_annotations, config.test_images),
+    }
+    given = {split: (root / a, root / b) for split, (a, b) in files.items() if a is not None and b is not None}
+    return read_coco(given, classes=config.classes)
 
 
 def _have_files(config: VocData | CocoData) -> None:

@@ -1,6 +1,7 @@
-"""What predict and the scoring commands share: a run, its test split, and the check that files belong to both."""
+"""What predict and the scoring commands share: a run, a split, and the check that files belong to both."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _NETWORK = frozenset({"score_threshold", "max_candidates"})
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run of params.yaml with the pictures that it is scored on."""
+    """A run of params.yaml with the pictures that it is scored on: those of the test split, once opened."""
 
     run: Run
     test: TestConfig
@@ -31,6 +32,23 @@ class ScoredRun:
         run = find_run(parse_runs(params), name)
         layout = Layout(run.study)
         return ScoredRun(run, parse_section(params, "test", TestConfig), read_split(layout.data, "test"), layout)
+
+    def on_validation(self) -> "ScoredRun":
+        """The same run with the pictures that are held out of training; none where nothing is held out."""
+        return replace(self, split=read_split(self.layout.data, "validation"))
+
+    def to_choose(self, key: str) -> "ScoredRun":
+        """The same run with the held-out pictures that `key` of params.yaml chooses on; stops where there are none."""
+        held_out = self.on_validation()
+        if not held_out.split.images:
+            raise UserError(
+                self.layout.data / "validation.json",
+                "no pictures are held out to choose on",
+                found="0 pictures",
+                expected=f"some, since params.yaml has {key}: validation",
+                do="set data.validation_fraction: 0.1 and run `fcos prepare`",
+            )
+        return held_out
 
     @property
     def dir(self) -> Path:
@@ -58,3 +76,8 @@ class ScoredRun:
             key, found, wanted = differs
             raise UserError(path, f"was computed with another {key}", found=found, expected=wanted, do=do)
         return file
+
+
+def best_step(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The step with the highest AP, the first of equal ones; no AP at all counts as the lowest."""
+    return max(steps, key=lambda step: -1.0 if step["metrics"]["AP"] is None else step["metrics"]["AP"])

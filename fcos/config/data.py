@@ -7,7 +7,17 @@ from pydantic import Field, PositiveInt, model_validator
 from fcos.config.section import Section, Wrong
 
 
-class ShapesData(Section):
+class _Data(Section):
+    # Share of the training pictures that nothing is trained on, so that settings can be chosen on them.
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there is a validation split with pictures."""
+        return self.validation_fraction > 0
+
+
+class ShapesData(_Data):
     """Pictures drawn from a seed: nothing to download."""
 
     source: Literal["shapes"]
@@ -18,7 +28,7 @@ class ShapesData(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class _FilesData(Section):
+class _FilesData(_Data):
     root: str
     classes: list[str] | None = None
     outside_boxes: Literal["error", "clip"] = "error"
@@ -29,15 +39,19 @@ class VocData(_FilesData):
 
     source: Literal["voc"]
     train_split: str = "trainval"
+    validation_split: str | None = None
     test_split: str = "test"
     difficult: Literal["keep", "ignore"] = "keep"
     download: Literal["voc2007"] | None = None
 
+    @property
+    def holds_out(self) -> bool:
+        return super().holds_out or self.validation_split is not None
+
     @model_validator(mode="after")
     def _splits_differ(self) -> "VocData":
-        if self.train_split == self.test_split:
-            expected = f"another split than train_split ({self.train_split})"
-            raise Wrong("test_split", "overlapping splits", found=self.test_split, expected=expected)
+        _one_way_to_hold_out(self, "validation_split")
+        _differ(self, ("train_split", "validation_split", "test_split"), "split")
         return self
 
 
@@ -47,20 +61,45 @@ class CocoData(_FilesData):
     source: Literal["coco"]
     train_annotations: str = "annotations/instances_train2017.json"
     train_images: str = "train2017"
+    validation_annotations: str | None = None
+    validation_images: str | None = None
     test_annotations: str = "annotations/instances_val2017.json"
     test_images: str = "val2017"
     download: Literal["coco2017"] | None = None
 
+    @property
+    def holds_out(self) -> bool:
+        return super().holds_out or self.validation_annotations is not None
+
     @model_validator(mode="after")
     def _splits_differ(self) -> "CocoData":
-        if self.train_annotations == self.test_annotations:
-            raise Wrong(
-                "test_annotations",
-                "overlapping splits",
-                found=self.test_annotations,
-                expected="another file than train_annotations",
-            )
+        pair = {"validation_annotations": "a COCO JSON file", "validation_images": "the folder of its pictures"}
+        for key, other in zip(pair, reversed(pair), strict=True):
+            if getattr(self, key) is None and getattr(self, other) is not None:
+                raise Wrong(key, "missing key", found="nothing", expected=f"{pair[key]}, since there is `{other}`")
+        _one_way_to_hold_out(self, "validation_annotations")
+        _differ(self, ("train_annotations", "validation_annotations", "test_annotations"), "file")
         return self
+
+
+def _one_way_to_hold_out(data: _Data, key: str) -> None:
+    if data.validation_fraction > 0 and getattr(data, key) is not None:
+        raise Wrong(
+            "validation_fraction",
+            f"pictures are held out in two ways: `{key}` is given too",
+            found=data.validation_fraction,
+            expected=f"validation_fraction or {key}",
+            do="take one of the two out",
+        )
+
+
+def _differ(data: _Data, keys: tuple[str, ...], what: str) -> None:
+    """Each later one of `keys` names something else than those before it."""
+    for number, key in enumerate(keys):
+        value = getattr(data, key)
+        for earlier in keys[:number]:
+            if value is not None and value == getattr(data, earlier):
+                raise Wrong(key, "overlapping splits", found=value, expected=f"another {what} than {earlier}")
 
 
 DataConfig = Annotated[ShapesData | VocData | CocoData, Field(discriminator="source")]

@@ -1,7 +1,15 @@
-"""`statistics`: settings of intervals and tests; it has no key until there is something to set."""
+"""`statistics`: how intervals and tests are computed."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
 
 from fcos.config.section import Section
 
 
 class StatisticsConfig(Section):
-    """Empty: an option that is accepted and does nothing would be a trap."""
+    """A bootstrap over the test pictures; `seed` decides which are drawn, the same for all runs of the study."""
+
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    replicates: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    seed: NonNegativeInt = 0

@@ -1,5 +1,7 @@
 """`tta`: test-time augmentation, one view per shorter side."""
 
+from typing import Literal
+
 from fcos.config.section import Section
 from fcos.config.study import Name
 from fcos.config.train import Sizes
@@ -7,4 +9,6 @@ from fcos.config.train import Sizes
 
 class TtaConfig(Section):
     sizes: Sizes = [288, 320, 352, 384, 416, 448, 480]
+    # The split that says how many of the sizes are best; null: all of them are used, and nothing is chosen.
+    choose_on: Literal["validation"] | None = None
     runs: list[Name] = []

@@ -48,10 +48,11 @@ class CocoSplit:
 
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
-    """Read `split` (train or test) of prepared data."""
+    """Read `split` (train, validation or test) of prepared data; where nothing is held out, validation is empty."""
     content = read_json(data_dir / f"{split}.json", do=PREPARE)
     manifest = read_json(data_dir / "manifest.json", do=PREPARE)
-    image_dir = data_dir / manifest["splits"][split]["image_dir"]
+    described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with pictures only
+    image_dir = data_dir / described["image_dir"]
     if not image_dir.is_dir():
         raise UserError(
             image_dir,

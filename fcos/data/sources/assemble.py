@@ -1,11 +1,12 @@
-"""From a source's description to train.json, test.json and manifest.json: every check that all sources share."""
+"""From a source's description to a JSON file for each split and manifest.json: every check that all sources share."""
 
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fcos.progress import track
 
 CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
 NEAR_DUPLICATE_IOU = 0.8
+SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
 
@@ -41,22 +43,39 @@ class _File:
     orientation: int  # as in EXIF; 1 = upright
 
 
-def assemble(source: Source, out_dir: Path, *, clip_outside: bool) -> dict[str, Any]:
-    """Check the pictures and boxes of `source`, write the three files into `out_dir`, return the manifest.
+_Pictures = list[tuple[SourceImage, _File]]
+
+
+def assemble(source: Source, out_dir: Path, *, clip_outside: bool, validation_fraction: float = 0.0) -> dict[str, Any]:
+    """Check the pictures and boxes of `source`, write the four files into `out_dir`, return the manifest.
+
+    validation.json is always there; where nothing is held out it has no pictures, and the manifest does not list it.
+
+    Args:
+        validation_fraction: share of the training pictures to hold out, for a source without a validation split.
 
     Raises:
-        UserError: a picture is missing, damaged or in both splits; a box lies outside; a class is not in the list.
+        UserError: a picture is missing, damaged or in two splits; a box lies outside; a class is not in the list;
+            no training picture would be left.
     """
     _refuse_bad_categories(source.categories)
-    written: dict[str, dict[str, Any]] = {}
+    pictures = {split: _inspect_all(split, described) for split, described in source.splits.items()}
+    image_dirs = {split: described.image_dir for split, described in source.splits.items()}
+    if validation_fraction > 0:
+        pictures["train"], pictures["validation"] = _hold_out(pictures["train"], validation_fraction)
+        image_dirs["validation"] = image_dirs["train"]
     findings = _Findings()
-    for split, described in source.splits.items():
-        written[split] = _assemble_split(source, split, described, findings, clip_outside)
-    _refuse_overlap(written, source)
+    written = {
+        split: _assemble_split(source.categories, split, pictures.get(split, []), findings, clip_outside)
+        for split in SPLITS
+    }
+    _refuse_overlap(written, image_dirs)
     splits = {}
     for split, content in written.items():
         write_json(out_dir / f"{split}.json", content, indent=None)
-        image_dir = source.splits[split].image_dir
+        if split not in pictures:
+            continue
+        image_dir = image_dirs[split]
         inside = image_dir.is_relative_to(out_dir)
         place = image_dir.relative_to(out_dir) if inside else image_dir.resolve()
         splits[split] = {"image_dir": str(place), **_counts(content)}
@@ -65,29 +84,55 @@ def assemble(source: Source, out_dir: Path, *, clip_outside: bool) -> dict[str, 
     return manifest
 
 
-def _assemble_split(
-    source: Source, split: str, described: SourceSplit, findings: _Findings, clip_outside: bool
-) -> dict[str, Any]:
+def _inspect_all(split: str, described: SourceSplit) -> _Pictures:
     if not described.images:
         raise UserError(described.image_dir, f"the {split} split has no picture", expected="at least one")
-    category_id = {category["name"]: category["id"] for category in source.categories}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         files = pool.map(_inspect, described.images)
         pairs = zip(described.images, files, strict=True)
-        for image, file in track(pairs, f"check {split}", total=len(described.images), unit="pictures"):
-            size = _annotated_size(image, file)
-            images.append(_image_entry(image, file, size))
-            findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
-            _refuse_unknown_classes(image, category_id)
-            kept = [box for box in image.boxes if _fit(box, image, size, split, findings, clip_outside)]
-            findings.near_duplicates += _near_duplicates(kept, image, split)
-            annotations += [_annotation(box, image, category_id[box.category]) for box in kept]
+        pictures = list(track(pairs, f"check {split}", total=len(described.images), unit="pictures"))
+    _refuse_repeated(described)
+    return pictures
+
+
+def _hold_out(pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Pictures]:
+    """Those to train on and those held out: the first `fraction` in the order of their sha256.
+
+    So the choice knows nothing of names, ids and the order of lists, and copies of one picture stay together.
+    """
+    digests = sorted(file.sha256 for _, file in pictures)
+    held_out = set(digests[: max(1, round(fraction * len(digests)))])
+    parts: tuple[_Pictures, _Pictures] = ([], [])
+    for picture in pictures:
+        parts[picture[1].sha256 in held_out].append(picture)
+    if not parts[0]:
+        raise UserError(
+            "params.yaml: data.validation_fraction",
+            "holds out every training picture; nothing was changed",
+            found=f"{fraction} of {len(pictures)} pictures",
+            expected="at least one different picture left to train on",
+            do="set a smaller data.validation_fraction, or add training pictures",
+        )
+    return parts
+
+
+def _assemble_split(
+    categories: list[dict[str, Any]], split: str, pictures: _Pictures, findings: _Findings, clip_outside: bool
+) -> dict[str, Any]:
+    category_id = {category["name"]: category["id"] for category in categories}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image, file in pictures:
+        size = _annotated_size(image, file)
+        images.append(_image_entry(image, file, size))
+        findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
+        _refuse_unknown_classes(image, category_id)
+        kept = [box for box in image.boxes if _fit(box, image, size, split, findings, clip_outside)]
+        findings.near_duplicates += _near_duplicates(kept, image, split)
+        annotations += [_annotation(box, image, category_id[box.category]) for box in kept]
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number  # from 1: id 0 never matches in pycocotools (cocoapi#507)
-    _refuse_repeated([image["id"] for image in images], described)
-    return {"images": images, "annotations": annotations, "categories": source.categories}
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _image_entry(image: SourceImage, file: _File, size: tuple[int, int]) -> dict[str, Any]:
@@ -243,33 +288,32 @@ def _refuse_bad_categories(categories: list[dict[str, Any]]) -> None:
             raise UserError("data", f"a class {key} stands twice", found=repeated, expected="each class once")
 
 
-def _refuse_repeated(image_ids: list[int], described: SourceSplit) -> None:
-    repeated = [image_id for image_id, count in Counter(image_ids).items() if count > 1]
+def _refuse_repeated(described: SourceSplit) -> None:
+    counts = Counter(image.image_id for image in described.images)
+    repeated = [image_id for image_id, count in counts.items() if count > 1]
     if repeated:
         raise UserError(
             described.images[0].described_in, "an image id stands twice", found=repeated[:5], expected="each id once"
         )
 
 
-def _refuse_overlap(written: dict[str, dict[str, Any]], source: Source) -> None:
-    """No picture may be in both splits, be it by id, by name or by content."""
-    train, test = written["train"]["images"], written["test"]["images"]
-    same_folder = source.splits["train"].image_dir == source.splits["test"].image_dir
-    for key, what in (("id", "image id"), ("file_name", "file name"), ("sha256", "content")):
-        if key == "file_name" and not same_folder:
-            continue
-        seen = defaultdict(list)
-        for image in train:
-            seen[image[key]].append(image["file_name"])
-        shared = [(image["file_name"], seen[image[key]][0]) for image in test if image[key] in seen]
-        if shared:
-            raise UserError(
-                "data",
-                f"the same picture is in both splits (same {what}); nothing was changed",
-                found=f"{len(shared)}, first: test {shared[0][0]} = train {shared[0][1]}",
-                expected="splits without a common picture: scores on training pictures mean nothing",
-                do="take them out of one split; where only the ids agree, number the pictures anew",
-            )
+def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Path]) -> None:
+    """No picture may be in two splits, be it by id, by name or by content."""
+    for first, second in combinations(image_dirs, 2):
+        for key, what in (("id", "image id"), ("file_name", "file name"), ("sha256", "content")):
+            if key == "file_name" and image_dirs[first] != image_dirs[second]:
+                continue
+            seen = {image[key]: image["file_name"] for image in reversed(written[first]["images"])}
+            images = written[second]["images"]
+            shared = [(image["file_name"], seen[image[key]]) for image in images if image[key] in seen]
+            if shared:
+                raise UserError(
+                    "data",
+                    f"the same picture is in both splits (same {what}); nothing was changed",
+                    found=f"{len(shared)}, first: {second} {shared[0][0]} = {first} {shared[0][1]}",
+                    expected="splits without a common picture: scores on training pictures mean nothing",
+                    do="take them out of one split; where only the ids agree, number the pictures anew",
+                )
 
 
 def _counts(content: dict[str, Any]) -> dict[str, Any]:

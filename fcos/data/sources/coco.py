@@ -25,7 +25,7 @@ def read_coco(splits: dict[str, tuple[Path, Path]], *, classes: list[str] | None
     lists = [[{"id": c["id"], "name": c["name"]} for c in content["categories"]] for content in contents.values()]
     for path, categories in zip((path for path, _ in splits.values()), lists, strict=True):
         if categories != lists[0]:
-            raise UserError(path, "has other categories than the other split", found=categories, expected=lists[0])
+            raise UserError(path, "has other categories than the training split", found=categories, expected=lists[0])
     categories = lists[0]
     if classes is not None:
         by_name = {category["name"]: category for category in categories}
