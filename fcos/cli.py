@@ -33,6 +33,10 @@ study_app = typer.Typer(help="List, check and choose studies.", no_args_is_help=
 app.add_typer(study_app, name="study")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A name under `runs` in params.yaml.")]
+GroundTruth = Annotated[Path, typer.Option("--gt", metavar="FILE", help="COCO ground truth.")]
+Replicates = Annotated[int, typer.Option(min=100, help="Draws of the images, with replacement.")]
+Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
 
 
 class Views(StrEnum):
@@ -131,7 +135,7 @@ def predict(
     run: RunName,
     views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
 ) -> None:
-    """Run the network over the test pictures and keep everything it says, before NMS."""
+    """Run the network over the test pictures, and those held out, and keep everything it says, before NMS."""
     _params(run)
     from fcos.commands.predict import predict
 
@@ -150,23 +154,28 @@ def evaluate(run: RunName) -> None:
 
 @app.command("evaluate-tta", epilog="Example: fcos predict RUN --views tta && fcos evaluate-tta RUN")
 def evaluate_tta(run: RunName) -> None:
-    """Score 1, 2, ... views together, from stored candidates."""
+    """Score 1, 2, ... views together, from stored candidates; on held-out pictures where tta.choose_on says so."""
     params = _params(run)
     from fcos.commands.evaluate_tta import evaluate_tta
 
-    for step in evaluate_tta(run):
-        typer.echo(f"{step['num_views']} views: AP {_percent(step['metrics']['AP'])}, {step['seconds']:.1f} s")
+    tta = evaluate_tta(run)
+    for step in tta["steps"]:
+        ap, seconds = _percent(step["metrics"]["AP"]), step["seconds"]
+        typer.echo(f"{tta['split']}, {step['num_views']} views: AP {ap}, {seconds:.1f} s")
+    typer.echo(f"chosen: {tta['chosen']} views, test AP {_percent(tta['metrics']['AP'])}")
     _track(params, [run])
 
 
 @app.command("sweep-nms", epilog="Example: fcos sweep-nms resnet18-e12-c3")
 def sweep_nms(run: RunName) -> None:
-    """Score each NMS threshold of params.yaml, from stored candidates."""
+    """Score each NMS threshold of params.yaml on the split nms_sweep.choose_on, from stored candidates."""
     params = _params(run)
     from fcos.commands.sweep_nms import sweep_nms
 
-    for step in sweep_nms(run):
-        typer.echo(f"NMS IoU {step['nms_iou_threshold']}: AP {_percent(step['metrics']['AP'])}")
+    sweep = sweep_nms(run)
+    for step in sweep["steps"]:
+        typer.echo(f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {_percent(step['metrics']['AP'])}")
+    typer.echo(f"chosen: NMS IoU {sweep['chosen']}, test AP {_percent(sweep['metrics']['AP'])}")
     _track(params, [run])
 
 
@@ -190,6 +199,42 @@ def detect(
     from fcos.commands.detect import detect
 
     typer.echo(f"{len(detect(paths, checkpoint, out))} objects found; see {out}/")
+
+
+@app.command(epilog="Example: fcos score --gt val.json --detections detections.json --out numbers.json")
+def score(
+    gt: GroundTruth,
+    detections: Annotated[Path, typer.Option(metavar="FILE", help="COCO results of any detector.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where all numbers go, as JSON.")] = None,
+    replicates: Replicates = 1000,
+    confidence: Confidence = 0.95,
+    seed: Seed = 0,
+) -> None:
+    """The COCO numbers of any detector's results, overall and per class, with their intervals."""
+    from fcos.commands.score import score, score_text
+
+    found = score(gt, detections, out=out, replicates=replicates, confidence=confidence, seed=seed)
+    typer.echo(score_text(found) + (f"\n\nwrote {out}" if out else ""))
+
+
+@app.command(epilog="Example: fcos compare --gt val.json ours=s0.json,s1.json,s2.json theirs=detections.json")
+def compare(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULTS", help="[NAME=]FILE[,FILE...]: COCO results; several files are seeds."),
+    ],
+    gt: GroundTruth,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and chart go.")] = Path("comparison"),
+    replicates: Replicates = 1000,
+    confidence: Confidence = 0.95,
+    seed: Seed = 0,
+) -> None:
+    """Compare results on the same images: which is better, by how much, and whether that is more than chance."""
+    from fcos.commands.compare import compare
+    from fcos.reporting.comparison import comparison_text
+
+    found = compare(results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed)
+    typer.echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
 
 
 @app.command("sync-mlflow", epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 fcos sync-mlflow")

@@ -16,6 +16,7 @@ import fcos.cli
 
 # What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
 OPTIONS = {
+    "compare": ["RESULTS", "--gt", "--out", "--replicates", "--confidence", "--seed"],
     "detect": ["PATHS", "--checkpoint", "--out"],
     "doctor": [],
     "evaluate": ["RUN"],
@@ -24,6 +25,7 @@ OPTIONS = {
     "predict": ["RUN", "--views"],
     "prepare": [],
     "report": [],
+    "score": ["--gt", "--detections", "--out", "--replicates", "--confidence", "--seed"],
     "study list": [],
     "study show": ["NAME"],
     "study use": ["NAME", "--force"],
@@ -199,7 +201,13 @@ def test_doctor_says_what_is_wrong(workspace, run):
 
 def test_studies_are_listed_shown_and_chosen(workspace, run):
     listed = run("study", "list").stdout
-    assert [line.split()[0] for line in listed.splitlines()] == ["coco2017", "shapes", "smoke", "voc2007"]
+    assert [line.split()[0] for line in listed.splitlines()] == [
+        "coco2017",
+        "shapes",
+        "smoke",
+        "voc2007-seeds",
+        "voc2007",
+    ]
     assert "resnet101-e12-c3: resnet101" in run("study", "show", "voc2007").stdout
     assert run("study", "use", "shapes").returncode == 0
     assert yaml.safe_load(Path("params.yaml").read_text())["study"] == "shapes"

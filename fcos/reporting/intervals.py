@@ -1,0 +1,34 @@
+"""Numbers with their intervals as text, in percent; a dash where COCO defines none."""
+
+from collections.abc import Mapping, Sequence
+
+DASH = "—"
+Cells = Sequence[Sequence[str]]
+
+
+def percent(value: float | None, *, sign: bool = False) -> str:
+    """33.9, or +1.3 with a sign."""
+    return DASH if value is None else f"{100 * value:{'+' if sign else ''}.1f}".replace("-0.0", "0.0")
+
+
+def plus_minus(value: float | None, interval: Mapping[str, float | None]) -> str:
+    """33.9 ± 0.6: half of the interval's width, which need not be centred at the number."""
+    low, high = interval["low"], interval["high"]
+    return percent(value) if low is None or high is None else f"{percent(value)} ± {percent((high - low) / 2)}"
+
+
+def in_brackets(interval: Mapping[str, float | None]) -> str:
+    """[33.2, 34.4]."""
+    low, high = interval["low"], interval["high"]
+    return DASH if low is None else f"[{percent(low)}, {percent(high)}]"
+
+
+def text_table(header: Sequence[str], rows: Cells) -> str:
+    """Columns with two spaces between them; the first is aligned to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        first, *others = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

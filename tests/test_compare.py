@@ -1,0 +1,494 @@
+"""`fcos score` and `fcos compare`: other people's files, checked in full; numbers, words and files that agree."""
+# ruff: noqa: F811  (`run` is a fixture)
+
+import contextlib
+import csv
+import hashlib
+import importlib.util
+import io
+import itertools
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from test_cli import assert_mistake, run  # noqa: F401
+from test_statistics import make_results, make_truth
+
+from fcos.commands.compare import Row, parse_rows
+from fcos.errors import UserError
+from fcos.scoring.average_precision import METRICS, score
+from fcos.scoring.bootstrap import Estimate, draw_weights, holm
+from fcos.scoring.comparison import Comparison
+from fcos.scoring.inputs import read_results, read_truth
+from fcos.scoring.matching import match
+
+FEW = ("--replicates", "100")
+
+
+def load_synthetic():
+    spec = importlib.util.spec_from_file_location("synthetic", ROOT / "benchmarks" / "synthetic.py")
+    module = sys.modules["synthetic"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path, value):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(value))
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """gt.json and dets.json, with crowds, ties and results in no order, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(7)
+    split = make_truth(rng, images=30)
+    write("gt.json", {"images": split.images, "categories": split.categories, "annotations": split.annotations})
+    write("dets.json", make_results(rng, split))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory):
+    """300 synthetic images; two equally good detectors, one that is clearly worse, three seeds of a good one."""
+    synthetic = load_synthetic()
+    path = tmp_path_factory.mktemp("detectors")
+    truth = synthetic.draw_images(np.random.default_rng(1), 300)
+    write(path / "gt.json", truth)
+    for seed, (name, jitter) in enumerate(
+        {"a": 0.05, "b": 0.05, "worse": 0.09, "s0": 0.05, "s1": 0.051, "s2": 0.052}.items()
+    ):
+        found = synthetic.detect(np.random.default_rng(seed), truth, synthetic.Detector(jitter=jitter))
+        write(path / f"{name}.json", found)
+    return path
+
+
+def pycocotools(gt, detections):
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(gt))
+        evaluation = COCOeval(coco, coco.loadRes(str(detections)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+# score ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_pycocotools_on_the_same_files(folder, run):
+    done = run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "deep/n.json", "--confidence", "0.9")
+    assert done.returncode == 0 and "score: 1000/1000 draws" in done.stderr
+    expected = pycocotools("gt.json", "dets.json")
+    found = read("deep/n.json")
+    # Bit for bit, with tied scores in the order of the file.
+    assert list(found)[:12] == list(METRICS)
+    assert [found[name] for name in METRICS] == expected.stats.tolist()
+    of_class = expected.eval["precision"][:, :, :, 0, 2].mean(axis=(0, 1))  # (K,)
+    assert [row["AP"] for row in found["per_class"][:2]] == pytest.approx(of_class[:2].tolist(), abs=1e-12)
+    assert found["per_class"][2]["AP"] is None
+
+    assert found["statistics"] == {"confidence": 0.9, "replicates": 1000, "seed": 0}
+    assert found["inputs"]["gt"]["sha256"] == hashlib.sha256(Path("gt.json").read_bytes()).hexdigest()
+    assert found["inputs"]["detections"]["file"] == "dets.json"
+    truth = read("gt.json")["annotations"]
+    crowd = sum(a["iscrowd"] for a in truth)
+    counts = {"images": 30, "classes": 3, "objects": len(truth) - crowd, "crowd": crowd}
+    assert found["counts"] == {**counts, "detections": len(read("dets.json"))} and crowd > 0
+
+    ap, interval = found["AP"], found["intervals"]["AP"]
+    half = (interval["high"] - interval["low"]) / 2
+    ends = f"[{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+    assert re.search(rf"^AP +{100 * ap:.1f} ± {100 * half:.1f} {re.escape(ends)}$", done.stdout, re.MULTILINE)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("class ")]
+    assert [row.split()[1] for row in rows] == ["objects", "2", "5", "9"]
+    assert rows[3].split()[2:] == ["0", "—", "—", "—"]  # no object of class 9: not 0
+
+
+def test_the_order_of_tied_scores_in_the_file_counts(folder, run):
+    """The same results in another order have other numbers, and those are pycocotools' again (cocoapi#650)."""
+    seen = set()
+    for seed in range(3):
+        results = read("dets.json")
+        random.Random(seed).shuffle(results)
+        write("shuffled.json", results)
+        run("score", "--gt", "gt.json", "--detections", "shuffled.json", "--out", "n.json", *FEW)
+        found = read("n.json")
+        assert [found[name] for name in METRICS] == pycocotools("gt.json", "shuffled.json").stats.tolist()
+        seen.add(found["AP"])
+    assert len(seen) > 1
+
+
+def test_area_and_iscrowd_may_be_missing_and_scores_are_of_any_range(folder, run):
+    truth, results = read("gt.json"), read("dets.json")
+    for annotation in truth["annotations"]:
+        del annotation["iscrowd"]
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    write("full.json", {**truth, "annotations": [{**a, "iscrowd": 0} for a in truth["annotations"]]})
+    for annotation in truth["annotations"]:
+        del annotation["area"]
+    write("gt.json", truth)
+    write("dets.json", [{**result, "score": 50 * result["score"] - 20} for result in results])
+    assert run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "n.json", *FEW).returncode == 0
+    assert [read("n.json")[name] for name in METRICS] == pycocotools("full.json", "dets.json").stats.tolist()
+
+
+def test_no_results_are_an_ap_of_zero(folder, run):
+    write("dets.json", [])
+    done = run("score", "--gt", "gt.json", "--detections", "dets.json", *FEW)
+    assert done.returncode == 0 and "AP    0.0 ± 0.0 [0.0, 0.0]" in done.stdout
+
+
+def test_ground_truth_without_objects_has_no_numbers(folder, run):
+    write("gt.json", {**read("gt.json"), "annotations": []})
+    done = run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "n.json", *FEW)
+    assert done.returncode == 0 and re.search(r"^AP +— —$", done.stdout, re.MULTILINE)
+    assert read("n.json")["AP"] is None
+    write("other.json", [])
+    done = run("compare", "--gt", "gt.json", "dets.json", "other.json", *FEW)
+    assert "other against dets: AP is not defined" in done.stdout
+
+
+def test_confidence_and_seed_are_used(folder, run):
+    def interval(*options):
+        run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "n.json", *FEW, *options)
+        found = read("n.json")["intervals"]["AP"]
+        return found["high"] - found["low"]
+
+    usual = interval()
+    assert interval() == usual
+    # Normal quantiles at 75 % and 97.5 %: 0.6745 and 1.9600.
+    assert interval("--confidence", "0.5") == pytest.approx(usual * 0.6745 / 1.96, rel=1e-3)
+    assert interval("--seed", "1") != usual
+
+
+def test_score_loads_no_torch(folder):
+    code = (
+        "import sys\n"
+        "sys.argv = ['fcos', 'score', '--gt', 'gt.json', '--detections', 'dets.json', '--replicates', '100']\n"
+        "from fcos.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print('ended', end.code, {'torch', 'mlflow', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ended 0 set()" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", [("--confidence", "95"), ("--replicates", "1"), ("--seed", "-1")])
+def test_options_out_of_range(folder, run, option):
+    done = run("score", "--gt", "gt.json", "--detections", "dets.json", *option)
+    assert done.returncode == 2 and option[0] in done.stderr
+
+
+def test_an_input_is_never_overwritten(folder, run):
+    before = Path("dets.json").read_bytes()
+    arguments = "score", "--gt", "gt.json", "--detections", "dets.json", "--out"
+    assert_mistake(run(*arguments, "dets.json"), "--out dets.json", "is one of the files to be read")
+    assert Path("dets.json").read_bytes() == before
+    Path("out").mkdir()
+    assert_mistake(run(*arguments, "out"), "--out out", "is a folder")
+
+
+# What is wrong with a file -------------------------------------------------------------------------------------------
+
+
+def put(*keys):
+    """A change: put the last of `keys` where the others lead."""
+    *path, last, value = keys
+
+    def change(content):
+        for key in path:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+def drop(*keys):
+    *path, last = keys
+
+    def change(content):
+        for key in path:
+            content = content[key]
+        del content[last]
+
+    return change
+
+
+BAD_TRUTH = [
+    (drop("images"), ["gt.json: images: is missing", "'categories', 'annotations'"]),
+    (drop("categories"), ["gt.json: categories: is missing"]),
+    (drop("annotations"), ["gt.json: annotations: is missing"]),
+    (put("images", {}), ["gt.json: images: is not a list", "no keys"]),
+    (put("images", []), ["gt.json: images: is empty"]),
+    (put("images", 2, 5), ["gt.json: images[2]: is not an object", "5"]),
+    (put("images", 2, "id", 3), ["gt.json: images: an id stands more than once", "id 3, 2 times"]),
+    (put("images", 2, "id", "3"), ["images[2].id: a wrong value", "text '3'", "a whole number"]),
+    (put("images", 2, "id", 2**63), ["images[2].id: a wrong value", "9223372036854775808"]),
+    (drop("images", 2, "id"), ["images[2].id: is missing", "file_name"]),
+    (put("categories", 1, "id", 2), ["gt.json: categories: an id stands more than once"]),
+    (drop("categories", 1, "name"), ["categories[1].name: is missing"]),
+    (put("annotations", 4, "id", 1), ["gt.json: annotations: an id stands more than once", "id 1, 2 times"]),
+    (put("annotations", 0, "id", 0), ["annotations: an annotation has id 0", "cocoapi#507", "from 1"]),
+    (put("annotations", 4, "image_id", 4), ["annotations[4].image_id: an unknown image", "4", "image ids 3, 5, 7,"]),
+    (put("annotations", 4, "category_id", 1), ["annotations[4].category_id: an unknown category", "ids 2, 5, 9"]),
+    (put("annotations", 4, "bbox", [1, 2, 3]), ["annotations[4].bbox: a wrong value", "[1, 2, 3]", "four finite"]),
+    (put("annotations", 4, "bbox", [1, 2, 3, math.nan]), ["annotations[4].bbox: a wrong value", "nan"]),
+    (put("annotations", 4, "bbox", [1, 2, 3, 10**400]), ["annotations[4].bbox: a wrong value"]),
+    (put("annotations", 4, "bbox", [1, 2, 3, True]), ["annotations[4].bbox: a wrong value"]),
+    (put("annotations", 4, "bbox", [1, 2, -3, 4]), ["annotations[4].bbox: a negative width", "[1, 2, -3, 4]"]),
+    (put("annotations", 4, "area", -1), ["annotations[4].area: a wrong value", "0 or more"]),
+    (put("annotations", 4, "iscrowd", 2), ["annotations[4].iscrowd: a wrong value", "0 or 1"]),
+]  # fmt: skip
+
+BAD_RESULTS = [
+    (drop(17, "image_id"), ["dets.json: [17].image_id: is missing", "category_id, bbox, score"]),
+    (drop(17, "category_id"), ["[17].category_id: is missing"]),
+    (drop(17, "bbox"), ["[17].bbox: is missing"]),
+    (drop(17, "score"), ["[17].score: is missing"]),
+    (put(17, [1, 2]), ["dets.json: [17]: is not an object", "[1, 2]"]),
+    (put(17, "image_id", "7"), ["[17].image_id: a wrong value", "text '7'"]),
+    (put(17, "image_id", 7.0), ["[17].image_id: a wrong value", "7.0"]),
+    (put(17, "image_id", 4), ["[17].image_id: 1 of ", "4 (the first)", "another split"]),
+    (put(17, "category_id", 0), ["[17].category_id: 1 of 4 category ids", "ids 0, 2, 5", "ids 2, 5, 9", "rf-detr#85"]),
+    (put(17, "bbox", [1, 2, 3, math.inf]), ["[17].bbox: a wrong value", "inf", "four finite numbers"]),
+    (put(17, "bbox", "1 2 3 4"), ["[17].bbox: a wrong value", "text '1 2 3 4'"]),
+    (put(17, "score", math.nan), ["[17].score: a wrong value", "nan", "a finite number"]),
+    (put(17, "score", True), ["[17].score: a wrong value", "a truth value, True"]),
+    (put(17, "score", "0.5"), ["[17].score: a wrong value", "text '0.5'"]),
+    (put(17, "score", None), ["[17].score: a wrong value", "None"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "parts"), BAD_TRUTH)
+def test_bad_ground_truth(folder, run, change, parts):
+    truth = read("gt.json")
+    change(truth)
+    write("gt.json", truth)
+    assert_mistake(run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "n.json"), *parts)
+    assert not Path("n.json").exists()
+
+
+@pytest.mark.parametrize(("change", "parts"), BAD_RESULTS)
+def test_bad_results(folder, run, change, parts):
+    results = read("dets.json")
+    change(results)
+    write("dets.json", results)
+    assert_mistake(run("score", "--gt", "gt.json", "--detections", "dets.json"), *parts)
+
+
+def test_files_that_are_no_results(folder, run):
+    def mistake(content, *parts):
+        write("dets.json", content)
+        assert_mistake(run("score", "--gt", "gt.json", "--detections", "dets.json"), "dets.json: is not a list", *parts)
+
+    results = read("dets.json")
+    mistake(read("gt.json"), "'images', 'categories', 'annotations'", "this is ground truth: give it with --gt")
+    mistake({"annotations": results}, "write the list under `annotations` alone")
+    mistake({"predictions": results}, "'predictions'", "as one list")
+    mistake(3, "3", "as one list")
+
+
+def test_files_that_are_no_ground_truth(folder, run):
+    done = run("score", "--gt", "dets.json", "--detections", "gt.json")
+    assert_mistake(done, "dets.json: is not ground truth", "a list of", "is what a detector's results are")
+    assert_mistake(run("score", "--gt", "no.json", "--detections", "dets.json"), "no.json: no such file")
+    assert_mistake(run("score", "--gt", ".", "--detections", "dets.json"), ".: is a folder")
+    Path("bad.json").write_text("[1, 2")
+    assert_mistake(run("score", "--gt", "gt.json", "--detections", "bad.json"), "bad.json: is not JSON", "line 1")
+
+
+def test_long_lists_of_ids_are_shortened(tmp_path):
+    """COCO's ids 1..90 with gaps against labels 0..79: both lists, each in one short line."""
+    ids = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+    categories = [{"id": i, "name": str(i)} for i in ids]
+    write(tmp_path / "gt.json", {"images": [{"id": 1}], "categories": categories, "annotations": []})
+    results = [{"image_id": 1, "category_id": i, "bbox": [0, 0, 1, 1], "score": 1} for i in range(80)]
+    write(tmp_path / "dets.json", results)
+    with pytest.raises(UserError) as mistake:
+        read_results(tmp_path / "dets.json", read_truth(tmp_path / "gt.json"))
+    text = str(mistake.value)
+    assert "[0].category_id: 10 of 80 category ids are not in the ground truth" in text  # 0 and nine of the gaps
+    assert "category ids 0, 1, 2, 3, 4, 5, 6, 7, 8, ..., 79 (80 of them)" in text
+    assert "category ids 1, 2, 3, 4, 5, 6, 7, 8, 9, ..., 90 (80 of them)" in text
+
+
+# compare -------------------------------------------------------------------------------------------------------------
+
+
+def compare(run, detectors, monkeypatch, *arguments):
+    monkeypatch.chdir(detectors)
+    done = run("compare", "--gt", "gt.json", "--replicates", "200", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    said = compare(run, detectors, monkeypatch, "a.json", "b.json", "bad=worse.json", "--out", str(out))
+    found = read(out / "comparison.json")
+    a, b, bad = found["rows"]
+    assert [row["name"] for row in found["rows"]] == ["a", "b", "bad"]
+    assert a["metrics"] == a["files"][0]["metrics"] and a["n"] == 1 and a["spread"]["AP"] is None
+    assert list(a["metrics"].values()) == pycocotools("gt.json", "a.json").stats.tolist()
+    assert a["metrics"]["AP"] - bad["metrics"]["AP"] > 0.1
+
+    pairs = {(pair["first"], pair["second"]): pair for pair in found["differences"]}
+    assert list(pairs) == [("b", "a"), ("bad", "a"), ("bad", "b")]
+    for (first, second), pair in pairs.items():
+        rows = {row["name"]: row for row in found["rows"]}
+        for metric, numbers in pair["metrics"].items():
+            expected = rows[first]["metrics"][metric] - rows[second]["metrics"][metric]
+            assert numbers["difference"] == pytest.approx(expected, abs=1e-12)
+        assert pair["sentence"] in said
+    assert not pairs["b", "a"]["significant"] and "b against a: no difference shown; at most " in said
+    worse = pairs["bad", "a"]
+    assert worse["significant"] and worse["metrics"]["AP"]["high"] < 0 and worse["metrics"]["AP"]["p_holm"] < 1e-4
+    assert re.search(
+        r"^bad against a: -\d+\.\d AP \[-\d+\.\d, -\d+\.\d\], significant \(Holm p < 0.0001\)$", said, re.MULTILINE
+    )
+    assert "Training noise is not in the intervals of rows of one file (a, b, bad)" in said
+    # A paired difference is surer than its two sides: they share their images.
+    alone = math.hypot(a["intervals"]["AP"]["standard_error"], b["intervals"]["AP"]["standard_error"])
+    assert pairs["b", "a"]["metrics"]["AP"]["standard_error"] < 0.8 * alone
+
+    # Holm within the family of each metric, over all pairs.
+    for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
+        family = [pair["metrics"][metric] for pair in found["differences"]]
+        assert [of["p_holm"] for of in family] == holm([of["p_value"] for of in family])
+
+    with (out / "comparison.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(lines) == 3 * 6
+    for line in lines:
+        numbers = pairs[line["first"], line["second"]]["metrics"][line["metric"]]
+        assert {name: float(line[name]) for name in numbers} == numbers
+
+    page = (out / "comparison.md").read_text()
+    assert "| b against a |" in page and "(comparison.png)" in page
+    assert f"| a | {100 * a['metrics']['AP']:.1f} ± " in page
+    picture = (out / "comparison.png").read_bytes()
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.width > 800 and np.asarray(image.convert("L")).std() > 5  # something is drawn
+    assert sorted(path.name for path in out.iterdir()) == [f"comparison.{end}" for end in ("csv", "json", "md", "png")]
+
+    compare(run, detectors, monkeypatch, "a.json", "b.json", "bad=worse.json", "--out", str(out))
+    assert (out / "comparison.png").read_bytes() == picture and read(out / "comparison.json") == found
+
+
+def test_the_same_file_twice_is_no_difference(run, detectors, monkeypatch, tmp_path):
+    said = compare(run, detectors, monkeypatch, "one=a.json", "two=a.json", "--out", str(tmp_path))
+    assert "two against one: no difference shown; at most 0.0 AP either way" in said
+    (pair,) = read(tmp_path / "comparison.json")["differences"]
+    for numbers in pair["metrics"].values():
+        zero = dict.fromkeys(("difference", "low", "high", "standard_error"), 0.0)
+        assert numbers == {**zero, "p_value": 1.0, "p_holm": 1.0}
+
+
+def test_repeats_are_one_row(run, detectors, monkeypatch, tmp_path):
+    said = compare(
+        run, detectors, monkeypatch, "good=s0.json,s1.json,s2.json", "worse.json", "--out", str(tmp_path)
+    )  # fmt: skip
+    good, _ = read(tmp_path / "comparison.json")["rows"]
+    of_seed = [file["metrics"]["AP"] for file in good["files"]]
+    assert good["n"] == 3 and good["metrics"]["AP"] == pytest.approx(np.mean(of_seed))
+    assert good["spread"]["AP"] == pytest.approx(np.std(of_seed, ddof=1))
+    first = said.splitlines()
+    header = next(line for line in first if " AP50 " in line)
+    assert header.split()[:2] == ["n", "AP"] and header.endswith("s.d. of AP")
+    row = next(line for line in first if line.startswith("good "))
+    assert row.split()[1] == "3" and row.endswith(f"{100 * np.std(of_seed, ddof=1):.2f}")
+    assert "rows of one file (worse)" in said
+    # The variance of a mean of three seeds comes on top of that of the images.
+    split, weights = read_truth(detectors / "gt.json"), draw_weights(300, replicates=200, seed=0)
+    of_images = [
+        score(match(read_results(detectors / f"s{n}.json", split), split), weights).metrics() for n in range(3)
+    ]
+    variance = np.mean(of_images, axis=0)[:, 0].var(ddof=1) + np.var(of_seed, ddof=1) / 3
+    assert good["intervals"]["AP"]["standard_error"] == pytest.approx(math.sqrt(variance))
+
+
+def test_bars_are_as_long_as_the_numbers(run, detectors, monkeypatch, tmp_path):
+    said = compare(run, detectors, monkeypatch, "a.json", "worse.json", "--out", str(tmp_path))
+    rows = read(tmp_path / "comparison.json")["rows"]
+    top = max(row["intervals"]["AP"]["high"] for row in rows)
+    bars = [line for line in said.splitlines() if "█" in line]
+    for line, row in zip(bars, rows, strict=True):
+        low, high = (row["intervals"]["AP"][end] / top * 40 for end in ("low", "high"))
+        assert line.startswith(row["name"]) and line.endswith(f"{100 * row['metrics']['AP']:.1f}")
+        assert abs(line.count("█") - low) <= 0.5 and abs(line.count("█") + line.count("▒") - high) <= 0.5
+
+
+def test_words_for_a_difference():
+    def pair(value, low, high, p):
+        columns = (np.array([number]) for number in (value, low, high, 0.0, p))
+        return Comparison("b", "a", Estimate(*columns), np.array([p]), 0.95)
+
+    better = pair(0.013, 0.008, 0.018, 0.0004).sentence()
+    assert better == "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.0004)"
+    # The interval reaches from -0.7 to +0.3: at most 0.7, in either direction.
+    unknown = pair(-0.002, -0.007, 0.003, 0.4).sentence()
+    assert unknown == "b against a: no difference shown; at most 0.7 AP either way"
+    assert "AP is not defined" in pair(float("nan"), float("nan"), float("nan"), float("nan")).sentence()
+
+
+def test_names_of_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def names(*arguments):
+        return [row.name for row in parse_rows(arguments)]
+
+    assert names("a.json", "x/b.json", "c=a.json") == ["a", "b", "c"]
+    assert names("r50/dets.json", "r18/dets.json", "other.json") == ["r50/dets", "r18/dets", "other"]
+    assert names("1/r/d.json", "2/r/d.json") == ["1/r/d", "2/r/d"]
+    assert parse_rows(["n=a.json,b.json"]) == [Row("n", [Path("a.json"), Path("b.json")])]
+    # An = or a , in the name of a file or folder that is there is part of it.
+    write("lr=0.1,x.json", [])
+    assert parse_rows(["lr=0.1,x.json"]) == [Row("lr=0.1,x", [Path("lr=0.1,x.json")])]
+    assert parse_rows(["runs/lr=1/a.json"]) == [Row("a", [Path("runs/lr=1/a.json")])]
+
+
+def test_mistakes_in_what_to_compare(folder, run):
+    def call(*arguments):
+        return run("compare", "--gt", "gt.json", *arguments)
+
+    assert_mistake(call("dets.json"), "nothing to compare with", "two results or more")
+    assert_mistake(call("dets.json", "dets.json"), "two rows have the same name", "NAME=FILE")
+    assert_mistake(call("a=dets.json", "a=gt.json"), "two rows have the same name", "found:    a")
+    assert_mistake(call("a=dets.json", "b="), "argument b=: a file name is empty")
+    assert_mistake(call("dets.json", "b=no.json"), "no.json: no such file")
+    assert_mistake(call("dets.json", "b=gt.json"), "gt.json: is not a list of results")
+    write("copy.json", read("dets.json"))
+    repeated = call("a=dets.json,copy.json", "b=dets.json", *FEW)
+    assert_mistake(repeated, "row a: repeats with the same content", "dets.json, copy.json")
+    assert_mistake(call("dets.json", "b=copy.json", "--out", "gt.json"), "--out gt.json: is a file")
+    write("one.json", {**read("gt.json"), "images": read("gt.json")["images"][:1], "annotations": []})
+    assert_mistake(run("compare", "--gt", "one.json", "dets.json", "copy.json"), "one image cannot show a difference")
+    assert not Path("comparison").exists()
+
+
+def test_names_are_data(folder, run):
+    """Characters that mean something in Markdown, HTML or TeX are nothing but characters in a name."""
+    write("other.json", read("dets.json")[:-5])
+    assert run("compare", "--gt", "gt.json", "a|<b>$x$=dets.json", "other.json", *FEW).returncode == 0
+    page = Path("comparison/comparison.md").read_text()
+    assert "a\\|&lt;b&gt;$x$" in page and "<b>" not in page
+    tables = [
+        list(lines) for table, lines in itertools.groupby(page.splitlines(), lambda x: x.startswith("|")) if table
+    ]
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
