@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as students_t
+from scipy.special import stdtr, stdtrit
 
 from fcos.scoring.matching import Floats
 
@@ -92,9 +92,10 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
         spread = np.sum([v**2 / (len(values) - 1) for v, values in zip(of_seeds, repeated, strict=True)], axis=0)
         freedom = np.where(np.asarray(spread) > 0, variance**2 / spread, np.inf)
         error = np.sqrt(variance)
-        statistic = np.where(error > 0, np.abs(value - bias) / error, np.where(value == 0, 0.0, np.inf))
-    reach = students_t.ppf((1 + confidence) / 2, freedom) * error
-    p_value = np.where(np.isnan(value), np.nan, 2 * students_t.sf(statistic, freedom))
+        # Replicates that do not vary (one image, the same results twice) show nothing, so: p is 1.
+        statistic = np.where(error > 0, np.abs(value - bias) / error, 0.0)
+    reach = stdtrit(freedom, (1 + confidence) / 2) * error
+    p_value = np.where(np.isnan(value), np.nan, 2 * stdtr(freedom, -statistic))
     return Estimate(value, value - bias - reach, value - bias + reach, error, p_value)
 
 

@@ -1,0 +1,213 @@
+"""What is wrong with a model: its kinds of errors, where it is precise, which objects and pictures are hard for it.
+
+All of it is read off the matches; docs/error-analysis.md says what each number means.
+
+Shapes: I images, B replicates, K classes, A area ranges, T IoU thresholds, D detections, G ground-truth boxes.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fcos.data.coco import CocoSplit
+from fcos.scoring.average_precision import precision_at_recall, score
+from fcos.scoring.bootstrap import Sample, estimate
+from fcos.scoring.errors import Outcome, error_kinds
+from fcos.scoring.matching import AREA_RANGES, Bools, Floats, Ints, Matches
+from fcos.scoring.numbers import estimate_json
+
+Row = dict[str, Any]
+MAX_REPLICATES = 200  # enough for an interval in a figure, and a fifth of the time of a table's
+CROWDING = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8 and more": (8, None)}  # objects in a picture
+SURE_SCORE = 0.5  # of detections that are counted in pictures without objects
+SHOWN_SCORE = 0.3  # of false positives that are counted in the worst pictures
+NUM_WORST = 10
+NUM_BINS = 10
+_AP = ("AP", "AP50")
+
+
+def analyse(matches: Matches, split: CocoSplit, weights: ArrayLike, *, confidence: float) -> Row:
+    """All of the error analysis of one run, as it stands in JSON; None where a number is not defined.
+
+    Args:
+        weights: (B, I) the draws of `draw_weights`, for the intervals of `by_size` and `by_crowding` alone, of which
+            the first 200 are used; without any (0, I) there are no intervals.
+        confidence: of those intervals.
+
+    Returns:
+        "errors" (`error_kinds`), "precision_recall", "by_size", "by_crowding", "calibration" and "worst_images", as
+        their functions here say.
+    """
+    draws = np.asarray(weights)[:MAX_REPLICATES]
+    outcome = Outcome.of(matches)
+    precision = precision_at_recall(matches)
+    return {
+        "errors": error_kinds(matches, outcome),
+        "precision_recall": _precision_recall(precision[..., 0], split),
+        "by_size": _by_size(matches, draws, confidence),
+        "by_crowding": _by_crowding(matches, outcome, draws, confidence),
+        "calibration": _calibration(matches, outcome),
+        "worst_images": _worst_images(matches, outcome, split),
+    }
+
+
+def _precision_recall(precision: Floats, split: CocoSplit) -> Row:
+    """Precision at the 101 recall steps, to four digits.
+
+    Args:
+        precision: (T, R, K) of all areas; -1 for a class without objects.
+
+    Returns:
+        {"mean": {"0.50": list, "0.75": list}, "per_class": [{"category_id", "name", "0.50": list}]}: the mean is over
+        the classes with objects, the others have None.
+    """
+    has_objects = precision[0, 0] >= 0
+    means = {"0.50": precision[0][:, has_objects], "0.75": precision[5][:, has_objects]}
+    categories = sorted(split.categories, key=lambda category: int(category["id"]))
+    return {
+        "mean": {iou: _rounded(curves.mean(axis=1)) if curves.size else None for iou, curves in means.items()},
+        "per_class": [
+            {"category_id": category["id"], "name": category["name"], "0.50": _rounded(curve) if known else None}
+            for category, curve, known in zip(categories, precision[0].T, has_objects, strict=True)
+        ],
+    }
+
+
+def _by_size(matches: Matches, draws: Ints, confidence: float) -> Row:
+    """COCO's three area ranges.
+
+    Returns:
+        {"small": {"num_objects", "AP", "AP50", "intervals": {"AP": {"low", "high"}, "AP50": ...}}, ...}
+    """
+    everywhere = np.ones(matches.truth.num_images, dtype=bool)
+    ap = score(_part(matches, everywhere, matches.area > 0), _with_point(draws)).ap[:, :, 1:]  # (1 + B, K, 3, T)
+    counts = (~matches.truth.ignored[:, 1:]).sum(axis=0).tolist()
+    names = list(AREA_RANGES)[1:]
+    return {
+        name: {"num_objects": counts[area], **_ap_with_intervals(_ap_and_ap50(ap[:, :, area]), confidence)}
+        for area, name in enumerate(names)
+    }
+
+
+def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: float) -> Row:
+    """Pictures by how many objects they have; a group's AP is that of a data set of its pictures alone.
+
+    Returns:
+        {"groups": [{"objects": "1", "num_images", "num_objects", "AP", "AP50", "intervals"}, ...],
+        "empty": {"num_images", "num_detections"}}: the detections in pictures without objects that score above 0.5.
+    """
+    truth = matches.truth
+    objects = np.bincount(truth.image[~truth.ignored[:, 0]], minlength=truth.num_images)
+    point = _with_point(draws)
+    groups = []
+    for name, (least, most) in CROWDING.items():
+        inside = (objects >= least) & (objects <= (most or np.inf))
+        ap = score(_part(matches, inside, matches.area == 0), point * inside).ap[:, :, 0]
+        counts = {"num_images": int(inside.sum()), "num_objects": int(objects[inside].sum())}
+        groups.append({"objects": name, **counts, **_ap_with_intervals(_ap_and_ap50(ap), confidence)})
+    empty = objects == 0
+    sure = outcome.false_positive & empty[matches.image] & (matches.score > SURE_SCORE)
+    return {"groups": groups, "empty": {"num_images": int(empty.sum()), "num_detections": int(sure.sum())}}
+
+
+def _calibration(matches: Matches, outcome: Outcome) -> Row:
+    """Whether the score is the precision at IoU 0.5: ten bins of equal width, each with its lower end.
+
+    The expected calibration error is the mean over the detections of |mean score - precision| of their bin.
+    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Returns:
+        {"bins": [{"low", "high", "num", "mean_score", "precision"}], "expected_calibration_error"}
+    """
+    counts = outcome.true_positive | outcome.false_positive
+    scores, correct = matches.score[counts], outcome.true_positive[counts]
+    edges = np.arange(NUM_BINS + 1) / NUM_BINS
+    place = np.searchsorted(edges[1:-1], scores, side="right")
+    num = np.bincount(place, minlength=NUM_BINS)
+    mean_score, precision = (
+        np.divide(np.bincount(place, values, NUM_BINS), num, out=np.full(NUM_BINS, np.nan), where=num > 0)
+        for values in (scores, correct)
+    )
+    columns = zip(
+        edges[:-1].tolist(), edges[1:].tolist(), num.tolist(), mean_score.tolist(), precision.tolist(), strict=True
+    )
+    gap = np.abs(mean_score - precision)[num > 0]
+    return {
+        "bins": [
+            {"low": low, "high": high, "num": n, "mean_score": mean if n else None, "precision": share if n else None}
+            for low, high, n, mean, share in columns
+        ],
+        "expected_calibration_error": float(gap @ num[num > 0] / len(scores)) if len(scores) else None,
+    }
+
+
+def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[Row]:
+    """The ten pictures of the highest cost, of equal ones the lower image id first; none without any error.
+
+    The cost of a picture is the number of its objects that no detection finds at IoU 0.5, plus the scores of its false
+    positives at that IoU: so an object missed is as bad as a wrong detection of full score. It is no part of AP.
+
+    Returns:
+        [{"image_id", "file_name", "missed", "false_positives", "cost"}]: false positives that score above 0.3.
+    """
+    truth = matches.truth
+
+    def per_image(images: Ints, values: Floats | None = None) -> Any:
+        return np.bincount(images, values, truth.num_images)
+
+    wrong = outcome.false_positive
+    missed = per_image(truth.image[outcome.missed])
+    shown = per_image(matches.image[wrong & (matches.score > SHOWN_SCORE)])
+    # Rounded, so that the order of the sums decides no tie.
+    cost = np.round(missed + per_image(matches.image[wrong], matches.score[wrong]), 6)
+    worst = [place for place in np.argsort(-cost, kind="stable")[:NUM_WORST] if cost[place] > 0]
+    file_name = {image["id"]: image["file_name"] for image in split.images}
+    return [
+        {
+            "image_id": (image_id := int(truth.image_ids[place])),
+            "file_name": file_name[image_id],
+            "missed": int(missed[place]),
+            "false_positives": int(shown[place]),
+            "cost": float(cost[place]),
+        }
+        for place in worst
+    ]
+
+
+def _part(matches: Matches, images: Bools, pairs: Bools) -> Matches:
+    """The detections in some images (I,) with some of the pairs (M,): scored sooner; objects stay where they are."""
+    kept = images[matches.image]
+    pairs = pairs & kept[matches.detection]
+    number = np.cumsum(kept) - 1
+    columns = {
+        name: getattr(matches, name)[kept] for name in ("image", "label", "score", "rank", "boxes_xywh", "outside")
+    }
+    columns |= {name: getattr(matches, name)[pairs] for name in ("area", "threshold", "gt")}
+    return replace(matches, **columns, detection=number[matches.detection[pairs]])
+
+
+def _with_point(draws: Ints) -> Ints:
+    """(1 + B, I): every image once, and then the draws."""
+    return np.concatenate((np.ones((1, draws.shape[1]), dtype=np.int64), draws))
+
+
+def _ap_and_ap50(ap: Floats) -> Floats:
+    """(1 + B, 2), from the AP (1 + B, K, T) of classes and thresholds; NaN where no class has objects."""
+    num_classes = (~np.isnan(ap)).sum(axis=1)
+    undefined = np.full(num_classes.shape, np.nan)
+    mean = np.divide(np.nansum(ap, axis=1), num_classes, out=undefined, where=num_classes > 0)  # (1 + B, T)
+    return np.stack((mean.mean(axis=1), mean[:, 0]), axis=1)
+
+
+def _ap_with_intervals(values: Floats, confidence: float) -> Row:
+    """Of the numbers (1 + B, 2) without and with replicates."""
+    found = estimate(Sample(values[:1], values[None, 1:]), confidence=confidence)
+    point = {name: None if np.isnan(value) else value for name, value in zip(_AP, values[0].tolist(), strict=True)}
+    return {**point, "intervals": estimate_json(found, _AP, ("low", "high"))}
+
+
+def _rounded(values: Floats) -> list[float]:
+    rounded: list[float] = np.round(values, 4).tolist()
+    return rounded

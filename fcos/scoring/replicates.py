@@ -1,0 +1,42 @@
+"""Replicates on disk, beside the numbers they belong to: what a paired comparison of two runs needs of each."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file, save_file
+
+from fcos.errors import UserError
+from fcos.files import whole_file
+from fcos.scoring.matching import Floats
+
+
+@dataclass(frozen=True)
+class ReplicatesFile:
+    """The twelve numbers under each draw of images, and what they are of."""
+
+    metrics: Mapping[str, Floats]  # step -> (B, 12)
+    header: dict[str, Any]
+
+
+def save_replicates(path: Path, metrics: Mapping[str, Floats], header: Mapping[str, Any]) -> None:
+    """Write the replicates of each step (a view, a threshold, or the whole of an evaluation)."""
+    tensors = {step: np.ascontiguousarray(values) for step, values in metrics.items()}
+    with whole_file(path) as scratch:
+        save_file(tensors, scratch, metadata={"fcos": json.dumps(header, sort_keys=True)})
+
+
+def read_replicates(path: Path, *, do: str) -> ReplicatesFile:
+    """Read what `save_replicates` wrote; `do` is what to type when it is not there."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = json.loads(file.metadata()["fcos"])
+        return ReplicatesFile(load_file(path), header)
+    except FileNotFoundError:
+        raise UserError(path, "no such file", expected="the replicates of a scored run", do=do) from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(path, "is not a whole file of replicates", found=error, do=do) from None
