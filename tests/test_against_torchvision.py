@@ -1,11 +1,31 @@
 """Ours against torchvision's FCOS with the same weights: outputs, losses, assignment, detections, converters."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
-from oracle import ASSIGNER, GRID, ORACLE_RANGES, STRIDES, oracle_and_ours
+import yaml
+from conftest import write_params
+from oracle import (
+    ASSIGNER,
+    GRID,
+    ORACLE_RANGES,
+    STRIDES,
+    oracle_anchors,
+    oracle_and_ours,
+    oracle_assignment,
+    published_oracle,
+)
+from torchvision.models.detection.image_list import ImageList
 
 from fcos.assignment import assign_targets
+from fcos.commands.build import build_grid, load_model
+from fcos.commands.import_checkpoint import import_checkpoint
+from fcos.config.model import ModelConfig
+from fcos.config.runs import find_run, parse_runs
 from fcos.losses import detection_losses
+from fcos.model.checkpoint import read_identity
 from fcos.model.convert import from_torchvision, to_torchvision
 from fcos.postprocess import decode_candidates, detect
 from fcos.structures import Batch
@@ -39,6 +59,12 @@ def as_batch(images, truth):
     return Batch(images, list(range(len(images))), sizes, boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
 
 
+def oracle_losses(oracle, images, truth):
+    features = list(oracle.backbone(images).values())
+    anchors = oracle.anchor_generator(ImageList(images, [tuple(images.shape[2:])] * len(images)), features)
+    return oracle.compute_loss(truth, oracle.head(features), anchors, [f.shape[2] * f.shape[3] for f in features])
+
+
 @pytest.mark.parametrize("size", [(128, 160), (96, 224)])
 def test_losses_and_their_gradients_equal_torchvisions(networks, size):
     oracle, ours = networks
@@ -46,12 +72,7 @@ def test_losses_and_their_gradients_equal_torchvisions(networks, size):
     images = torch.rand(3, 3, *size, generator=generator)
     truth = make_truth(generator, images=3, height=size[0], width=size[1], num_classes=5)
 
-    features = list(oracle.backbone(images).values())
-    from torchvision.models.detection.image_list import ImageList
-
-    anchors = oracle.anchor_generator(ImageList(images, [size] * 3), features)
-    heads = oracle.head(features)
-    expected = oracle.compute_loss(truth, heads, anchors, [f.shape[2] * f.shape[3] for f in features])
+    expected = oracle_losses(oracle, images, truth)
     batch = as_batch(images, truth)
     outputs = ours(images)
     losses, num_positives = detection_losses(outputs, ASSIGNER(outputs, batch))
@@ -65,11 +86,11 @@ def test_losses_and_their_gradients_equal_torchvisions(networks, size):
     torch.testing.assert_close(our_gradient, theirs, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(50))
 def test_detections_equal_torchvisions_on_odd_sizes(networks, seed):
     oracle, ours = networks
     generator = torch.Generator().manual_seed(seed)
-    height, width = torch.randint(65, 200, (2,), generator=generator).tolist()
+    height, width = torch.randint(40, 150, (2,), generator=generator).tolist()
     image = torch.rand(3, height, width, generator=generator)
     # No resizing, so that rounding of sizes has no part in it.
     oracle.transform.min_size, oracle.transform.max_size = (min(height, width),), max(height, width)
@@ -91,20 +112,83 @@ def test_detections_equal_torchvisions_on_odd_sizes(networks, seed):
     assert found.labels.tolist() == expected["labels"].tolist()
 
 
-def test_a_nominal_step_instead_of_the_padded_one_would_be_seen(networks):
+@pytest.mark.parametrize("padded", [(480, 640), (96, 224), (32, 1312)])
+def test_locations_are_the_centers_of_torchvisions_anchors(padded):
     """480 rows have 4 cells at P7: torchvision steps 120 pixels there, the study 128."""
-    padded = GRID(((60, 80), (30, 40), (15, 20), (8, 10), (4, 5)), (480, 640), torch.device("cpu"))
-    p7 = padded.xy[padded.level_of == 4]
-    assert p7[:, 1].unique().tolist() == [0.0, 120.0, 240.0, 360.0]
-    assert padded.strides[padded.level_of == 4].unique().tolist() == [128.0]
+    sizes = feature_sizes_of(padded)
+    locations = GRID(sizes, padded, torch.device("cpu"))
+    anchors = oracle_anchors(sizes, padded)
+    assert torch.equal(locations.xy, (anchors[:, :2] + anchors[:, 2:]) / 2)
+    assert torch.equal(locations.strides, anchors[:, 2] - anchors[:, 0])
 
 
-def test_state_dicts_convert_both_ways(networks):
-    oracle, ours = networks
+def test_the_studys_locations_are_half_a_stride_from_torchvisions_and_step_by_strides():
+    sizes, cpu = feature_sizes_of((480, 640)), torch.device("cpu")
+    study = build_grid(ModelConfig())(sizes, (480, 640), cpu)
+    torchvisions = GRID(sizes, (480, 640), cpu)
+    assert torch.equal(study.xy[:4800], torchvisions.xy[:4800] + 4)  # P3: 60 x 80 cells, 8 pixels each
+    p7 = study.level_of == 4  # 4 rows
+    assert study.xy[p7, 1].unique().tolist() == [64.0, 192.0, 320.0, 448.0]
+    assert torchvisions.xy[p7, 1].unique().tolist() == [0.0, 120.0, 240.0, 360.0]
+
+
+def feature_sizes_of(padded):
+    """P3, P4, P5 are an eighth, a sixteenth, a 32nd of the picture; P6 and P7 halve that, rounded up."""
+    sizes = [(padded[0] // stride, padded[1] // stride) for stride in (8, 16, 32)]
+    for _ in range(2):
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+    return tuple(sizes)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_state_dicts_convert_both_ways(backbone):
+    oracle, ours = oracle_and_ours(backbone=backbone)
+    theirs, own = oracle.state_dict(), ours.state_dict()
+    assert_same_tensors(to_torchvision(from_torchvision(theirs)), theirs)
+    assert_same_tensors(from_torchvision(to_torchvision(own)), own)
+    assert_same_tensors(to_torchvision(own), theirs)
+    oracle.load_state_dict(to_torchvision(own))  # strict: every name is known there
+
+
+def assert_same_tensors(found, expected):
+    assert found.keys() == expected.keys()
+    assert [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)] == []
+
+
+def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_kept(workspace):
+    """Weights as torchvision publishes them: frozen BatchNorms, 91 outputs, one for each COCO id from 0."""
+    oracle = published_oracle().eval()
     theirs = oracle.state_dict()
-    assert to_torchvision(from_torchvision(theirs)).keys() == theirs.keys()
-    assert from_torchvision(to_torchvision(ours.state_dict())).keys() == ours.state_dict().keys()
-    oracle.load_state_dict(to_torchvision(ours.state_dict()))  # strict: every name is known there
+    assert not any(name.endswith("num_batches_tracked") for name in theirs)
+    oracle.load_state_dict(to_torchvision(from_torchvision(theirs)))  # the counters that it lacks do no harm
+    assert_same_tensors(oracle.state_dict(), theirs)
+
+    params = yaml.safe_load(Path("studies/coco2017.yaml").read_text())
+    write_params(params)
+    kept = [1, 18, 90]  # person, dog, toothbrush
+    prepare_nothing(Path("data/coco2017"), kept)
+    torch.save(theirs, "published.pth")
+    weights = import_checkpoint(Path("published.pth"), "resnet50-torchvision")
+    run = find_run(parse_runs(params), "resnet50-torchvision")
+    ours = load_model(run, read_identity(weights, do=""), weights).eval()
+
+    image = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = oracle.head(list(oracle.backbone(image).values()))
+        outputs = ours(image)
+    assert expected["cls_logits"].shape[2] == 91
+    torch.testing.assert_close(outputs.class_logits, expected["cls_logits"][..., kept], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.pred_ltrb, expected["bbox_regression"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.centerness_logits, expected["bbox_ctrness"][..., 0], rtol=1e-5, atol=1e-5)
+    assert outputs.class_logits.std() > 0.1  # the picture is seen
+
+
+def prepare_nothing(folder, category_ids):
+    """Prepared data of these classes without a picture: an import reads no more."""
+    categories = [{"id": number, "name": str(number)} for number in category_ids]
+    (folder / "images").mkdir(parents=True)
+    (folder / "train.json").write_text(json.dumps({"images": [], "categories": categories, "annotations": []}))
+    (folder / "manifest.json").write_text(json.dumps({"splits": {"train": {"image_dir": "images"}}}))
 
 
 def slow_assignment(locations, strides, level_of, boxes, labels, ranges, radius, inclusive):
@@ -154,19 +238,85 @@ def test_assignment_equals_the_slow_obvious_version(seed, inclusive):
         assert any(index >= 0 for index in expected)
 
 
-def test_equal_areas_go_to_the_first_box_and_close_areas_are_told_apart():
-    """In float32, 1e8 - 1000 and 1e8 - 1003 are the same number (spacing 8): torchvision takes the wrong box there."""
-    locations, strides, level_of = torch.tensor([[50.0, 50.0]]), torch.tensor([64.0]), torch.tensor([0])
-    kwargs = {"regression_ranges": [[0, None]], "center_sampling_radius": 1.5, "inclusive": True}
+def assigned(boxes, padded, *, inclusive):
+    """Index of the box (M, 4) that we give to each of torchvision's locations: (R,)."""
+    locations = GRID(feature_sizes_of(padded), padded, torch.device("cpu"))
+    labels = torch.zeros(1, len(boxes), dtype=torch.int64)
+    return assign_targets(
+        locations.xy, locations.strides, locations.level_of, boxes[None], labels, labels.bool(),
+        regression_ranges=ORACLE_RANGES, center_sampling_radius=1.5, inclusive=inclusive,
+    ).matched_gt_index[0]  # fmt: skip
 
-    def winner(*boxes):
-        labels = torch.arange(len(boxes))[None]
-        ignored = torch.zeros(1, len(boxes), dtype=torch.bool)
-        targets = assign_targets(locations, strides, level_of, torch.tensor([boxes]), labels, ignored, **kwargs)
-        return targets.matched_gt_index.item()
 
-    assert winner((40.0, 0.0, 57.0, 59.0), (45.0, 0.0, 65.0, 50.0)) == 1  # 1003 against 1000
-    assert winner((40.0, 40.0, 60.0, 60.0), (41.0, 41.0, 61.0, 61.0)) == 0  # 400 each
+@pytest.mark.parametrize("seed", range(10))
+def test_assignment_equals_torchvisions(seed):
+    generator = torch.Generator().manual_seed(seed)
+    padded = (192, 736)
+    # Multiples of 4: many locations lie exactly on borders, and areas are equal or at least 16 apart.
+    corner = torch.stack([torch.randint(-10, most, (25,), generator=generator) for most in (170, 40)], dim=1) * 4.0
+    boxes = torch.cat((corner, corner + torch.randint(1, 100, (25, 2), generator=generator) * 4), dim=1)
+    expected = oracle_assignment(boxes, feature_sizes_of(padded), padded)
+    assert assigned(boxes, padded, inclusive=False).tolist() == expected.tolist()
+    assert len(expected.unique()) > 8
+
+
+@pytest.mark.parametrize(
+    ("box", "inclusive", "strict"),
+    [
+        # Center 24: the locations 16, 24, 32 lie within 12 pixels of it on each axis, 16 and 32 on the box's border.
+        ([16.0, 16.0, 32.0, 32.0], 3 * 3, 1),
+        # Center 28: the locations 16, 24, 32, 40 lie inside, 16 and 40 on the border of the center square, 12 away.
+        ([8.0, 8.0, 48.0, 48.0], 4 * 4, 2 * 2),
+    ],
+)
+def test_the_study_counts_borders_as_inside_and_torchvision_does_not(box, inclusive, strict):
+    boxes, padded = torch.tensor([box]), (64, 64)
+    assert (assigned(boxes, padded, inclusive=True) == 0).sum() == inclusive
+    assert (assigned(boxes, padded, inclusive=False) == 0).sum() == strict
+    assert (oracle_assignment(boxes, feature_sizes_of(padded), padded) == 0).sum() == strict
+    assert ModelConfig().center_bounds == "inclusive"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "ours", "torchvisions"),
+    [
+        ([[12.0, 12.0, 36.0, 36.0], [14.0, 14.0, 38.0, 38.0]], 0, 0),  # 576 each: the first
+        # 17 x 59 = 1003 and 20 x 50 = 1000: in float32, 1e8 - 1003 and 1e8 - 1000 are one number (spacing 8).
+        ([[16.0, 0.0, 33.0, 59.0], [14.0, 0.0, 34.0, 50.0]], 1, 0),
+        ([[14.0, 0.0, 34.0, 50.0], [16.0, 0.0, 33.0, 59.0]], 0, 0),
+    ],
+)
+def test_the_smallest_area_wins_where_torchvision_cannot_tell_areas_apart(boxes, ours, torchvisions):
+    boxes, padded = torch.tensor(boxes), (64, 64)
+    here = 3 * 8 + 3  # the location (24, 24) of P3
+    assert assigned(boxes, padded, inclusive=False)[here] == ours
+    assert oracle_assignment(boxes, feature_sizes_of(padded), padded)[here] == torchvisions
+
+
+def test_both_divide_by_the_positives_of_the_whole_batch(networks):
+    """Not picture by picture: a picture with many positive locations weighs more, and one with none counts too."""
+    oracle, ours = networks
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    boxes = [[[4.0, 4.0, 60.0, 60.0], [30.0, 2.0, 62.0, 30.0]], [[20.0, 20.0, 32.0, 32.0]], []]
+    truth = [
+        {"boxes": torch.tensor(of_image).reshape(-1, 4), "labels": torch.arange(len(of_image))} for of_image in boxes
+    ]
+
+    def ours_of(pictures):
+        outputs = ours(images[pictures])
+        losses, count = detection_losses(outputs, ASSIGNER(outputs, as_batch(images[pictures], truth[pictures])))
+        return losses, int(count)
+
+    whole, num_positives = ours_of(slice(None))
+    singles = [ours_of(slice(index, index + 1)) for index in range(3)]
+    counts = [count for _, count in singles]
+    assert counts[0] > counts[1] > counts[2] == 0 and sum(counts) == num_positives
+    names = {"classification": "classification", "regression": "bbox_regression", "centerness": "bbox_ctrness"}
+    expected = oracle_losses(oracle, images, truth)
+    for name, theirs in names.items():
+        total = sum(losses[name].item() * max(1, count) for losses, count in singles)
+        assert whole[name].item() == pytest.approx(total / sum(counts), rel=1e-5)
+        assert expected[theirs].item() == pytest.approx(total / sum(counts), rel=1e-5)
 
 
 def test_ignored_boxes_give_no_loss_where_they_lie():

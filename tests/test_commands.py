@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from conftest import ROOT, Watcher, write_params
 from PIL import Image
 
+from fcos.cli import main
 from fcos.commands.build import build_grid, load_model
 from fcos.commands.detect import detect
 from fcos.commands.evaluate import evaluate
@@ -19,15 +21,18 @@ from fcos.commands.evaluate_tta import evaluate_tta
 from fcos.commands.import_checkpoint import import_checkpoint
 from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
-from fcos.commands.scored_run import ScoredRun
+from fcos.commands.scored_run import ScoredRun, best_step
 from fcos.commands.sweep_nms import sweep_nms
 from fcos.commands.train import train
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError
+from fcos.evaluation.candidates import read_candidates, save_candidates
 from fcos.evaluation.predictor import Predictor, predict_split
+from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.files import sha256_file
 from fcos.model.checkpoint import read_identity
 from fcos.model.convert import to_torchvision
+from fcos.structures import Candidates
 
 RUN = Path("runs/smoke/one-epoch")
 
@@ -53,10 +58,40 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained_and_held_out(trained, tmp_path_factory):
+    """The trained study with 4 of its 16 training pictures held out and every setting chosen on them, predicted."""
+    folder = tmp_path_factory.mktemp("held_out") / "study"
+    shutil.copytree(trained, folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        params["data"]["validation_fraction"] = 0.25
+        params["nms_sweep"]["choose_on"] = params["tta"]["choose_on"] = "validation"
+        write_params(params)
+        prepare()
+        predict("one-epoch", "test")
+        predict("one-epoch", "tta")
+    finally:
+        os.chdir(before)
+    return folder
+
+
 @pytest.fixture
 def study(trained, tmp_path, monkeypatch):
     """A copy of the trained study as the current folder, with its params as plain data."""
-    shutil.copytree(trained, tmp_path / "study")
+    return copied(trained, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def held_out(trained_and_held_out, tmp_path, monkeypatch):
+    """The same of the study with held-out pictures."""
+    return copied(trained_and_held_out, tmp_path, monkeypatch)
+
+
+def copied(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return yaml.safe_load(Path("params.yaml").read_text())
@@ -99,13 +134,209 @@ def test_scoring_runs_no_network_and_writes_the_same_again(study, monkeypatch):
     monkeypatch.setattr(Predictor, "__call__", lambda *_: pytest.fail("the network was run"))
     evaluate("one-epoch")
     assert (RUN / "detections.json").read_bytes() == first
-    steps = sweep_nms("one-epoch")
+    steps = sweep_nms("one-epoch")["steps"]
     assert [step["nms_iou_threshold"] for step in steps] == [0.5, 0.6]
     assert steps[1]["metrics"] == read("metrics.json")  # 0.6 is the test threshold
-    views = evaluate_tta("one-epoch")
+    views = evaluate_tta("one-epoch")["steps"]
     assert [step["views"] for step in views] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
     seconds = [step["seconds"] for step in views]
     assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_without_held_out_pictures_files_say_that_test_chose(study):
+    sweep = sweep_nms("one-epoch")
+    assert read("nms_sweep.json") == sweep
+    assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= sweep.keys()
+    best = max(sweep["steps"], key=lambda step: step["metrics"]["AP"])
+    assert (sweep["split"], sweep["chosen"], sweep["metrics"]) == ("test", best["nms_iou_threshold"], best["metrics"])
+    tta = evaluate_tta("one-epoch")
+    assert read("tta.json") == tta
+    assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= tta.keys()
+    assert "validation_digest" not in sweep.keys() | tta.keys()
+    assert (tta["split"], tta["chosen"], tta["metrics"]) == ("test", 3, tta["steps"][2]["metrics"])  # all views
+    for folder in ("candidates", "candidates_tta"):
+        assert not list((RUN / folder).glob("validation*"))
+    assert list(read("timing.json")["views"]) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("aps", "best"), [([0.1, 0.3, 0.3], 1), ([None, 0.0, 0.0], 1), ([None, None], 0), ([0.2, None], 0)]
+)
+def test_the_best_step_is_the_first_with_the_highest_ap(aps, best):
+    steps = [{"number": number, "metrics": {"AP": ap}} for number, ap in enumerate(aps)]
+    assert best_step(steps)["number"] == best
+
+
+def test_held_out_pictures_are_predicted_beside_the_test_pictures(held_out):
+    scored = ScoredRun.open("one-epoch")
+    validation = scored.on_validation().split
+    assert [len(validation.images), len(scored.split.images)] == [4, 8]
+    views = ["s48", "s64", "s96"]
+    for folder, names, sizes in (
+        ("candidates", ["test"], [64]),
+        ("candidates_tta", views, [48, 64, 96]),
+    ):
+        beside = ["validation"] if names == ["test"] else [f"validation-{name}" for name in names]
+        assert sorted(path.stem for path in (RUN / folder).iterdir()) == sorted([*names, *beside])
+        for split, stems in ((scored.split, names), (validation, beside)):
+            for stem, size in zip(stems, sizes, strict=True):
+                file = read_candidates(RUN / folder / f"{stem}.safetensors", do="")
+                assert list(file.of_image) == [image["id"] for image in split.images]
+                assert (file.header["data_digest"], file.header["view"]["size"]) == (split.digest, size)
+    timed = read("timing.json")["views"]
+    assert {view: timing["num_images"] for view, timing in timed.items()} == {"test": 8, "validation": 4}
+    timed = read("timing_tta.json")["views"]
+    assert list(timed) == [*views, "validation-s48", "validation-s64", "validation-s96"]
+
+
+def test_tta_of_held_out_pictures_is_predicted_only_to_be_chosen_on(held_out):
+    held_out["tta"]["choose_on"] = None
+    write_params(held_out)
+    predict("one-epoch", "tta")
+    assert not list((RUN / "candidates_tta").glob("validation*"))
+    assert evaluate_tta("one-epoch")["split"] == "test"
+
+
+def say(scored, name, boxes_of):
+    """Write candidates of the split of `scored`: `boxes_of(n)` gives (part of its width, score) for the n-th object."""
+    path = RUN / f"{name}.safetensors"
+    header = read_candidates(path, do="").header
+    assert header["data_digest"] == scored.split.digest
+    number, of_image = 0, {}
+    for image in scored.split.images:
+        found = []
+        for annotation in scored.split.annotations_of[image["id"]]:
+            x, y, w, h = annotation["bbox"]
+            label = scored.split.label_of[annotation["category_id"]]
+            found += [([x, y, x + w * part, y + h], score, label) for part, score in boxes_of(number)]
+            number += 1
+        boxes, scores, labels = zip(*found, strict=True) if found else ((), (), ())
+        of_image[image["id"]] = Candidates(
+            torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
+        )
+    save_candidates(path, of_image, header)
+
+
+def remember_nms(monkeypatch, module):
+    """On which pictures a command applies NMS at which threshold, one after the other: (number of pictures, IoU)."""
+    looked_at = []
+
+    def remember(of_image, *, nms_iou_threshold, max_detections):
+        looked_at.append((len(of_image), nms_iou_threshold))
+        return detect_all(of_image, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
+
+    monkeypatch.setattr(f"fcos.commands.{module}.detect_all", remember)
+    return looked_at
+
+
+# An exact box, and one of 0.58 of its width: their IoU is 0.58, so NMS at 0.5 keeps the better scored one only.
+EXACT, NARROW = 1.0, 0.58
+
+
+def exact_first(number):
+    """At 0.6 narrow boxes survive and are false positives above the exact boxes of later objects: 0.5 is better."""
+    return [(EXACT, 0.99 * 0.97**number), (NARROW, 0.985 * 0.97**number)]
+
+
+def narrow_first(number):
+    """At 0.5 exact boxes are suppressed, and IoU 0.60 to 0.95 find nothing: 0.6 is better."""
+    return [(EXACT, 0.985 * 0.97**number), (NARROW, 0.99 * 0.97**number)]
+
+
+def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch):
+    """Validation prefers 0.6, test 0.5: what is chosen is 0.6, and test is scored there only."""
+    test = ScoredRun.open("one-epoch")
+    validation = test.on_validation()
+    say(test, "candidates/test", exact_first)
+    say(validation, "candidates/validation", narrow_first)
+    looked_at = remember_nms(monkeypatch, "sweep_nms")
+    sweep = sweep_nms("one-epoch")
+    assert looked_at == [(4, 0.5), (4, 0.6), (8, 0.6)]
+    assert (sweep["split"], sweep["chosen"]) == ("validation", 0.6)
+    assert sweep["validation_digest"] == validation.split.digest
+    assert sweep["identity"] == read_candidates(RUN / "candidates" / "test.safetensors", do="").header
+    assert read("nms_sweep.json") == sweep
+
+    def independently(scored, name, threshold):
+        file = read_candidates(RUN / "candidates" / f"{name}.safetensors", do="")
+        found = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=100)
+        return coco_metrics(coco_results(found, scored.split), scored.split)["metrics"]
+
+    for step in sweep["steps"]:
+        assert step["metrics"] == independently(validation, "validation", step["nms_iou_threshold"])
+    assert sweep["metrics"] == independently(test, "test", 0.6) == evaluate("one-epoch")
+    at_half, at_chosen = (step["metrics"]["AP"] for step in sweep["steps"])
+    assert at_chosen > at_half + 0.2
+    assert independently(test, "test", 0.5)["AP"] > sweep["metrics"]["AP"] + 0.1
+    held_out["nms_sweep"]["choose_on"] = "test"
+    write_params(held_out)
+    assert sweep_nms("one-epoch")["chosen"] == 0.5
+
+
+def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatch):
+    """On validation the first view is exact and the others spoil it, on test the second mends the first.
+
+    Scores are 0.9 times the width on test and 0.5 over it on validation: exact boxes come first there, last here.
+    """
+    test = ScoredRun.open("one-epoch")
+    validation = test.on_validation()
+    for view, of_test, of_validation in (("s48", NARROW, EXACT), ("s64", EXACT, NARROW), ("s96", EXACT, NARROW)):
+        of_test, of_validation = (of_test, 0.9 * of_test), (of_validation, 0.5 / of_validation)
+        say(test, f"candidates_tta/{view}", lambda _, box=of_test: [box])
+        say(validation, f"candidates_tta/validation-{view}", lambda _, box=of_validation: [box])
+    looked_at = remember_nms(monkeypatch, "evaluate_tta")
+    tta = evaluate_tta("one-epoch")
+    assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views there, one here
+    assert (tta["split"], tta["chosen"]) == ("validation", 1)
+    assert tta["validation_digest"] == validation.split.digest
+    assert tta["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", do="").header
+    assert read("tta.json") == tta
+    assert [step["views"] for step in tta["steps"]] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
+    timed = read("timing_tta.json")["views"]
+    assert tta["steps"][0]["seconds"] == timed["validation-s48"]["seconds"]
+    # Exact boxes find every object; narrow ones, of IoU 0.58, do at 2 of the 10 thresholds 0.50, 0.55, ... 0.95.
+    assert tta["steps"][0]["metrics"]["AP"] == pytest.approx(1)
+    assert tta["metrics"]["AP"] == pytest.approx(0.2)
+    held_out["tta"]["choose_on"] = None
+    write_params(held_out)
+    assert evaluate_tta("one-epoch")["metrics"]["AP"] == pytest.approx(1)
+
+
+def test_choosing_on_held_out_pictures_that_are_not_there_says_what_to_do(study):
+    study["nms_sweep"]["choose_on"] = study["tta"]["choose_on"] = "validation"
+    write_params(study)  # and the prepared data are those of before
+    for command in (sweep_nms, evaluate_tta, lambda name: predict(name, "tta")):
+        with pytest.raises(UserError, match=r"validation.json: no pictures are held out(.|\n)*fcos prepare"):
+            command("one-epoch")
+    study["data"]["validation_fraction"] = 0.25
+    write_params(study)
+    prepare()
+    with pytest.raises(UserError, match=r"validation.safetensors: no such file(.|\n)*fcos predict one-epoch"):
+        sweep_nms("one-epoch")
+    with pytest.raises(UserError, match=r"validation-s48.safetensors: no such file(.|\n)*one-epoch --views tta"):
+        evaluate_tta("one-epoch")
+
+
+def test_other_held_out_pictures_than_were_predicted_are_refused(held_out):
+    held_out["data"]["validation_fraction"] = 0.5
+    write_params(held_out)
+    prepare()
+    with pytest.raises(UserError, match=r"validation.safetensors: was computed with another data_digest"):
+        sweep_nms("one-epoch")
+    evaluate("one-epoch")  # the test pictures are the same
+
+
+def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, capsys):
+    monkeypatch.setenv("DVC_STAGE", "sweep_nms@one-epoch")  # the report tells MLflow
+    for command, steps, chosen in (
+        ("sweep-nms", r"validation, NMS IoU 0.5: AP \d+\.\d\n", r"chosen: NMS IoU 0\.[56], test AP \d+\.\d\n$"),
+        ("evaluate-tta", r"validation, 3 views: AP \d+\.\d, \d+\.\d s\n", r"chosen: \d views, test AP \d+\.\d\n$"),
+    ):
+        monkeypatch.setattr("sys.argv", ["fcos", command, "one-epoch"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        out = capsys.readouterr().out
+        assert re.search(steps, out) and re.search(chosen, out), out
 
 
 def test_candidates_do_not_depend_on_batches_or_workers(study):

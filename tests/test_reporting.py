@@ -22,6 +22,9 @@ from fcos.data.coco import CocoSplit
 from fcos.errors import UserError
 from fcos.files import read_json, write_csv, write_json
 from fcos.reporting.report import build_report
+from fcos.scoring.analysis import analyse
+from fcos.scoring.matching import match
+from fcos.scoring.replicates import read_replicates, save_replicates
 
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
@@ -167,7 +170,16 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
     common = {"test": test, "identity": header, "provenance": made}
     write_json(
         folder / "evaluation.json",
-        {"metrics": metrics(ap), "per_class": [], "num_detections": len(detections), **common},
+        {
+            "metrics": metrics(ap),
+            "per_class": [
+                {**category, "num_objects": 8, "AP": ap, "intervals": {"AP": {"low": ap - 0.02, "high": ap + 0.02}}}
+                for category in split.categories
+            ],
+            "num_detections": len(detections),
+            "analysis": analyse(match(detections, split), split, np.zeros((0, 8), dtype=int), confidence=0.95),
+            **common,
+        },
     )
     sizes = params.tta.sizes
     views = [f"s{size}" for size in sizes]
@@ -176,14 +188,41 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
         {"num_views": n, "views": views[:n], "seconds": 2.0 * n, "metrics": metrics(ap - 0.01 + 0.01 * n)}
         for n in range(1, len(sizes) + 1)
     ]
+    everything = {"split": "test", "chosen": len(sizes), "metrics": tta[-1]["metrics"]}
     header_tta = {**header, "view": {"size": sizes[-1], "max_size": params.test.max_size}}
-    write_json(folder / "tta.json", {"steps": tta, **common, "identity": header_tta})
+    write_json(folder / "tta.json", {**everything, "steps": tta, **common, "identity": header_tta})
+    write_replicates(
+        study, name, "tta_replicates", {"chosen": tta[-1]["metrics"]}, {"identity": header_tta, "test": test}
+    )
     # AP falls by 0.01 from threshold to threshold, from AP + 0.01 at 0.5.
     sweep = [
         {"nms_iou_threshold": threshold, "metrics": metrics(ap + 0.01 - 0.01 * index)}
         for index, threshold in enumerate(params.nms_sweep.thresholds)
     ]
-    write_json(folder / "nms_sweep.json", {"steps": sweep, **common})
+    chosen = {"split": "test", "chosen": 0.5, "metrics": sweep[0]["metrics"]}
+    write_json(folder / "nms_sweep.json", {**chosen, "steps": sweep, **common})
+    steps_of = {f"{step['nms_iou_threshold']:g}": step["metrics"] for step in sweep}
+    identity = {"identity": header, "test": test}
+    write_replicates(study, name, "nms_sweep_replicates", {**steps_of, "chosen": sweep[0]["metrics"]}, identity)
+    write_replicates(study, name, "replicates", {"test": metrics(ap)}, identity)
+
+
+def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Draws of s.d. 1 AP that all steps of all runs share, and of 0.1 AP that each has for itself, without a bias."""
+    common = standard_normal("draws", 400)
+    replicates = {}
+    for step, numbers in steps.items():
+        own = standard_normal(f"{name} {stem} {step}", 400)
+        values = np.array([np.nan if numbers[metric] is None else numbers[metric] for metric in [*METRICS, *REST]])
+        replicates[step] = values + (0.01 * common + 0.001 * own)[:, None]
+    header = {**identity, "statistics": study.params.statistics.model_dump()}
+    save_replicates(study.runs_dir / name / f"{stem}.safetensors", replicates, header)
+
+
+def standard_normal(key: str, count: int) -> np.ndarray:
+    """Numbers of exactly mean 0 and s.d. 1."""
+    drawn = np.random.default_rng(list(key.encode())).normal(size=count)
+    return (drawn - drawn.mean()) / drawn.std(ddof=1)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +241,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers: drawing takes seconds."""
     monkeypatch.setattr("fcos.reporting.report.draw_figures", lambda *_: [])
+    monkeypatch.setattr("fcos.reporting.report.draw_analysis", lambda *_: [])
 
 
 def ours(frame: pd.DataFrame) -> pd.DataFrame:
@@ -266,10 +306,76 @@ def test_published_numbers_stand_below_ours_with_their_difference(built: Study) 
     assert list(frame.iloc[-1][["backbone", "source", "AP"]]) == ["resnet152", "published", 40.0]  # without ours
     markdown = (built.out_dir / "report.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:8]] for line in markdown.splitlines() if line.startswith("|")]
-    assert ["resnet18", "33.0", "58.0", "34.0", "—", "23.0", "38.0"] in cells
+    # 1.96 times the s.d. of the draws, 1 AP.
+    assert ["resnet18", "33.0 ± 2.0", "58.0 ± 2.0", "34.0 ± 2.0", "—", "23.0 ± 2.0", "38.0 ± 2.0"] in cells
     assert ["resnet18 (published)", "33.9", "60.5", "33.8", "7.2", "20.6", "41.9"] in cells
     assert ["resnet18 (ours - published)", "-0.9", "-2.5", "+0.2", "—", "+2.4", "-3.9"] in cells
-    assert "No confidence interval is attached" in markdown
+
+
+def test_intervals_stand_in_the_csv(built: Study) -> None:
+    row = built.table(2).iloc[0]
+    # 33 -+ 1.96 * 1.00 to 1.01: the shared draws and, 1 % more at most, its own.
+    assert (row["AP low"], row["AP high"]) == pytest.approx((31.04, 34.96), abs=0.03)
+    assert np.isnan(row["APs low"])
+
+
+def test_every_pair_of_rows_has_a_paired_difference(built: Study) -> None:
+    frame = pd.read_csv(built.out_dir / "tables" / "differences" / "4-backbones.csv")
+    of_ap = frame[frame["metric"] == "AP"].set_index(["row", "other"])
+    assert len(of_ap) == 6  # pairs of four
+    # Draws that both share cancel: s.d. 0.1 * sqrt(2) = 0.14 AP, so 0.5 AP are 3.5 of them, p about 0.0004.
+    pair = of_ap.loc[("resnet101", "resnet50")]
+    assert pair["difference"] == pytest.approx(0.5)
+    assert (pair["high"] - pair["low"]) / 2 == pytest.approx(1.96 * 0.1414, rel=0.1)
+    assert 1e-5 < pair["p"] < 5e-3
+    # Holm: the largest p of the six counts once, and this one is the largest.
+    assert pair["p (Holm)"] == pytest.approx(pair["p"])
+    assert (of_ap["p (Holm)"] >= of_ap["p"]).all()
+
+
+def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_figures: None) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"] = raw["tables"][-2:]
+    study = make_study(tmp_path, raw, {"resnet34-e12-c4": 0.3795})
+    markdown = (study.build() / "report.md").read_text()
+    # 38.5 against 38: 3.5 s.d.; 37.95 against 38: 0.35 s.d., and 0.05 + 1.96 * 0.14 = 0.33.
+    assert re.search(
+        r"30 epochs against 12 epochs: \+0\.5 AP \\\[0\.2, 0\.8\\\], significant \(Holm p 0\.00\d+\)", markdown
+    )
+    assert "num_convs 4 against num_convs 3: no difference shown; at most 0.3 AP either way." in markdown
+    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in markdown.splitlines() if line.startswith("|")]
+    assert ["num_convs 4 - num_convs 3", "-0.1 ± 0.3 (n.s.)"] in cells
+    assert ["30 epochs - 12 epochs", "+0.5 ± 0.3"] in cells
+    assert "what another seed would give is not in its interval" in markdown
+
+
+def test_a_choice_made_on_the_test_pictures_is_named(built: Study) -> None:
+    markdown = (built.out_dir / "report.md").read_text()
+    assert "To take 0.5 because it is the best of these would be a choice made by looking at the test pict" in markdown
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["data"]["validation_fraction"] = 0.1
+    raw["nms_sweep"]["choose_on"] = raw["tta"]["choose_on"] = "validation"
+    raw["tables"] = [raw["tables"][2], raw["tables"][4]]
+    study = make_study(tmp_path, raw)
+    with pytest.raises(UserError, match="has another split than this cell stands for"):
+        study.build()
+    for run, file, chosen in ((REFERENCE, "tta.json", 3), (TRAINED, "nms_sweep.json", 0.6)):
+        study.edit(
+            run, file, lambda c, chosen=chosen: c.update(split="validation", chosen=chosen, metrics=metrics(0.3))
+        )
+    markdown = (study.build() / "report.md").read_text()
+    assert list(study.table(1)["views"]) == ["1 view", "3 views", "relative change (%)"]
+    assert "(3 of 5) was chosen on held-out training pictures" in markdown
+    sweep = study.table(2)
+    assert list(sweep["NMS IoU"]) == ["0.5", "0.6", "0.7", "0.6, chosen"]
+    assert list(sweep["scored on"]) == ["validation"] * 3 + ["test"]
+    assert sweep["AP"].iloc[-1] == 30
+    differences = pd.read_csv(study.out_dir / "tables" / "differences" / "2-nms-thresholds.csv")
+    assert set(differences["row"]) | set(differences["other"]) == {"IoU 0.5", "IoU 0.6", "IoU 0.7"}
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -292,6 +398,9 @@ def test_runs_that_differ_in_seed_only_are_averaged(tmp_path: Path) -> None:
     assert others[-1]["run"] == "resnet18-lr"
     assert "The rows also differ in train.learning_rate." in markdown
     assert "means over n seeds" in markdown
+    # Seeds: s.d. 2 / sqrt(3) = 1.155; draws 1.0; together 1.53 with 2 * (1.53 / 1.155)^4 = 6.2 degrees of freedom,
+    # of which Student's t is 2.43: 3.7.
+    assert (first["AP high"] - first["AP low"]) / 2 == pytest.approx(3.7, abs=0.05)
 
 
 def other_backbone(content: Any) -> None:
@@ -320,6 +429,32 @@ def no_settings(content: Any) -> None:
 
 def one_step_less(content: Any) -> None:
     content["steps"].pop()
+
+
+@pytest.mark.parametrize(
+    ("run", "stem", "key", "value", "cell"),
+    [
+        (
+            "resnet101-e12-c3",
+            "replicates",
+            "statistics",
+            {"confidence": 0.95, "replicates": 9, "seed": 0},
+            "row resnet101",
+        ),
+        ("resnet101-e12-c3", "replicates", "test", {"size": 1}, "row resnet101"),
+        (REFERENCE, "tta_replicates", "identity", {"weights_sha256": "other"}, "row 5 views"),
+        (TRAINED, "nms_sweep_replicates", "identity", {"data_digest": "other"}, "row 0.5"),
+    ],
+)
+def test_draws_of_something_else_stop_the_report(
+    tmp_path: Path, run: str, stem: str, key: str, value: Any, cell: str
+) -> None:
+    study = make_study(tmp_path)
+    path = study.runs_dir / run / f"{stem}.safetensors"
+    file = read_replicates(path, do="")
+    save_replicates(path, file.metrics, {**file.header, key: {**file.header[key], **value}})
+    with pytest.raises(UserError, match=rf"{cell}.*{stem}\.safetensors has another {key}"):
+        study.build()
 
 
 RUN101 = "resnet101-e12-c3"
@@ -397,7 +532,10 @@ def test_a_run_in_no_table_is_checked_too(tmp_path: Path) -> None:
         (TRAINED, "evaluation.json", "fcos evaluate resnet18-e12-c3"),
         (TRAINED, "metrics.json", "fcos evaluate resnet18-e12-c3"),
         (TRAINED, "detections.json", "fcos evaluate resnet18-e12-c3"),
+        (TRAINED, "replicates.safetensors", "fcos evaluate resnet18-e12-c3"),
         (TRAINED, "nms_sweep.json", "fcos sweep-nms resnet18-e12-c3"),
+        (TRAINED, "nms_sweep_replicates.safetensors", "fcos sweep-nms resnet18-e12-c3"),
+        (REFERENCE, "tta_replicates.safetensors", "fcos evaluate-tta resnet18-reference"),
         (REFERENCE, "tta.json", "fcos evaluate-tta resnet18-reference"),
     ],
 )
@@ -416,6 +554,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(
 def test_files_that_params_do_not_ask_for_are_not_needed(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     (study.runs_dir / RUN101 / "tta.json").unlink()
+    (study.runs_dir / RUN101 / "tta_replicates.safetensors").unlink()
     (study.runs_dir / RUN101 / "nms_sweep.json").unlink()
     write_json(study.runs_dir / "no-such-run" / "train.json", {})
     assert study.build().is_dir()
@@ -504,8 +643,22 @@ def test_markdown_has_no_html_of_others_and_its_pictures_exist(built: Study) -> 
     assert "<" not in markdown
     assert r"\|" in markdown  # of the class name: it would end a cell
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
-    assert len(pictures) == 8
+    assert len(pictures) == 8 + len(ANALYSIS)
     assert all((built.out_dir / picture).is_file() for picture in pictures)
+
+
+def test_pages_say_what_is_wrong_with_each_run(built: Study) -> None:
+    markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if line.startswith("|")]
+    # In each of 8 pictures the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 missed; the
+    # second detection of class 3 is a duplicate below all others. So AP50 is 1 and 0, mean 50; with the missed out of
+    # the count class 7 has no object and no detection, AP 0 still.
+    row = next(row for row in cells if row[0] == TRAINED and len(row) == 9)
+    assert row[:8] == [TRAINED, "50.0", *["+0.0"] * 6]
+    # Calibration: 8 of score 0.9 all right, 8 of 0.1 all wrong: off by 0.1 each.
+    assert row[8] == "10.0"
+    # 33 percent, and -+ 2 as the file says; the second run of the list is TRAINED.
+    assert next(row for row in cells if row[0] == "круг" and len(row) == 9)[3] == "33.0 ± 2.0"
 
 
 def test_pages_say_what_the_numbers_rest_on(built: Study) -> None:
@@ -519,6 +672,7 @@ def test_pages_say_what_the_numbers_rest_on(built: Study) -> None:
         assert "01" * 32 in text
 
 
+ANALYSIS = ("errors", "precision-recall", "calibration", "crowding", "worst")
 FIGURES = [
     "losses",
     "total-loss",
@@ -528,7 +682,7 @@ FIGURES = [
     "backbones",
     "epochs-loss",
     "nms",
-    *(f"runs/{run}/{figure}" for run in SHAPES["runs"] for figure in ("losses", "detections")),
+    *(f"runs/{run}/{figure}" for run in SHAPES["runs"] for figure in ("losses", "detections", *ANALYSIS)),
 ]
 
 
@@ -554,9 +708,14 @@ def test_report_is_complete_and_small(built: Study) -> None:
         "tables/5-nms-thresholds.csv",
         "tables/6-training-length.csv",
         "tables/7-convolutions-in-the-heads.csv",
+        "tables/differences/3-test-time-augmentation.csv",
+        "tables/differences/4-backbones.csv",
+        "tables/differences/5-nms-thresholds.csv",
+        "tables/differences/6-training-length.csv",
+        "tables/differences/7-convolutions-in-the-heads.csv",
         *(f"figures/{name}.png" for name in FIGURES),
     }
-    assert sum(path.stat().st_size for path in files) < 1_500_000
+    assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
 def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
@@ -565,7 +724,7 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     raw["runs"] = {name: raw["runs"][name] for name in (REFERENCE, TRAINED)}
     first, second = (make_study(tmp_path / name, raw).build() for name in ("a", "b"))
     files = [path for path in first.rglob("*") if path.is_file()]
-    assert len(files) == 2 + 3 + 5 + 2 * 2  # pages, tables, figures of the study and of each run
+    assert len(files) == 2 + 3 + 1 + 5 + 2 * 7  # pages, tables, differences, figures of the study and of each run
     for path in files:
         assert (second / path.relative_to(first)).read_bytes() == path.read_bytes(), path.name
 

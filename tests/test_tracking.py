@@ -79,7 +79,10 @@ class Files:
         common = self._common(name, size)
         metrics = {**METRICS, "AP": ap}
         per_class = [{"name": category["name"], "AP": ap} for category in CATEGORIES]
-        write_json(folder / "evaluation.json", {"metrics": metrics, "per_class": per_class, **common})
+        intervals = {name: {"low": ap - 0.02, "high": ap + 0.02} for name in ("AP", "AP50")}
+        errors = {"AP50": 0.5, "missed": {"count": 3, "delta_ap50": 0.125}}
+        more = {"intervals": intervals, "analysis": {"errors": errors}}
+        write_json(folder / "evaluation.json", {"metrics": metrics, "per_class": per_class, **more, **common})
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "timing.json", {"views": {"test": {"seconds": 2.0, "ms_per_image": 20.0}}})
 
@@ -90,8 +93,8 @@ class Files:
             for n in (1, 2)
         ]
         nms = [{"nms_iou_threshold": threshold, "metrics": METRICS} for threshold in thresholds]
-        write_json(folder / "tta.json", {"steps": tta, **common})
-        write_json(folder / "nms_sweep.json", {"steps": nms, **common})
+        write_json(folder / "tta.json", {"split": "validation", "steps": tta, **common})
+        write_json(folder / "nms_sweep.json", {"split": "test", "steps": nms, **common})
 
     def _common(self, name: str, size: int) -> dict[str, Any]:
         digest = weights_digest(self.runs_dir / name / "model.safetensors")
@@ -180,6 +183,7 @@ def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
     metrics = run.data.metrics
     assert (metrics["AP"], metrics["AP/traffic light"], metrics["AP/cat_dog"]) == (0.25, 0.25, 0.25)
     assert (metrics["ms_per_image"], metrics["test_seconds"]) == (20.0, 2.0)
+    assert (metrics["AP_low"], metrics["AP_high"], metrics["gain_AP50/missed"]) == (0.23, 0.27, 0.125)
     assert "APs" not in metrics
     points = client.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in points] == [(s, row(s)["loss"]) for s in range(NUM_ROWS)]
@@ -210,6 +214,7 @@ def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
     assert said["one tta 2"].data.metrics["test_seconds"] == 3.0
     assert said["one nms 0.7"].data.params == {"nms_iou_threshold": "0.7"}
     assert said["one nms 0.7"].data.metrics["AP"] == 0.25
+    assert [said[name].data.tags["split"] for name in ("one tta 2", "one nms 0.7")] == ["validation", "test"]
 
 
 def test_syncing_again_adds_nothing(files: Files) -> None:

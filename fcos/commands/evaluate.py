@@ -1,36 +1,42 @@
-"""`fcos evaluate RUN`: candidates to detections to the COCO numbers; no network is run."""
+"""`fcos evaluate RUN`: candidates to detections to the COCO numbers with intervals; no network is run."""
 
 import time
 
 from fcos.commands.provenance import provenance
 from fcos.commands.scored_run import ScoredRun
-from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
+from fcos.config.section import parse_section, read_params
+from fcos.config.statistics import StatisticsConfig
+from fcos.evaluation.scoring import detect_all, score_detections
 from fcos.files import write_json
+from fcos.scoring.analysis import analyse
+from fcos.scoring.bootstrap import draw_weights
+from fcos.scoring.numbers import with_intervals
+from fcos.scoring.replicates import save_replicates
 
 
 def evaluate(name: str) -> dict[str, float | None]:
-    """Write detections.json, metrics.json and evaluation.json of a run; return the twelve numbers."""
+    """Write detections.json, metrics.json, evaluation.json and replicates.safetensors; return the twelve numbers."""
     started = time.time()
-    scored = ScoredRun.open(name)
-    path = scored.dir / "candidates" / "test.safetensors"
-    file = scored.read_view(path, scored.test.size, do=f"fcos predict {name}")
-    detections = detect_all(
-        file.of_image,
-        nms_iou_threshold=scored.test.nms_iou_threshold,
-        max_detections=scored.test.max_detections,
-    )
-    results = coco_results(detections, scored.split)
-    numbers = coco_metrics(results, scored.split)
+    scored_run = ScoredRun.open(name)
+    split, test = scored_run.split, scored_run.test
+    statistics = parse_section(read_params(), "statistics", StatisticsConfig)
+    path = scored_run.dir / "candidates" / "test.safetensors"
+    file = scored_run.read_view(path, test.size, do=f"fcos predict {name}")
+    detections = detect_all(file.of_image, nms_iou_threshold=test.nms_iou_threshold, max_detections=test.max_detections)
+    weights = draw_weights(len(split.images), replicates=statistics.replicates, seed=statistics.seed)
+    scored = score_detections(detections, split, weights)
+    identity = {"test": test.settings(), "statistics": statistics.model_dump(), "identity": file.header}
     evaluation = {
-        **numbers,
-        "num_images": len(scored.split.images),
+        **with_intervals(scored.numbers, scored.replicates, confidence=statistics.confidence),
+        "num_images": len(split.images),
         "num_candidates": sum(map(len, file.of_image.values())),
-        "num_detections": len(results),
-        "test": scored.test.settings(),
-        "identity": file.header,
+        "num_detections": len(scored.results),
+        "analysis": analyse(scored.matches, split, weights, confidence=statistics.confidence),
+        **identity,
         "provenance": provenance(started),
     }
-    write_json(scored.dir / "detections.json", results, indent=None)
-    write_json(scored.dir / "evaluation.json", evaluation)
-    write_json(scored.dir / "metrics.json", numbers["metrics"])
-    return dict(numbers["metrics"])
+    write_json(scored_run.dir / "detections.json", scored.results, indent=None)
+    write_json(scored_run.dir / "evaluation.json", evaluation)
+    save_replicates(scored_run.dir / "replicates.safetensors", {"test": scored.replicates.metrics()}, identity)
+    write_json(scored_run.dir / "metrics.json", scored.metrics)
+    return scored.metrics

@@ -1,47 +1,101 @@
-"""`fcos evaluate-tta RUN`: what 1, 2, ... views give together; no network is run."""
+"""`fcos evaluate-tta RUN`: what 1, 2, ... views give together, and how many are used; no network is run."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fcos.commands.predict import tta_views
+from fcos.commands.predict import VALIDATION_PREFIX, tta_config, tta_views
 from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun
-from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
+from fcos.commands.scored_run import ScoredRun, best_step
+from fcos.config.section import parse_section, read_params
+from fcos.config.statistics import StatisticsConfig
+from fcos.evaluation.candidates import CandidatesFile
+from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
 from fcos.files import read_json, write_json
 from fcos.postprocess import merge_views
 from fcos.progress import track
+from fcos.scoring.bootstrap import draw_weights
+from fcos.scoring.replicates import save_replicates
 from fcos.structures import Detections
 
 
-def evaluate_tta(name: str) -> list[dict[str, Any]]:
-    """Write tta.json of a run and return its steps.
+def evaluate_tta(name: str) -> dict[str, Any]:
+    """Write tta.json of a run and return it.
 
-    Step n merges the first n views of params.yaml, each a whole test pass of its own; the last step is the result.
+    Step n merges the first n views of params.yaml, each a whole pass of its own over the split. `chosen` is the number
+    of views used, and `metrics` are the numbers on the test split with them: all views, or with `tta.choose_on:
+    validation` the best number of views there; no other number of views is then ever tried on the test split.
     """
     started = time.time()
     scored = ScoredRun.open(name)
-    do = f"fcos predict {name} --views tta"
-    settings: dict[str, Any] = scored.test.model_dump(include={"nms_iou_threshold", "max_detections"})
-    seconds = read_json(scored.dir / "timing_tta.json", do=do)["views"]
+    config = tta_config()
+    sizes = list(tta_views(config).items())
+    on_test = config.choose_on is None
+    chooser = scored if on_test else scored.to_choose("tta.choose_on")
+    steps = _steps(chooser, sizes, prefix="" if on_test else VALIDATION_PREFIX)
+    chosen = (steps[-1] if on_test else best_step(steps))["num_views"]
+    files = [_read(scored, view, size) for view, size in sizes]
+    merged = _merge(scored, [_detect(scored, file) for file in files[:chosen]])
+    statistics = parse_section(read_params(), "statistics", StatisticsConfig)
+    weights = draw_weights(len(scored.split.images), replicates=statistics.replicates, seed=statistics.seed)
+    result = score_detections(merged, scored.split, weights)
+    identity = {"test": scored.test.settings(), "identity": files[-1].header}
+    tta = {
+        "split": config.choose_on or "test",
+        "steps": steps,
+        "chosen": chosen,
+        "metrics": result.metrics,
+        **identity,
+        **({} if on_test else {"validation_digest": chooser.split.digest}),
+        "provenance": provenance(started),
+    }
+    save_replicates(
+        scored.dir / "tta_replicates.safetensors",
+        {"chosen": result.replicates.metrics()},
+        {**identity, "statistics": statistics.model_dump()},
+    )
+    write_json(scored.dir / "tta.json", tta)
+    return tta
+
+
+def _steps(scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str) -> list[dict[str, Any]]:
+    """The first 1, 2, ... views scored on the split of `scored`, whose files begin with `prefix`."""
+    seconds = read_json(scored.dir / "timing_tta.json", do=_command(scored))["views"]
+    used: list[str] = []
     of_view: list[dict[int, Detections]] = []
     steps: list[dict[str, Any]] = []
-    views = tta_views()
-    for view, size in track(views.items(), f"TTA {name}", total=len(views), unit="views"):
-        file = scored.read_view(scored.dir / "candidates_tta" / f"{view}.safetensors", size, do=do)
-        of_view.append(detect_all(file.of_image, **settings))
-        merged = {
-            image_id: merge_views([detections[image_id] for detections in of_view], **settings)
-            for image_id in file.of_image
-        }
-        used = list(views)[: len(of_view)]
+    for view, size in track(sizes, f"TTA {scored.run.name}", total=len(sizes), unit="views"):
+        used.append(view)
+        of_view.append(_detect(scored, _read(scored, prefix + view, size)))
         steps.append(
             {
                 "num_views": len(used),
-                "views": used,
-                "seconds": round(sum(seconds[view]["seconds"] for view in used), 4),
-                "metrics": coco_metrics(coco_results(merged, scored.split), scored.split)["metrics"],
+                "views": list(used),
+                "seconds": round(sum(seconds[prefix + name]["seconds"] for name in used), 4),
+                "metrics": coco_metrics(coco_results(_merge(scored, of_view), scored.split), scored.split)["metrics"],
             }
         )
-    tta = {"steps": steps, "test": scored.test.settings(), "identity": file.header, "provenance": provenance(started)}
-    write_json(scored.dir / "tta.json", tta)
     return steps
+
+
+def _command(scored: ScoredRun) -> str:
+    return f"fcos predict {scored.run.name} --views tta"
+
+
+def _read(scored: ScoredRun, view: str, size: int) -> CandidatesFile:
+    return scored.read_view(scored.dir / "candidates_tta" / f"{view}.safetensors", size, do=_command(scored))
+
+
+def _detect(scored: ScoredRun, file: CandidatesFile) -> dict[int, Detections]:
+    return detect_all(file.of_image, **_settings(scored))
+
+
+def _merge(scored: ScoredRun, of_view: Sequence[Mapping[int, Detections]]) -> dict[int, Detections]:
+    return {
+        image_id: merge_views([detections[image_id] for detections in of_view], **_settings(scored))
+        for image_id in of_view[0]
+    }
+
+
+def _settings(scored: ScoredRun) -> dict[str, Any]:
+    return scored.test.model_dump(include={"nms_iou_threshold", "max_detections"})

@@ -1,29 +1,69 @@
-"""`fcos sweep-nms RUN`: the COCO numbers at each NMS threshold; no network is run."""
+"""`fcos sweep-nms RUN`: the COCO numbers at each NMS threshold, and the best of them; no network is run."""
 
 import time
 from typing import Any
 
 from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun
+from fcos.commands.scored_run import ScoredRun, best_step
 from fcos.config.nms_sweep import NmsSweepConfig
 from fcos.config.section import parse_section, read_params
-from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
+from fcos.config.statistics import StatisticsConfig
+from fcos.evaluation.candidates import CandidatesFile
+from fcos.evaluation.scoring import Scored, detect_all, score_detections
 from fcos.files import write_json
 from fcos.progress import track
+from fcos.scoring.bootstrap import draw_weights
+from fcos.scoring.replicates import save_replicates
 
 
-def sweep_nms(name: str) -> list[dict[str, Any]]:
-    """Write nms_sweep.json of a run and return its steps."""
+def sweep_nms(name: str) -> dict[str, Any]:
+    """Write nms_sweep.json of a run and return it.
+
+    Its steps are the thresholds on the split `nms_sweep.choose_on`; `chosen` is the best of them there, and `metrics`
+    are the numbers on the test split at `chosen`. On `validation`, no other threshold is ever tried on the test split.
+    """
     started = time.time()
     scored = ScoredRun.open(name)
-    thresholds = parse_section(read_params(), "nms_sweep", NmsSweepConfig).thresholds
-    path = scored.dir / "candidates" / "test.safetensors"
-    file = scored.read_view(path, scored.test.size, do=f"fcos predict {name}")
-    steps = []
-    for threshold in track(thresholds, f"NMS sweep {name}", total=len(thresholds), unit="thresholds"):
-        detections = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=scored.test.max_detections)
-        metrics = coco_metrics(coco_results(detections, scored.split), scored.split)["metrics"]
-        steps.append({"nms_iou_threshold": threshold, "metrics": metrics})
-    sweep = {"steps": steps, "test": scored.test.settings(), "identity": file.header, "provenance": provenance(started)}
+    config = parse_section(read_params(), "nms_sweep", NmsSweepConfig)
+    test_file = _read(scored, "test")
+    on_test = config.choose_on == "test"
+    chooser = scored if on_test else scored.to_choose("nms_sweep.choose_on")
+    file = test_file if on_test else _read(chooser, "validation")
+    statistics = parse_section(read_params(), "statistics", StatisticsConfig)
+    steps, replicates = [], {}
+    for threshold in track(config.thresholds, f"NMS sweep {name}", total=len(config.thresholds), unit="thresholds"):
+        at = _score(chooser, file, threshold, statistics)
+        steps.append({"nms_iou_threshold": threshold, "metrics": at.metrics})
+        replicates[f"{threshold:g}"] = at.replicates.metrics()
+    best = best_step(steps)
+    chosen, metrics = best["nms_iou_threshold"], best["metrics"]
+    replicates["chosen"] = replicates[f"{chosen:g}"]
+    if not on_test:
+        once = _score(scored, test_file, chosen, statistics)
+        metrics, replicates["chosen"] = once.metrics, once.replicates.metrics()
+    identity = {"test": scored.test.settings(), "identity": test_file.header}
+    sweep = {
+        "split": config.choose_on,
+        "steps": steps,
+        "chosen": chosen,
+        "metrics": metrics,
+        **identity,
+        **({} if on_test else {"validation_digest": chooser.split.digest}),
+        "provenance": provenance(started),
+    }
+    save_replicates(
+        scored.dir / "nms_sweep_replicates.safetensors", replicates, {**identity, "statistics": statistics.model_dump()}
+    )
     write_json(scored.dir / "nms_sweep.json", sweep)
-    return steps
+    return sweep
+
+
+def _read(scored: ScoredRun, split: str) -> CandidatesFile:
+    path = scored.dir / "candidates" / f"{split}.safetensors"
+    return scored.read_view(path, scored.test.size, do=f"fcos predict {scored.run.name}")
+
+
+def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, statistics: StatisticsConfig) -> Scored:
+    detections = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=scored.test.max_detections)
+    weights = draw_weights(len(scored.split.images), replicates=statistics.replicates, seed=statistics.seed)
+    return score_detections(detections, scored.split, weights)

@@ -1,13 +1,18 @@
 """Candidates to detections, detections to the COCO results list."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fcos.boxes import xyxy_to_xywh
 from fcos.data.coco import CocoSplit
 from fcos.postprocess import detect
 from fcos.scoring import numbers
-from fcos.scoring.matching import match
+from fcos.scoring.average_precision import Scores, score
+from fcos.scoring.matching import Matches, match
 from fcos.structures import Candidates, Detections
 
 Record = dict[str, Any]
@@ -37,6 +42,28 @@ def coco_results(of_image: Mapping[int, Detections], split: CocoSplit) -> list[R
         ]
         results += sorted(of_this, key=lambda r: (-r["score"], r["category_id"], r["bbox"]))
     return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Detections of a split with all that was counted on them."""
+
+    results: list[Record]  # the COCO results list
+    matches: Matches
+    numbers: dict[str, Any]  # see fcos.scoring.numbers.coco_metrics
+    replicates: Scores
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        return dict(self.numbers["metrics"])
+
+
+def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, weights: NDArray[np.int64]) -> Scored:
+    """The COCO numbers of detections, and the same under each of the (B, I) `weights` of the images."""
+    results = coco_results(of_image, split)
+    matches = match(results, split)
+    replicates = score(matches, weights)
+    return Scored(results=results, matches=matches, numbers=numbers.coco_metrics(matches, split), replicates=replicates)
 
 
 def coco_metrics(results: list[Record], split: CocoSplit) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from PIL import Image
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_picture
 from fcos.files import whole_file
+from fcos.reporting.intervals import DASH
 from fcos.reporting.results import RunResults, StudyResults
-from fcos.reporting.tables import DASH, ReportTable
+from fcos.reporting.tables import ReportTable
 
 DPI = 110
 MIN_SCORE = 0.3  # of the detections that are drawn
@@ -33,7 +34,7 @@ LOSSES = {
     "loss_regression": "regression (GIoU)",
     "loss_centerness": "centerness (BCE)",
 }
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9.5,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -65,8 +66,8 @@ def draw_figures(study: StudyResults, tables: Sequence[ReportTable], out_dir: Pa
     for name, results in study.runs.items():
         folder = out_dir / "figures" / "runs" / name
         if len(results.history):
-            _draw(folder / "losses.png", _loss_parts_and_total, results, dpi=80)
-        _draw(folder / "detections.png", _detections, results, study.split, samples[:6], (3, 6.0))
+            draw(folder / "losses.png", _loss_parts_and_total, results, dpi=80)
+        draw(folder / "detections.png", _detections, results, study.split, samples[:6], (3, 6.0))
     return [*_training_figures(study, tables, out_dir), *_table_figures(tables, out_dir)]
 
 
@@ -90,9 +91,9 @@ def _training_figures(study: StudyResults, tables: Sequence[ReportTable], out_di
             ("total-loss", _total_loss, f"The total loss of {name}: the plain sum of the three."),
             ("learning-rate", _learning_rate, f"The learning rate of {name}: linear warm-up, then cosine to 0."),
         ):
-            path = _draw(out_dir / "figures" / f"{stem}.png", function, shown)
+            path = draw(out_dir / "figures" / f"{stem}.png", function, shown)
             drawn.append(FigureFile(path=path.relative_to(out_dir), caption=caption, table=table))
-    path = _draw(
+    path = draw(
         out_dir / "figures" / "detections.png", _detections, shown, study.split, sample_images(study.split, 8), (4, 9.0)
     )
     caption = (
@@ -113,14 +114,14 @@ def _table_figures(tables: Sequence[ReportTable], out_dir: Path) -> list[FigureF
         path = out_dir / "figures" / f"{stem}.png"
         if path.exists():  # a second table of this kind
             path = path.with_stem(f"{stem}-{table.number}")
-        _draw(path, function, table)
+        draw(path, function, table)
         text = f"{caption} Runs: {table.run_names}."
         drawn.append(FigureFile(path=path.relative_to(out_dir), caption=text, table=table.number))
     return drawn
 
 
-def _draw(path: Path, function: Callable[..., Figure], *arguments: Any, dpi: int = DPI) -> Path:
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+def draw(path: Path, function: Callable[..., Figure], *arguments: Any, dpi: int = DPI) -> Path:
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes; the text of the report has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = function(*arguments)
@@ -135,14 +136,14 @@ def _draw(path: Path, function: Callable[..., Figure], *arguments: Any, dpi: int
     return path
 
 
-def _one_axes(title: str, x: str, y: str, size: tuple[float, float] = (8.0, 3.9)) -> tuple[Figure, Axes]:
+def one_axes(title: str, x: str, y: str, size: tuple[float, float] = (8.0, 3.9)) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size)
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
     return figure, axes
 
 
-def _legend_below(figure: Figure, axes: Axes, **more: Any) -> None:
+def legend_below(figure: Figure, axes: Axes, **more: Any) -> None:
     """Outside of the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4), **more)
@@ -164,14 +165,14 @@ def _curve(axes: Axes, history: pd.DataFrame, column: str, *, label: str, colour
 
 def _losses(results: RunResults, total: bool = False) -> Figure:
     history = results.history
-    figure, axes = _one_axes(f"Losses of {results.run.name}", "training step", "loss (no unit)")
+    figure, axes = one_axes(f"Losses of {results.run.name}", "training step", "loss (no unit)")
     if total:
         _curve(axes, history, "loss", label="total", colour="#333333")
     for (column, label), colour in zip(LOSSES.items(), COLOURS, strict=False):
         _curve(axes, history, column, label=label, colour=colour)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
-    _legend_below(figure, axes, title=f"thin: each step; bold: mean of {_window(len(history))} steps")
+    legend_below(figure, axes, title=f"thin: each step; bold: mean of {_window(len(history))} steps")
     return figure
 
 
@@ -180,16 +181,16 @@ def _loss_parts_and_total(results: RunResults) -> Figure:
 
 
 def _total_loss(results: RunResults) -> Figure:
-    figure, axes = _one_axes(f"Total loss of {results.run.name}", "training step", "loss (no unit)")
+    figure, axes = one_axes(f"Total loss of {results.run.name}", "training step", "loss (no unit)")
     _curve(axes, results.history, "loss", label="total loss", colour=COLOURS[0])
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
-    _legend_below(figure, axes, title=f"thin: each step; bold: mean of {_window(len(results.history))} steps")
+    legend_below(figure, axes, title=f"thin: each step; bold: mean of {_window(len(results.history))} steps")
     return figure
 
 
 def _learning_rate(results: RunResults) -> Figure:
-    figure, axes = _one_axes(f"Learning rate of {results.run.name}", "training step", "learning rate", (8.0, 3.0))
+    figure, axes = one_axes(f"Learning rate of {results.run.name}", "training step", "learning rate", (8.0, 3.0))
     axes.plot(results.history["step"], results.history["lr"], color=COLOURS[0], linewidth=1.8)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
@@ -197,14 +198,14 @@ def _learning_rate(results: RunResults) -> Figure:
 
 
 def _epochs(table: ReportTable) -> Figure:
-    figure, axes = _one_axes("Total loss by length of training", "training step", "total loss (no unit)")
+    figure, axes = one_axes("Total loss by length of training", "training step", "total loss (no unit)")
     trained = [results for results in table.results if len(results.history)]
     for index, results in enumerate(trained):
         label = f"{results.run.epochs} epochs ({results.run.name})"
         _curve(axes, results.history, "loss", label=label, colour=COLOURS[index % len(COLOURS)], raw=False)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
-    _legend_below(figure, axes, title="running means")
+    legend_below(figure, axes, title="running means")
     return figure
 
 
@@ -216,7 +217,7 @@ def _views(table: ReportTable) -> Figure:
     time.plot(counts, [step["seconds"] for step in steps], "o-", color=COLOURS[0])
     time.set(title="Time", xlabel="number of views", ylabel="inference, whole test split (s)")
     time.set_ylim(bottom=0)
-    score.plot(counts, _percents(step["metrics"]["AP"] for step in steps), "o-", color=COLOURS[1])
+    score.plot(counts, percents(step["metrics"]["AP"] for step in steps), "o-", color=COLOURS[1])
     score.set(title="AP", xlabel="number of views", ylabel="AP (%)")
     for axes in (time, score):
         axes.set_xticks(counts)
@@ -226,13 +227,13 @@ def _views(table: ReportTable) -> Figure:
 def _nms(table: ReportTable) -> Figure:
     steps = table.results[0].nms_sweep["steps"]
     thresholds = [step["nms_iou_threshold"] for step in steps]
-    figure, axes = _one_axes("AP by NMS threshold", "NMS threshold (IoU)", "AP (%)")
+    figure, axes = one_axes("AP by NMS threshold", "NMS threshold (IoU)", "AP (%)")
     for metric, colour, marker in zip(("AP", "AP50", "AP75"), COLOURS, "os^", strict=False):
-        values = _percents(step["metrics"][metric] for step in steps)
+        values = percents(step["metrics"][metric] for step in steps)
         axes.plot(thresholds, values, marker + "-", color=colour, label=metric)
     axes.set_xticks(thresholds)
     axes.set_ylim(bottom=0)
-    _legend_below(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -240,7 +241,7 @@ def _backbones(table: ReportTable) -> Figure:
     ours = table.frame[table.frame["source"] == "ours"]
     published = table.frame[table.frame["source"] == "published"].set_index(table.label)
     published = published[~published.index.duplicated()].reindex(ours[table.label])
-    figure, axes = _one_axes("Backbones", "", "AP (%)")
+    figure, axes = one_axes("Backbones", "", "AP (%)")
     for index, metric in enumerate(("AP", "AP50", "AP75")):
         x = np.arange(len(ours)) + (index - 1) * 0.27
         heights, theirs = (frame[metric].astype(float).to_numpy() for frame in (ours, published))
@@ -255,7 +256,7 @@ def _backbones(table: ReportTable) -> Figure:
             axes.annotate(text, above, xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xticks(np.arange(len(ours)), list(ours[table.label]))
     axes.grid(axis="x", visible=False)
-    _legend_below(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -264,7 +265,7 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _percents(fractions: Iterable[float | None]) -> list[float]:
+def percents(fractions: Iterable[float | None]) -> list[float]:
     return [100 * _number(value) for value in fractions]
 
 
@@ -284,7 +285,7 @@ def _detections(
     for axes in grid:
         axes.axis("off")
     for axes, image in zip(grid, images, strict=False):
-        _picture(axes, split, image, found[image["id"]], pixels=round(width / columns * DPI))
+        draw_picture(axes, split, image, found[image["id"]], pixels=round(width / columns * DPI))
     handles = [
         Line2D([], [], color="#555555", linestyle="--", label="ground truth"),
         Line2D([], [], color=COLOURS[0], label=f"{results.run.name}: class and score above {MIN_SCORE}"),
@@ -293,7 +294,7 @@ def _detections(
     return figure
 
 
-def _picture(
+def draw_picture(
     axes: Axes, split: CocoSplit, image: dict[str, Any], detections: list[dict[str, Any]], *, pixels: int
 ) -> None:
     size = image["height"], image["width"]

@@ -16,8 +16,10 @@ from markupsafe import Markup
 
 from fcos.files import write_text
 from fcos.reporting.figures import FigureFile
+from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.results import RunResults, StudyResults
-from fcos.reporting.tables import DASH, ReportTable, differing, flatten
+from fcos.reporting.tables import NOT_SIGNIFICANT, ReportTable, differing, flatten
+from fcos.scoring.errors import ERROR_KINDS
 
 Grid = tuple[list[str], list[list[str]]]
 _PARAMETERS = ("backbone", "epochs", "num_convs", "seed")
@@ -35,15 +37,27 @@ _FILES = (
 
 
 def write_pages(
-    study: StudyResults, tables: Sequence[ReportTable], figures: Sequence[FigureFile], out_dir: Path
+    study: StudyResults,
+    tables: Sequence[ReportTable],
+    figures: Sequence[FigureFile],
+    analysis: Sequence[FigureFile],
+    out_dir: Path,
 ) -> None:
-    """Write report.md and index.html into `out_dir`; the figures are inlined in the latter."""
+    """Write report.md and index.html into `out_dir`; the figures are inlined in the latter.
+
+    Args:
+        figures: of the tables, and others.
+        analysis: of the errors of one run.
+    """
     context = {
         "study": study.params.study,
         "facts": _facts(study),
         "tables": tables,
         "figures_of": lambda number: [figure for figure in figures if figure.table == number],
         "other_figures": [figure for figure in figures if figure.table is None],
+        "errors": _errors(study),
+        "per_class": _per_class(study),
+        "analysis": analysis,
         "data": _data(study),
         "classes": _classes(study),
         "findings": _findings(study),
@@ -95,7 +109,8 @@ def _markdown_grid(grid: Grid) -> Markup:
 
 def is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     """Whether a column of text holds numbers, dashes and blanks only."""
-    return column > 0 and all(row[column].strip("+-.0123456789") in ("", DASH) for row in rows)
+    texts = (row[column].removesuffix(NOT_SIGNIFICANT) for row in rows)
+    return column > 0 and all(text.strip("+-.0123456789± p<=") in ("", DASH) for text in texts)
 
 
 def _facts(study: StudyResults) -> list[tuple[str, str]]:
@@ -136,6 +151,30 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _errors(study: StudyResults) -> Grid:
+    """What each run's AP50 would gain if one kind of its errors were repaired."""
+    header = ["run", "AP50", *ERROR_KINDS, "calibration error"]
+    rows = []
+    for name, results in study.runs.items():
+        analysis = results.evaluation["analysis"]
+        errors = analysis["errors"]
+        gains = [percent(errors[kind]["delta_ap50"], sign=True) for kind in ERROR_KINDS]
+        rows.append(
+            [name, percent(errors["AP50"]), *gains, percent(analysis["calibration"]["expected_calibration_error"])]
+        )
+    return header, rows
+
+
+def _per_class(study: StudyResults) -> Grid:
+    """AP of each class for each run."""
+    of_runs = [results.evaluation["per_class"] for results in study.runs.values()]
+    rows = []
+    for of_class in zip(*of_runs, strict=True):
+        cells = [plus_minus(row["AP"], row["intervals"]["AP"]) for row in of_class]
+        rows.append([of_class[0]["name"], str(of_class[0]["num_objects"]), *cells])
+    return ["class", "objects", *study.runs], rows
 
 
 def _data(study: StudyResults) -> Grid:

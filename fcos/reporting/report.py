@@ -1,15 +1,17 @@
 """`reports/STUDY/`: the two pages, the tables as CSV, the figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fcos.config.params import Params
 from fcos.data.coco import CocoSplit
 from fcos.files import write_text
-from fcos.reporting.figures import draw_figures
+from fcos.reporting.analysis_figures import draw_analysis
+from fcos.reporting.figures import FigureFile, draw_figures
 from fcos.reporting.page import write_pages
-from fcos.reporting.results import Cell, read_study
-from fcos.reporting.tables import build_table
+from fcos.reporting.results import Cell, StudyResults, read_study
+from fcos.reporting.tables import ReportTable, build_table
 
 
 def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any], out_dir: Path) -> None:
@@ -29,6 +31,19 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
     for name, results in study.runs.items():
         study.check(results, "evaluation.json", Cell("Appendix", name, "weights"))
     for table in tables:
-        write_text(out_dir / "tables" / f"{table.stem}.csv", table.frame.to_csv(index=False, lineterminator="\n"))
+        frames = {table.stem: table.frame, f"differences/{table.stem}": table.difference_frame()}
+        for stem, frame in frames.items():
+            if len(frame):
+                write_text(out_dir / "tables" / f"{stem}.csv", frame.to_csv(index=False, lineterminator="\n"))
     figures = draw_figures(study, tables, out_dir)
-    write_pages(study, tables, figures, out_dir)
+    write_pages(study, tables, figures, _analyses(study, tables, out_dir), out_dir)
+
+
+def _analyses(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> list[FigureFile]:
+    """Draw the error analysis of each run; return that of the `trained` table's run, or of the first."""
+    drawn = {}
+    for name, results in study.runs.items():
+        folder = out_dir / "figures" / "runs" / name
+        drawn[name] = draw_analysis(results.evaluation["analysis"], study.split, results.detections(), folder, name)
+    shown = next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(drawn)))
+    return [FigureFile(path=path.relative_to(out_dir), caption=caption) for path, caption in drawn[shown]]

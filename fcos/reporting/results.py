@@ -15,8 +15,12 @@ from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
 from fcos.files import read_json
+from fcos.scoring.average_precision import METRICS as ALL_METRICS
+from fcos.scoring.bootstrap import Sample
+from fcos.scoring.numbers import sample_of
+from fcos.scoring.replicates import ReplicatesFile, read_replicates
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS = ALL_METRICS[:6]  # AP to APl: what the tables show
 # What writes each file, to be typed where it is missing.
 COMMANDS = {
     "train.json": "fcos train {run}",
@@ -27,6 +31,17 @@ COMMANDS = {
     "detections.json": "fcos evaluate {run}",
     "tta.json": "fcos predict {run} --views tta, then fcos evaluate-tta {run}",
     "nms_sweep.json": "fcos sweep-nms {run}",
+}
+COMMANDS |= {
+    "replicates.safetensors": COMMANDS["evaluation.json"],
+    "tta_replicates.safetensors": COMMANDS["tta.json"],
+    "nms_sweep_replicates.safetensors": COMMANDS["nms_sweep.json"],
+}
+# The draws that go with the numbers of each file.
+REPLICATES = {
+    "evaluation.json": "replicates.safetensors",
+    "tta.json": "tta_replicates.safetensors",
+    "nms_sweep.json": "nms_sweep_replicates.safetensors",
 }
 
 
@@ -55,6 +70,7 @@ class RunResults:
     tta: dict[str, Any]
     nms_sweep: dict[str, Any]
     history: pd.DataFrame  # a row for each training step; none for an imported checkpoint
+    replicates: dict[str, ReplicatesFile]  # by the file that they go with
 
     @property
     def weights(self) -> str:
@@ -68,6 +84,14 @@ class RunResults:
     def do(self, file: str) -> str:
         """What to type to get `file`."""
         return COMMANDS[file].format(run=self.run.name)
+
+    def evaluated(self) -> Sample:
+        """The numbers of the test, as one row of a table."""
+        return self.sample("evaluation.json", "test", self.metrics)
+
+    def sample(self, file: str, step: str, metrics: Mapping[str, float | None]) -> Sample:
+        """The twelve `metrics` of a step of `file` with their replicates."""
+        return sample_of([metrics], self.replicates[file].metrics[step][None], ALL_METRICS)
 
     def detections(self) -> list[dict[str, Any]]:
         """The COCO results list; read when asked for, since it is the one large file."""
@@ -120,18 +144,23 @@ class StudyResults:
             "test": {"score_threshold": test.score_threshold, "max_candidates": test.max_candidates},
         }
         _agree(results, "train.json", cell, results.train, {"params": identity})
-        _agree(results, file, cell, contents[file], {"identity": header, "test": self.params.test.settings()})
+        expected = {"identity": header, "test": self.params.test.settings()}
+        _agree(results, file, cell, contents[file], expected)
         _agree(results, "metrics.json", cell, results.metrics, results.evaluation["metrics"])
+        expected["statistics"] = self.params.statistics.model_dump()
+        _agree(results, REPLICATES[file], cell, results.replicates[file].header, expected)
         self._has_every_step(results, file, cell)
 
     def _has_every_step(self, results: RunResults, file: str, cell: Cell) -> None:
         if file == "tta.json":
             found = results.tta["steps"][-1]["views"]
             expected: Sequence[Any] = [f"s{size}" for size in self.params.tta.sizes]
-            _agree(results, file, cell, {"views": found}, {"views": expected})
+            split = self.params.tta.choose_on or "test"
+            _agree(results, file, cell, results.tta | {"views": found}, {"views": expected, "split": split})
         elif file == "nms_sweep.json":
             found = [step["nms_iou_threshold"] for step in results.nms_sweep["steps"]]
-            _agree(results, file, cell, {"thresholds": found}, {"thresholds": self.params.nms_sweep.thresholds})
+            wanted = {"thresholds": self.params.nms_sweep.thresholds, "split": self.params.nms_sweep.choose_on}
+            _agree(results, file, cell, results.nms_sweep | {"thresholds": found}, wanted)
 
 
 def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any]) -> StudyResults:
@@ -144,8 +173,14 @@ def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: dict[
 
 
 def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
-    def content(file: str, wanted: bool = True) -> Any:
-        return read_json(folder / file, do=COMMANDS[file].format(run=run.name)) if wanted else {}
+    wanted = {
+        "evaluation.json": True,
+        "tta.json": run.name in params.tta.runs,
+        "nms_sweep.json": run.name in params.nms_sweep.runs,
+    }
+
+    def content(file: str) -> Any:
+        return read_json(folder / file, do=COMMANDS[file].format(run=run.name)) if wanted.get(file, True) else {}
 
     return RunResults(
         run=run,
@@ -154,9 +189,14 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
         timing=content("timing.json"),
         evaluation=content("evaluation.json"),
         metrics=content("metrics.json"),
-        tta=content("tta.json", run.name in params.tta.runs),
-        nms_sweep=content("nms_sweep.json", run.name in params.nms_sweep.runs),
+        tta=content("tta.json"),
+        nms_sweep=content("nms_sweep.json"),
         history=_read_history(folder / "history.csv", run),
+        replicates={
+            file: read_replicates(folder / of_file, do=COMMANDS[of_file].format(run=run.name))
+            for file, of_file in REPLICATES.items()
+            if wanted[file]
+        },
     )
 
 

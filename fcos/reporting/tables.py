@@ -6,18 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fcos.config.params import rows_of
 from fcos.config.runs import Run
+from fcos.config.statistics import StatisticsConfig
 from fcos.config.tables import NmsTable, ReferenceTable, RunsTable, Table, TrainedTable, TtaTable
+from fcos.reporting.intervals import DASH
 from fcos.reporting.results import METRICS, Cell, RunResults, StudyResults
+from fcos.scoring.bootstrap import Sample, estimate
+from fcos.scoring.comparison import Comparison, compare_all, p_text
 
 RELATIVE_CHANGE = "relative change (%)"
 SPREAD = "s.d. of AP"
-DASH = "—"
-NO_INTERVAL = "No confidence interval is attached to these differences yet: any of them may be chance."
+NOT_SIGNIFICANT = "(n.s.)"
 Row = dict[str, Any]
+_ENDS = (" low", " high")  # of columns that only the CSV shows
+_IN_WORDS = {"backbone": "{}", "epochs": "{} epochs", "num_convs": "num_convs {}"}
 _DECIMALS = {**dict.fromkeys(METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}
 
 
@@ -26,7 +32,8 @@ class ReportTable:
     """A table with what is said of it.
 
     `frame` has the row's label, `source` (ours, published, difference), the metrics, more columns of this kind, the
-    runs that each row comes from and the first ten digits of their weights' sha256.
+    runs that each row comes from, the first ten digits of their weights' sha256, and the ends of each interval.
+    `comparisons` are the paired differences of the rows that share pictures.
     """
 
     number: int
@@ -34,6 +41,9 @@ class ReportTable:
     frame: pd.DataFrame
     statement: str
     results: list[RunResults]
+    comparisons: list[Comparison]
+    statistics: StatisticsConfig
+    choice: str | None = None  # where a setting was chosen, and what that does to its numbers
 
     @property
     def name(self) -> str:
@@ -59,20 +69,68 @@ class ReportTable:
         return ", ".join(results.run.name for results in self.results)
 
     @property
+    def conclusion(self) -> str | None:
+        """What the data support, in one sentence."""
+        if not self.comparisons:
+            return None
+        return f"What the data support: {'; '.join(comparison.sentence() for comparison in self.comparisons)}."
+
+    @property
     def notes(self) -> list[str]:
         """What a reader must know of the numbers."""
-        notes = []
+        statistics = self.statistics
+        notes = [
+            f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the test pictures "
+            f"({statistics.replicates:,} draws), moved by the bias that the draws show, so that it need not be centred "
+            "at the number; the CSV has both ends."
+        ]
+        if self.comparisons:
+            notes.append(
+                "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the "
+                f"number of pairs in the table (Holm); {NOT_SIGNIFICANT}: not significant."
+            )
         if SPREAD in self.frame:
-            notes.append(f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation.")
-        if "difference" in self.sources or self.sources.count("ours") > 1:
-            notes.append(NO_INTERVAL)
+            notes.append(
+                f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation, and their "
+                "intervals hold it (Student's t)."
+            )
+        if any(n == 1 for n in self.frame.get("n", ())):
+            notes.append("A row of one training: what another seed would give is not in its interval.")
+        if self.choice:
+            notes.append(self.choice)
         return notes
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as text: one decimal, a dash for what COCO does not define, signs on differences."""
         rows = [_display(row, self.label) for row in self.frame.to_dict("records")]
-        header = [column for column in self.frame.columns if column != "source"]
+        header = [column for column in self.frame.columns if column != "source" and not column.endswith(_ENDS)]
         return header, [[row[column] for column in header] for row in rows]
+
+    def difference_cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the paired differences as text."""
+        rows = []
+        for comparison in self.comparisons:
+            cells = []
+            for place, value in enumerate((100 * comparison.found.value[: len(METRICS)]).tolist()):
+                text = _with_half_width(_text(value, METRICS[place], True), 100 * comparison.found.half_width[place])
+                unsure = value == value and not comparison.is_significant(place)
+                cells.append(f"{text} {NOT_SIGNIFICANT}" if unsure else text)
+            rows.append([f"{comparison.row} - {comparison.other}", *cells, p_text(comparison.corrected_p[0])])
+        return ["difference", *METRICS, "AP: p (Holm)"], rows
+
+    def difference_frame(self) -> pd.DataFrame:
+        """The paired differences in full precision: a row for each pair and metric."""
+        rows: list[Row] = []
+        for comparison in self.comparisons:
+            found = comparison.found
+            columns = {"difference": found.value, "low": found.low, "high": found.high}
+            percents = {name: 100 * values for name, values in columns.items()}
+            p_values = {"p": found.p_value, "p (Holm)": comparison.corrected_p}
+            for place, metric in enumerate(METRICS):
+                pair = {"row": comparison.row, "other": comparison.other, "metric": metric}
+                numbers = {name: float(values[place]) for name, values in (percents | p_values).items()}
+                rows.append(pair | numbers)
+        return pd.DataFrame(rows)
 
 
 def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
@@ -83,24 +141,48 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
     """
     where = f"Table {number} ({config.title})"
     if isinstance(config, ReferenceTable):
-        rows, results, statement = _reference(where, study)
+        parts = _reference(where, study)
     elif isinstance(config, TrainedTable):
-        rows, results, statement = _trained(where, config, study)
+        parts = _trained(where, config, study)
     elif isinstance(config, TtaTable):
-        rows, results, statement = _tta(where, config, study)
+        parts = _tta(where, config, study)
     elif isinstance(config, NmsTable):
-        rows, results, statement = _nms(where, config, study)
+        parts = _nms(where, config, study)
     else:
-        rows, results, statement = _runs(where, config, study)
+        parts = _runs(where, config, study)
+    confidence = study.params.statistics.confidence
+    rows = [
+        _with_interval(row, sample, confidence) if sample else row
+        for row, sample in zip(parts.rows, parts.samples, strict=True)
+    ]
+    compared = {name: sample for name, sample in zip(parts.names, parts.samples, strict=True) if name and sample}
     # As objects: a column with a dash in it would turn counts into floats.
     frame = pd.DataFrame(_with_published(rows, config.published), dtype=object)
-    return ReportTable(number=number, config=config, frame=frame, statement=statement, results=results)
+    return ReportTable(
+        number=number,
+        config=config,
+        frame=_ends_last(frame),
+        statement=parts.statement,
+        results=parts.results,
+        comparisons=compare_all(compared, confidence=confidence),
+        statistics=study.params.statistics,
+        choice=parts.choice,
+    )
 
 
-Parts = tuple[list[Row], list[RunResults], str]
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What the kinds of tables differ in."""
+
+    rows: list[Row]
+    samples: list[Sample | None]  # of each row
+    names: list[str | None]  # of each row in comparisons; None: not to be compared with the others
+    results: list[RunResults]
+    statement: str
+    choice: str | None = None
 
 
-def _reference(where: str, study: StudyResults) -> Parts:
+def _reference(where: str, study: StudyResults) -> _Parts:
     results = next(results for results in study.runs.values() if results.run.role == "reference")
     run = results.run
     study.check(results, "evaluation.json", Cell(where, run.backbone, "AP to APl"))
@@ -113,10 +195,11 @@ def _reference(where: str, study: StudyResults) -> Parts:
     else:
         what = f"an independent training of this study, with seed {run.seed}"
     time = "Times are wall times from files on disk to candidates before NMS"
-    return [row], [results], f"The reference is {what}. {time}, over {timing['num_images']} pictures."
+    statement = f"The reference is {what}. {time}, over {timing['num_images']} pictures."
+    return _Parts(rows=[row], samples=[results.evaluated()], names=[None], results=[results], statement=statement)
 
 
-def _trained(where: str, config: TrainedTable, study: StudyResults) -> Parts:
+def _trained(where: str, config: TrainedTable, study: StudyResults) -> _Parts:
     results = study.runs[config.run]
     run = results.run
     study.check(results, "evaluation.json", Cell(where, run.backbone, "AP to APl"))
@@ -127,57 +210,122 @@ def _trained(where: str, config: TrainedTable, study: StudyResults) -> Parts:
         f"One training: {run.backbone}, num_convs {run.num_convs}, seed {run.seed}, "
         f"{run.epochs or 'no'} epochs after {warmup} of warm-up."
     )
-    return [row], [results], statement
+    return _Parts(rows=[row], samples=[results.evaluated()], names=[None], results=[results], statement=statement)
 
 
-def _tta(where: str, config: TtaTable, study: StudyResults) -> Parts:
+def _tta(where: str, config: TtaTable, study: StudyResults) -> _Parts:
     results = study.runs[config.run]
     study.check(results, "evaluation.json", Cell(where, "1 view", "AP to APl"))
-    sizes = study.params.tta.sizes
-    study.check(results, "tta.json", Cell(where, _views(len(sizes)), "AP to APl"))
-    last = results.tta["steps"][-1]
-    one, all_views = _percent(results.metrics), _percent(last["metrics"])
-    change = {metric: _relative(one[metric], all_views[metric]) for metric in METRICS}
-    labels = {"1 view": one, _views(last["num_views"]): all_views, RELATIVE_CHANGE: change}
-    rows = [_row("views", label, metrics, [results]) for label, metrics in labels.items()]
+    tta, sizes = results.tta, study.params.tta.sizes
+    label = _views(tta["chosen"])
+    study.check(results, "tta.json", Cell(where, label, "AP to APl"))
+    one, merged = _percent(results.metrics), _percent(tta["metrics"])
+    change = {metric: _relative(one[metric], merged[metric]) for metric in METRICS}
+    labels = {"1 view": one, label: merged, RELATIVE_CHANGE: change}
+    names = ["1 view", label if label != "1 view" else "1 merged view", None]
     statement = (
         f"What varies: the number of views. What is fixed: the weights of {results.run.name}. 1 view has a shorter "
-        f"side of {study.params.test.size} pixels, {_views(len(sizes))} have {', '.join(map(str, sizes))}."
+        f"side of {study.params.test.size} pixels, {label} {'has' if tta['chosen'] == 1 else 'have'} "
+        f"{', '.join(map(str, sizes[: tta['chosen']]))}."
     )
-    return rows, [results], statement
+    choice = None
+    if tta["split"] == "validation":
+        choice = (
+            f"The number of views ({tta['chosen']} of {len(sizes)}) was chosen on held-out training pictures and "
+            "tried once on the test pictures."
+        )
+    return _Parts(
+        rows=[_row("views", name, metrics, [results]) for name, metrics in labels.items()],
+        samples=[results.evaluated(), results.sample("tta.json", "chosen", tta["metrics"]), None],
+        names=names,
+        results=[results],
+        statement=statement,
+        choice=choice,
+    )
 
 
 def _views(count: int) -> str:
     return f"{count} views"
 
 
-def _nms(where: str, config: NmsTable, study: StudyResults) -> Parts:
+def _nms(where: str, config: NmsTable, study: StudyResults) -> _Parts:
     results = study.runs[config.run]
-    rows = []
-    for step in results.nms_sweep["steps"]:
+    sweep = results.nms_sweep
+    rows, samples = [], []
+    names: list[str | None] = []
+    for step in sweep["steps"]:
         label = f"{step['nms_iou_threshold']:g}"
         study.check(results, "nms_sweep.json", Cell(where, label, "AP to APl"))
-        rows.append(_row("NMS IoU", label, _percent(step["metrics"]), [results]))
-    return rows, [results], f"What varies: the NMS threshold. What is fixed: the candidates of {results.run.name}."
+        rows.append(_row("NMS IoU", label, _percent(step["metrics"]), [results], {"scored on": sweep["split"]}))
+        samples.append(results.sample("nms_sweep.json", label, step["metrics"]))
+        names.append(f"IoU {label}")
+    chosen = f"{sweep['chosen']:g}"
+    if sweep["split"] == "validation":
+        rows.append(_row("NMS IoU", f"{chosen}, chosen", _percent(sweep["metrics"]), [results], {"scored on": "test"}))
+        samples.append(results.sample("nms_sweep.json", "chosen", sweep["metrics"]))
+        names.append(None)  # other pictures: no pair
+        choice = f"The threshold {chosen} was chosen on held-out training pictures and tried once on the test pictures."
+    else:
+        choice = (
+            f"To take {chosen} because it is the best of these would be a choice made by looking at the test pictures: "
+            "its AP would flatter. nms_sweep.choose_on: validation chooses on held-out training pictures instead."
+        )
+    return _Parts(
+        rows=rows,
+        samples=list(samples),
+        names=names,
+        results=[results],
+        statement=f"What varies: the NMS threshold. What is fixed: the candidates of {results.run.name}.",
+        choice=choice,
+    )
 
 
-def _runs(where: str, config: RunsTable, study: StudyResults) -> Parts:
+def _runs(where: str, config: RunsTable, study: StudyResults) -> _Parts:
     repeats: dict[str, list[RunResults]] = {}
     for run in rows_of(config, study.params.runs):
         study.check(study.runs[run.name], "evaluation.json", Cell(where, str(getattr(run, config.vary)), "AP to APl"))
         repeats.setdefault(_but_for_the_seed(run), []).append(study.runs[run.name])
-    repeated = any(len(group) > 1 for group in repeats.values())
-    rows = []
-    for group in repeats.values():
+    groups = list(repeats.values())
+    labels = [str(getattr(group[0].run, config.vary)) for group in groups]
+    repeated = any(len(group) > 1 for group in groups)
+    rows, names = [], []
+    for label, group in zip(labels, groups, strict=True):
         metrics = [_percent(results.metrics) for results in group]
         mean = {metric: _mean([of_seed[metric] for of_seed in metrics]) for metric in METRICS}
         more: Row = {"n": len(group)}
         if repeated:
             more[SPREAD] = _spread([of_seed["AP"] for of_seed in metrics])
-        label = str(getattr(group[0].run, config.vary))
         rows.append(_row(config.vary, label, mean, group, more))
-    results = [results for group in repeats.values() for results in group]
-    return rows, results, _what_varies(config, [of_run.run for of_run in results])
+        in_words = _IN_WORDS[config.vary].format(label)
+        names.append(in_words if labels.count(label) == 1 else f"{in_words} ({group[0].run.name})")
+    results = [results for group in groups for results in group]
+    return _Parts(
+        rows=rows,
+        samples=[_joined([of_seed.evaluated() for of_seed in group]) for group in groups],
+        names=list(names),
+        results=results,
+        statement=_what_varies(config, [of_run.run for of_run in results]),
+    )
+
+
+def _joined(of_seeds: Sequence[Sample]) -> Sample:
+    """One row of several seeds."""
+    values, replicates = zip(*((sample.values, sample.replicates) for sample in of_seeds), strict=True)
+    return Sample(np.concatenate(values), np.concatenate(replicates))
+
+
+def _with_interval(row: Row, sample: Sample, confidence: float) -> Row:
+    found = estimate(sample, confidence=confidence)
+    ends = {}
+    for place, metric in enumerate(METRICS):
+        for end, values in (("low", found.low), ("high", found.high)):
+            value = 100 * float(values[place])
+            ends[f"{metric} {end}"] = None if value != value else value
+    return row | ends
+
+
+def _ends_last(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[sorted(frame.columns, key=lambda column: str(column).endswith(_ENDS))]
 
 
 def _but_for_the_seed(run: Run) -> str:
@@ -260,9 +408,17 @@ def _display(row: Mapping[Any, Any], label: str) -> dict[str, str]:
     suffix = {"ours": "", "published": " (published)", "difference": " (ours - published)"}[row["source"]]
     signed = row["source"] == "difference" or row[label] == RELATIVE_CHANGE
     shown = {str(column): _text(value, column, signed) for column, value in row.items()}
+    for metric in METRICS:
+        low, high = row.get(f"{metric} low"), row.get(f"{metric} high")
+        if low is not None and high is not None and not pd.isna(low):
+            shown[metric] = _with_half_width(shown[metric], (high - low) / 2)
     if suffix:
         shown |= {column: "" for column in shown if column not in METRICS}
     return {**shown, label: f"{row[label]}{suffix}"}
+
+
+def _with_half_width(text: str, half_width: float) -> str:
+    return text if text == DASH or half_width != half_width else f"{text} ± {half_width:.1f}"
 
 
 def _text(value: Any, column: str, signed: bool) -> str:

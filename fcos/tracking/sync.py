@@ -118,6 +118,10 @@ def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | 
     metrics = dict(evaluation["metrics"])
     for row in evaluation["per_class"]:
         metrics[f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])}"] = row["AP"]
+    for name, interval in evaluation["intervals"].items():
+        metrics |= {f"{name}_{end}": interval[end] for end in ("low", "high")}
+    errors = evaluation["analysis"]["errors"]
+    metrics |= {f"gain_AP50/{kind}": of["delta_ap50"] for kind, of in errors.items() if kind != "AP50"}
     timing = run_dir / "timing.json"
     if timing.exists():
         view = read_json(timing, do="fcos predict RUN")["views"]["test"]
@@ -164,20 +168,26 @@ Child = tuple[dict[str, str], dict[str, float | None], dict[str, str | None]]  #
 
 
 def _tta(run_dir: Path, digest: str) -> dict[str, Child]:
+    tta = _of_weights(run_dir / "tta.json", digest)
     return {
         str(step["num_views"]): (
             {"num_views": str(step["num_views"])},
             {**step["metrics"], "test_seconds": step["seconds"]},
-            {"views": " ".join(step["views"])},
+            {"views": " ".join(step["views"]), "split": tta["split"]},
         )
-        for step in _of_weights(run_dir / "tta.json", digest).get("steps", [])
+        for step in tta.get("steps", [])
     }
 
 
 def _nms(run_dir: Path, digest: str) -> dict[str, Child]:
+    sweep = _of_weights(run_dir / "nms_sweep.json", digest)
     return {
-        str(step["nms_iou_threshold"]): ({"nms_iou_threshold": str(step["nms_iou_threshold"])}, step["metrics"], {})
-        for step in _of_weights(run_dir / "nms_sweep.json", digest).get("steps", [])
+        str(step["nms_iou_threshold"]): (
+            {"nms_iou_threshold": str(step["nms_iou_threshold"])},
+            step["metrics"],
+            {"split": sweep["split"]},
+        )
+        for step in sweep.get("steps", [])
     }
 
 
