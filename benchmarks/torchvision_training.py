@@ -1,0 +1,294 @@
+"""Train our FCOS and torchvision's on the same data, from the same weights, on the same batches, and score both.
+
+python benchmarks/torchvision_training.py --root VOC_FOLDER --out DIR --seeds 3
+
+writes DIR/gt.json, DIR/{ours,torchvision}-SEED.json (COCO results) and DIR/summary.json. Data, views, batches,
+optimizer, schedule and scorer are the package's own on both sides; network, losses, assignment, decoding and NMS are
+each one's own. torchvision's FCOS runs as it ships; ours as `fcos train` and `fcos predict` run it: with the study's
+locations and bounds, and in bfloat16 where the machine computes in it.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.models.detection import FCOS as TorchvisionFCOS
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from fcos.commands.build import build_grid, build_model
+from fcos.commands.provenance import provenance
+from fcos.config.model import ModelConfig
+from fcos.config.runs import Run
+from fcos.config.test import TestConfig
+from fcos.config.train import TrainConfig
+from fcos.data.coco import read_split
+from fcos.data.dataset import DetectionDataset, Sample, load_ahead
+from fcos.data.sources.assemble import assemble
+from fcos.data.sources.voc import read_voc
+from fcos.data.transforms import View, draw_view, make_batch
+from fcos.errors import UserError
+from fcos.evaluation.predictor import Predictor, predict_split
+from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
+from fcos.files import write_json
+from fcos.model.convert import to_torchvision
+from fcos.model.device import find_device, find_dtype
+from fcos.progress import Progress, say
+from fcos.structures import Batch, Detections
+from fcos.training.loop import Plan
+from fcos.training.optimizer import make_optimizer
+from fcos.training.step import Assigner, compute_losses
+
+# What torchvision has no setting for is set to what it has: 32 groups, ranges of 4 to 8 strides, the last one open.
+MODEL = ModelConfig(
+    weights="none",
+    batch_norm="trained",
+    fpn_channels=64,
+    group_norm_groups=32,
+    prior_probability=0.1,
+    class_tower_init="normal",
+    regression_ranges=[[0, 64], [64, 128], [128, 256], [256, 512], [512, None]],
+)
+TRAIN = TrainConfig(optimizer="adamw", learning_rate=5e-4, batch_size=4, sizes=[208, 224, 240], max_size=320)
+TEST = TestConfig(size=240, max_size=320, score_threshold=0.05)
+
+
+class Detector(Protocol):
+    """One of the two implementations: a network with its loss and its detections."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    def loss(self, batch: Batch) -> Tensor: ...
+
+    def detections(self, dataset: DetectionDataset) -> dict[int, Detections]: ...
+
+
+class Ours:
+    """As `fcos train`, `fcos predict` and `fcos evaluate` do it."""
+
+    def __init__(self, run: Run, num_classes: int, device: torch.device) -> None:
+        self.model = build_model(run, num_classes, pretrained=False)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.grid = build_grid(run.model)
+        self.dtype = find_dtype(run.train.precision, device)
+        self.assigner = Assigner(
+            grid=self.grid,
+            regression_ranges=run.model.regression_ranges,
+            center_sampling_radius=run.model.center_sampling_radius,
+            inclusive=run.model.center_bounds == "inclusive",
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        losses, _ = compute_losses(self.model, batch, self.assigner, self.dtype)
+        return torch.stack(list(losses.values())).sum()
+
+    def detections(self, dataset: DetectionDataset) -> dict[int, Detections]:
+        predictor = Predictor(
+            model=self.model,
+            grid=self.grid,
+            device=next(self.model.parameters()).device,
+            dtype=self.dtype,
+            score_threshold=TEST.score_threshold,
+            max_candidates=TEST.max_candidates,
+        )
+        candidates = _predict(predictor, dataset)
+        return detect_all(candidates, nms_iou_threshold=TEST.nms_iou_threshold, max_detections=TEST.max_detections)
+
+
+class Torchvisions:
+    """torchvision's network, losses and detections, from the weights with which ours starts."""
+
+    def __init__(self, run: Run, num_classes: int, device: torch.device) -> None:
+        channels = run.model.fpn_channels
+        resnet = get_model(run.backbone, weights=None)
+        widths = [resnet.fc.in_features // 4, resnet.fc.in_features // 2, resnet.fc.in_features]
+        layers = {"layer2": "0", "layer3": "1", "layer4": "2"}
+        self.model = TorchvisionFCOS(
+            BackboneWithFPN(resnet, layers, widths, channels, extra_blocks=LastLevelP6P7(channels, channels)),
+            num_classes,
+            head=FCOSHead(channels, 1, num_classes, num_convs=run.num_convs),
+            center_sampling_radius=run.model.center_sampling_radius,
+            score_thresh=TEST.score_threshold,
+            nms_thresh=TEST.nms_iou_threshold,
+            detections_per_img=TEST.max_detections,
+            topk_candidates=TEST.max_candidates,
+        )
+        self.model.load_state_dict(to_torchvision(build_model(run, num_classes, pretrained=False).state_dict()))
+        self.model.to(device)
+
+    def loss(self, batch: Batch) -> Tensor:
+        outputs, anchors, per_level = self._run(batch)
+        objects = (batch.gt_labels >= 0) & ~batch.gt_ignored
+        truth = [
+            {"boxes": boxes[mask], "labels": labels[mask]}
+            for boxes, labels, mask in zip(batch.gt_boxes, batch.gt_labels, objects, strict=True)
+        ]
+        losses = self.model.compute_loss(truth, outputs, anchors, per_level)
+        return torch.stack(list(losses.values())).sum()
+
+    def detections(self, dataset: DetectionDataset) -> dict[int, Detections]:
+        self.model.eval()
+        return _predict(self, dataset)
+
+    @torch.inference_mode()
+    def __call__(self, samples: list[Sample], views: list[View]) -> list[Detections]:
+        """Detections of each sample, in pixels of its picture."""
+        batch = make_batch(samples, views, next(self.model.parameters()).device)
+        outputs, anchors, per_level = self._run(batch)
+        found = self.model.postprocess_detections(
+            {name: list(torch.split(output, per_level, dim=1)) for name, output in outputs.items()},
+            [list(torch.split(of_image, per_level)) for of_image in anchors],
+            [view.size for view in views],
+        )
+        results = []
+        for sample, view, detections in zip(samples, views, found, strict=True):
+            rows, columns, _ = sample.picture.shape
+            scale = torch.tensor([columns / view.size[1], rows / view.size[0]]).repeat(2)
+            boxes, scores, labels = (detections[name].cpu() for name in ("boxes", "scores", "labels"))
+            results.append(Detections(boxes * scale, scores, labels))
+        return results
+
+    def _run(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+        """Head outputs, anchors of each picture, and the number of anchors of each level."""
+        images = batch.images.contiguous()
+        features = list(self.model.backbone(images).values())
+        sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
+        anchors = self.model.anchor_generator(ImageList(images, sizes), features)
+        return self.model.head(features), anchors, [f.shape[2] * f.shape[3] for f in features]
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Run, int, torch.device], Detector]] = {"ours": Ours, "torchvision": Torchvisions}
+
+
+def _predict(predictor: Any, dataset: DetectionDataset) -> dict[int, Detections]:
+    found, _ = predict_split(
+        predictor,
+        dataset,
+        shorter=TEST.size,
+        longest=TEST.max_size,
+        batch_size=TEST.batch_size,
+        workers=TEST.workers,
+        description="predict",
+    )
+    return found
+
+
+def batches(dataset: DetectionDataset, plan: Plan, device: torch.device) -> Iterator[Batch]:
+    """The batches of a whole training: a function of the plan's seed, whoever trains on them."""
+    config = plan.config
+    for step, samples in enumerate(load_ahead(dataset, plan.batches(0), workers=config.workers)):
+        views = [
+            draw_view(
+                (sample.picture.shape[0], sample.picture.shape[1]),
+                seed=plan.seed,
+                epoch=step // plan.steps_per_epoch,
+                image_id=sample.image_id,
+                sizes=config.sizes,
+                longest=config.max_size,
+                horizontal_flip=config.horizontal_flip,
+            )
+            for sample in samples
+        ]
+        yield make_batch(samples, views, device)
+
+
+def train(detector: Detector, dataset: DetectionDataset, plan: Plan, device: torch.device, name: str) -> float:
+    """Train the detector's network in place; return the seconds it took."""
+    detector.model.train()
+    optimizer = make_optimizer(detector.model, plan.config)
+    progress = Progress(f"train {name}", plan.num_steps, unit="steps")
+    started = time.perf_counter()
+    for step, batch in enumerate(batches(dataset, plan, device)):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr(step)
+        loss = detector.loss(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        assert loss.isfinite(), f"step {step} of {name}: the loss is {loss.item()}"
+        progress.update(1, f"loss {loss.item():.3f}")
+    progress.close()
+    return time.perf_counter() - started
+
+
+def run_one(out: Path, implementation: str, seed: int, epochs: int) -> dict[str, Any]:
+    """Train, detect and score once, on one thread; write the results file and return the row of the summary."""
+    torch.set_num_threads(1)
+    device = find_device(TRAIN.device)
+    train_split, test_split = read_split(out / "data", "train"), read_split(out / "data", "test")
+    train_set, test_set = DetectionDataset(train_split), DetectionDataset(test_split)
+    run = Run(
+        study="bccd", name=f"seed-{seed}", backbone="resnet18", num_convs=3, epochs=epochs, seed=seed,
+        checkpoint=None, role=None, model=MODEL, train=TRAIN,
+    )  # fmt: skip
+    plan = Plan(num_images=len(train_set), epochs=epochs, seed=seed, config=TRAIN)
+    name = f"{implementation}-{seed}"
+    detector = IMPLEMENTATIONS[implementation](run, len(train_split.categories), device)
+    seconds = train(detector, train_set, plan, device, name)
+    results = coco_results(detector.detections(test_set), test_split)
+    write_json(out / f"{name}.json", results, indent=None)
+    metrics = coco_metrics(results, test_split)["metrics"]
+    row = {"AP": metrics["AP"], "AP50": metrics["AP50"], "training_seconds": round(seconds, 1)}
+    say(f"{name}: {row}")
+    return {"implementation": implementation, "seed": seed, **row}
+
+
+def compare(root: Path, out: Path, *, seeds: int, epochs: int, jobs: int) -> None:
+    """Train, detect and score with both implementations for seeds 0 .. seeds - 1, `jobs` trainings at a time."""
+    started = time.time()
+    source = read_voc(root, splits={"train": "trainval", "test": "test"}, classes=None, ignore_difficult=False)
+    assemble(source, out / "data", clip_outside=False)
+    shutil.copy(out / "data" / "test.json", out / "gt.json")
+    trainings = [(implementation, seed) for seed in range(seeds) for implementation in IMPLEMENTATIONS]
+    # One thread each: two threads of one training wait for each other wherever something else runs on a core.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        rows = [
+            future.result()
+            for future in [
+                pool.submit(run_one, out, implementation, seed, epochs) for implementation, seed in trainings
+            ]
+        ]
+    device = find_device(TRAIN.device)
+    dtype = str(find_dtype(TRAIN.precision, device)).removeprefix("torch.")
+    settings = {
+        "backbone": "resnet18",
+        "num_convs": 3,
+        "epochs": epochs,
+        "model": MODEL.model_dump(mode="json"),
+        "train": TRAIN.model_dump(mode="json"),
+        "test": TEST.settings(),
+    }
+    where = provenance(started, device=device.type, dtypes={"ours": dtype, "torchvision": "float32"}, jobs=jobs)
+    write_json(out / "summary.json", {"settings": settings, "trainings": rows, "provenance": where})
+
+
+def main() -> None:
+    """Parse the command line; exit code 2 on a user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder in VOC layout, splits trainval and test")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each implementation")
+    parser.add_argument("--epochs", type=int, default=12, help="after one of warm-up")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, with one thread each")
+    arguments = parser.parse_args()
+    try:
+        compare(arguments.root, arguments.out, seeds=arguments.seeds, epochs=arguments.epochs, jobs=arguments.jobs)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
