@@ -514,6 +514,20 @@ def test_scores_of_a_resnet50_cannot_stand_in_the_row_of_a_resnet101(tmp_path: P
     assert "resnet50-e12-c3" in str(error.value)
 
 
+def test_the_threshold_of_one_run_cannot_stand_in_the_table_of_another(tmp_path: Path) -> None:
+    # Another one: the 0.6 column of the table said to be ResNet-34's was the ResNet-18 run.
+    raw = copy.deepcopy(SHAPES)
+    raw["nms_sweep"]["runs"] = [TRAINED, "resnet34-e12-c3"]
+    raw["tables"] = [{"kind": "nms", "title": "NMS thresholds", "run": "resnet34-e12-c3"}]
+    study = make_study(tmp_path, raw)
+    for file in ("nms_sweep.json", "nms_sweep_replicates.safetensors"):
+        content = (study.runs_dir / TRAINED / file).read_bytes()
+        (study.runs_dir / "resnet34-e12-c3" / file).write_bytes(content)
+    with pytest.raises(UserError, match=r"Table 1 .*row 0\.5, cell AP to APl: .*another identity.run.name") as error:
+        study.build()
+    assert "fcos sweep-nms resnet34-e12-c3" in str(error.value)
+
+
 def test_a_run_in_no_table_is_checked_too(tmp_path: Path) -> None:
     raw = copy.deepcopy(SHAPES)
     raw["tables"] = raw["tables"][:1]

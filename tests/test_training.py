@@ -18,6 +18,7 @@ from fcos.config.train import TrainConfig
 from fcos.data.transforms import View, draw_view, padded_size, resized_size, show_boxes
 from fcos.errors import UserError
 from fcos.files import sha256_file
+from fcos.model.detector import FCOS
 from fcos.structures import GroundTruth
 from fcos.training.key import PACKAGE, TRAINING_CODE
 from fcos.training.loop import Plan
@@ -217,8 +218,6 @@ def test_pictures_without_objects_train(workspace):
 
 def test_the_gradient_of_p7_is_no_leftover_memory():
     """oneDNN leaves the weight gradient of a strided bfloat16 convolution on a 1x1 map partly unwritten."""
-    from fcos.model.detector import FCOS
-
     model = FCOS(
         backbone="resnet18", num_classes=3, num_convs=1, pretrained=False, frozen_statistics=False, fpn_channels=32,
         p6_from_p5=True, group_norm_groups=8, prior_probability=0.01, normal_class_tower=False,
@@ -236,3 +235,23 @@ def test_the_gradient_of_p7_is_no_leftover_memory():
         assert gradient[:, :, 1, 1].abs().max() > 0
         gradient[:, :, 1, 1] = 0
         assert gradient.abs().max() == 0
+
+
+def test_feature_maps_round_up():
+    """The published study gave them rounded down: 480 rows are 60, 30, 15, 8, 4 and not 60, 30, 15, 7, 3."""
+    network = FCOS(
+        backbone="resnet18",
+        num_classes=3,
+        num_convs=1,
+        pretrained=False,
+        frozen_statistics=True,
+        fpn_channels=16,
+        p6_from_p5=True,
+        group_norm_groups=4,
+        prior_probability=0.01,
+        normal_class_tower=False,
+    )
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, 3, 480, 640))
+    assert outputs.feature_sizes == ((60, 80), (30, 40), (15, 20), (8, 10), (4, 5))
+    assert outputs.class_logits.shape == (1, 60 * 80 + 30 * 40 + 15 * 20 + 8 * 10 + 4 * 5, 3)
