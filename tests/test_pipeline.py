@@ -98,7 +98,10 @@ def test_everything_is_in_mlflow(project, monkeypatch):
     with (folder / "runs/smoke/one-epoch/history.csv").open() as stream:
         assert [point.value for point in curve] == [float(row["loss"]) for row in csv.DictReader(stream)]
     figures = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")}
-    assert figures == {"figures/detections.png", "figures/losses.png"}
+    analysis = ("errors", "precision-recall", "calibration", "crowding", "worst")
+    assert figures == {f"figures/{name}.png" for name in ("detections", "losses", *analysis)}
+    interval = json.loads((folder / "runs/smoke/one-epoch/evaluation.json").read_text())["intervals"]["AP50"]
+    assert run.data.metrics["AP50_high"] == interval["high"]
     assert [output.model_id for output in run.outputs.model_outputs]
     # DVC's cache, the workspace and MLflow name one file on the disk.
     weights = folder / "runs/smoke/one-epoch/model.safetensors"

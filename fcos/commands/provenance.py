@@ -8,7 +8,7 @@ from typing import Any
 
 from fcos import __version__
 
-PACKAGES = ("torch", "torchvision", "pycocotools", "numpy")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 
 
 def provenance(started: float, **more: Any) -> dict[str, Any]:

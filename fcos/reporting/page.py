@@ -52,6 +52,7 @@ def write_pages(
     context = {
         "study": study.params.study,
         "facts": _facts(study),
+        "reading": _reading(study),
         "tables": tables,
         "figures_of": lambda number: [figure for figure in figures if figure.table == number],
         "other_figures": [figure for figure in figures if figure.table is None],
@@ -129,6 +130,19 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
         ("Versions", _distinct(versions, ", ")),
         ("Commit", _distinct(_commit(where) for where in made_by)),
         ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
+    ]
+
+
+def _reading(study: StudyResults) -> list[str]:
+    """What every table takes for granted."""
+    statistics = study.params.statistics
+    return [
+        "AP and its kin are COCO metrics in percent; a dash stands where COCO defines no number.",
+        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the test pictures "
+        f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
+        "number; the CSV files have both ends.",
+        "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "
+        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant.",
     ]
 
 

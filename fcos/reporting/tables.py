@@ -11,7 +11,6 @@ import pandas as pd
 
 from fcos.config.params import rows_of
 from fcos.config.runs import Run
-from fcos.config.statistics import StatisticsConfig
 from fcos.config.tables import NmsTable, ReferenceTable, RunsTable, Table, TrainedTable, TtaTable
 from fcos.reporting.intervals import DASH
 from fcos.reporting.results import METRICS, Cell, RunResults, StudyResults
@@ -42,7 +41,6 @@ class ReportTable:
     statement: str
     results: list[RunResults]
     comparisons: list[Comparison]
-    statistics: StatisticsConfig
     choice: str | None = None  # where a setting was chosen, and what that does to its numbers
 
     @property
@@ -78,17 +76,7 @@ class ReportTable:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the numbers."""
-        statistics = self.statistics
-        notes = [
-            f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the test pictures "
-            f"({statistics.replicates:,} draws), moved by the bias that the draws show, so that it need not be centred "
-            "at the number; the CSV has both ends."
-        ]
-        if self.comparisons:
-            notes.append(
-                "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the "
-                f"number of pairs in the table (Holm); {NOT_SIGNIFICANT}: not significant."
-            )
+        notes = []
         if SPREAD in self.frame:
             notes.append(
                 f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation, and their "
@@ -165,7 +153,6 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
         statement=parts.statement,
         results=parts.results,
         comparisons=compare_all(compared, confidence=confidence),
-        statistics=study.params.statistics,
         choice=parts.choice,
     )
 
