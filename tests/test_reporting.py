@@ -361,12 +361,17 @@ def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Pat
     raw["nms_sweep"]["choose_on"] = raw["tta"]["choose_on"] = "validation"
     raw["tables"] = [raw["tables"][2], raw["tables"][4]]
     study = make_study(tmp_path, raw)
+    study.manifest["splits"]["validation"] = {**study.manifest["splits"]["train"], "digest": "held out"}
     with pytest.raises(UserError, match="has another split than this cell stands for"):
         study.build()
     for run, file, chosen in ((REFERENCE, "tta.json", 3), (TRAINED, "nms_sweep.json", 0.6)):
         study.edit(
             run, file, lambda c, chosen=chosen: c.update(split="validation", chosen=chosen, metrics=metrics(0.3))
         )
+    with pytest.raises(UserError, match="has another validation_digest than this cell stands for"):
+        study.build()
+    for run, file in ((REFERENCE, "tta.json"), (TRAINED, "nms_sweep.json")):
+        study.edit(run, file, lambda c: c.update(validation_digest="held out"))
     markdown = (study.build() / "report.md").read_text()
     assert list(study.table(1)["views"]) == ["1 view", "3 views", "relative change (%)"]
     assert "(3 of 5) was chosen on held-out training pictures" in markdown

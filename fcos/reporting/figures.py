@@ -245,12 +245,14 @@ def _backbones(table: ReportTable) -> Figure:
     for index, metric in enumerate(("AP", "AP50", "AP75")):
         x = np.arange(len(ours)) + (index - 1) * 0.27
         heights, theirs = (frame[metric].astype(float).to_numpy() for frame in (ours, published))
-        axes.bar(x, heights, 0.25, color=COLOURS[index], label=metric)
+        ends = [ours[f"{metric} {end}"].astype(float).to_numpy() for end in ("low", "high")]
+        whiskers = np.abs(np.nan_to_num(ends - heights))
+        axes.bar(x, heights, 0.25, yerr=whiskers, ecolor="#555555", capsize=2, color=COLOURS[index], label=metric)
         if not np.isnan(theirs).all():
             # A label that begins with _ stays out of the legend.
             label = "_" if index else "published"
             axes.plot(x, theirs, "D", color="white", markeredgecolor="black", markersize=5, label=label)
-        for place, height, top in zip(x, heights, np.fmax(heights, theirs), strict=True):
+        for place, height, top in zip(x, heights, np.fmax(ends[1], np.fmax(heights, theirs)), strict=True):
             text = f"{height:.1f}" if height == height else DASH
             above = place, np.nan_to_num(top)
             axes.annotate(text, above, xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
@@ -331,6 +333,10 @@ def _box(axes: Axes, bbox: Sequence[float], colour: str, *, linestyle: str = "-"
 _OF_TABLE: dict[str, tuple[str, Callable[[ReportTable], Figure], str]] = {
     "tta": ("views-time", _views, "What each further view costs in inference time, and what it brings in AP."),
     "nms": ("nms", _nms, "AP, AP50 and AP75 at each NMS threshold."),
-    "runs backbone": ("backbones", _backbones, "The backbones compared; the numbers above the bars are ours."),
+    "runs backbone": (
+        "backbones",
+        _backbones,
+        "The backbones compared, with intervals; the numbers above the bars are ours.",
+    ),
     "runs epochs": ("epochs-loss", _epochs, "Running mean of the total loss for each length of training."),
 }

@@ -3,7 +3,7 @@
 A published table once showed a second ResNet-50 as ResNet-101; here a number reaches a table only after `check`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,14 +153,18 @@ class StudyResults:
 
     def _has_every_step(self, results: RunResults, file: str, cell: Cell) -> None:
         if file == "tta.json":
-            found = results.tta["steps"][-1]["views"]
-            expected: Sequence[Any] = [f"s{size}" for size in self.params.tta.sizes]
-            split = self.params.tta.choose_on or "test"
-            _agree(results, file, cell, results.tta | {"views": found}, {"views": expected, "split": split})
+            found = {**results.tta, "views": results.tta["steps"][-1]["views"]}
+            views = [f"s{size}" for size in self.params.tta.sizes]
+            expected: dict[str, Any] = {"views": views, "split": self.params.tta.choose_on or "test"}
         elif file == "nms_sweep.json":
-            found = [step["nms_iou_threshold"] for step in results.nms_sweep["steps"]]
-            wanted = {"thresholds": self.params.nms_sweep.thresholds, "split": self.params.nms_sweep.choose_on}
-            _agree(results, file, cell, results.nms_sweep | {"thresholds": found}, wanted)
+            thresholds = [step["nms_iou_threshold"] for step in results.nms_sweep["steps"]]
+            found = {**results.nms_sweep, "thresholds": thresholds}
+            expected = {"thresholds": self.params.nms_sweep.thresholds, "split": self.params.nms_sweep.choose_on}
+        else:
+            return
+        if expected["split"] == "validation":
+            expected["validation_digest"] = self.manifest["splits"]["validation"]["digest"]
+        _agree(results, file, cell, found, expected)
 
 
 def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any]) -> StudyResults:
