@@ -24,7 +24,7 @@ from fcos.files import read_json, write_csv, write_json
 from fcos.reporting.report import build_report
 from fcos.scoring.analysis import analyse
 from fcos.scoring.matching import match
-from fcos.scoring.replicates import read_replicates, save_replicates
+from fcos.scoring.replicates import numbers_digest, read_replicates, save_replicates, sweep_steps
 
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
@@ -177,6 +177,7 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
                 for category in split.categories
             ],
             "num_detections": len(detections),
+            "statistics": params.statistics.model_dump(),
             "analysis": analyse(match(detections, split), split, np.zeros((0, 8), dtype=int), confidence=0.95),
             **common,
         },
@@ -201,7 +202,7 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
     ]
     chosen = {"split": "test", "chosen": 0.5, "metrics": sweep[0]["metrics"]}
     write_json(folder / "nms_sweep.json", {**chosen, "steps": sweep, **common})
-    steps_of = {f"{step['nms_iou_threshold']:g}": step["metrics"] for step in sweep}
+    steps_of = {str(step["nms_iou_threshold"]): step["metrics"] for step in sweep}
     identity = {"identity": header, "test": test}
     write_replicates(study, name, "nms_sweep_replicates", {**steps_of, "chosen": sweep[0]["metrics"]}, identity)
     write_replicates(study, name, "replicates", {"test": metrics(ap)}, identity)
@@ -215,7 +216,7 @@ def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], 
         own = standard_normal(f"{name} {stem} {step}", 400)
         values = np.array([np.nan if numbers[metric] is None else numbers[metric] for metric in [*METRICS, *REST]])
         replicates[step] = values + (0.01 * common + 0.001 * own)[:, None]
-    header = {**identity, "statistics": study.params.statistics.model_dump()}
+    header = {**identity, "statistics": study.params.statistics.model_dump(), "numbers": numbers_digest(steps)}
     save_replicates(study.runs_dir / name / f"{stem}.safetensors", replicates, header)
 
 
@@ -372,6 +373,13 @@ def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Pat
         study.build()
     for run, file in ((REFERENCE, "tta.json"), (TRAINED, "nms_sweep.json")):
         study.edit(run, file, lambda c: c.update(validation_digest="held out"))
+    with pytest.raises(UserError, match=r"tta_replicates\.safetensors has another numbers than this cell stands for"):
+        study.build()  # they are of the numbers before
+    for run, stem in ((REFERENCE, "tta"), (TRAINED, "nms_sweep")):
+        content = read_json(study.runs_dir / run / f"{stem}.json", do="")
+        steps = sweep_steps(content) if stem == "nms_sweep" else {"chosen": content["metrics"]}
+        identity = {"identity": content["identity"], "test": content["test"]}
+        write_replicates(study, run, f"{stem}_replicates", steps, identity)
     markdown = (study.build() / "report.md").read_text()
     assert list(study.table(1)["views"]) == ["1 view", "3 views", "relative change (%)"]
     assert "(3 of 5) was chosen on held-out training pictures" in markdown
@@ -477,6 +485,7 @@ CELL_NMS = "Table 5 (NMS thresholds), row 0.5, cell AP to APl"
         (RUN101, "evaluation.json", other_threshold, CELL101, "test.score_threshold", "0.05", "0.1"),
         (RUN101, "evaluation.json", other_view, CELL101, "identity.view.size", "64", "128"),
         (RUN101, "evaluation.json", no_settings, CELL101, "test", "nothing", ""),
+        (RUN101, "evaluation.json", lambda c: c["statistics"].update(seed=5), CELL101, "statistics.seed", "5", "0"),
         (RUN101, "metrics.json", lambda c: c.update(AP=0.5), CELL101, "AP", "0.5", "0.395"),
         (RUN101, "train.json", lambda c: c["params"].update(seed=7), CELL101, "params.seed", "7", "0"),
         (RUN101, "train.json", lambda c: c.update(weights_sha256="new"), CELL101, "weights_sha256", "0404", "new"),

@@ -171,7 +171,14 @@ def test_a_paired_difference_is_much_surer_than_its_two_sides():
     assert found.value.item() == pytest.approx(0.01)
     assert found.standard_error.item() == pytest.approx(0.002, rel=0.1)
     assert found.p_value.item() < 1e-5
-    assert difference(one, one, confidence=0.95).p_value.item() == 1.0
+
+
+def test_what_does_not_vary_cannot_be_judged():
+    """Replicates that differ by rounding alone have no interval and no p, however large the difference."""
+    rounding = np.array([[[0.3], [0.3 + 1e-16], [0.3 - 1e-16]]])
+    found = difference(Sample(np.array([[0.6]]), 2 * rounding), Sample(np.array([[0.3]]), rounding), confidence=0.95)
+    assert found.value.item() == pytest.approx(0.3)
+    assert all(np.isnan(part.item()) for part in (found.low, found.high, found.p_value))
 
 
 def test_seeds_add_their_variance_and_students_t():

@@ -93,7 +93,8 @@ class Files:
             for n in (1, 2)
         ]
         nms = [{"nms_iou_threshold": threshold, "metrics": METRICS} for threshold in thresholds]
-        write_json(folder / "tta.json", {"split": "validation", "steps": tta, **common})
+        chosen = {"chosen": 2, "metrics": {**METRICS, "AP": 0.75}}
+        write_json(folder / "tta.json", {"split": "validation", "steps": tta, **chosen, **common})
         write_json(folder / "nms_sweep.json", {"split": "test", "steps": nms, **common})
 
     def _common(self, name: str, size: int) -> dict[str, Any]:
@@ -208,10 +209,15 @@ def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
     files.sync()
     client, parent = connect(), only_run()
     children = search(client, parent.info.experiment_id, **{"mlflow.parentRunId": parent.info.run_id})
-    assert {run.info.run_name for run in children} == {"one tta 1", "one tta 2", "one nms 0.6", "one nms 0.7"}
+    names = {"one tta 1", "one tta 2", "one tta chosen", "one nms 0.6", "one nms 0.7"}
+    assert {run.info.run_name for run in children} == names
     said = {run.info.run_name: run for run in children}
     assert said["one tta 2"].data.params == {"num_views": "2"}
-    assert said["one tta 2"].data.metrics["test_seconds"] == 3.0
+    assert said["one tta 2"].data.metrics["validation_seconds"] == 3.0
+    # Chosen on held-out pictures: the one number on the test pictures.
+    chosen = said["one tta chosen"]
+    assert (chosen.data.params, chosen.data.metrics["AP"]) == ({"num_views": "2"}, 0.75)
+    assert chosen.data.tags["split"] == "test"
     assert said["one nms 0.7"].data.params == {"nms_iou_threshold": "0.7"}
     assert said["one nms 0.7"].data.metrics["AP"] == 0.25
     assert [said[name].data.tags["split"] for name in ("one tta 2", "one nms 0.7")] == ["validation", "test"]

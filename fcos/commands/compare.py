@@ -11,10 +11,10 @@ import numpy as np
 from fcos.commands.score import counts, describe
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError
-from fcos.files import write_csv, write_json, write_text
+from fcos.files import sha256_file, write_csv, write_json, write_text
 from fcos.progress import track
-from fcos.reporting.comparison import COMPARED, comparison_markdown, draw_comparison
-from fcos.scoring.average_precision import METRICS, score
+from fcos.reporting.comparison import comparison_markdown, draw_comparison
+from fcos.scoring.average_precision import AP_METRICS, METRICS, score
 from fcos.scoring.bootstrap import Sample, draw_weights, estimate
 from fcos.scoring.comparison import compare_all
 from fcos.scoring.inputs import check_file, read_results, read_truth
@@ -66,6 +66,7 @@ def compare(
     rows = parse_rows(arguments)
     for path in [gt, *(path for row in rows for path in row.paths)]:
         check_file(path)
+    _refuse_same_repeats(rows)
     split = read_truth(gt)
     if len(split.images) < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")
@@ -81,6 +82,20 @@ def compare(
     }
     _write(content, out)
     return content
+
+
+def _refuse_same_repeats(rows: Sequence[Row]) -> None:
+    for row in rows:
+        digests = [sha256_file(path) for path in row.paths]
+        digest, count = Counter(digests).most_common(1)[0]
+        if count > 1:
+            same = [str(path) for path, of_path in zip(row.paths, digests, strict=True) if of_path == digest]
+            raise UserError(
+                f"row {row.name}",
+                "repeats with the same content",
+                found=", ".join(same),
+                expected="a training of its own behind each file",
+            )
 
 
 def _score_all(
@@ -101,15 +116,6 @@ def _row(row: Row, sample: Sample, numbers: list[dict[str, float | None]], confi
     files: list[dict[str, Any]] = [
         {**describe(path), "metrics": metrics} for path, metrics in zip(row.paths, numbers, strict=True)
     ]
-    digest, count = Counter(file["sha256"] for file in files).most_common(1)[0]
-    if count > 1:
-        same = [file["file"] for file in files if file["sha256"] == digest]
-        raise UserError(
-            f"row {row.name}",
-            "repeats with the same content",
-            found=", ".join(same),
-            expected="a training of its own behind each file",
-        )
     found = estimate(sample, confidence=confidence)
     spread = sample.values.std(axis=0, ddof=1).tolist() if len(files) > 1 else [None] * len(METRICS)
     return {
@@ -128,7 +134,7 @@ def _differences(samples: dict[str, Sample], confidence: float) -> list[dict[str
         metrics = {
             name: {"difference": numbers.pop("value"), **numbers, "p_holm": None if p != p else p}
             for (name, numbers), p in zip(
-                estimate_json(pair.found, COMPARED, _DIFFERENCE).items(), pair.corrected_p.tolist(), strict=False
+                estimate_json(pair.found, AP_METRICS, _DIFFERENCE).items(), pair.corrected_p.tolist(), strict=False
             )
         }
         differences.append(

@@ -11,7 +11,7 @@ from fcos.files import write_json
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.numbers import with_intervals
-from fcos.scoring.replicates import save_replicates
+from fcos.scoring.replicates import numbers_digest, save_replicates
 
 
 def evaluate(name: str) -> dict[str, float | None]:
@@ -35,8 +35,9 @@ def evaluate(name: str) -> dict[str, float | None]:
         **identity,
         "provenance": provenance(started),
     }
+    of_numbers = {**identity, "numbers": numbers_digest({"test": scored.metrics})}
     write_json(scored_run.dir / "detections.json", scored.results, indent=None)
     write_json(scored_run.dir / "evaluation.json", evaluation)
-    save_replicates(scored_run.dir / "replicates.safetensors", {"test": scored.replicates.metrics()}, identity)
+    save_replicates(scored_run.dir / "replicates.safetensors", {"test": scored.replicates.metrics()}, of_numbers)
     write_json(scored_run.dir / "metrics.json", scored.metrics)
     return scored.metrics

@@ -15,7 +15,7 @@ from fcos.files import read_json, write_json
 from fcos.postprocess import merge_views
 from fcos.progress import track
 from fcos.scoring.bootstrap import draw_weights
-from fcos.scoring.replicates import save_replicates
+from fcos.scoring.replicates import numbers_digest, save_replicates
 from fcos.structures import Detections
 
 
@@ -32,14 +32,15 @@ def evaluate_tta(name: str) -> dict[str, Any]:
     sizes = list(tta_views(config).items())
     on_test = config.choose_on is None
     chooser = scored if on_test else scored.to_choose("tta.choose_on")
-    steps = _steps(chooser, sizes, prefix="" if on_test else VALIDATION_PREFIX)
+    steps, of_view = _steps(chooser, sizes, prefix="" if on_test else VALIDATION_PREFIX)
     chosen = (steps[-1] if on_test else best_step(steps))["num_views"]
-    files = [_read(scored, view, size) for view, size in sizes]
-    merged = _merge(scored, [_detect(scored, file) for file in files[:chosen]])
+    if not on_test:
+        of_view = [_detect(scored, _read(scored, view, size)) for view, size in sizes[:chosen]]
+    merged = _merge(scored, of_view)
     statistics = parse_section(read_params(), "statistics", StatisticsConfig)
     weights = draw_weights(len(scored.split.images), replicates=statistics.replicates, seed=statistics.seed)
     result = score_detections(merged, scored.split, weights)
-    identity = {"test": scored.test.settings(), "identity": files[-1].header}
+    identity = {"test": scored.test.settings(), "identity": _read(scored, *sizes[-1]).header}
     tta = {
         "split": config.choose_on or "test",
         "steps": steps,
@@ -52,14 +53,20 @@ def evaluate_tta(name: str) -> dict[str, Any]:
     save_replicates(
         scored.dir / "tta_replicates.safetensors",
         {"chosen": result.replicates.metrics()},
-        {**identity, "statistics": statistics.model_dump()},
+        {**identity, "statistics": statistics.model_dump(), "numbers": numbers_digest({"chosen": result.metrics})},
     )
     write_json(scored.dir / "tta.json", tta)
     return tta
 
 
-def _steps(scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str) -> list[dict[str, Any]]:
-    """The first 1, 2, ... views scored on the split of `scored`, whose files begin with `prefix`."""
+def _steps(
+    scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str
+) -> tuple[list[dict[str, Any]], list[dict[int, Detections]]]:
+    """The first 1, 2, ... views scored on the split of `scored`, and the detections of each view.
+
+    Args:
+        prefix: of the files of that split.
+    """
     seconds = read_json(scored.dir / "timing_tta.json", do=_command(scored))["views"]
     used: list[str] = []
     of_view: list[dict[int, Detections]] = []
@@ -75,7 +82,7 @@ def _steps(scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str) 
                 "metrics": coco_metrics(coco_results(_merge(scored, of_view), scored.split), scored.split)["metrics"],
             }
         )
-    return steps
+    return steps, of_view
 
 
 def _command(scored: ScoredRun) -> str:

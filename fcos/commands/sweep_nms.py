@@ -13,7 +13,7 @@ from fcos.evaluation.scoring import Scored, detect_all, score_detections
 from fcos.files import write_json
 from fcos.progress import track
 from fcos.scoring.bootstrap import draw_weights
-from fcos.scoring.replicates import save_replicates
+from fcos.scoring.replicates import numbers_digest, save_replicates, sweep_steps
 
 
 def sweep_nms(name: str) -> dict[str, Any]:
@@ -34,10 +34,10 @@ def sweep_nms(name: str) -> dict[str, Any]:
     for threshold in track(config.thresholds, f"NMS sweep {name}", total=len(config.thresholds), unit="thresholds"):
         at = _score(chooser, file, threshold, statistics)
         steps.append({"nms_iou_threshold": threshold, "metrics": at.metrics})
-        replicates[f"{threshold:g}"] = at.replicates.metrics()
+        replicates[str(threshold)] = at.replicates.metrics()
     best = best_step(steps)
     chosen, metrics = best["nms_iou_threshold"], best["metrics"]
-    replicates["chosen"] = replicates[f"{chosen:g}"]
+    replicates["chosen"] = replicates[str(chosen)]
     if not on_test:
         once = _score(scored, test_file, chosen, statistics)
         metrics, replicates["chosen"] = once.metrics, once.replicates.metrics()
@@ -51,9 +51,8 @@ def sweep_nms(name: str) -> dict[str, Any]:
         **({} if on_test else {"validation_digest": chooser.split.digest}),
         "provenance": provenance(started),
     }
-    save_replicates(
-        scored.dir / "nms_sweep_replicates.safetensors", replicates, {**identity, "statistics": statistics.model_dump()}
-    )
+    header = {**identity, "statistics": statistics.model_dump(), "numbers": numbers_digest(sweep_steps(sweep))}
+    save_replicates(scored.dir / "nms_sweep_replicates.safetensors", replicates, header)
     write_json(scored.dir / "nms_sweep.json", sweep)
     return sweep
 

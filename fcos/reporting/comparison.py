@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from fcos.files import whole_file
 from fcos.reporting.figures import STYLE
 from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus, text_table
-from fcos.scoring.average_precision import METRICS
+from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
 
-COMPARED = METRICS[:6]  # AP to APl
 _BAR = 40  # characters
 _COLOUR, _SIGNIFICANT, _QUIET = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's
 Content = Mapping[str, Any]
@@ -94,10 +93,10 @@ def _intervals(axes: Axes, labels: list[str], estimates: list[Content], colours:
 
 def _rows(content: Content) -> Grid:
     repeated = any(row["n"] > 1 for row in content["rows"])
-    header = ["", *(["n"] if repeated else []), *COMPARED, *(["s.d. of AP"] if repeated else [])]
+    header = ["", *(["n"] if repeated else []), *AP_METRICS, *(["s.d. of AP"] if repeated else [])]
     rows = []
     for row in content["rows"]:
-        numbers = [plus_minus(row["metrics"][name], row["intervals"][name]) for name in COMPARED]
+        numbers = [plus_minus(row["metrics"][name], row["intervals"][name]) for name in AP_METRICS]
         spread = DASH if row["spread"]["AP"] is None else f"{100 * row['spread']['AP']:.2f}"
         rows.append([row["name"], *([str(row["n"])] if repeated else []), *numbers, *([spread] if repeated else [])])
     return header, rows
@@ -157,5 +156,5 @@ def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 def _escape(text: str) -> str:
     """Names are data: without a meaning in Markdown or HTML."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{character}" if character in "\\`*|" else character for character in text)
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{character}" if character in "\\`*[]|" else character for character in text)

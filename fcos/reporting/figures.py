@@ -210,24 +210,24 @@ def _epochs(table: ReportTable) -> Figure:
 
 
 def _views(table: ReportTable) -> Figure:
-    steps = table.results[0].tta["steps"]
+    steps, split = table.results[0].tta["steps"], table.results[0].tta["split"]
     counts = [step["num_views"] for step in steps]
     figure = Figure(figsize=(8.0, 3.4))
     time, score = figure.subplots(1, 2)
     time.plot(counts, [step["seconds"] for step in steps], "o-", color=COLOURS[0])
-    time.set(title="Time", xlabel="number of views", ylabel="inference, whole test split (s)")
+    time.set(title="Time", xlabel="number of views", ylabel=f"inference, whole {split} split (s)")
     time.set_ylim(bottom=0)
     score.plot(counts, percents(step["metrics"]["AP"] for step in steps), "o-", color=COLOURS[1])
-    score.set(title="AP", xlabel="number of views", ylabel="AP (%)")
+    score.set(title="AP", xlabel="number of views", ylabel=f"AP (%), {split} split")
     for axes in (time, score):
         axes.set_xticks(counts)
     return figure
 
 
 def _nms(table: ReportTable) -> Figure:
-    steps = table.results[0].nms_sweep["steps"]
+    steps, split = table.results[0].nms_sweep["steps"], table.results[0].nms_sweep["split"]
     thresholds = [step["nms_iou_threshold"] for step in steps]
-    figure, axes = one_axes("AP by NMS threshold", "NMS threshold (IoU)", "AP (%)")
+    figure, axes = one_axes("AP by NMS threshold", "NMS threshold (IoU)", f"AP (%), {split} split")
     for metric, colour, marker in zip(("AP", "AP50", "AP75"), COLOURS, "os^", strict=False):
         values = percents(step["metrics"][metric] for step in steps)
         axes.plot(thresholds, values, marker + "-", color=colour, label=metric)
@@ -246,13 +246,13 @@ def _backbones(table: ReportTable) -> Figure:
         x = np.arange(len(ours)) + (index - 1) * 0.27
         heights, theirs = (frame[metric].astype(float).to_numpy() for frame in (ours, published))
         ends = [ours[f"{metric} {end}"].astype(float).to_numpy() for end in ("low", "high")]
-        whiskers = np.abs(np.nan_to_num(ends - heights))
-        axes.bar(x, heights, 0.25, yerr=whiskers, ecolor="#555555", capsize=2, color=COLOURS[index], label=metric)
+        axes.bar(x, heights, 0.25, color=COLOURS[index], label=metric)
+        axes.vlines(x, ends[0], ends[1], color="#555555", linewidth=1.6)
         if not np.isnan(theirs).all():
             # A label that begins with _ stays out of the legend.
             label = "_" if index else "published"
             axes.plot(x, theirs, "D", color="white", markeredgecolor="black", markersize=5, label=label)
-        for place, height, top in zip(x, heights, np.fmax(ends[1], np.fmax(heights, theirs)), strict=True):
+        for place, height, top in zip(x, heights, np.fmax(np.fmax(heights, theirs), ends[1]), strict=True):
             text = f"{height:.1f}" if height == height else DASH
             above = place, np.nan_to_num(top)
             axes.annotate(text, above, xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)

@@ -138,7 +138,7 @@ def _reading(study: StudyResults) -> list[str]:
     statistics = study.params.statistics
     return [
         "AP and its kin are COCO metrics in percent; a dash stands where COCO defines no number.",
-        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the test pictures "
+        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the scored pictures "
         f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
         "number; the CSV files have both ends.",
         "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "

@@ -15,12 +15,11 @@ from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
 from fcos.files import read_json
-from fcos.scoring.average_precision import METRICS as ALL_METRICS
+from fcos.scoring.average_precision import METRICS
 from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
-from fcos.scoring.replicates import ReplicatesFile, read_replicates
+from fcos.scoring.replicates import ReplicatesFile, numbers_digest, read_replicates, sweep_steps
 
-METRICS = ALL_METRICS[:6]  # AP to APl: what the tables show
 # What writes each file, to be typed where it is missing.
 COMMANDS = {
     "train.json": "fcos train {run}",
@@ -91,7 +90,7 @@ class RunResults:
 
     def sample(self, file: str, step: str, metrics: Mapping[str, float | None]) -> Sample:
         """The twelve `metrics` of a step of `file` with their replicates."""
-        return sample_of([metrics], self.replicates[file].metrics[step][None], ALL_METRICS)
+        return sample_of([metrics], self.replicates[file].metrics[step][None], METRICS)
 
     def detections(self) -> list[dict[str, Any]]:
         """The COCO results list; read when asked for, since it is the one large file."""
@@ -145,11 +144,18 @@ class StudyResults:
         }
         _agree(results, "train.json", cell, results.train, {"params": identity})
         expected = {"identity": header, "test": self.params.test.settings()}
-        _agree(results, file, cell, contents[file], expected)
+        with_statistics = {**expected, "statistics": self.params.statistics.model_dump()}
+        _agree(results, file, cell, contents[file], with_statistics if file == "evaluation.json" else expected)
         _agree(results, "metrics.json", cell, results.metrics, results.evaluation["metrics"])
-        expected["statistics"] = self.params.statistics.model_dump()
-        _agree(results, REPLICATES[file], cell, results.replicates[file].header, expected)
         self._has_every_step(results, file, cell)
+        if file == "nms_sweep.json":
+            steps = sweep_steps(results.nms_sweep)
+        elif file == "tta.json":
+            steps = {"chosen": results.tta["metrics"]}
+        else:
+            steps = {"test": results.metrics}
+        of_steps = {**with_statistics, "numbers": numbers_digest(steps)}
+        _agree(results, REPLICATES[file], cell, results.replicates[file].header, of_steps)
 
     def _has_every_step(self, results: RunResults, file: str, cell: Cell) -> None:
         if file == "tta.json":

@@ -13,7 +13,8 @@ from fcos.config.params import rows_of
 from fcos.config.runs import Run
 from fcos.config.tables import NmsTable, ReferenceTable, RunsTable, Table, TrainedTable, TtaTable
 from fcos.reporting.intervals import DASH
-from fcos.reporting.results import METRICS, Cell, RunResults, StudyResults
+from fcos.reporting.results import Cell, RunResults, StudyResults
+from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.bootstrap import Sample, estimate
 from fcos.scoring.comparison import Comparison, compare_all, p_text
 
@@ -23,7 +24,7 @@ NOT_SIGNIFICANT = "(n.s.)"
 Row = dict[str, Any]
 _ENDS = (" low", " high")  # of columns that only the CSV shows
 _IN_WORDS = {"backbone": "{}", "epochs": "{} epochs", "num_convs": "num_convs {}"}
-_DECIMALS = {**dict.fromkeys(METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}
+_DECIMALS = {**dict.fromkeys(AP_METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +100,12 @@ class ReportTable:
         rows = []
         for comparison in self.comparisons:
             cells = []
-            for place, value in enumerate((100 * comparison.found.value[: len(METRICS)]).tolist()):
-                text = _with_half_width(_text(value, METRICS[place], True), 100 * comparison.found.half_width[place])
+            for place, value in enumerate((100 * comparison.found.value[: len(AP_METRICS)]).tolist()):
+                text = _with_half_width(_text(value, AP_METRICS[place], True), 100 * comparison.found.half_width[place])
                 unsure = value == value and not comparison.is_significant(place)
                 cells.append(f"{text} {NOT_SIGNIFICANT}" if unsure else text)
             rows.append([f"{comparison.row} - {comparison.other}", *cells, p_text(comparison.corrected_p[0])])
-        return ["difference", *METRICS, "AP: p (Holm)"], rows
+        return ["difference", *AP_METRICS, "AP: p (Holm)"], rows
 
     def difference_frame(self) -> pd.DataFrame:
         """The paired differences in full precision: a row for each pair and metric."""
@@ -114,7 +115,7 @@ class ReportTable:
             columns = {"difference": found.value, "low": found.low, "high": found.high}
             percents = {name: 100 * values for name, values in columns.items()}
             p_values = {"p": found.p_value, "p (Holm)": comparison.corrected_p}
-            for place, metric in enumerate(METRICS):
+            for place, metric in enumerate(AP_METRICS):
                 pair = {"row": comparison.row, "other": comparison.other, "metric": metric}
                 numbers = {name: float(values[place]) for name, values in (percents | p_values).items()}
                 rows.append(pair | numbers)
@@ -207,7 +208,7 @@ def _tta(where: str, config: TtaTable, study: StudyResults) -> _Parts:
     label = _views(tta["chosen"])
     study.check(results, "tta.json", Cell(where, label, "AP to APl"))
     one, merged = _percent(results.metrics), _percent(tta["metrics"])
-    change = {metric: _relative(one[metric], merged[metric]) for metric in METRICS}
+    change = {metric: _relative(one[metric], merged[metric]) for metric in AP_METRICS}
     labels = {"1 view": one, label: merged, RELATIVE_CHANGE: change}
     names = ["1 view", label if label != "1 view" else "1 merged view", None]
     statement = (
@@ -244,7 +245,7 @@ def _nms(where: str, config: NmsTable, study: StudyResults) -> _Parts:
         label = f"{step['nms_iou_threshold']:g}"
         study.check(results, "nms_sweep.json", Cell(where, label, "AP to APl"))
         rows.append(_row("NMS IoU", label, _percent(step["metrics"]), [results], {"scored on": sweep["split"]}))
-        samples.append(results.sample("nms_sweep.json", label, step["metrics"]))
+        samples.append(results.sample("nms_sweep.json", str(step["nms_iou_threshold"]), step["metrics"]))
         names.append(f"IoU {label}")
     chosen = f"{sweep['chosen']:g}"
     if sweep["split"] == "validation":
@@ -278,7 +279,7 @@ def _runs(where: str, config: RunsTable, study: StudyResults) -> _Parts:
     rows, names = [], []
     for label, group in zip(labels, groups, strict=True):
         metrics = [_percent(results.metrics) for results in group]
-        mean = {metric: _mean([of_seed[metric] for of_seed in metrics]) for metric in METRICS}
+        mean = {metric: _mean([of_seed[metric] for of_seed in metrics]) for metric in AP_METRICS}
         more: Row = {"n": len(group)}
         if repeated:
             more[SPREAD] = _spread([of_seed["AP"] for of_seed in metrics])
@@ -304,7 +305,7 @@ def _joined(of_seeds: Sequence[Sample]) -> Sample:
 def _with_interval(row: Row, sample: Sample, confidence: float) -> Row:
     found = estimate(sample, confidence=confidence)
     ends = {}
-    for place, metric in enumerate(METRICS):
+    for place, metric in enumerate(AP_METRICS):
         for end, values in (("low", found.low), ("high", found.high)):
             value = 100 * float(values[place])
             ends[f"{metric} {end}"] = None if value != value else value
@@ -355,13 +356,13 @@ def _row(name: str, label: str, metrics: Row, results: Sequence[RunResults], mor
 def _with_published(rows: list[Row], published: Mapping[str, Sequence[float | None]]) -> Iterable[Row]:
     """Each row with its published numbers and the difference below; a published row without ours comes last."""
     name = next(iter(rows[0]))
-    theirs = {label: dict(zip(METRICS, values, strict=True)) for label, values in published.items()}
+    theirs = {label: dict(zip(AP_METRICS, values, strict=True)) for label, values in published.items()}
     for row in rows:
         yield row
         if row[name] in theirs:
             of_label = theirs[row[name]]
             yield {name: row[name], "source": "published", **of_label}
-            difference = {metric: _minus(row[metric], of_label[metric]) for metric in METRICS}
+            difference = {metric: _minus(row[metric], of_label[metric]) for metric in AP_METRICS}
             yield {name: row[name], "source": "difference", **difference}
     ours = [row[name] for row in rows]
     yield from ({name: label, "source": "published", **of} for label, of in theirs.items() if label not in ours)
@@ -372,7 +373,7 @@ def _minus(ours: float | None, theirs: float | None) -> float | None:
 
 
 def _percent(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    fractions = {metric: metrics[metric] for metric in METRICS}
+    fractions = {metric: metrics[metric] for metric in AP_METRICS}
     return {metric: None if value is None else 100 * value for metric, value in fractions.items()}
 
 
@@ -395,12 +396,12 @@ def _display(row: Mapping[Any, Any], label: str) -> dict[str, str]:
     suffix = {"ours": "", "published": " (published)", "difference": " (ours - published)"}[row["source"]]
     signed = row["source"] == "difference" or row[label] == RELATIVE_CHANGE
     shown = {str(column): _text(value, column, signed) for column, value in row.items()}
-    for metric in METRICS:
+    for metric in AP_METRICS:
         low, high = row.get(f"{metric} low"), row.get(f"{metric} high")
         if low is not None and high is not None and not pd.isna(low):
             shown[metric] = _with_half_width(shown[metric], (high - low) / 2)
     if suffix:
-        shown |= {column: "" for column in shown if column not in METRICS}
+        shown |= {column: "" for column in shown if column not in AP_METRICS}
     return {**shown, label: f"{row[label]}{suffix}"}
 
 

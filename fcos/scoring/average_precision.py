@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from fcos.scoring.matching import AREA_RANGES, IOU_THRESHOLDS, Bools, Floats, Ints, Matches
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+AP_METRICS = METRICS[:6]
 CLASS_METRICS = ("AP", "AP50", "AP75", "AR100")
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)
 _A, _T = len(AREA_RANGES), len(IOU_THRESHOLDS)
@@ -33,7 +34,7 @@ class Scores:
 
     ap: Floats  # (B, K, A, T)
     recall: Floats  # (B, K, A, T), with 100 detections
-    recall_1: Floats  # (B, K, T), with 1 detection an image and class, all areas
+    recall_1: Floats  # (B, K, T), with 1 detection an image and class, at all areas
     recall_10: Floats  # (B, K, T)
 
     def metrics(self) -> Floats:
@@ -72,6 +73,10 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
         share = _divide(found.reshape(-1, _A, _T, num_sets), num_objects[:, :, None])
         return np.moveaxis(share, -1, 0)
 
+    def recall_of_all_areas(most: int) -> Floats:
+        # A copy, so that what the other area ranges take is given back.
+        return recall((rank < most) & (matches.area == 0))[:, :, 0].copy()
+
     rank = matches.rank[matches.detection]
     ap = np.zeros((truth.num_classes, _A, _T, num_sets))
     # numpy and scipy let go of the interpreter while they compute, so threads are enough.
@@ -81,8 +86,8 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
     return Scores(
         ap=np.moveaxis(ap, -1, 0),
         recall=recall(np.ones_like(true_positive)),
-        recall_1=recall(rank < 1)[:, :, 0],
-        recall_10=recall(rank < 10)[:, :, 0],
+        recall_1=recall_of_all_areas(1),
+        recall_10=recall_of_all_areas(10),
     )
 
 

@@ -17,6 +17,8 @@ from scipy.special import stdtr, stdtrit
 
 from fcos.scoring.matching import Floats
 
+_NO_SPREAD = 1e-9
+
 
 def draw_weights(num_images: int, *, replicates: int, seed: int) -> NDArray[np.int64]:
     """(B, I): how often each image is drawn in each replicate; the same for whatever is scored on these images."""
@@ -36,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; NaN where it is not defined."""
+    """A number with its interval; NaN where it is not defined, or where the replicates do not vary."""
 
     value: Floats  # (...)
     low: Floats
@@ -92,10 +94,11 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
         spread = np.sum([v**2 / (len(values) - 1) for v, values in zip(of_seeds, repeated, strict=True)], axis=0)
         freedom = np.where(np.asarray(spread) > 0, variance**2 / spread, np.inf)
         error = np.sqrt(variance)
-        # Replicates that do not vary (one image, the same results twice) show nothing, so: p is 1.
-        statistic = np.where(error > 0, np.abs(value - bias) / error, 0.0)
+        # Replicates that do not vary, but for rounding, show nothing: objects in one image, nothing found at all.
+        error = np.where(error > _NO_SPREAD, error, np.nan)
+        statistic = np.abs(value - bias) / error
     reach = stdtrit(freedom, (1 + confidence) / 2) * error
-    p_value = np.where(np.isnan(value), np.nan, 2 * stdtr(freedom, -statistic))
+    p_value = 2 * stdtr(freedom, -statistic)
     return Estimate(value, value - bias - reach, value - bias + reach, error, p_value)
 
 

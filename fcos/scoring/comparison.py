@@ -23,16 +23,19 @@ class Comparison:
     def is_significant(self, metric: int) -> bool:
         return bool(self.corrected_p[metric] < 1 - self.confidence)
 
-    def sentence(self, metric: int = 0, unit: str = "AP") -> str:
+    def sentence(self) -> str:
         """What the data support, in percent, such as "a against b: +1.3 AP [0.8, 1.8], significant (Holm p 0.0004)"."""
-        value, low, high = (100 * part[metric] for part in (self.found.value, self.found.low, self.found.high))
+        value, low, high = (100 * part[0] for part in (self.found.value, self.found.low, self.found.high))
         pair = f"{self.row} against {self.other}"
-        if value != value:
-            return f"{pair}: {unit} is not defined, there are no objects"
-        if not self.is_significant(metric):
-            return f"{pair}: no difference shown; at most {max(abs(low), abs(high)):.1f} {unit} either way"
-        p = p_text(self.corrected_p[metric])
-        return f"{pair}: {value:+.1f} {unit} [{low:.1f}, {high:.1f}], significant (Holm p {p})"
+        if np.isnan(value):
+            return f"{pair}: AP is not defined, there are no objects"
+        if np.isnan(low):
+            difference = "no difference" if value == 0 else f"{value:+.1f} AP"
+            return f"{pair}: {difference}, which cannot be judged: it is the same under every draw of the images"
+        if not self.is_significant(0):
+            return f"{pair}: no difference shown; at most {max(abs(low), abs(high)):.1f} AP either way"
+        p = p_text(self.corrected_p[0])
+        return f"{pair}: {value:+.1f} AP [{low:.1f}, {high:.1f}], significant (Holm p {p})"
 
 
 def compare_all(rows: Mapping[str, Sample], *, confidence: float) -> list[Comparison]:
@@ -44,6 +47,9 @@ def compare_all(rows: Mapping[str, Sample], *, confidence: float) -> list[Compar
 
 
 def p_text(p: float) -> str:
+    """A dash for what is not defined."""
+    if np.isnan(p):
+        return "—"
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 

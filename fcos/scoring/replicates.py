@@ -11,8 +11,18 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 from fcos.errors import UserError
-from fcos.files import whole_file
+from fcos.files import sha256_json, whole_file
 from fcos.scoring.matching import Floats
+
+
+def numbers_digest(steps: Mapping[str, Any]) -> str:
+    """Of the numbers (by step) that replicates go with: both files of an interrupted command are of one, or refused."""
+    return sha256_json(steps)
+
+
+def sweep_steps(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of each threshold of nms_sweep.json, and of the chosen one on test."""
+    return {str(step["nms_iou_threshold"]): step["metrics"] for step in sweep["steps"]} | {"chosen": sweep["metrics"]}
 
 
 @dataclass(frozen=True)

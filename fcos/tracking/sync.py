@@ -118,9 +118,9 @@ def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | 
     metrics = dict(evaluation["metrics"])
     for row in evaluation["per_class"]:
         metrics[f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])}"] = row["AP"]
-    for name, interval in evaluation["intervals"].items():
+    for name, interval in evaluation.get("intervals", {}).items():  # files of earlier versions have none
         metrics |= {f"{name}_{end}": interval[end] for end in ("low", "high")}
-    errors = evaluation["analysis"]["errors"]
+    errors = evaluation.get("analysis", {}).get("errors", {})
     metrics |= {f"gain_AP50/{kind}": of["delta_ap50"] for kind, of in errors.items() if kind != "AP50"}
     timing = run_dir / "timing.json"
     if timing.exists():
@@ -169,26 +169,36 @@ Child = tuple[dict[str, str], dict[str, float | None], dict[str, str | None]]  #
 
 def _tta(run_dir: Path, digest: str) -> dict[str, Child]:
     tta = _of_weights(run_dir / "tta.json", digest)
-    return {
+    split = tta.get("split", "test")
+    children: dict[str, Child] = {
         str(step["num_views"]): (
             {"num_views": str(step["num_views"])},
-            {**step["metrics"], "test_seconds": step["seconds"]},
-            {"views": " ".join(step["views"]), "split": tta["split"]},
+            {**step["metrics"], f"{split}_seconds": step["seconds"]},
+            {"views": " ".join(step["views"]), "split": split},
         )
         for step in tta.get("steps", [])
     }
+    return children | _chosen(tta, "num_views")
 
 
 def _nms(run_dir: Path, digest: str) -> dict[str, Child]:
     sweep = _of_weights(run_dir / "nms_sweep.json", digest)
-    return {
+    children: dict[str, Child] = {
         str(step["nms_iou_threshold"]): (
             {"nms_iou_threshold": str(step["nms_iou_threshold"])},
             step["metrics"],
-            {"split": sweep["split"]},
+            {"split": sweep.get("split", "test")},
         )
         for step in sweep.get("steps", [])
     }
+    return children | _chosen(sweep, "nms_iou_threshold")
+
+
+def _chosen(content: Mapping[str, Any], parameter: str) -> dict[str, Child]:
+    """What was chosen on held-out pictures, on the test pictures; on these themselves it is one of the steps."""
+    if content.get("split", "test") == "test":
+        return {}
+    return {"chosen": ({parameter: str(content["chosen"])}, content["metrics"], {"split": "test"})}
 
 
 def _sync_children(client: "MlflowClient", parent: "Run", kind: str, children: Mapping[str, Child]) -> None:
