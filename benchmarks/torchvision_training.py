@@ -32,7 +32,7 @@ from fcos.commands.provenance import provenance
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
-from fcos.config.train import TrainConfig
+from fcos.config.train import Precision, TrainConfig
 from fcos.data.coco import read_split
 from fcos.data.dataset import DetectionDataset, Sample, load_ahead
 from fcos.data.sources.assemble import assemble
@@ -223,17 +223,18 @@ def train(detector: Detector, dataset: DetectionDataset, plan: Plan, device: tor
     return time.perf_counter() - started
 
 
-def run_one(out: Path, implementation: str, seed: int, epochs: int) -> dict[str, Any]:
+def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: Precision) -> dict[str, Any]:
     """Train, detect and score once, on one thread; write the results file and return the row of the summary."""
     torch.set_num_threads(1)
-    device = find_device(TRAIN.device)
+    config = TRAIN.model_copy(update={"precision": precision})
+    device = find_device(config.device)
     train_split, test_split = read_split(out / "data", "train"), read_split(out / "data", "test")
     train_set, test_set = DetectionDataset(train_split), DetectionDataset(test_split)
     run = Run(
         study="bccd", name=f"seed-{seed}", backbone="resnet18", num_convs=3, epochs=epochs, seed=seed,
-        checkpoint=None, role=None, model=MODEL, train=TRAIN,
+        checkpoint=None, role=None, model=MODEL, train=config,
     )  # fmt: skip
-    plan = Plan(num_images=len(train_set), epochs=epochs, seed=seed, config=TRAIN)
+    plan = Plan(num_images=len(train_set), epochs=epochs, seed=seed, config=config)
     name = f"{implementation}-{seed}"
     detector = IMPLEMENTATIONS[implementation](run, len(train_split.categories), device)
     seconds = train(detector, train_set, plan, device, name)
@@ -245,7 +246,7 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int) -> dict[str,
     return {"implementation": implementation, "seed": seed, **row}
 
 
-def compare(root: Path, out: Path, *, seeds: int, epochs: int, jobs: int) -> None:
+def compare(root: Path, out: Path, *, seeds: int, epochs: int, precision: Precision, jobs: int) -> None:
     """Train, detect and score with both implementations for seeds 0 .. seeds - 1, `jobs` trainings at a time."""
     started = time.time()
     source = read_voc(root, splits={"train": "trainval", "test": "test"}, classes=None, ignore_difficult=False)
@@ -254,20 +255,16 @@ def compare(root: Path, out: Path, *, seeds: int, epochs: int, jobs: int) -> Non
     trainings = [(implementation, seed) for seed in range(seeds) for implementation in IMPLEMENTATIONS]
     # One thread each: two threads of one training wait for each other wherever something else runs on a core.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        rows = [
-            future.result()
-            for future in [
-                pool.submit(run_one, out, implementation, seed, epochs) for implementation, seed in trainings
-            ]
-        ]
+        futures = [pool.submit(run_one, out, name, seed, epochs, precision) for name, seed in trainings]
+        rows = [future.result() for future in futures]
     device = find_device(TRAIN.device)
-    dtype = str(find_dtype(TRAIN.precision, device)).removeprefix("torch.")
+    dtype = str(find_dtype(precision, device)).removeprefix("torch.")
     settings = {
         "backbone": "resnet18",
         "num_convs": 3,
         "epochs": epochs,
         "model": MODEL.model_dump(mode="json"),
-        "train": TRAIN.model_dump(mode="json"),
+        "train": {**TRAIN.model_dump(mode="json"), "precision": precision},
         "test": TEST.settings(),
     }
     where = provenance(started, device=device.type, dtypes={"ours": dtype, "torchvision": "float32"}, jobs=jobs)
@@ -281,10 +278,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each implementation")
     parser.add_argument("--epochs", type=int, default=12, help="after one of warm-up")
+    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="ours; torchvision: float32")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, with one thread each")
     arguments = parser.parse_args()
     try:
-        compare(arguments.root, arguments.out, seeds=arguments.seeds, epochs=arguments.epochs, jobs=arguments.jobs)
+        compare(**vars(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
