@@ -147,8 +147,11 @@ def evaluate(run: RunName) -> None:
     """Score a run: the twelve COCO numbers, from stored candidates."""
     params = _params(run)
     from fcos.commands.evaluate import evaluate
+    from fcos.reporting.intervals import plus_minus
 
-    typer.echo("  ".join(f"{name} {_percent(value)}" for name, value in evaluate(run).items()))
+    found = evaluate(run)
+    numbers = found["metrics"].items()
+    typer.echo("  ".join(f"{name} {plus_minus(value, found['intervals'][name])}" for name, value in numbers))
     _track(params, [run])
 
 

@@ -1,6 +1,7 @@
 """`fcos evaluate RUN`: candidates to detections to the COCO numbers with intervals; no network is run."""
 
 import time
+from typing import Any
 
 from fcos.commands.provenance import provenance
 from fcos.commands.scored_run import ScoredRun
@@ -14,8 +15,8 @@ from fcos.scoring.numbers import with_intervals
 from fcos.scoring.replicates import numbers_digest, save_replicates
 
 
-def evaluate(name: str) -> dict[str, float | None]:
-    """Write detections.json, metrics.json, evaluation.json and replicates.safetensors; return the twelve numbers."""
+def evaluate(name: str) -> dict[str, Any]:
+    """Write detections.json, metrics.json, evaluation.json and replicates.safetensors; return evaluation.json."""
     started = time.time()
     scored_run = ScoredRun.open(name)
     split, test = scored_run.split, scored_run.test
@@ -40,4 +41,4 @@ def evaluate(name: str) -> dict[str, float | None]:
     write_json(scored_run.dir / "evaluation.json", evaluation)
     save_replicates(scored_run.dir / "replicates.safetensors", {"test": scored.replicates.metrics()}, of_numbers)
     write_json(scored_run.dir / "metrics.json", scored.metrics)
-    return scored.metrics
+    return evaluation

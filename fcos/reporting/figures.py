@@ -21,8 +21,8 @@ from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_picture
 from fcos.files import whole_file
 from fcos.reporting.intervals import DASH
+from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import RunResults, StudyResults
-from fcos.reporting.tables import ReportTable
 
 DPI = 110
 MIN_SCORE = 0.3  # of the detections that are drawn

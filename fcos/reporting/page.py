@@ -17,8 +17,9 @@ from markupsafe import Markup
 from fcos.files import write_text
 from fcos.reporting.figures import FigureFile
 from fcos.reporting.intervals import DASH, percent, plus_minus
+from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
-from fcos.reporting.tables import NOT_SIGNIFICANT, ReportTable, differing, flatten
+from fcos.reporting.tables import differing, flatten
 from fcos.scoring.errors import ERROR_KINDS
 
 Grid = tuple[list[str], list[list[str]]]

@@ -10,8 +10,9 @@ from fcos.files import write_text
 from fcos.reporting.analysis_figures import draw_analysis
 from fcos.reporting.figures import FigureFile, draw_figures
 from fcos.reporting.page import write_pages
+from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import Cell, StudyResults, read_study
-from fcos.reporting.tables import ReportTable, build_table
+from fcos.reporting.tables import build_table
 
 
 def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any], out_dir: Path) -> None:

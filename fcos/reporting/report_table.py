@@ -1,0 +1,143 @@
+"""A table of the report with what is said of it, as text and as CSV; `tables` builds it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fcos.config.tables import Table
+from fcos.reporting.intervals import DASH
+from fcos.reporting.results import RunResults
+from fcos.scoring.average_precision import AP_METRICS
+from fcos.scoring.comparison import Comparison, p_text
+
+RELATIVE_CHANGE = "relative change (%)"
+SPREAD = "s.d. of AP"
+NOT_SIGNIFICANT = "(n.s.)"
+ENDS = (" low", " high")  # of columns that only the CSV shows
+Row = dict[str, Any]
+_DECIMALS = {**dict.fromkeys(AP_METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportTable:
+    """A table with what is said of it.
+
+    `frame` has the row's label, `source` (ours, published, difference), the metrics, more columns of this kind, the
+    runs that each row comes from, the first ten digits of their weights' sha256, and the ends of each interval.
+    `comparisons` are the paired differences of the rows that share pictures.
+    """
+
+    number: int
+    config: Table
+    frame: pd.DataFrame
+    statement: str
+    results: list[RunResults]
+    comparisons: list[Comparison]
+    choice: str | None = None  # where a setting was chosen, and what that does to its numbers
+
+    @property
+    def name(self) -> str:
+        return f"Table {self.number}"
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending; titles are free text."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.config.title.lower()).strip("-")
+        return f"{self.number}-{slug or self.config.kind}"
+
+    @property
+    def label(self) -> str:
+        """Name of the first column."""
+        return str(self.frame.columns[0])
+
+    @property
+    def sources(self) -> list[str]:
+        return list(self.frame["source"])
+
+    @property
+    def run_names(self) -> str:
+        return ", ".join(results.run.name for results in self.results)
+
+    @property
+    def conclusion(self) -> str | None:
+        """What the data support, in one sentence."""
+        if not self.comparisons:
+            return None
+        return f"What the data support: {'; '.join(comparison.sentence() for comparison in self.comparisons)}."
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the numbers."""
+        notes = []
+        if SPREAD in self.frame:
+            notes.append(
+                f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation, and their "
+                "intervals hold it (Student's t)."
+            )
+        if any(n == 1 for n in self.frame.get("n", ())):
+            notes.append("A row of one training: what another seed would give is not in its interval.")
+        if self.choice:
+            notes.append(self.choice)
+        return notes
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as text: one decimal, a dash for what COCO does not define, signs on differences."""
+        rows = [_display(row, self.label) for row in self.frame.to_dict("records")]
+        header = [column for column in self.frame.columns if column != "source" and not column.endswith(ENDS)]
+        return header, [[row[column] for column in header] for row in rows]
+
+    def difference_cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the paired differences as text."""
+        rows = []
+        for comparison in self.comparisons:
+            cells = []
+            for place, value in enumerate((100 * comparison.found.value[: len(AP_METRICS)]).tolist()):
+                text = _with_half_width(_text(value, AP_METRICS[place], True), 100 * comparison.found.half_width[place])
+                unsure = value == value and not comparison.is_significant(place)
+                cells.append(f"{text} {NOT_SIGNIFICANT}" if unsure else text)
+            rows.append([f"{comparison.row} - {comparison.other}", *cells, p_text(comparison.corrected_p[0])])
+        return ["difference", *AP_METRICS, "AP: p (Holm)"], rows
+
+    def difference_frame(self) -> pd.DataFrame:
+        """The paired differences in full precision: a row for each pair and metric."""
+        rows: list[Row] = []
+        for comparison in self.comparisons:
+            found = comparison.found
+            columns = {"difference": found.value, "low": found.low, "high": found.high}
+            percents = {name: 100 * values for name, values in columns.items()}
+            p_values = {"p": found.p_value, "p (Holm)": comparison.corrected_p}
+            for place, metric in enumerate(AP_METRICS):
+                pair = {"row": comparison.row, "other": comparison.other, "metric": metric}
+                numbers = {name: float(values[place]) for name, values in (percents | p_values).items()}
+                rows.append(pair | numbers)
+        return pd.DataFrame(rows)
+
+
+def _display(row: Mapping[Any, Any], label: str) -> dict[str, str]:
+    suffix = {"ours": "", "published": " (published)", "difference": " (ours - published)"}[row["source"]]
+    signed = row["source"] == "difference" or row[label] == RELATIVE_CHANGE
+    shown = {str(column): _text(value, column, signed) for column, value in row.items()}
+    for metric in AP_METRICS:
+        low, high = row.get(f"{metric} low"), row.get(f"{metric} high")
+        if low is not None and high is not None and not pd.isna(low):
+            shown[metric] = _with_half_width(shown[metric], (high - low) / 2)
+    if suffix:
+        shown |= {column: "" for column in shown if column not in AP_METRICS}
+    return {**shown, label: f"{row[label]}{suffix}"}
+
+
+def _with_half_width(text: str, half_width: float) -> str:
+    return text if text == DASH or half_width != half_width else f"{text} ± {half_width:.1f}"
+
+
+def _text(value: Any, column: str, signed: bool) -> str:
+    if value is None or pd.isna(value):
+        return DASH
+    if column not in _DECIMALS:
+        return str(value)
+    # Adding zero turns -0.0, which would print its sign, into 0.0.
+    rounded = round(value, _DECIMALS[column]) + 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{_DECIMALS[column]}f}"
