@@ -55,7 +55,7 @@ def test_real_pictures_go_through_every_command(workspace, smoke_params, name):
     assert watcher.seen[-1]["loss"] < watcher.seen[0]["loss"]
     predict("reference", "test")
     predict("reference", "tta")
-    metrics = evaluate("reference")
+    metrics = evaluate("reference")["metrics"]
     assert 0 <= metrics["AP"] <= 1
     evaluation = json.loads((Path("runs") / name / "reference" / "evaluation.json").read_text())
     assert len(evaluation["per_class"]) == num_classes
