@@ -160,12 +160,13 @@ def evaluate_tta(run: RunName) -> None:
     """Score 1, 2, ... views together, from stored candidates; on held-out pictures where tta.choose_on says so."""
     params = _params(run)
     from fcos.commands.evaluate_tta import evaluate_tta
+    from fcos.reporting.intervals import percent
 
     tta = evaluate_tta(run)
     for step in tta["steps"]:
-        ap, seconds = _percent(step["metrics"]["AP"]), step["seconds"]
+        ap, seconds = percent(step["metrics"]["AP"]), step["seconds"]
         typer.echo(f"{tta['split']}, {step['num_views']} views: AP {ap}, {seconds:.1f} s")
-    typer.echo(f"chosen: {tta['chosen']} views, test AP {_percent(tta['metrics']['AP'])}")
+    typer.echo(f"chosen: {tta['chosen']} views, test AP {percent(tta['metrics']['AP'])}")
     _track(params, [run])
 
 
@@ -174,11 +175,12 @@ def sweep_nms(run: RunName) -> None:
     """Score each NMS threshold of params.yaml on the split nms_sweep.choose_on, from stored candidates."""
     params = _params(run)
     from fcos.commands.sweep_nms import sweep_nms
+    from fcos.reporting.intervals import percent
 
     sweep = sweep_nms(run)
     for step in sweep["steps"]:
-        typer.echo(f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {_percent(step['metrics']['AP'])}")
-    typer.echo(f"chosen: NMS IoU {sweep['chosen']}, test AP {_percent(sweep['metrics']['AP'])}")
+        typer.echo(f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {percent(step['metrics']['AP'])}")
+    typer.echo(f"chosen: NMS IoU {sweep['chosen']}, test AP {percent(sweep['metrics']['AP'])}")
     _track(params, [run])
 
 
@@ -315,7 +317,3 @@ def _interruptible(again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; to go on where the last checkpoint was written: {again}", err=True)
         raise typer.Exit(130) from None
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

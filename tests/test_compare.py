@@ -1,7 +1,6 @@
 """`fcos score` and `fcos compare`: other people's files, checked in full; numbers, words and files that agree."""
 # ruff: noqa: F811  (`run` is a fixture)
 
-import contextlib
 import csv
 import hashlib
 import importlib.util
@@ -17,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coco_oracle import coco_eval_of_files
 from conftest import ROOT
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from test_cli import assert_mistake, run  # noqa: F401
 from test_statistics import make_results, make_truth
 
@@ -77,23 +75,13 @@ def detectors(tmp_path_factory):
     return path
 
 
-def pycocotools(gt, detections):
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(gt))
-        evaluation = COCOeval(coco, coco.loadRes(str(detections)), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
 # score ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_numbers_are_those_of_pycocotools_on_the_same_files(folder, run):
     done = run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "deep/n.json", "--confidence", "0.9")
     assert done.returncode == 0 and "score: 1000/1000 draws" in done.stderr
-    expected = pycocotools("gt.json", "dets.json")
+    expected = coco_eval_of_files("gt.json", "dets.json")
     found = read("deep/n.json")
     # Bit for bit, with tied scores in the order of the file.
     assert list(found)[:12] == list(METRICS)
@@ -128,7 +116,7 @@ def test_the_order_of_tied_scores_in_the_file_counts(folder, run):
         write("shuffled.json", results)
         run("score", "--gt", "gt.json", "--detections", "shuffled.json", "--out", "n.json", *FEW)
         found = read("n.json")
-        assert [found[name] for name in METRICS] == pycocotools("gt.json", "shuffled.json").stats.tolist()
+        assert [found[name] for name in METRICS] == coco_eval_of_files("gt.json", "shuffled.json").stats.tolist()
         seen.add(found["AP"])
     assert len(seen) > 1
 
@@ -144,7 +132,7 @@ def test_area_and_iscrowd_may_be_missing_and_scores_are_of_any_range(folder, run
     write("gt.json", truth)
     write("dets.json", [{**result, "score": 50 * result["score"] - 20} for result in results])
     assert run("score", "--gt", "gt.json", "--detections", "dets.json", "--out", "n.json", *FEW).returncode == 0
-    assert [read("n.json")[name] for name in METRICS] == pycocotools("full.json", "dets.json").stats.tolist()
+    assert [read("n.json")[name] for name in METRICS] == coco_eval_of_files("full.json", "dets.json").stats.tolist()
 
 
 def test_no_results_are_an_ap_of_zero(folder, run):
@@ -344,7 +332,7 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
     a, b, bad = found["rows"]
     assert [row["name"] for row in found["rows"]] == ["a", "b", "bad"]
     assert a["metrics"] == a["files"][0]["metrics"] and a["n"] == 1 and a["spread"]["AP"] is None
-    assert list(a["metrics"].values()) == pycocotools("gt.json", "a.json").stats.tolist()
+    assert list(a["metrics"].values()) == coco_eval_of_files("gt.json", "a.json").stats.tolist()
     assert a["metrics"]["AP"] - bad["metrics"]["AP"] > 0.1
 
     pairs = {(pair["first"], pair["second"]): pair for pair in found["differences"]}

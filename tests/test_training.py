@@ -216,12 +216,16 @@ def test_pictures_without_objects_train(workspace):
     assert all(row["loss_classification"] > 0 and row["loss_regression"] == 0 for row in watcher.seen)
 
 
-def test_the_gradient_of_p7_is_no_leftover_memory():
-    """oneDNN leaves the weight gradient of a strided bfloat16 convolution on a 1x1 map partly unwritten."""
-    model = FCOS(
+def small_fcos():
+    return FCOS(
         backbone="resnet18", num_classes=3, num_convs=1, pretrained=False, frozen_statistics=False, fpn_channels=32,
         p6_from_p5=True, group_norm_groups=8, prior_probability=0.01, normal_class_tower=False,
     )  # fmt: skip
+
+
+def test_the_gradient_of_p7_is_no_leftover_memory():
+    """oneDNN leaves the weight gradient of a strided bfloat16 convolution on a 1x1 map partly unwritten."""
+    model = small_fcos()
     for _ in range(3):
         leftovers = [torch.full((32 * 32 * 9,), 1e30) for _ in range(8)]
         del leftovers  # what the next tensors of this size would find
@@ -239,19 +243,7 @@ def test_the_gradient_of_p7_is_no_leftover_memory():
 
 def test_feature_maps_round_up():
     """The published study gave them rounded down: 480 rows are 60, 30, 15, 8, 4 and not 60, 30, 15, 7, 3."""
-    network = FCOS(
-        backbone="resnet18",
-        num_classes=3,
-        num_convs=1,
-        pretrained=False,
-        frozen_statistics=True,
-        fpn_channels=16,
-        p6_from_p5=True,
-        group_norm_groups=4,
-        prior_probability=0.01,
-        normal_class_tower=False,
-    )
     with torch.no_grad():
-        outputs = network(torch.zeros(1, 3, 480, 640))
+        outputs = small_fcos()(torch.zeros(1, 3, 480, 640))
     assert outputs.feature_sizes == ((60, 80), (30, 40), (15, 20), (8, 10), (4, 5))
     assert outputs.class_logits.shape == (1, 60 * 80 + 30 * 40 + 15 * 20 + 8 * 10 + 4 * 5, 3)
