@@ -242,6 +242,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers: drawing takes seconds."""
     monkeypatch.setattr("fcos.reporting.report.draw_figures", lambda *_: [])
+    monkeypatch.setattr("fcos.reporting.report.draw_run_figures", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.report.draw_analysis", lambda *_: [])
 
 

@@ -3,16 +3,13 @@
 import time
 from typing import Any
 
+from fcos.commands.draws import Draws
 from fcos.commands.provenance import provenance
 from fcos.commands.scored_run import ScoredRun
-from fcos.config.section import parse_section, read_params
-from fcos.config.statistics import StatisticsConfig
 from fcos.evaluation.scoring import detect_all, score_detections
 from fcos.files import write_json
 from fcos.scoring.analysis import analyse
-from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.numbers import with_intervals
-from fcos.scoring.replicates import numbers_digest, save_replicates
 
 
 def evaluate(name: str) -> dict[str, Any]:
@@ -20,25 +17,31 @@ def evaluate(name: str) -> dict[str, Any]:
     started = time.time()
     scored_run = ScoredRun.open(name)
     split, test = scored_run.split, scored_run.test
-    statistics = parse_section(read_params(), "statistics", StatisticsConfig)
+    draws = Draws.read()
     path = scored_run.dir / "candidates" / "test.safetensors"
     file = scored_run.read_view(path, test.size, do=f"fcos predict {name}")
     detections = detect_all(file.of_image, nms_iou_threshold=test.nms_iou_threshold, max_detections=test.max_detections)
-    weights = draw_weights(len(split.images), replicates=statistics.replicates, seed=statistics.seed)
+    weights = draws.of(split)
     scored = score_detections(detections, split, weights)
-    identity = {"test": test.settings(), "statistics": statistics.model_dump(), "identity": file.header}
+    confidence = draws.config.confidence
+    identity = {"test": test.settings(), "identity": file.header}
     evaluation = {
-        **with_intervals(scored.numbers, scored.replicates, confidence=statistics.confidence),
+        **with_intervals(scored.numbers, scored.replicates, confidence=confidence),
         "num_images": len(split.images),
         "num_candidates": sum(map(len, file.of_image.values())),
         "num_detections": len(scored.results),
-        "analysis": analyse(scored.matches, split, weights, confidence=statistics.confidence),
+        "analysis": analyse(scored.matches, split, weights, confidence=confidence),
+        "statistics": draws.config.model_dump(),
         **identity,
         "provenance": provenance(started),
     }
-    of_numbers = {**identity, "numbers": numbers_digest({"test": scored.metrics})}
     write_json(scored_run.dir / "detections.json", scored.results, indent=None)
     write_json(scored_run.dir / "evaluation.json", evaluation)
-    save_replicates(scored_run.dir / "replicates.safetensors", {"test": scored.replicates.metrics()}, of_numbers)
+    draws.save(
+        scored_run.dir / "replicates.safetensors",
+        {"test": scored.replicates.metrics()},
+        numbers={"test": scored.metrics},
+        identity=identity,
+    )
     write_json(scored_run.dir / "metrics.json", scored.metrics)
     return evaluation

@@ -4,18 +4,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fcos.commands.draws import Draws
 from fcos.commands.predict import VALIDATION_PREFIX, tta_config, tta_views
 from fcos.commands.provenance import provenance
 from fcos.commands.scored_run import ScoredRun, best_step
-from fcos.config.section import parse_section, read_params
-from fcos.config.statistics import StatisticsConfig
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
 from fcos.files import read_json, write_json
 from fcos.postprocess import merge_views
 from fcos.progress import track
-from fcos.scoring.bootstrap import draw_weights
-from fcos.scoring.replicates import numbers_digest, save_replicates
 from fcos.structures import Detections
 
 
@@ -32,14 +29,12 @@ def evaluate_tta(name: str) -> dict[str, Any]:
     sizes = list(tta_views(config).items())
     on_test = config.choose_on is None
     chooser = scored if on_test else scored.to_choose("tta.choose_on")
-    steps, of_view = _steps(chooser, sizes, prefix="" if on_test else VALIDATION_PREFIX)
+    steps, merged = _steps(chooser, sizes, prefix="" if on_test else VALIDATION_PREFIX)
     chosen = (steps[-1] if on_test else best_step(steps))["num_views"]
     if not on_test:
-        of_view = [_detect(scored, _read(scored, view, size)) for view, size in sizes[:chosen]]
-    merged = _merge(scored, of_view)
-    statistics = parse_section(read_params(), "statistics", StatisticsConfig)
-    weights = draw_weights(len(scored.split.images), replicates=statistics.replicates, seed=statistics.seed)
-    result = score_detections(merged, scored.split, weights)
+        merged = _merge(scored, [_detect(scored, _read(scored, view, size)) for view, size in sizes[:chosen]])
+    draws = Draws.read()
+    result = score_detections(merged, scored.split, draws.of(scored.split))
     identity = {"test": scored.test.settings(), "identity": _read(scored, *sizes[-1]).header}
     tta = {
         "split": config.choose_on or "test",
@@ -50,10 +45,11 @@ def evaluate_tta(name: str) -> dict[str, Any]:
         **({} if on_test else {"validation_digest": chooser.split.digest}),
         "provenance": provenance(started),
     }
-    save_replicates(
+    draws.save(
         scored.dir / "tta_replicates.safetensors",
         {"chosen": result.replicates.metrics()},
-        {**identity, "statistics": statistics.model_dump(), "numbers": numbers_digest({"chosen": result.metrics})},
+        numbers={"chosen": result.metrics},
+        identity=identity,
     )
     write_json(scored.dir / "tta.json", tta)
     return tta
@@ -61,8 +57,8 @@ def evaluate_tta(name: str) -> dict[str, Any]:
 
 def _steps(
     scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str
-) -> tuple[list[dict[str, Any]], list[dict[int, Detections]]]:
-    """The first 1, 2, ... views scored on the split of `scored`, and the detections of each view.
+) -> tuple[list[dict[str, Any]], dict[int, Detections]]:
+    """The first 1, 2, ... views scored on the split of `scored`, and what all of them find together.
 
     Args:
         prefix: of the files of that split.
@@ -74,15 +70,16 @@ def _steps(
     for view, size in track(sizes, f"TTA {scored.run.name}", total=len(sizes), unit="views"):
         used.append(view)
         of_view.append(_detect(scored, _read(scored, prefix + view, size)))
+        merged = _merge(scored, of_view)
         steps.append(
             {
                 "num_views": len(used),
                 "views": list(used),
                 "seconds": round(sum(seconds[prefix + name]["seconds"] for name in used), 4),
-                "metrics": coco_metrics(coco_results(_merge(scored, of_view), scored.split), scored.split)["metrics"],
+                "metrics": coco_metrics(coco_results(merged, scored.split), scored.split)["metrics"],
             }
         )
-    return steps, of_view
+    return steps, merged
 
 
 def _command(scored: ScoredRun) -> str:

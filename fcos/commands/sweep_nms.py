@@ -3,17 +3,17 @@
 import time
 from typing import Any
 
+from fcos.commands.draws import Draws
 from fcos.commands.provenance import provenance
 from fcos.commands.scored_run import ScoredRun, best_step
 from fcos.config.nms_sweep import NmsSweepConfig
 from fcos.config.section import parse_section, read_params
-from fcos.config.statistics import StatisticsConfig
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import Scored, detect_all, score_detections
 from fcos.files import write_json
 from fcos.progress import track
-from fcos.scoring.bootstrap import draw_weights
-from fcos.scoring.replicates import numbers_digest, save_replicates, sweep_steps
+from fcos.scoring.matching import Ints
+from fcos.scoring.replicates import sweep_steps
 
 
 def sweep_nms(name: str) -> dict[str, Any]:
@@ -29,17 +29,18 @@ def sweep_nms(name: str) -> dict[str, Any]:
     on_test = config.choose_on == "test"
     chooser = scored if on_test else scored.to_choose("nms_sweep.choose_on")
     file = test_file if on_test else _read(chooser, "validation")
-    statistics = parse_section(read_params(), "statistics", StatisticsConfig)
+    draws = Draws.read()
+    weights = draws.of(chooser.split)
     steps, replicates = [], {}
     for threshold in track(config.thresholds, f"NMS sweep {name}", total=len(config.thresholds), unit="thresholds"):
-        at = _score(chooser, file, threshold, statistics)
+        at = _score(chooser, file, threshold, weights)
         steps.append({"nms_iou_threshold": threshold, "metrics": at.metrics})
         replicates[str(threshold)] = at.replicates.metrics()
     best = best_step(steps)
     chosen, metrics = best["nms_iou_threshold"], best["metrics"]
     replicates["chosen"] = replicates[str(chosen)]
     if not on_test:
-        once = _score(scored, test_file, chosen, statistics)
+        once = _score(scored, test_file, chosen, draws.of(scored.split))
         metrics, replicates["chosen"] = once.metrics, once.replicates.metrics()
     identity = {"test": scored.test.settings(), "identity": test_file.header}
     sweep = {
@@ -51,8 +52,8 @@ def sweep_nms(name: str) -> dict[str, Any]:
         **({} if on_test else {"validation_digest": chooser.split.digest}),
         "provenance": provenance(started),
     }
-    header = {**identity, "statistics": statistics.model_dump(), "numbers": numbers_digest(sweep_steps(sweep))}
-    save_replicates(scored.dir / "nms_sweep_replicates.safetensors", replicates, header)
+    path = scored.dir / "nms_sweep_replicates.safetensors"
+    draws.save(path, replicates, numbers=sweep_steps(sweep), identity=identity)
     write_json(scored.dir / "nms_sweep.json", sweep)
     return sweep
 
@@ -62,7 +63,6 @@ def _read(scored: ScoredRun, split: str) -> CandidatesFile:
     return scored.read_view(path, scored.test.size, do=f"fcos predict {scored.run.name}")
 
 
-def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, statistics: StatisticsConfig) -> Scored:
+def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, weights: Ints) -> Scored:
     detections = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=scored.test.max_detections)
-    weights = draw_weights(len(scored.split.images), replicates=statistics.replicates, seed=statistics.seed)
     return score_detections(detections, scored.split, weights)

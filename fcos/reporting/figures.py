@@ -1,7 +1,7 @@
 """The figures of the report, drawn without a display; small files, colours that the colour-blind can tell apart."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,17 @@ class FigureFile:
 
 
 def draw_figures(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> list[FigureFile]:
-    """Draw what there is data for: figures of the study, which are returned, and of each run in figures/runs/."""
-    samples = sample_images(study.split, 8)
-    for name, results in study.runs.items():
-        folder = out_dir / "figures" / "runs" / name
-        if len(results.history):
-            draw(folder / "losses.png", _loss_parts_and_total, results, dpi=80)
-        draw(folder / "detections.png", _detections, results, study.split, samples[:6], (3, 6.0))
+    """Draw the figures of the study that there is data for."""
     return [*_training_figures(study, tables, out_dir), *_table_figures(tables, out_dir)]
+
+
+def draw_run_figures(
+    results: RunResults, split: CocoSplit, detections: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Draw the losses and some of the `detections` of a run into `folder`."""
+    if len(results.history):
+        draw(folder / "losses.png", _loss_parts_and_total, results, dpi=80)
+    draw(folder / "detections.png", _detections, results, detections, split, sample_images(split, 8)[:6], (3, 6.0))
 
 
 def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
@@ -94,7 +97,13 @@ def _training_figures(study: StudyResults, tables: Sequence[ReportTable], out_di
             path = draw(out_dir / "figures" / f"{stem}.png", function, shown)
             drawn.append(FigureFile(path=path.relative_to(out_dir), caption=caption, table=table))
     path = draw(
-        out_dir / "figures" / "detections.png", _detections, shown, study.split, sample_images(study.split, 8), (4, 9.0)
+        out_dir / "figures" / "detections.png",
+        _detections,
+        shown,
+        shown.detections(),
+        study.split,
+        sample_images(study.split, 8),
+        (4, 9.0),
     )
     caption = (
         f"Test pictures, evenly spread over the split, with the detections of {name} that score above {MIN_SCORE}."
@@ -272,12 +281,16 @@ def percents(fractions: Iterable[float | None]) -> list[float]:
 
 
 def _detections(
-    results: RunResults, split: CocoSplit, images: Sequence[dict[str, Any]], shape: tuple[int, float]
+    results: RunResults,
+    detections: Sequence[Mapping[str, Any]],
+    split: CocoSplit,
+    images: Sequence[dict[str, Any]],
+    shape: tuple[int, float],
 ) -> Figure:
     """Pictures in rows; `shape` is how many there are in a row, and how many inches they fill together."""
     columns, width = shape
-    found: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
-    for detection in results.detections():
+    found: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
+    for detection in detections:
         if detection["score"] > MIN_SCORE and detection["image_id"] in found:
             found[detection["image_id"]].append(detection)
     rows = -(-len(images) // columns)
@@ -297,7 +310,7 @@ def _detections(
 
 
 def draw_picture(
-    axes: Axes, split: CocoSplit, image: dict[str, Any], detections: list[dict[str, Any]], *, pixels: int
+    axes: Axes, split: CocoSplit, image: dict[str, Any], detections: Sequence[Mapping[str, Any]], *, pixels: int
 ) -> None:
     size = image["height"], image["width"]
     picture = Image.fromarray(read_picture(split.path_of(image), size))

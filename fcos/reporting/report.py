@@ -8,7 +8,7 @@ from fcos.config.params import Params
 from fcos.data.coco import CocoSplit
 from fcos.files import write_text
 from fcos.reporting.analysis_figures import draw_analysis
-from fcos.reporting.figures import FigureFile, draw_figures
+from fcos.reporting.figures import FigureFile, draw_figures, draw_run_figures
 from fcos.reporting.page import write_pages
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import Cell, StudyResults, read_study
@@ -37,14 +37,16 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
             if len(frame):
                 write_text(out_dir / "tables" / f"{stem}.csv", frame.to_csv(index=False, lineterminator="\n"))
     figures = draw_figures(study, tables, out_dir)
-    write_pages(study, tables, figures, _analyses(study, tables, out_dir), out_dir)
+    write_pages(study, tables, figures, _draw_runs(study, tables, out_dir), out_dir)
 
 
-def _analyses(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> list[FigureFile]:
-    """Draw the error analysis of each run; return that of the `trained` table's run, or of the first."""
+def _draw_runs(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> list[FigureFile]:
+    """Draw each run into figures/runs/; return the analysis of the `trained` table's run, or of the first."""
     drawn = {}
     for name, results in study.runs.items():
         folder = out_dir / "figures" / "runs" / name
-        drawn[name] = draw_analysis(results.evaluation["analysis"], study.split, results.detections(), folder, name)
+        detections = results.detections()  # large, so read once, and one run's at a time
+        draw_run_figures(results, study.split, detections, folder)
+        drawn[name] = draw_analysis(results.evaluation["analysis"], study.split, detections, folder, name)
     shown = next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(drawn)))
     return [FigureFile(path=path.relative_to(out_dir), caption=caption) for path, caption in drawn[shown]]

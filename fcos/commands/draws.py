@@ -1,0 +1,35 @@
+"""What the scoring commands share: the draws of params.yaml, and replicates saved with what they are of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcos.config.section import parse_section, read_params
+from fcos.config.statistics import StatisticsConfig
+from fcos.data.coco import CocoSplit
+from fcos.scoring.bootstrap import draw_weights
+from fcos.scoring.matching import Floats, Ints
+from fcos.scoring.replicates import numbers_digest, save_replicates
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The section `statistics` of params.yaml at work."""
+
+    config: StatisticsConfig
+
+    @staticmethod
+    def read() -> "Draws":
+        return Draws(parse_section(read_params(), "statistics", StatisticsConfig))
+
+    def of(self, split: CocoSplit) -> Ints:
+        """(B, I) how often each image of `split` is drawn in each replicate."""
+        return draw_weights(len(split.images), replicates=self.config.replicates, seed=self.config.seed)
+
+    def save(
+        self, path: Path, replicates: Mapping[str, Floats], *, numbers: Mapping[str, Any], identity: Mapping[str, Any]
+    ) -> None:
+        """Write the replicates of each step with the digest of the `numbers` of these steps."""
+        header = {**identity, "statistics": self.config.model_dump(), "numbers": numbers_digest(numbers)}
+        save_replicates(path, replicates, header)
