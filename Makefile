@@ -8,6 +8,9 @@ STAMP := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
+# Each stage is a process of its own: without bytecode it compiles torch and MLflow anew, 10 seconds a stage where the
+# environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
+export UV_COMPILE_BYTECODE := true
 
 .PHONY: install repro test check fix ui dag lock
 
