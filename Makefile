@@ -1,5 +1,6 @@
 # make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
 # make test     all tests
+# make bench    every figure of docs/performance.md, on this machine (about half an hour); bench-gpu: those of a GPU
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
@@ -12,7 +13,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test check fix ui dag lock
+.PHONY: install repro test check bench bench-gpu fix ui dag lock
 
 install: $(STAMP)
 
@@ -48,6 +49,16 @@ check: install
 	ruff format --check .
 	mypy
 	lint-imports
+
+bench: install
+	for program in training_step prediction scoring commands growth; do \
+		python benchmarks/$$program.py --out benchmarks/results/$$program.json || exit 1; done
+	python benchmarks/page.py
+
+bench-gpu: install
+	python benchmarks/training_step.py --device cuda --batch-size 16 --steps 10 --out benchmarks/results/training_step_gpu.json
+	python benchmarks/prediction.py --device cuda --number 512 --workers 8 --out benchmarks/results/prediction_gpu.json
+	python benchmarks/page.py
 
 fix: install
 	ruff check --fix .

@@ -6,14 +6,9 @@ Both get the same records in memory. pycocotools' time is that of evaluate() and
 the twelve numbers and those of every class, and 1,000 replicates of them all. The twelve must be equal bit for bit.
 """
 
-import argparse
 import contextlib
 import io
-import json
-import os
-import platform
 import resource
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from side_by_side import line, parser, write_report
 from synthetic import VOC2007_IMAGES, Detector, detect, draw_images
 
 from fcos.data.coco import CocoSplit
@@ -33,10 +29,7 @@ REPLICATES = 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repetitions", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, repetitions=3).parse_args()
     generator = np.random.default_rng(0)
     truth = draw_images(generator, VOC2007_IMAGES)
     results = detect(generator, truth, Detector())
@@ -46,24 +39,19 @@ def main() -> None:
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # before pycocotools adds its own
     theirs = [pycocotools(truth, results) for _ in range(arguments.repetitions)]
     assert mine[0]["metrics"] == theirs[0]["metrics"]
-    ratios = {
-        key: [them["seconds"] / us[key] for us, them in zip(mine, theirs, strict=True)]
-        for key in ("seconds", "seconds_without_replicates")
-    }
-    report = {
-        "images": VOC2007_IMAGES,
-        "detections": len(results),
-        "replicates": REPLICATES,
-        "ours_s": [round(of["seconds"], 3) for of in mine],
-        "ours_without_replicates_s": [round(of["seconds_without_replicates"], 3) for of in mine],
-        "pycocotools_s": [round(of["seconds"], 3) for of in theirs],
-        "ratio": {key: round(statistics.median(values), 2) for key, values in ratios.items()},
-        "ratio_lowest_and_highest": {key: [round(min(v), 2), round(max(v), 2)] for key, v in ratios.items()},
-        "peak_memory_gb": round(peak_gb, 2),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    peer = [of["seconds"] for of in theirs]
+    what = f"COCO scoring, {VOC2007_IMAGES} images, {len(results)} detections"
+    lines = [
+        line(what, [of["seconds_without_replicates"] for of in mine], peer, peer="pycocotools", target=8.0),
+        line(
+            f"{what}, and {REPLICATES} replicates",
+            [of["seconds"] for of in mine],
+            peer,
+            peer="pycocotools without any",
+            target=1.0,
+        ),
+    ]
+    write_report(arguments.out, "Scoring", lines, peak_memory_gb=round(peak_gb, 2))
 
 
 def ours(split: CocoSplit, results: list[Any]) -> dict[str, Any]:

@@ -19,13 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from networks import torchvisions
 from torch import Tensor, nn
-from torchvision.models import get_model
-from torchvision.models.detection import FCOS as TorchvisionFCOS
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fcos.commands.build import build_grid, build_model
 from fcos.commands.provenance import provenance
@@ -42,7 +38,6 @@ from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor, predict_split
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.files import write_json
-from fcos.model.convert import to_torchvision
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import Progress, say
 from fcos.structures import Batch, Detections
@@ -111,21 +106,7 @@ class Torchvisions:
     """torchvision's network, losses and detections, from the weights with which ours starts."""
 
     def __init__(self, run: Run, num_classes: int, device: torch.device) -> None:
-        channels = run.model.fpn_channels
-        resnet = get_model(run.backbone, weights=None)
-        widths = [resnet.fc.in_features // 4, resnet.fc.in_features // 2, resnet.fc.in_features]
-        layers = {"layer2": "0", "layer3": "1", "layer4": "2"}
-        self.model = TorchvisionFCOS(
-            BackboneWithFPN(resnet, layers, widths, channels, extra_blocks=LastLevelP6P7(channels, channels)),
-            num_classes,
-            head=FCOSHead(channels, 1, num_classes, num_convs=run.num_convs),
-            center_sampling_radius=run.model.center_sampling_radius,
-            score_thresh=TEST.score_threshold,
-            nms_thresh=TEST.nms_iou_threshold,
-            detections_per_img=TEST.max_detections,
-            topk_candidates=TEST.max_candidates,
-        )
-        self.model.load_state_dict(to_torchvision(build_model(run, num_classes, pretrained=False).state_dict()))
+        self.model = torchvisions(run, num_classes, TEST)
         self.model.to(device)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -1,0 +1,71 @@
+"""The programs behind docs/performance.md run, at a small size, and the page is made of what they write."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def run(program: str, *arguments: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import side_by_side
+
+    return side_by_side
+
+
+@pytest.mark.slow
+def test_training_step_at_small_size(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    small = ["--backbones", "resnet18", "--batch-size", "1", "--size", "64", "96", "--repetitions", "1"]
+    run("training_step.py", "--out", str(out), *small)
+    report = json.loads(out.read_text())
+    assert [of["target"] for of in report["lines"]] == [2.5, 1.2]
+    assert all(len(of["ours_s"]) == len(of["peer_s"]) == 1 for of in report["lines"])
+    kept = report["settings"]["activations"]["resnet18"]
+    # C2, 64 x 16 x 24 floats, is kept many times over: a count that lost the activations would be below 1 MB.
+    assert kept["ours_mb_per_image"] > 1 and kept["torchvision_mb_per_image"] > 1
+
+
+@pytest.mark.slow
+def test_prediction_at_small_size(tmp_path: Path) -> None:
+    out = tmp_path / "prediction.json"
+    run("prediction.py", "--out", str(out), "--number", "2", "--repetitions", "1", "--workers", "0")
+    peers = [of["peer"] for of in json.loads(out.read_text())["lines"]]
+    assert peers[0] == "torchvision, float32, batch 1" and len(peers) == 3
+
+
+def test_ratio_of_each_repetition(side_by_side: Any) -> None:
+    # Repetitions 4/2 = 2, 9/3 = 3, 5/1 = 5: the middle one is 3, whatever the machine did between them.
+    faster = side_by_side.line("step", [2.0, 3.0, 1.0], [4.0, 9.0, 5.0], peer="theirs", target=2.5)
+    assert (faster["ratio"], faster["lowest"], faster["highest"], faster["reached"]) == (3.0, 2.0, 5.0, True)
+    # Where the time is to be at most a share of the peer's: 1/4, 3/4, 2/4.
+    share = side_by_side.line("views", [1.0, 3.0, 2.0], [4.0, 4.0, 4.0], peer="apart", target=0.4, at_most=True)
+    assert (share["ratio"], share["reached"]) == (0.5, False)
+
+
+def test_programs_take_turns(side_by_side: Any) -> None:
+    calls: list[str] = []
+    programs = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = side_by_side.in_turn(programs, 2, label="test")
+    assert calls == ["a", "b", "a", "b", "a", "b"]  # the first pair is not measured
+    assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+def test_page_says_what_is_committed(side_by_side: Any) -> None:
+    import page
+
+    text = page.PAGE.read_text(encoding="utf-8")
+    between = text.partition(page.BEGIN)[2].partition(page.END)[0]
+    assert between.strip() == page.figures(), "run python benchmarks/page.py"
