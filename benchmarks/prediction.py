@@ -25,8 +25,9 @@ from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
 from fcos.data.coco import CocoSplit
-from fcos.data.dataset import DetectionDataset
-from fcos.evaluation.predictor import Predictor, predict_split
+from fcos.data.dataset import DetectionDataset, load_ahead
+from fcos.data.transforms import View, resized_size
+from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all
 from fcos.model.device import autocast, find_dtype
 from fcos.structures import Candidates
@@ -39,7 +40,7 @@ CANDIDATES = 200  # a picture, before NMS, of a trained network at the study's t
 def main() -> None:
     options = parser(__doc__, repetitions=5)
     options.add_argument("--pictures", type=Path, help="a folder of JPEG files")
-    options.add_argument("--number", type=int, default=64)
+    options.add_argument("--number", type=int, default=32)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = options.parse_args()
@@ -142,11 +143,18 @@ def our_candidates(
             images.append({"id": number, "file_name": path.name, "width": picture.width, "height": picture.height})
     split = CocoSplit(images, [{"id": k, "name": str(k)} for k in range(1, NUM_CLASSES + 1)], [], files[0].parent)
 
+    views = [View(resized_size((of["height"], of["width"]), test.size, test.max_size)) for of in images]
+    batches = [
+        list(range(len(files)))[first : first + test.batch_size] for first in range(0, len(files), test.batch_size)
+    ]
+
     def predict() -> dict[int, Candidates]:
-        found, _ = predict_split(
-            predictor, DetectionDataset(split), shorter=test.size, longest=test.max_size, batch_size=test.batch_size,
-            workers=test.workers, description="predict",
-        )  # fmt: skip
+        """`predict_split` without its warm-up, which the first round of `in_turn` is here."""
+        found: dict[int, Candidates] = {}
+        loaded = load_ahead(DetectionDataset(split), batches, workers=test.workers)
+        for indices, samples in zip(batches, loaded, strict=True):
+            results = predictor(samples, [views[index] for index in indices])
+            found |= {sample.image_id: of for sample, of in zip(samples, results, strict=True)}
         return found
 
     return predict

@@ -177,7 +177,7 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
         expected = oracle.head(list(oracle.backbone(image).values()))
         outputs = ours(image)
     assert expected["cls_logits"].shape[2] == 91
-    # Frozen BatchNorm multiplies and adds in another order: through 50 layers that is 3e-5 on a processor with AVX2 alone.
+    # Frozen BatchNorm multiplies and adds in another order: 3e-5 after 50 layers on a processor with AVX2 alone.
     close = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(outputs.class_logits, expected["cls_logits"][..., kept], **close)
     torch.testing.assert_close(outputs.pred_ltrb, expected["bbox_regression"], **close)
