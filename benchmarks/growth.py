@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from side_by_side import write_report
 from synthetic import Detector, detect, draw_images
@@ -27,11 +26,10 @@ from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.sources.assemble import assemble
 from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.detections import Candidates, merge_views
 from fcos.evaluation.scoring import detect_all
-from fcos.postprocess import merge_views
 from fcos.scoring.matching import match
 from fcos.scoring.numbers import coco_metrics
-from fcos.structures import Candidates
 
 PICTURE = (48, 64)  # height and width of the pictures to prepare: the files are not what is measured
 
@@ -123,12 +121,12 @@ def score(count: int) -> float:
 
 def views(count: int) -> float:
     """NMS of each view's candidates and of their union, 200 pictures of 200 candidates a view."""
-    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
     of_view = []
     for _ in range(count):
-        corners = torch.rand(200, 200, 2) * 400
-        boxes = torch.cat((corners, corners + 20 + torch.rand(200, 200, 2) * 100), dim=2)
-        scores, labels = torch.rand(200, 200), torch.randint(0, 20, (200, 200))
+        corners = rng.random((200, 200, 2), np.float32) * 400
+        boxes = np.concatenate((corners, corners + 20 + rng.random((200, 200, 2), np.float32) * 100), axis=2)
+        scores, labels = rng.random((200, 200), np.float32), rng.integers(0, 20, (200, 200))
         of_view.append({i: Candidates(boxes[i], scores[i], labels[i]) for i in range(200)})
     settings: dict[str, Any] = {"nms_iou_threshold": 0.6, "max_detections": 100}
     started = time.perf_counter()

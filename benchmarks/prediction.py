@@ -27,10 +27,10 @@ from fcos.config.train import TrainConfig
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.transforms import View, resized_size
+from fcos.detections import Candidates
 from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all
 from fcos.model.device import autocast, find_dtype
-from fcos.structures import Candidates
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)

@@ -34,13 +34,14 @@ from fcos.data.dataset import DetectionDataset, Sample, load_ahead
 from fcos.data.sources.assemble import assemble
 from fcos.data.sources.voc import read_voc
 from fcos.data.transforms import View, draw_view, make_batch
+from fcos.detections import Detections
 from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor, predict_split
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.files import write_json
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import Progress, say
-from fcos.structures import Batch, Detections
+from fcos.structures import Batch
 from fcos.training.loop import Plan
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import Assigner, compute_losses
@@ -138,7 +139,7 @@ class Torchvisions:
             rows, columns, _ = sample.picture.shape
             scale = torch.tensor([columns / view.size[1], rows / view.size[0]]).repeat(2)
             boxes, scores, labels = (detections[name].cpu() for name in ("boxes", "scores", "labels"))
-            results.append(Detections(boxes * scale, scores, labels))
+            results.append(Detections((boxes * scale).numpy(), scores.numpy(), labels.numpy()))
         return results
 
     def _run(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:

@@ -9,12 +9,6 @@ def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
     return stack((x, y, x + w, y + h), dim=-1)
 
 
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (..., 4)."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return stack((x1, y1, x2 - x1, y2 - y1), dim=-1)
-
-
 def areas(boxes: Tensor) -> Tensor:
     """Areas (...) in pixels squared, in float64 where the device has it, so that near ties are told apart."""
     exact = boxes if boxes.device.type == "mps" else boxes.double()

@@ -1,13 +1,11 @@
 """The tensors that pass between the parts.
 
-Shape legend: B pictures, L levels, R locations of all levels, M ground-truth boxes, K classes,
-N candidates, D detections.
+Shape legend: B pictures, L levels, R locations of all levels, M ground-truth boxes, K classes.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -56,33 +54,3 @@ class LocationTargets(NamedTuple):
     @property
     def positive_mask(self) -> Tensor:
         return self.matched_gt_index >= 0
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Boxes of one picture before NMS, or (as detections) after it, in pixels of the original picture."""
-
-    boxes: Tensor  # (N, 4) xyxy float32
-    scores: Tensor  # (N,) float32
-    labels: Tensor  # (N,) int64
-
-    def __post_init__(self) -> None:
-        count = len(self.scores)
-        assert self.boxes.shape == (count, 4) and self.labels.shape == (count,)
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, index: Tensor | slice) -> "Candidates":
-        return Candidates(self.boxes[index], self.scores[index], self.labels[index])
-
-    @staticmethod
-    def concatenate(parts: "list[Candidates]") -> "Candidates":
-        return Candidates(
-            torch.cat([part.boxes for part in parts]),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.labels for part in parts]),
-        )
-
-
-Detections = Candidates

@@ -25,6 +25,7 @@ from fcos.commands.scored_run import ScoredRun, best_step
 from fcos.commands.sweep_nms import sweep_nms
 from fcos.commands.train import train
 from fcos.data.dataset import DetectionDataset
+from fcos.detections import Candidates
 from fcos.errors import UserError
 from fcos.evaluation.candidates import read_candidates, save_candidates
 from fcos.evaluation.predictor import Predictor, predict_split
@@ -32,7 +33,6 @@ from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.files import sha256_file
 from fcos.model.checkpoint import read_identity
 from fcos.model.convert import to_torchvision
-from fcos.structures import Candidates
 
 RUN = Path("runs/smoke/one-epoch")
 
@@ -212,7 +212,9 @@ def say(scored, name, boxes_of):
             number += 1
         boxes, scores, labels = zip(*found, strict=True) if found else ((), (), ())
         of_image[image["id"]] = Candidates(
-            torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
+            np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            np.array(scores, dtype=np.float32),
+            np.array(labels, dtype=np.int64),
         )
     save_candidates(path, of_image, header)
 
@@ -357,7 +359,7 @@ def test_candidates_do_not_depend_on_batches_or_workers(study):
     for found in results[1:]:
         for image_id, expected in results[0].items():
             assert len(found[image_id]) == len(expected)
-            torch.testing.assert_close(found[image_id].scores, expected.scores, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(found[image_id].scores, expected.scores, rtol=0, atol=1e-5)
 
 
 def test_a_view_that_was_not_predicted_says_what_to_type(study):

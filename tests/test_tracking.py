@@ -18,8 +18,8 @@ from fcos.commands.build import build_model
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.train import TrainConfig
-from fcos.files import write_csv, write_json
-from fcos.model.checkpoint import Identity, save_weights, weights_digest
+from fcos.files import sha256_file, write_csv, write_json
+from fcos.model.checkpoint import Identity, save_weights
 from fcos.tracking import live
 from fcos.tracking.live import LiveRun
 from fcos.tracking.runs import CURVES, search
@@ -66,7 +66,7 @@ class Files:
         write_csv(folder / "history.csv", [row(step) for step in range(NUM_ROWS)], ["step", "epoch", *CURVES])
         summary = {
             "training_key": key,
-            "weights_sha256": weights_digest(folder / "model.safetensors"),
+            "weights_sha256": sha256_file(folder / "model.safetensors"),
             "params": tiny_run(name).identity(),
             "role": None,
             "imported_from": None,
@@ -98,7 +98,7 @@ class Files:
         write_json(folder / "nms_sweep.json", {"split": "test", "steps": nms, **common})
 
     def _common(self, name: str, size: int) -> dict[str, Any]:
-        digest = weights_digest(self.runs_dir / name / "model.safetensors")
+        digest = sha256_file(self.runs_dir / name / "model.safetensors")
         provenance = {"commit": "c0ffee", "started": "2026-01-02T03:05:00Z", "seconds": 1.0}
         return {"test": {"size": size}, "identity": {"weights_sha256": digest}, "provenance": provenance}
 
@@ -195,7 +195,7 @@ def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
         "c0ffee",
         "d" * 64,
     )
-    assert tags["weights_sha256"] == weights_digest(files.weights)
+    assert tags["weights_sha256"] == sha256_file(files.weights)
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["tiny-train"]
     assert {f.path for f in client.list_artifacts(run.info.run_id, "figures")} == {"figures/loss.svg"}
     assert (tmp_path / "mlruns" / STUDY).is_dir()

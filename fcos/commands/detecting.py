@@ -7,16 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fcos.boxes import xyxy_to_xywh
 from fcos.commands.build import build_grid, load_model
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.data.dataset import Sample
 from fcos.data.transforms import View, resized_size
+from fcos.detections import detect
 from fcos.evaluation.predictor import Predictor
 from fcos.model.checkpoint import read_identity
 from fcos.model.device import find_device, find_dtype
-from fcos.postprocess import detect
 from fcos.structures import GroundTruth
 
 NOTHING = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
@@ -60,7 +59,6 @@ class Detector:
         found = detect(
             candidates, nms_iou_threshold=self.test.nms_iou_threshold, max_detections=self.test.max_detections
         )
-        boxes_xywh = xyxy_to_xywh(found.boxes.double()).tolist()
         return [
             {
                 "category_id": self.categories[label]["id"],
@@ -68,5 +66,7 @@ class Detector:
                 "bbox": bbox,
                 "score": score,
             }
-            for bbox, label, score in zip(boxes_xywh, found.labels.tolist(), found.scores.tolist(), strict=True)
+            for bbox, label, score in zip(
+                found.boxes_xywh.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+            )
         ]

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fcos.commands.draws import Draws
-from fcos.commands.predict import VALIDATION_PREFIX, tta_config, tta_views
 from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun, best_step
+from fcos.commands.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
+from fcos.config.section import parse_section, read_params
+from fcos.config.tta import TtaConfig
+from fcos.detections import Detections, merge_views
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
 from fcos.files import read_json, write_json
-from fcos.postprocess import merge_views
 from fcos.progress import track
-from fcos.structures import Detections
 
 
 def evaluate_tta(name: str) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def evaluate_tta(name: str) -> dict[str, Any]:
     """
     started = time.time()
     scored = ScoredRun.open(name)
-    config = tta_config()
-    sizes = list(tta_views(config).items())
+    config = parse_section(read_params(), "tta", TtaConfig)
+    sizes = list(config.views.items())
     on_test = config.choose_on is None
     chooser = scored if on_test else scored.to_choose("tta.choose_on")
     steps, merged = _steps(chooser, sizes, prefix="" if on_test else VALIDATION_PREFIX)

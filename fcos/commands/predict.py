@@ -8,18 +8,16 @@ import torch
 
 from fcos.commands.build import build_grid, load_model
 from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun
+from fcos.commands.scored_run import VALIDATION_PREFIX, ScoredRun
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import save_candidates
 from fcos.evaluation.predictor import Predictor, Timing, predict_split
-from fcos.files import whole_dir, write_json
-from fcos.model.checkpoint import Identity, check_same_classes, read_identity, weights_digest
+from fcos.files import sha256_file, whole_dir, write_json
+from fcos.model.checkpoint import Identity, check_same_classes, read_identity
 from fcos.model.device import find_device, find_dtype
-
-VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out pictures, in candidates_tta/ and timing_tta.json
 
 
 def predict(name: str, views: Literal["test", "tta"]) -> None:
@@ -43,7 +41,7 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
         score_threshold=scored.test.score_threshold,
         max_candidates=scored.test.max_candidates,
     )
-    digest = weights_digest(weights_path)
+    digest = sha256_file(weights_path)
     suffix = "" if views == "test" else "_tta"
     timings = {}
     with whole_dir(scored.dir / f"candidates{suffix}") as folder:
@@ -83,22 +81,12 @@ def _passes(scored: ScoredRun, views: Literal["test", "tta"]) -> list[tuple[Scor
         held_out = scored.on_validation()
         of_held_out = [(held_out, {"validation": scored.test.size})] if held_out.split.images else []
         return [(scored, {"test": scored.test.size}), *of_held_out]
-    config = tta_config()
-    sizes = tta_views(config)
+    config = parse_section(read_params(), "tta", TtaConfig)
+    sizes = config.views
     if config.choose_on is None:
         return [(scored, sizes)]
     chooser = scored.to_choose("tta.choose_on")
     return [(scored, sizes), (chooser, {VALIDATION_PREFIX + view: size for view, size in sizes.items()})]
-
-
-def tta_config() -> TtaConfig:
-    """The section `tta` of params.yaml."""
-    return parse_section(read_params(), "tta", TtaConfig)
-
-
-def tta_views(config: TtaConfig) -> dict[str, int]:
-    """Shorter sides by name of view."""
-    return {f"s{size}": size for size in config.sizes}
 
 
 def _predict_view(

@@ -12,8 +12,9 @@ from fcos.config.test import TestConfig
 from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import CandidatesFile, read_candidates
-from fcos.model.checkpoint import weights_digest
+from fcos.files import sha256_file
 
+VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out pictures, in candidates_tta/ and timing_tta.json
 _NETWORK = frozenset({"score_threshold", "max_candidates"})
 
 
@@ -69,7 +70,7 @@ class ScoredRun:
     def read_view(self, path: Path, size: int, *, do: str) -> CandidatesFile:
         """The candidates at `path`; stops where they are of another run, data, weights or setting than asked for."""
         file = read_candidates(path, do=do)
-        weights = weights_digest(self.layout.weights(self.run.name))
+        weights = sha256_file(self.layout.weights(self.run.name))
         expected = self.header(weights_sha256=weights, size=size, dtype=file.header.get("dtype", ""))
         differs = first_difference(file.header, expected)
         if differs is not None:

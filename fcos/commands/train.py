@@ -15,8 +15,8 @@ from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import read_params
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
-from fcos.files import write_csv, write_json
-from fcos.model.checkpoint import Identity, save_weights, weights_digest
+from fcos.files import sha256_file, write_csv, write_json
+from fcos.model.checkpoint import Identity, save_weights
 from fcos.model.device import find_device, find_dtype
 from fcos.training.key import training_key
 from fcos.training.loop import HISTORY_COLUMNS, Plan, Row, fit, peak_memory_mb
@@ -50,7 +50,7 @@ def import_run(source: Path, run: Run, split: CocoSplit) -> None:
     weights_path = layout.weights(run.name)
     import_weights(source, run, split, weights_path)
     write_csv(layout.run(run.name) / "history.csv", [], HISTORY_COLUMNS)
-    digest = weights_digest(weights_path)
+    digest = sha256_file(weights_path)
     _write_summary(layout, run, key=digest, digest=digest, imported_from=source.name, provenance=provenance(started))
 
 
@@ -89,7 +89,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> No
         layout,
         run,
         key=key,
-        digest=weights_digest(layout.weights(run.name)),
+        digest=sha256_file(layout.weights(run.name)),
         imported_from=None,
         provenance=provenance(
             started,

@@ -12,3 +12,8 @@ class TtaConfig(Section):
     # The split that says how many of the sizes are best; null: all of them are used, and nothing is chosen.
     choose_on: Literal["validation"] | None = None
     runs: list[Name] = []
+
+    @property
+    def views(self) -> dict[str, int]:
+        """Shorter sides by name of view."""
+        return {f"s{size}": size for size in self.sizes}

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
-import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
+from fcos.detections import Candidates
 from fcos.errors import UserError
 from fcos.files import whole_file
-from fcos.structures import Candidates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,12 @@ class CandidatesFile:
 def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict[str, Any]) -> None:
     """Write the candidates of a whole split, one after the other, with where each picture's begin."""
     everything = Candidates.concatenate(list(of_image.values()))
-    counts = torch.tensor([len(candidates) for candidates in of_image.values()])
-    tensors = {
-        "image_ids": torch.tensor(list(of_image), dtype=torch.int64),
-        "ends": counts.cumsum(0),
-        "boxes": everything.boxes.contiguous(),
+    tensors: dict[str, NDArray[Any]] = {
+        "image_ids": np.array(list(of_image), dtype=np.int64),
+        "ends": np.cumsum([len(candidates) for candidates in of_image.values()], dtype=np.int64),
+        "boxes": everything.boxes,
         "scores": everything.scores,
-        "labels": everything.labels.to(torch.int32),
+        "labels": everything.labels.astype(np.int32),
     }
     with whole_file(path) as scratch:
         save_file(tensors, scratch, metadata={"fcos": json.dumps(header, sort_keys=True)})
@@ -41,14 +41,14 @@ def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict
 def read_candidates(path: Path, *, do: str) -> CandidatesFile:
     """Read what `save_candidates` wrote; `do` is what to type when it is not there."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads(file.metadata()["fcos"])
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(path, "no such file: scoring does not run the network", expected="candidates", do=do) from None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(path, "is not a whole candidates file", found=error, do=do) from None
-    everything = Candidates(tensors["boxes"], tensors["scores"], tensors["labels"].long())
+    everything = Candidates(tensors["boxes"], tensors["scores"], tensors["labels"].astype(np.int64))
     ends = tensors["ends"].tolist()
     starts = [0, *ends[:-1]]
     of_image = {

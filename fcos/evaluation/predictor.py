@@ -9,11 +9,12 @@ from torch import nn
 
 from fcos.data.dataset import DetectionDataset, Sample, load_ahead
 from fcos.data.transforms import View, make_batch, padded_size, resized_size
+from fcos.detections import Candidates
 from fcos.model.device import autocast
 from fcos.model.locations import LocationGrid
 from fcos.postprocess import decode_candidates
 from fcos.progress import Progress
-from fcos.structures import Candidates, HeadOutputs
+from fcos.structures import HeadOutputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.boxes import xyxy_to_xywh
 from fcos.data.coco import CocoSplit
-from fcos.postprocess import detect
+from fcos.detections import Candidates, Detections, detect
 from fcos.scoring import numbers
 from fcos.scoring.average_precision import Scores, score
 from fcos.scoring.matching import Matches, match
-from fcos.structures import Candidates, Detections
 
 Record = dict[str, Any]
 
@@ -33,11 +31,10 @@ def coco_results(of_image: Mapping[int, Detections], split: CocoSplit) -> list[R
     results = []
     for image in split.images:
         detections = of_image[image["id"]]
-        boxes_xywh = xyxy_to_xywh(detections.boxes.double()).tolist()
         of_this = [
             {"image_id": image["id"], "category_id": split.category_ids[label], "bbox": bbox, "score": score}
             for bbox, score, label in zip(
-                boxes_xywh, detections.scores.double().tolist(), detections.labels.tolist(), strict=True
+                detections.boxes_xywh.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
             )
         ]
         results += sorted(of_this, key=lambda r: (-r["score"], r["category_id"], r["bbox"]))

@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from fcos.errors import UserError
-from fcos.files import sha256_file, whole_file
+from fcos.files import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,6 @@ def read_identity(path: Path, *, do: str) -> Identity:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load_file(path)
-
-
-def weights_digest(path: Path) -> str:
-    """sha256 of the file: the name of the weights in everything computed from them."""
-    return sha256_file(path)
 
 
 def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
