@@ -112,7 +112,7 @@ def usual_threshold(run: Run, test: TestConfig, files: list[Path], device: torch
     """The score that leaves an untrained network, whose scores all lie close together, a usual number of candidates."""
     some = files[:4]
     candidates = our_candidates(run, test, some, device, dtype)()
-    scores = torch.cat([of.scores for of in candidates.values()]).sort(descending=True).values
+    scores = -np.sort(-np.concatenate([of.scores for of in candidates.values()]))
     return float(scores[CANDIDATES * len(some)])
 
 

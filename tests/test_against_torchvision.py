@@ -18,6 +18,7 @@ from oracle import (
     oracle_assignment,
     published_oracle,
 )
+from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
 from fcos.assignment import assign_targets
@@ -27,6 +28,7 @@ from fcos.config.model import ModelConfig
 from fcos.config.runs import find_run, parse_runs
 from fcos.detections import detect
 from fcos.losses import detection_losses
+from fcos.model.backbone import Backbone, folded
 from fcos.model.checkpoint import read_identity
 from fcos.model.convert import from_torchvision, to_torchvision
 from fcos.postprocess import decode_candidates
@@ -86,6 +88,60 @@ def test_losses_and_their_gradients_equal_torchvisions(networks, size):
     our_gradient = torch.autograd.grad(sum(losses.values()), ours.head.box_regression.weight)[0]
     theirs = torch.autograd.grad(sum(expected.values()), oracle.head.regression_head.bbox_reg.weight)[0]
     torch.testing.assert_close(our_gradient, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_features_and_their_gradients_equal_torchvisions_with_any_statistics(name, frozen):
+    torch.manual_seed(0)
+    ours = Backbone(name, pretrained=False, frozen_statistics=frozen).double().train()
+    for values in (
+        v for n, v in ours.state_dict().items() if n.endswith(("running_mean", "running_var", "bn1.weight"))
+    ):
+        values.uniform_(0.5, 1.5)
+    theirs = get_model(name).double().train(not frozen)
+    theirs.load_state_dict({**theirs.state_dict(), **ours.state_dict()})
+    images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
+    x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
+    c3 = theirs.layer2(theirs.layer1(x))
+    c4 = theirs.layer3(c3)
+    expected = [c3, c4, theirs.layer4(c4)]
+    for network, features in ((theirs, expected), (ours, ours(images))):
+        sum(feature.sin().sum() for feature in features).backward()
+        network.features = features
+    gradients = {n: parameter.grad for n, parameter in theirs.named_parameters() if not n.startswith("fc")}
+    assert gradients.keys() == dict(ours.named_parameters()).keys()
+    torch.testing.assert_close(ours.features, expected)
+    torch.testing.assert_close({n: parameter.grad for n, parameter in ours.named_parameters()}, gradients)
+    if not frozen:
+        torch.testing.assert_close(ours.bn1.running_var, theirs.bn1.running_var)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_batch_norm_folded_into_its_convolution_changes_nothing(stride):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(4, 6, 3, stride=stride, padding=1, bias=False).double()
+    norm = torch.nn.BatchNorm2d(6).double().eval()
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        torch.nn.init.uniform_(values, 0.5, 1.5)
+    x = torch.rand(2, 4, 9, 11, dtype=torch.float64, requires_grad=True)
+    results = []
+    for y in (folded(conv, norm, x), norm(conv(x))):
+        results.append((y, *torch.autograd.grad(y.sin().sum(), [x, conv.weight, norm.weight, norm.bias])))
+    torch.testing.assert_close(*results)
+
+
+def test_bfloat16_features_are_as_close_to_float32_as_without_folding():
+    """Rounding to 8 bits: measured 0.64, 0.79 and 0.82 % of a map's length folded, 0.64, 0.79 and 0.84 % not."""
+    torch.manual_seed(0)
+    ours = Backbone("resnet18", pretrained=False, frozen_statistics=True).eval()
+    images = torch.rand(2, 3, 96, 128)
+    exact = ours(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = ours(images)
+    for expected, found in zip(exact, rounded, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert 1e-4 < (found.float() - expected).norm() / expected.norm() < 0.012
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Watcher, write_params
@@ -19,7 +20,6 @@ from fcos.data.transforms import View, draw_view, padded_size, resized_size, sho
 from fcos.errors import UserError
 from fcos.files import sha256_file
 from fcos.model.detector import FCOS
-from fcos.structures import GroundTruth
 from fcos.training.key import PACKAGE, TRAINING_CODE
 from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer
@@ -79,10 +79,10 @@ def test_padding_to_multiples_of_32():
 
 
 def test_boxes_are_scaled_per_axis_and_mirrored():
-    truth = GroundTruth(torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([1]), torch.tensor([False]))
-    shown = show_boxes(truth, (100, 50), View((50, 100), flipped=True))
+    boxes = np.array([[10, 20, 30, 60]], dtype=np.float32)
+    shown = show_boxes(boxes, (100, 50), View((50, 100), flipped=True))
     # x doubles to 20..60, mirrored in 100: 40..80; y halves to 10..30
-    assert shown.boxes.tolist() == [[40.0, 10.0, 80.0, 30.0]]
+    assert shown.tolist() == [[40.0, 10.0, 80.0, 30.0]]
 
 
 def test_weight_decay_reaches_weights_of_convolutions_only():

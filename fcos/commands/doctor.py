@@ -3,19 +3,30 @@
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from fcos import __version__
+from fcos.commands.build import build_grid, build_model
 from fcos.commands.layout import Layout
 from fcos.config import params
+from fcos.config.runs import Run
+from fcos.data.cache import choose, decoded_bytes
+from fcos.data.coco import CocoSplit, read_split
+from fcos.data.transforms import padded_size, resized_size
 from fcos.errors import UserError
 from fcos.files import read_json
+from fcos.memory import available_memory
 from fcos.model.device import find_device, find_dtype
+from fcos.progress import track
+from fcos.training.largest_batch import Trial, largest
+from fcos.training.step import Assigner
 
 NEEDED_GB = 5.0
+LARGEST_BATCH = 256  # pictures; no study asks for more
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Finding:
 
 
 def doctor() -> list[Finding]:
-    """Findings about software, device, processor, disk, settings and data."""
+    """Findings about software, device, processor, disk, settings, data and the largest batches."""
     device = find_device("auto")
     dtype = str(find_dtype("auto", device)).removeprefix("torch.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "processor"
@@ -52,7 +63,80 @@ def _study() -> list[Finding]:
         splits = read_json(layout.data / "manifest.json", do="fcos prepare")["splits"]
         counts = ", ".join(f"{split} {content['num_images']} pictures" for split, content in splits.items())
         findings.append(Finding("data", counts))
+        findings += _batches(study.runs, layout)
     except UserError:
         findings.append(Finding("data", "not prepared yet", "type `fcos prepare`, or `make repro` for everything"))
     trained = sum(layout.weights(name).exists() for name in study.runs)
     return [*findings, Finding("trained", f"{trained} of {len(study.runs)} runs")]
+
+
+def _batches(runs: Mapping[str, Run], layout: Layout) -> list[Finding]:
+    """The largest training batch of each distinct network: runs that differ in seed or length alone share a line."""
+    try:
+        split = read_split(layout.data, "train")
+        distinct: dict[str, Run] = {}
+        for run in runs.values():
+            if run.checkpoint is None:
+                distinct.setdefault(run.model_dump_json(exclude={"name", "epochs", "seed", "role"}), run)
+        networks = list(distinct.values())
+        return [batch_finding(run, split) for run in track(networks, "doctor", total=len(networks), unit="networks")]
+    except UserError as error:
+        return [Finding("batch", "not known", str(error))]
+
+
+def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> Finding:
+    """The largest batch with which `run` trains on pictures of its largest size, and whether train.batch_size fits.
+
+    Tried on CUDA; elsewhere estimated from steps on small pictures, against `memory` bytes (None: what is available).
+    """
+    config = run.train
+    network = f"{run.backbone}, num_convs {run.num_convs} ({run.name})"
+    device = find_device(config.device)
+    image_size = _largest_size(run, split)
+    at_most = min(len(split.images), max(LARGEST_BATCH, config.batch_size))
+    trial = Trial(
+        build_model(run, len(split.categories), pretrained=False),
+        Assigner(
+            grid=build_grid(run.model),
+            regression_ranges=run.model.regression_ranges,
+            center_sampling_radius=run.model.center_sampling_radius,
+            inclusive=run.model.center_bounds == "inclusive",
+        ),
+        config,
+        device=device,
+        dtype=find_dtype(config.precision, device),
+    )
+    if device.type == "cuda":
+        how, most_boxes = "tried", max((len(boxes) for boxes in split.annotations_of.values()), default=0)
+        fitting = largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most)
+    else:
+        how, room = "estimated from two small steps", available_memory() if memory is None else memory
+        room, estimate = room - _kept_bytes(split, room), trial.estimate()
+        fitting = largest(lambda batch_size: estimate.bytes_for(batch_size, image_size) <= room, at_most)
+    of_size = f"{image_size[0]} x {image_size[1]} ({how})"
+    value = f"{network}: {_count(fitting, at_most)} of {of_size}; train.batch_size is {config.batch_size}"
+    return Finding("batch", value, _problem(fitting, min(config.batch_size, len(split.images))))
+
+
+def _largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
+    """(height, width) that holds every training picture at the largest of train.sizes, as one batch might."""
+    shorter, longest = max(run.train.sizes), run.train.max_size
+    return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])
+
+
+def _kept_bytes(split: CocoSplit, memory: int) -> int:
+    """Bytes of the decoded pictures that a training keeps in memory with `data.cache: auto`."""
+    needed = decoded_bytes(split)
+    return needed if choose(needed, {"gpu": 0, "ram": memory, "disk": 0}) == "ram" else 0
+
+
+def _count(fitting: int, at_most: int) -> str:
+    return f"{fitting} pictures" if fitting < at_most else f"at least {fitting} pictures"
+
+
+def _problem(fitting: int, wanted: int) -> str | None:
+    if fitting >= wanted:
+        return None
+    if fitting == 0:
+        return "not even one picture fits: lower train.sizes and train.max_size, or free memory"
+    return f"train.batch_size does not fit: set it to {fitting} or less"

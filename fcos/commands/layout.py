@@ -30,6 +30,11 @@ class Layout:
     def weights(self, name: str) -> Path:
         return self.run(name) / "model.safetensors"
 
+    @property
+    def decoded(self) -> Path:
+        """For `data.cache: disk`: shared by all studies, outside of what DVC knows and of its temporary copies."""
+        return project_root() / "data" / ".scratch"
+
     def scratch(self, name: str, key: str) -> Path:
         """For an unfinished training: outside of what DVC knows, and outside its temporary copies."""
         return project_root() / "runs" / self.study / ".scratch" / f"{name}-{key[:16]}"

@@ -9,8 +9,10 @@ import torch
 from fcos.commands.build import build_grid, load_model
 from fcos.commands.provenance import provenance
 from fcos.commands.scored_run import VALIDATION_PREFIX, ScoredRun
+from fcos.config.data import DataConfig
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
+from fcos.data.cache import keep_pictures
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import save_candidates
@@ -28,6 +30,7 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     """
     started = time.time()
     scored = ScoredRun.open(name)
+    data: DataConfig = parse_section(read_params(), "data", DataConfig)  # type: ignore[arg-type]
     weights_path = scored.layout.weights(name)
     identity = checked_identity(scored, weights_path)
     device = find_device(scored.test.device)
@@ -46,7 +49,8 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     timings = {}
     with whole_dir(scored.dir / f"candidates{suffix}") as folder:
         for part, sizes in _passes(scored, views):
-            dataset = DetectionDataset(part.split)
+            pictures = keep_pictures(part.split, data.cache, device=device, folder=part.layout.decoded)
+            dataset = DetectionDataset(part.split, pictures)
             for view, size in sizes.items():
                 header = part.header(weights_sha256=digest, size=size, dtype=dtype_name)
                 timings[view] = _predict_view(predictor, dataset, part, folder / f"{view}.safetensors", header)

@@ -32,7 +32,7 @@ def prepare() -> dict[str, Any]:
 
 def _source(config: DataConfig, out_dir: Path) -> Source:
     if isinstance(config, ShapesData):
-        return draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction"}))
+        return draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction", "cache"}))
     root = Path(config.root)
     if isinstance(config, VocData):
         lists = {"train": config.train_split, "validation": config.validation_split, "test": config.test_split}

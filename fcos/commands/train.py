@@ -11,8 +11,10 @@ from fcos.commands.build import build_grid, build_model
 from fcos.commands.importing import import_weights
 from fcos.commands.layout import Layout
 from fcos.commands.provenance import provenance
+from fcos.config.data import DataConfig
 from fcos.config.runs import Run, find_run, parse_runs
-from fcos.config.section import read_params
+from fcos.config.section import parse_section, read_params
+from fcos.data.cache import keep_pictures
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
 from fcos.files import sha256_file, write_csv, write_json
@@ -34,13 +36,15 @@ class Observer(Protocol):
 
 def train(name: str, observer: Observer) -> None:
     """Write model.safetensors, history.csv and train.json of the run `name`."""
-    run = find_run(parse_runs(read_params()), name)
+    params = read_params()
+    run = find_run(parse_runs(params), name)
     layout = Layout(run.study)
     split = read_split(layout.data, "train")
     if run.checkpoint is not None:
         import_run(Path(run.checkpoint), run, split)
     else:
-        _train(run, split, layout, observer)
+        data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
+        _train(run, split, layout, observer, cache=data.cache)
 
 
 def import_run(source: Path, run: Run, split: CocoSplit) -> None:
@@ -54,7 +58,7 @@ def import_run(source: Path, run: Run, split: CocoSplit) -> None:
     _write_summary(layout, run, key=digest, digest=digest, imported_from=source.name, provenance=provenance(started))
 
 
-def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> None:
+def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, cache: str) -> None:
     started = time.time()
     config = run.train
     device = find_device(config.device)
@@ -69,7 +73,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer) -> No
     model = build_model(run, len(split.categories), pretrained=run.model.weights == "imagenet")
     history = fit(
         model,
-        DetectionDataset(split),
+        DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
         Assigner(
             grid=build_grid(run.model),
             regression_ranges=run.model.regression_ranges,

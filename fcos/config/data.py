@@ -10,6 +10,8 @@ from fcos.config.section import Section, Wrong
 class _Data(Section):
     # Share of the training pictures that nothing is trained on, so that settings can be chosen on them.
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Where decoded pictures are kept between two looks at them: no number depends on it.
+    cache: Literal["auto", "gpu", "ram", "disk", "none"] = "auto"
 
     @property
     def holds_out(self) -> bool:

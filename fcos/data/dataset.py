@@ -9,29 +9,27 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fcos.boxes import xywh_to_xyxy
+from fcos.data.cache import Pictures
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_picture
 from fcos.structures import GroundTruth
-
-KEEP_BYTES = 2 << 30  # decoded pictures are kept in memory where all of them fit into this
 
 
 @dataclass(frozen=True)
 class Sample:
     image_id: int
-    picture: NDArray[np.uint8]  # (height, width, 3)
+    picture: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device
     ground_truth: GroundTruth  # in pixels of the picture
 
 
 class DetectionDataset:
-    """The pictures of a split by index; where the whole split is small, each is decoded once."""
+    """The pictures of a split with their boxes, by index; without `pictures`, decoded whenever they are asked for."""
 
-    def __init__(self, split: CocoSplit) -> None:
+    def __init__(self, split: CocoSplit, pictures: Pictures | None = None) -> None:
         self.split = split
-        decoded_bytes = sum(3 * image["width"] * image["height"] for image in split.images)
-        self._kept: dict[int, Sample] | None = {} if decoded_bytes <= KEEP_BYTES else None
+        self._pictures = Pictures(split) if pictures is None else pictures
 
     def __len__(self) -> int:
         return len(self.split.images)
@@ -42,16 +40,7 @@ class DetectionDataset:
         return image["height"], image["width"]
 
     def __getitem__(self, index: int) -> Sample:
-        if self._kept is None:
-            return self._read(index)
-        if index not in self._kept:
-            self._kept[index] = self._read(index)
-        return self._kept[index]
-
-    def _read(self, index: int) -> Sample:
-        image = self.split.images[index]
-        picture = read_picture(self.split.path_of(image), self.size(index))
-        return Sample(image["id"], picture, self.ground_truth(index))
+        return Sample(self.split.images[index]["id"], self._pictures[index], self.ground_truth(index))
 
     def ground_truth(self, index: int) -> GroundTruth:
         annotations = self.split.annotations_of.get(self.split.images[index]["id"], [])

@@ -1,15 +1,19 @@
 """From decoded pictures to a batch: resize, flip, normalise, pad, all on the device."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fcos.data.dataset import Sample
-from fcos.structures import Batch, GroundTruth
+from fcos.structures import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,48 +61,68 @@ def draw_view(
     return View(resized_size(size, shorter, longest), bool(rng.random() < horizontal_flip))
 
 
-def make_batch(samples: Sequence[Sample], views: Sequence[View], device: torch.device) -> Batch:
-    """Show each sample in its view; pictures (B, 3, height, width) in channels_last, padded with zeros."""
+def make_batch(
+    samples: Sequence[Sample],
+    views: Sequence[View],
+    device: torch.device,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Batch:
+    """Show each sample in its view: pictures (B, 3, height, width) in float32, normalised and padded with zeros."""
     height, width = padded_size([view.size for view in views])
-    images = torch.zeros((len(samples), 3, height, width), device=device)
-    images = images.to(memory_format=torch.channels_last)
-    truths = []
-    for image, sample, view in zip(images, samples, views, strict=True):
-        image[:, : view.size[0], : view.size[1]] = show(sample.picture, view, device)
-        truths.append(show_boxes(sample.ground_truth, sample.picture.shape[:2], view))
-    most = max((len(truth.labels) for truth in truths), default=0)
+    images = torch.empty((len(samples), 3, height, width), device=device, memory_format=memory_format).zero_()
+    together: dict[tuple[int, int, tuple[int, int]], list[int]] = defaultdict(list)
+    for row, (sample, view) in enumerate(zip(samples, views, strict=True)):
+        together[sample.picture.shape[0], sample.picture.shape[1], view.size].append(row)
+    for (*_, size), rows in together.items():
+        pictures = torch.stack([torch.as_tensor(samples[row].picture) for row in rows])
+        for row, image in zip(rows, show(pictures.to(device, non_blocking=True), size), strict=True):
+            images[row, :, : size[0], : size[1]] = image.flip(-1) if views[row].flipped else image
     return Batch(
         images=images,
         image_ids=[sample.image_id for sample in samples],
-        image_sizes=torch.tensor([view.size for view in views], dtype=torch.float32, device=device),
-        gt_boxes=torch.stack([_pad(truth.boxes, most, 0.0) for truth in truths]).to(device),
-        gt_labels=torch.stack([_pad(truth.labels, most, -1) for truth in truths]).to(device),
-        gt_ignored=torch.stack([_pad(truth.ignored, most, False) for truth in truths]).to(device),
+        image_sizes=torch.tensor([view.size for view in views], dtype=torch.float32).to(device, non_blocking=True),
+        **{name: torch.from_numpy(of).to(device, non_blocking=True) for name, of in _pad(samples, views).items()},
     )
 
 
-def show(picture: np.ndarray, view: View, device: torch.device) -> Tensor:
-    """A uint8 picture (H, W, 3) as the network sees it: float32 (3, height, width), normalised."""
-    image = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].float().div_(255)
-    if image.shape[2:] != view.size:
-        image = interpolate(image, size=view.size, mode="bilinear", align_corners=False, antialias=False)
-    mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=device)[:, None, None]
-    image = (image[0] - mean) / std
-    return image.flip(-1) if view.flipped else image
+def show(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures (N, H, W, 3) in uint8 as the network sees them: float32 (N, 3, height, width), normalised.
+
+    Resized in channels first: for three channels that takes a quarter of the time of channels_last.
+    """
+    images = pictures.permute(0, 3, 1, 2).contiguous().div(255)
+    if images.shape[2:] != size:
+        images = interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
+    mean, std = _mean_and_std(images.device)
+    return images.sub_(mean).div_(std)
 
 
-def show_boxes(truth: GroundTruth, size: Sequence[int], view: View) -> GroundTruth:
-    """Boxes in pixels of a picture of `size` (height, width) -> in pixels of its view."""
+@cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) each; kept, since making them on a GPU waits for it."""
+    mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD), device=device)[..., None, None]
+    return mean, std
+
+
+def show_boxes(boxes: NDArray[np.float32], size: Sequence[int], view: View) -> NDArray[np.float32]:
+    """Boxes (M, 4) in pixels of a picture of `size` (height, width) -> in pixels of its view."""
     height, width = view.size
-    scale = torch.tensor([width / size[1], height / size[0]]).repeat(2)
-    boxes = truth.boxes * scale
+    shown = boxes * np.array([width / size[1], height / size[0]] * 2, dtype=np.float32)
     if view.flipped:
-        x1, y1, x2, y2 = boxes.unbind(1)
-        boxes = torch.stack((width - x2, y1, width - x1, y2), dim=1)
-    return GroundTruth(boxes, truth.labels, truth.ignored)
+        shown[:, [0, 2]] = width - shown[:, [2, 0]]
+    return shown
 
 
-def _pad(values: Tensor, length: int, fill: float) -> Tensor:
-    padding = values.new_full((length - len(values), *values.shape[1:]), fill)
-    return torch.cat((values, padding))
+def _pad(samples: Sequence[Sample], views: Sequence[View]) -> dict[str, NDArray[Any]]:
+    """The boxes of a batch by name of its fields, padded to M: in numpy, where small arrays cost little."""
+    shape = (len(samples), max(len(sample.ground_truth.labels) for sample in samples))
+    boxes = np.zeros((*shape, 4), dtype=np.float32)
+    labels = np.full(shape, -1, dtype=np.int64)
+    ignored = np.zeros(shape, dtype=np.bool_)
+    for row, (sample, view) in enumerate(zip(samples, views, strict=True)):
+        truth = sample.ground_truth
+        there = slice(len(truth.labels))
+        boxes[row, there] = show_boxes(truth.boxes.numpy(), sample.picture.shape[:2], view)
+        labels[row, there] = truth.labels.numpy()
+        ignored[row, there] = truth.ignored.numpy()
+    return {"gt_boxes": boxes, "gt_labels": labels, "gt_ignored": ignored}

@@ -1,13 +1,19 @@
 """ResNets of torchvision as feature extractors."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from torchvision.models import ResNet, get_model
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fcos.errors import UserError
 
 
 class Backbone(nn.Module):
     """A ResNet without its classifier; returns C3, C4, C5 (strides 8, 16, 32).
+
+    The modules and their names are torchvision's, but not the forward passes of its blocks: under autocast a BatchNorm
+    that takes no statistics is folded into the convolution before it.
 
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
@@ -33,10 +39,44 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        c3 = self.layer2(self.layer1(x))
-        c4 = self.layer3(c3)
-        return [c3, c4, self.layer4(c4)]
+        x = self.maxpool(_conv_bn(self.conv1, self.bn1, images).relu_())
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                x = _residual(block, x)
+            features.append(x)
+        return features[1:]
+
+
+def _residual(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    """torchvision's block, with `_conv_bn`."""
+    y = _conv_bn(block.conv1, block.bn1, x).relu_()
+    y = _conv_bn(block.conv2, block.bn2, y)
+    if isinstance(block, Bottleneck):
+        y = _conv_bn(block.conv3, block.bn3, y.relu_())
+    if block.downsample is not None:
+        conv, norm = block.downsample
+        x = _conv_bn(conv, norm, x)
+    return y.add_(x).relu_()
+
+
+def _conv_bn(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(conv(x)), in float32 just so: it stays within 1e-6 of torchvision's network."""
+    if not norm.training and torch.is_autocast_enabled(x.device.type):
+        return folded(conv, norm, x)
+    y: Tensor = norm(conv(x))
+    return y
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(conv(x)) of fixed statistics as one convolution, which neither stores nor reads the map between them.
+
+    Gradients reach the weights of both all the same.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight = conv.weight * scale[:, None, None, None]
+    return conv2d(x, weight, norm.bias - norm.running_mean * scale, conv.stride, conv.padding)
 
 
 def _load(name: str, pretrained: bool) -> ResNet:

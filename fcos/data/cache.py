@@ -1,0 +1,197 @@
+"""Decoded pictures, and where they are kept: on the GPU, in RAM, in a file on the disk, or nowhere.
+
+Every mode gives the same bytes, so no number depends on it.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from torch import Tensor
+
+import fcos.data.pictures
+from fcos.data.coco import CocoSplit
+from fcos.data.pictures import read_picture
+from fcos.errors import UserError
+from fcos.files import sha256_file, sha256_json, whole_file
+from fcos.memory import available_memory
+from fcos.progress import say, track
+
+# What `auto` tries, in this order, and how many times the decoded pictures must fit into what is free there: a GPU
+# holds the network too, memory and disk have other users.
+TIMES_FREE = {"gpu": 4, "ram": 3, "disk": 2}
+KEY = "params.yaml: data.cache"
+
+
+class Pictures:
+    """The pictures of a split by index, each a uint8 tensor (height, width, 3) in RGB.
+
+    Without a buffer each is decoded whenever it is asked for. With one, of `decoded_bytes` uint8 on any device, each is
+    decoded into it at most once, and what is handed out is a part of it; `whole` says that all are there already.
+    """
+
+    def __init__(self, split: CocoSplit, buffer: Tensor | None = None, *, whole: bool = False) -> None:
+        self._split, self._buffer = split, buffer
+        self._ends = list(accumulate(_num_bytes(split)))
+        self._there = [whole] * len(self._ends)
+        assert buffer is None or buffer.shape == (decoded_bytes(split),)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Raises UserError where the picture is missing, broken or of another size than its annotation."""
+        image = self._split.images[index]
+        if self._buffer is None:
+            return self._decode(index)
+        kept = self._buffer[self.start(index) : self._ends[index]].view(image["height"], image["width"], 3)
+        if not self._there[index]:
+            kept.copy_(self._decode(index))
+            self._there[index] = True
+        return kept
+
+    def start(self, index: int) -> int:
+        """Where the picture begins in a buffer."""
+        return self._ends[index - 1] if index else 0
+
+    def _decode(self, index: int) -> Tensor:
+        image = self._split.images[index]
+        return torch.from_numpy(read_picture(self._split.path_of(image), (image["height"], image["width"])))
+
+
+def decoded_bytes(split: CocoSplit) -> int:
+    """What all pictures of the split take, decoded."""
+    return sum(_num_bytes(split))
+
+
+def _num_bytes(split: CocoSplit) -> list[int]:
+    return [3 * image["height"] * image["width"] for image in split.images]
+
+
+def keep_pictures(split: CocoSplit, cache: str, *, device: torch.device, folder: Path) -> Pictures:
+    """The pictures of a split, kept as `cache` says: auto, gpu, ram, disk or none.
+
+    Args:
+        device: where the network runs; `gpu` needs it to be CUDA.
+        folder: for `disk`; a file there is shared by all processes that read the same pictures, and may be deleted.
+
+    Raises:
+        UserError: the pictures do not fit, or `gpu` is asked for without CUDA.
+    """
+    needed = decoded_bytes(split)
+    file = folder / f"{_key(split)}.rgb"
+    free = free_bytes(device, file, needed)
+    where = choose(needed, free) if cache == "auto" else cache
+    _check_room(where, needed, free, device)
+    said = {
+        "gpu": "kept on the GPU",
+        "ram": "kept in RAM",
+        "disk": f"kept in {file}",
+        "none": "decoded whenever they are shown",
+    }
+    say(f"pictures: {len(split.images)} {said[where]}, {needed / 1e6:.0f} MB")
+    if where == "none":
+        return Pictures(split)
+    if where == "disk":
+        _decode_to(file, split)
+        return Pictures(split, _mapped(file), whole=True)
+    on = device if where == "gpu" else torch.device("cpu")
+    return Pictures(split, torch.empty(needed, dtype=torch.uint8, device=on))
+
+
+def choose(needed: int, free: Mapping[str, int]) -> str:
+    """What `auto` means for `needed` bytes of pictures, given the free bytes of each place."""
+    fitting = (where for where, times in TIMES_FREE.items() if 0 < times * needed <= free[where])
+    return next(fitting, "none")
+
+
+def free_bytes(device: torch.device, file: Path, needed: int) -> dict[str, int]:
+    """Free bytes of each place; on the disk, no end of them where `file` is there already."""
+    folder = next(folder for folder in file.absolute().parents if folder.is_dir())
+    writable = shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
+    return {
+        "gpu": torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0,
+        "ram": available_memory(),
+        "disk": sys.maxsize if _is_whole(file, needed) else writable,
+    }
+
+
+def _check_room(where: str, needed: int, free: Mapping[str, int], device: torch.device) -> None:
+    do = "set `cache: auto`"
+    if where == "gpu" and device.type != "cuda":
+        raise UserError(
+            KEY, "pictures can be kept on a CUDA device only", found=f"gpu, on {device.type}", expected="CUDA", do=do
+        )
+    if needed > free.get(where, needed):
+        found = f"{where}, with {free[where] / 1e6:.0f} MB free"
+        raise UserError(KEY, "the decoded pictures do not fit", found=found, expected=f"{needed / 1e6:.0f} MB", do=do)
+
+
+def _key(split: CocoSplit) -> str:
+    """Of everything that decides the bytes: pictures (by their sha256), our code and the decoder."""
+    return sha256_json([split.digest, sha256_file(Path(fcos.data.pictures.__file__)), PIL.__version__])[:16]
+
+
+def _is_whole(file: Path, needed: int) -> bool:
+    return file.exists() and file.stat().st_size == needed
+
+
+def _decode_to(file: Path, split: CocoSplit) -> None:
+    """Have all pictures in `file`, one after the other; a second process waits for the first to write it."""
+    pictures, needed = Pictures(split), decoded_bytes(split)
+    try:
+        with _locked(file.with_suffix(".lock")):
+            if _is_whole(file, needed):
+                return
+            # Of a writer that was killed: nobody else has the lock.
+            for left in file.parent.glob(f".{file.name}.*.part"):
+                left.unlink()
+            with whole_file(file) as part:
+                _write(part, pictures)
+    except OSError as error:
+        raise UserError(file, "cannot be written", found=error, do="free the disk, or set `cache: none`") from None
+
+
+def _mapped(file: Path) -> Tensor:
+    """The bytes of `file`, read when they are looked at; writing to them ends the process.
+
+    Read-only, since Linux counts a mapping that could be written to as memory and refuses one larger than the RAM.
+    """
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r"))
+
+
+def _write(file: Path, pictures: Pictures) -> None:
+    file.touch()
+
+    def write(index: int) -> None:
+        picture = pictures[index]
+        with file.open("r+b") as stream:
+            stream.seek(pictures.start(index))
+            stream.write(picture.numpy().data)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in track(pool.map(write, range(len(pictures))), "decode", total=len(pictures), unit="pictures"):
+            pass
+    # Before it gets its name: a loss of power must not leave a file of the right size, half empty.
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Let one process at a time into the block; the system opens the lock of one that was killed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
