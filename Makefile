@@ -51,12 +51,13 @@ check: install
 	lint-imports
 
 bench: install
-	for program in training_step prediction scoring commands growth; do \
+	for program in training_step epoch prediction scoring commands growth; do \
 		python benchmarks/$$program.py --out benchmarks/results/$$program.json || exit 1; done
 	python benchmarks/page.py
 
 bench-gpu: install
 	python benchmarks/training_step.py --device cuda --batch-size 16 --steps 10 --out benchmarks/results/training_step_gpu.json
+	python benchmarks/epoch.py --device cuda --batch-size 16 --number 512 --workers 8 --out benchmarks/results/epoch_gpu.json
 	python benchmarks/prediction.py --device cuda --number 512 --workers 8 --out benchmarks/results/prediction_gpu.json
 	python benchmarks/page.py
 

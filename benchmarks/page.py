@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: written by benchmarks/page.py -->", "<!-- end of the figures -->"
-CPU = ("training_step", "prediction", "scoring", "commands")
-GPU = ("training_step_gpu", "prediction_gpu")
+CPU = ("training_step", "epoch", "prediction", "scoring", "commands")
+GPU = ("training_step_gpu", "epoch_gpu", "prediction_gpu")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+from PIL import Image
 
 WIDTH, HEIGHT = 500, 375
 # Objects of each class in VOC2007 test, difficult ones included: counted in its annotations.
@@ -60,6 +61,14 @@ def draw_images(generator: Generator, num_images: int, *, objects_per_image: flo
             for n, (i, k, box) in enumerate(zip(*columns, strict=True), start=1)
         ],
     }
+
+
+def draw_pictures(folder: Path, truth: dict[str, Any]) -> None:
+    """A JPEG file for each image of `truth`: smooth noise, which compresses about as well as a photograph."""
+    for image in truth["images"]:
+        size = image["width"], image["height"]
+        small = np.random.default_rng(image["id"]).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(folder / image["file_name"], quality=90)
 
 
 def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, hardness: int = 0) -> list[Any]:

@@ -39,6 +39,18 @@ def test_training_step_at_small_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_epoch_at_small_size(tmp_path: Path) -> None:
+    out = tmp_path / "epoch.json"
+    small = ["--number", "3", "--batch-size", "2", "--size", "64", "96", "--workers", "1", "--repetitions", "1"]
+    run("epoch.py", "--out", str(out), *small)
+    lines = json.loads(out.read_text())["lines"]
+    assert [(of["what"].split()[0], of["target"]) for of in lines] == [
+        ("first", 1.5), ("first", 1.2), ("later", 1.5), ("later", 1.2),
+    ]  # fmt: skip
+    assert lines[0]["peer_s"] == lines[2]["peer_s"] and lines[0]["ours_s"] != lines[2]["ours_s"]
+
+
+@pytest.mark.slow
 def test_prediction_at_small_size(tmp_path: Path) -> None:
     out = tmp_path / "prediction.json"
     run("prediction.py", "--out", str(out), "--number", "2", "--repetitions", "1", "--workers", "0")

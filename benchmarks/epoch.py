@@ -1,0 +1,187 @@
+"""A whole training epoch from files on disk (decode, resize, flip, step): ours against torchvision's, ResNet-18.
+
+    python benchmarks/epoch.py --out FILE [--device cuda --batch-size 16 --number 512 --workers 8]
+
+Ours is `fit`, as `fcos train` calls it: a first epoch, which decodes, and a later one, which has the pictures decoded.
+torchvision's is its reference script (references/detection), all of whose epochs are alike: CocoDetection, its flip, a
+DataLoader with as many worker processes as ours has threads, its loop; (a) in float32 (with --amp on a GPU), and (b)
+given our number format and memory layout too. All drawn pictures have one size, so that neither side pads more.
+"""
+
+import contextlib
+import io
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks import torchvisions
+from PIL import Image
+from side_by_side import in_turn, line, parser, write_report
+from synthetic import CLASS_WEIGHTS, HEIGHT, WIDTH, draw_images, draw_pictures
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import CocoDetection
+from torchvision.transforms.functional import convert_image_dtype, hflip, pil_to_tensor
+from training_step import MODEL, TEST, name_of
+
+from fcos.commands.build import build_grid, build_model
+from fcos.config.runs import Run
+from fcos.config.train import TrainConfig
+from fcos.data.cache import keep_pictures
+from fcos.data.coco import CocoSplit
+from fcos.data.dataset import DetectionDataset
+from fcos.files import write_json
+from fcos.model.device import autocast, find_dtype
+from fcos.training.loop import Plan, fit
+from fcos.training.resume import Scratch
+from fcos.training.step import Assigner
+
+NUM_CLASSES = len(CLASS_WEIGHTS)
+
+
+def main() -> None:
+    options = parser(__doc__, repetitions=3)
+    options.add_argument("--number", type=int, default=24, help="pictures")
+    options.add_argument("--batch-size", type=int, default=4)
+    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--size", type=int, nargs=2, default=[480, 640], help="height and width in training")
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    arguments = options.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        options.error("--device cuda: there is no CUDA device here")
+    device = torch.device(arguments.device)
+    gpu = device.type == "cuda"
+    dtype = find_dtype("auto", device)
+    train = TrainConfig(
+        learning_rate=1e-4, warmup_epochs=0, batch_size=arguments.batch_size, workers=arguments.workers,
+        sizes=[min(arguments.size)], max_size=max(arguments.size),
+    )  # fmt: skip
+    run = Run(
+        study="bench", name="resnet18", backbone="resnet18", num_convs=3, epochs=1, seed=0, checkpoint=None,
+        role=None, model=MODEL, train=train,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        truth = draw_images(np.random.default_rng(0), arguments.number)
+        draw_pictures(Path(folder), truth)
+        first, later = our_epochs(run, truth, Path(folder), device, dtype)
+        amp = torch.float16 if gpu else torch.float32
+        programs = {
+            "first": first,
+            "later": later,
+            "plain": their_epoch(run, truth, Path(folder), device, amp),
+            "given": their_epoch(run, truth, Path(folder), device, dtype, memory_format=torch.channels_last),
+        }
+        seconds = in_turn(programs, arguments.repetitions, label="epoch")
+    of = f"{arguments.number} files of {HEIGHT} x {WIDTH}, resnet18, {train.sizes[0]} x {train.max_size}"
+    plain = "torchvision as shipped" + (", --amp" if gpu else ", float32")
+    given = f"torchvision, {name_of(dtype)}, channels_last"
+    lines = [
+        line(
+            f"{epoch} training epoch, {of}, batch {train.batch_size}",
+            seconds[epoch],
+            seconds[theirs],
+            peer=peer,
+            target=target,
+        )
+        for epoch in ("first", "later")
+        for theirs, peer, target in (("plain", plain, 3.0 if gpu else 1.5), ("given", given, 1.2))
+    ]
+    write_report(arguments.out, "Training epoch", lines, dtype=name_of(dtype), workers=train.workers)
+
+
+Program = Callable[[], Any]
+
+
+def our_epochs(
+    run: Run, truth: dict[str, Any], folder: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Program, Program]:
+    """A first epoch, for which nothing is decoded yet, and a later one, which has what the first has kept."""
+    split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], folder)
+    model = build_model(run, NUM_CLASSES, pretrained=False)
+    assigner = Assigner(
+        grid=build_grid(run.model),
+        regression_ranges=run.model.regression_ranges,
+        center_sampling_radius=run.model.center_sampling_radius,
+        inclusive=run.model.center_bounds == "inclusive",
+    )
+    plan = Plan(num_images=len(split.images), epochs=1, seed=run.seed, config=run.train)
+    scratch = Scratch(folder / ".scratch")
+    kept: list[DetectionDataset] = []
+
+    def first() -> None:
+        # Not `auto`: a file on the disk would be found by the next repetition.
+        where = "gpu" if device.type == "cuda" else "ram"
+        kept[:] = [DetectionDataset(split, keep_pictures(split, where, device=device, folder=folder))]
+        later()
+
+    def later() -> None:
+        fit(model, kept[0], assigner, plan, device=device, dtype=dtype, scratch=scratch, on_rows=lambda _: None)
+        scratch.remove()  # a long epoch saves its state, from which the next one would resume
+
+    return first, later
+
+
+def their_epoch(
+    run: Run,
+    truth: dict[str, Any],
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Program:
+    """`train_one_epoch` of torchvision's reference script on what its `get_dataset` gives."""
+    model = torchvisions(run, NUM_CLASSES, TEST, min_size=run.train.sizes[0], max_size=run.train.max_size)
+    model.to(device, memory_format=memory_format).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=run.train.learning_rate,
+        momentum=run.train.momentum,
+        weight_decay=run.train.weight_decay,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    annotations = folder / "instances.json"
+    write_json(annotations, truth)
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = CocoDetection(folder, str(annotations), transforms=flip_and_convert)
+    loader: DataLoader[Any] = DataLoader(
+        data, batch_size=run.train.batch_size, shuffle=True, num_workers=run.train.workers, collate_fn=collate
+    )
+
+    def epoch() -> None:
+        for pictures, truths in loader:
+            images = [picture.to(device) for picture in pictures]
+            targets = [{name: tensor.to(device) for name, tensor in of.items()} for of in truths]
+            with autocast(device, dtype):
+                losses = model(images, targets)
+                loss = sum(losses.values())
+            if not math.isfinite(loss.item()):
+                raise SystemExit(f"torchvision's loss is {loss.item()}")
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    return epoch
+
+
+def flip_and_convert(picture: Image.Image, annotations: list[dict[str, Any]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The reference's `hflip` preset: half of the PIL pictures mirrored, then float tensors of 0 to 1; boxes xyxy."""
+    boxes = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    labels = torch.tensor([a["category_id"] - 1 for a in annotations], dtype=torch.int64)
+    if torch.rand(1) < 0.5:
+        picture = hflip(picture)
+        boxes[:, [0, 2]] = picture.width - boxes[:, [2, 0]]
+    return convert_image_dtype(pil_to_tensor(picture)), {"boxes": boxes, "labels": labels}
+
+
+def collate(samples: list[Any]) -> tuple[Any, ...]:
+    return tuple(zip(*samples, strict=True))
+
+
+if __name__ == "__main__":
+    main()
