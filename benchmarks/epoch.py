@@ -28,7 +28,8 @@ from torchvision.datasets import CocoDetection
 from torchvision.transforms.functional import convert_image_dtype, hflip, pil_to_tensor
 from training_step import MODEL, TEST, name_of
 
-from fcos.commands.build import build_grid, build_model
+from fcos.commands.assigner import build_assigner
+from fcos.commands.build import build_model
 from fcos.config.runs import Run
 from fcos.config.train import TrainConfig
 from fcos.data.cache import keep_pictures
@@ -38,7 +39,6 @@ from fcos.files import write_json
 from fcos.model.device import autocast, find_dtype
 from fcos.training.loop import Plan, fit
 from fcos.training.resume import Scratch
-from fcos.training.step import Assigner
 
 NUM_CLASSES = len(CLASS_WEIGHTS)
 
@@ -102,12 +102,7 @@ def our_epochs(
     """A first epoch, for which nothing is decoded yet, and a later one, which has what the first has kept."""
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], folder)
     model = build_model(run, NUM_CLASSES, pretrained=False)
-    assigner = Assigner(
-        grid=build_grid(run.model),
-        regression_ranges=run.model.regression_ranges,
-        center_sampling_radius=run.model.center_sampling_radius,
-        inclusive=run.model.center_bounds == "inclusive",
-    )
+    assigner = build_assigner(run.model)
     plan = Plan(num_images=len(split.images), epochs=1, seed=run.seed, config=run.train)
     scratch = Scratch(folder / ".scratch")
     kept: list[DetectionDataset] = []

@@ -23,6 +23,7 @@ from networks import torchvisions
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
+from fcos.commands.assigner import build_assigner
 from fcos.commands.build import build_grid, build_model
 from fcos.commands.provenance import provenance
 from fcos.config.model import ModelConfig
@@ -44,7 +45,7 @@ from fcos.progress import Progress, say
 from fcos.structures import Batch
 from fcos.training.loop import Plan
 from fcos.training.optimizer import make_optimizer
-from fcos.training.step import Assigner, compute_losses
+from fcos.training.step import compute_losses
 
 # What torchvision has no setting for is set to what it has: 32 groups, ranges of 4 to 8 strides, the last one open.
 MODEL = ModelConfig(
@@ -79,12 +80,7 @@ class Ours:
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.grid = build_grid(run.model)
         self.dtype = find_dtype(run.train.precision, device)
-        self.assigner = Assigner(
-            grid=self.grid,
-            regression_ranges=run.model.regression_ranges,
-            center_sampling_radius=run.model.center_sampling_radius,
-            inclusive=run.model.center_bounds == "inclusive",
-        )
+        self.assigner = build_assigner(run.model)
 
     def loss(self, batch: Batch) -> Tensor:
         losses, _ = compute_losses(self.model, batch, self.assigner, self.dtype)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from side_by_side import in_turn, line, parser, write_report
 from torch import nn
 
-from fcos.commands.build import build_grid, build_model
+from fcos.commands.assigner import build_assigner
+from fcos.commands.build import build_model
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
@@ -26,7 +27,7 @@ from fcos.data.transforms import View, make_batch
 from fcos.model.device import autocast, find_dtype
 from fcos.structures import GroundTruth
 from fcos.training.optimizer import make_optimizer
-from fcos.training.step import Assigner, compute_losses, train_step
+from fcos.training.step import compute_losses, train_step
 
 NUM_CLASSES = 20
 OBJECTS = 3  # a VOC2007 picture has 2.4 on average
@@ -103,12 +104,7 @@ def our_step(run: Run, samples: list[Sample], device: torch.device, dtype: torch
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, run.train)
     views = [View((sample.picture.shape[0], sample.picture.shape[1])) for sample in samples]
-    assigner = Assigner(
-        grid=build_grid(run.model),
-        regression_ranges=run.model.regression_ranges,
-        center_sampling_radius=run.model.center_sampling_radius,
-        inclusive=run.model.center_bounds == "inclusive",
-    )
+    assigner = build_assigner(run.model)
 
     def step() -> Any:
         batch = make_batch(samples, views, device)

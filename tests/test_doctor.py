@@ -9,7 +9,8 @@ from conftest import write_params
 
 import fcos.cli
 import fcos.commands.doctor
-from fcos.commands.build import build_grid, build_model
+from fcos.commands.assigner import build_assigner
+from fcos.commands.build import build_model
 from fcos.commands.doctor import batch_finding, doctor
 from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
@@ -17,7 +18,6 @@ from fcos.config import params
 from fcos.data.coco import read_split
 from fcos.memory import left_in_control_groups
 from fcos.training.largest_batch import PROCESS_BYTES, Trial, largest
-from fcos.training.step import Assigner
 
 
 @pytest.fixture
@@ -30,12 +30,7 @@ def run(workspace, smoke_params):
 
 @pytest.fixture
 def trial(run):
-    assigner = Assigner(
-        grid=build_grid(run.model),
-        regression_ranges=run.model.regression_ranges,
-        center_sampling_radius=1.5,
-        inclusive=True,
-    )
+    assigner = build_assigner(run.model)
     model = build_model(run, 3, pretrained=False)
     return Trial(model, assigner, run.train, device=torch.device("cpu"), dtype=torch.float32)
 

@@ -9,7 +9,8 @@ from conftest import write_params
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from fcos.commands.build import build_grid, build_model
+from fcos.commands.assigner import build_assigner
+from fcos.commands.build import build_model
 from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.config import params
@@ -22,7 +23,6 @@ from fcos.structures import Batch
 from fcos.training.loop import Plan, fit
 from fcos.training.optimizer import make_optimizer
 from fcos.training.resume import Scratch
-from fcos.training.step import Assigner
 
 CPU = torch.device("cpu")
 LOSSES = ("loss_classification", "loss_regression", "loss_centerness")
@@ -42,12 +42,7 @@ def study(workspace, smoke_params):
 @pytest.fixture
 def assigner(study):
     model = study.runs["one-epoch"].model
-    return Assigner(
-        grid=build_grid(model),
-        regression_ranges=model.regression_ranges,
-        center_sampling_radius=model.center_sampling_radius,
-        inclusive=model.center_bounds == "inclusive",
-    )
+    return build_assigner(model)
 
 
 def make_plan(study, *, epochs):

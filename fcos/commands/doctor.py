@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from fcos import __version__
-from fcos.commands.build import build_grid, build_model
+from fcos.commands.assigner import build_assigner
+from fcos.commands.build import build_model
 from fcos.commands.layout import Layout
 from fcos.config import params
 from fcos.config.runs import Run
@@ -23,7 +24,6 @@ from fcos.memory import available_memory
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import track
 from fcos.training.largest_batch import Trial, largest
-from fcos.training.step import Assigner
 
 NEEDED_GB = 5.0
 LARGEST_BATCH = 256  # pictures; no study asks for more
@@ -96,12 +96,7 @@ def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> F
     at_most = min(len(split.images), max(LARGEST_BATCH, config.batch_size))
     trial = Trial(
         build_model(run, len(split.categories), pretrained=False),
-        Assigner(
-            grid=build_grid(run.model),
-            regression_ranges=run.model.regression_ranges,
-            center_sampling_radius=run.model.center_sampling_radius,
-            inclusive=run.model.center_bounds == "inclusive",
-        ),
+        build_assigner(run.model),
         config,
         device=device,
         dtype=find_dtype(config.precision, device),

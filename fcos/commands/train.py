@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from fcos.commands.build import build_grid, build_model
+from fcos.commands.assigner import build_assigner
+from fcos.commands.build import build_model
 from fcos.commands.importing import import_weights
 from fcos.commands.layout import Layout
 from fcos.commands.provenance import provenance
@@ -23,7 +24,6 @@ from fcos.model.device import find_device, find_dtype
 from fcos.training.key import training_key
 from fcos.training.loop import HISTORY_COLUMNS, Plan, Row, fit, peak_memory_mb
 from fcos.training.resume import Scratch
-from fcos.training.step import Assigner
 
 
 class Observer(Protocol):
@@ -74,12 +74,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
     history = fit(
         model,
         DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
-        Assigner(
-            grid=build_grid(run.model),
-            regression_ranges=run.model.regression_ranges,
-            center_sampling_radius=run.model.center_sampling_radius,
-            inclusive=run.model.center_bounds == "inclusive",
-        ),
+        build_assigner(run.model),
         Plan(num_images=len(split.images), epochs=run.epochs, seed=run.seed, config=config),
         device=device,
         dtype=dtype,

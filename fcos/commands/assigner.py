@@ -1,0 +1,14 @@
+"""From a run's settings to its assignment: apart from `build`, for `fcos predict` does not depend on it."""
+
+from fcos.commands.build import build_grid
+from fcos.config.model import ModelConfig
+from fcos.training.step import Assigner
+
+
+def build_assigner(config: ModelConfig) -> Assigner:
+    return Assigner(
+        grid=build_grid(config),
+        regression_ranges=config.regression_ranges,
+        center_sampling_radius=config.center_sampling_radius,
+        inclusive=config.center_bounds == "inclusive",
+    )
