@@ -14,6 +14,7 @@ TRAINING_CODE = (
     "assignment.py",
     "boxes.py",
     "commands/__init__.py",
+    "commands/assigner.py",
     "commands/build.py",
     "commands/importing.py",
     "commands/layout.py",
