@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from networks import torchvisions
 from PIL import Image
-from side_by_side import in_turn, line, parser, write_report
+from side_by_side import device_named, in_turn, line, parser, write_report
 from synthetic import CLASS_WEIGHTS, HEIGHT, WIDTH, draw_images, draw_pictures
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -49,11 +49,9 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=4)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--size", type=int, nargs=2, default=[480, 640], help="height and width in training")
-    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--device", type=device_named, default="cpu", metavar="{cpu,cuda}")
     arguments = options.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        options.error("--device cuda: there is no CUDA device here")
-    device = torch.device(arguments.device)
+    device = arguments.device
     gpu = device.type == "cuda"
     dtype = find_dtype("auto", device)
     train = TrainConfig(

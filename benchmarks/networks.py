@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-from torch import nn
 from torchvision.models import get_model
 from torchvision.models.detection import FCOS as TorchvisionFCOS
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -39,19 +37,3 @@ def torchvisions(run: Run, num_classes: int, test: TestConfig, **more: Any) -> T
     names = model.state_dict().keys()  # frozen BatchNorms have no counter
     model.load_state_dict({name: tensor for name, tensor in state.items() if name in names})
     return model
-
-
-def saved_bytes(step: Any, parameters: list[nn.Parameter]) -> int:
-    """Bytes that autograd keeps from the forward to the backward pass of `step()`, parameters left out."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps an address from being given away twice
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
-    return sum(storage.nbytes() for storage in kept.values())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from networks import torchvisions
 from PIL import Image
-from side_by_side import in_turn, line, parser, write_report
+from side_by_side import device_named, in_turn, line, parser, write_report
 from torch import Tensor
 from torch.utils.data import DataLoader
 from training_step import MODEL, name_of
@@ -42,11 +42,9 @@ def main() -> None:
     options.add_argument("--pictures", type=Path, help="a folder of JPEG files")
     options.add_argument("--number", type=int, default=32)
     options.add_argument("--workers", type=int, default=2)
-    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--device", type=device_named, default="cpu", metavar="{cpu,cuda}")
     arguments = options.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        options.error("--device cuda: there is no CUDA device here")
-    device = torch.device(arguments.device)
+    device = arguments.device
     dtype = find_dtype("auto", device)
     run = Run(
         study="bench", name="resnet18", backbone="resnet18", num_convs=3, epochs=1, seed=0, checkpoint=None,

@@ -26,6 +26,15 @@ def parser(description: str | None, *, repetitions: int) -> argparse.ArgumentPar
     return made
 
 
+def device_named(name: str) -> torch.device:
+    """The type of `--device`: cpu, or cuda where there is one."""
+    if name not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{name}: choose cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("cuda: there is no CUDA device here")
+    return torch.device(name)
+
+
 def in_turn(programs: Mapping[str, Program], repetitions: int, *, label: str) -> dict[str, list[float]]:
     """Seconds of each program in each repetition: once each unmeasured, then A, B, ..., A, B, ...
 

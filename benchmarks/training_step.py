@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import saved_bytes, torchvisions
+from networks import torchvisions
 from numpy.typing import NDArray
-from side_by_side import in_turn, line, parser, write_report
+from side_by_side import device_named, in_turn, line, parser, write_report
 from torch import nn
 
 from fcos.commands.assigner import build_assigner
@@ -26,6 +26,7 @@ from fcos.data.dataset import Sample
 from fcos.data.transforms import View, make_batch
 from fcos.model.device import autocast, find_dtype
 from fcos.structures import GroundTruth
+from fcos.training.largest_batch import saved_bytes
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses, train_step
 
@@ -41,11 +42,9 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=4)
     options.add_argument("--steps", type=int, default=1, help="in each repetition")
     options.add_argument("--size", type=int, nargs=2, default=[480, 640], help="height and width")
-    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--device", type=device_named, default="cpu", metavar="{cpu,cuda}")
     arguments = options.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        options.error("--device cuda: there is no CUDA device here")
-    device = torch.device(arguments.device)
+    device = arguments.device
     dtype = find_dtype("auto", device)
     lines, memory = [], {}
     for backbone in arguments.backbones:

@@ -17,7 +17,7 @@ from fcos.commands.prepare import prepare
 from fcos.config import params
 from fcos.data.coco import read_split
 from fcos.memory import left_in_control_groups
-from fcos.training.largest_batch import PROCESS_BYTES, Trial, largest
+from fcos.training.largest_batch import PROCESS_BYTES, Trial, largest, saved_bytes
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_estimate_is_what_autograd_keeps(trial):
     estimate = trial.estimate()
     for batch_size, size in ((3, (128, 128)), (1, (256, 384))):
         pixels = batch_size * size[0] * size[1]
-        kept = trial._saved_bytes(batch_size, size)
+        kept = saved_bytes(lambda: trial.step(batch_size, size), trial.model.parameters())
         assert kept == pytest.approx(estimate.per_pixel * pixels, rel=0.01)
     # Float32 weights, their gradients, AdamW's two moments: four times 4 bytes a parameter, and little else.
     parameters = sum(parameter.numel() for parameter in trial.model.parameters())

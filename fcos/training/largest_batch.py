@@ -5,8 +5,9 @@ a step needs weights, gradients, optimizer state and what autograd keeps; the la
 all else stays. Two steps on small pictures give both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class Trial:
     def estimate(self) -> Estimate:
         """What a step of any size needs."""
         pixels = [2 * size**2 for size in SMALL_SIZES]
-        few, many = (self._saved_bytes(2, (size, size)) for size in SMALL_SIZES)
+        few, many = (saved_bytes(partial(self.step, 2, (size, size)), self.model.parameters()) for size in SMALL_SIZES)
         per_pixel = (many - few) / (pixels[1] - pixels[0])
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         gradients = [parameter.grad for parameter in self.model.parameters()]
@@ -84,20 +85,21 @@ class Trial:
         held = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
         return Estimate(held + few - per_pixel * pixels[0], per_pixel)
 
-    def _saved_bytes(self, batch_size: int, image_size: tuple[int, int]) -> int:
-        """Bytes that autograd keeps from the forward to the backward pass of a step, parameters left out."""
-        weights = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
-        kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps an address from being given away twice
 
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage
-            return tensor
+def saved_bytes(step: Callable[[], object], parameters: Iterable[nn.Parameter]) -> int:
+    """Bytes that autograd keeps from the forward to the backward pass of `step()`, `parameters` left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps an address from being given away twice
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            self.step(batch_size, image_size)
-        return sum(storage.nbytes() for storage in kept.values())
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def largest(fits: Callable[[int], bool], at_most: int) -> int:
