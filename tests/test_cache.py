@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,24 @@ def test_a_kept_picture_is_decoded_once(split, keep, cache):
     Image.new("RGB", (60, 40)).save(split.path_of(split.images[1]))
     assert torch.equal(pictures[1], first)
     assert not keep("none")[1].any()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_reading_ahead_starts_no_threads_of_torch(tmp_path):
+    # 200 x 200 x 3 bytes are more than the 32,768 from which on torch copies in parallel.
+    for number in range(4):
+        save_picture(tmp_path / f"{number}.png", height=200, width=200)
+    images = [{"id": 1 + n, "file_name": f"{n}.png", "height": 200, "width": 200} for n in range(4)]
+    split = CocoSplit(images, [{"id": 3, "name": "cat"}], [], tmp_path)
+
+    def native_threads():
+        return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
+
+    torch.ones(10**6).add_(1)  # the team of this thread
+    before = native_threads()
+    dataset = DetectionDataset(split, on_a_device(split))
+    during = [native_threads() for _ in load_ahead(dataset, [[0], [1], [2], [3]], workers=2)]
+    assert during == [before] * 4
 
 
 def test_auto_takes_the_first_place_with_room():

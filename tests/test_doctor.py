@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_the_estimate_is_what_autograd_keeps(trial):
     estimate = trial.estimate()
     for batch_size, size in ((3, (128, 128)), (1, (256, 384))):
         pixels = batch_size * size[0] * size[1]
-        kept = saved_bytes(lambda: trial.step(batch_size, size), trial.model.parameters())
+        kept = saved_bytes(partial(trial.step, batch_size, size), trial.model.parameters())
         assert kept == pytest.approx(estimate.per_pixel * pixels, rel=0.01)
     # Float32 weights, their gradients, AdamW's two moments: four times 4 bytes a parameter, and little else.
     parameters = sum(parameter.numel() for parameter in trial.model.parameters())
