@@ -39,7 +39,8 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.maxpool(_conv_bn(self.conv1, self.bn1, images).relu_())
+        # Pooling first: the same numbers, and ReLU has a quarter of the pixels.
+        x = self.maxpool(_conv_bn(self.conv1, self.bn1, images)).relu_()
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fcos.model.group_norm import GroupNorm
 from fcos.structures import HeadOutputs
 
 
@@ -56,7 +57,7 @@ def _conv(channels: int, out_channels: int) -> nn.Conv2d:
 def _tower(channels: int, num_convs: int, groups: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(num_convs):
-        layers += [_conv(channels, channels), nn.GroupNorm(groups, channels), nn.ReLU(inplace=True)]
+        layers += [_conv(channels, channels), GroupNorm(groups, channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 

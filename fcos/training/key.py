@@ -43,6 +43,7 @@ TRAINING_CODE = (
     "model/convert.py",
     "model/detector.py",
     "model/device.py",
+    "model/group_norm.py",
     "model/head.py",
     "model/locations.py",
     "progress.py",
