@@ -101,7 +101,7 @@ def our_epochs(
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], folder)
     model = build_model(run, NUM_CLASSES, pretrained=False)
     assigner = build_assigner(run.model)
-    plan = Plan(num_images=len(split.images), epochs=1, seed=run.seed, config=run.train)
+    plan = Plan(image_sizes=split.image_sizes, epochs=1, seed=run.seed, config=run.train)
     scratch = Scratch(folder / ".scratch")
     kept: list[DetectionDataset] = []
 

@@ -34,7 +34,7 @@ from fcos.data.coco import read_split
 from fcos.data.dataset import DetectionDataset, Sample, load_ahead
 from fcos.data.sources.assemble import assemble
 from fcos.data.sources.voc import read_voc
-from fcos.data.transforms import View, draw_view, make_batch
+from fcos.data.transforms import View, make_batch
 from fcos.detections import Detections
 from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor, predict_split
@@ -165,21 +165,9 @@ def _predict(predictor: Any, dataset: DetectionDataset) -> dict[int, Detections]
 
 def batches(dataset: DetectionDataset, plan: Plan, device: torch.device) -> Iterator[Batch]:
     """The batches of a whole training: a function of the plan's seed, whoever trains on them."""
-    config = plan.config
-    for step, samples in enumerate(load_ahead(dataset, plan.batches(0), workers=config.workers)):
-        views = [
-            draw_view(
-                (sample.picture.shape[0], sample.picture.shape[1]),
-                seed=plan.seed,
-                epoch=step // plan.steps_per_epoch,
-                image_id=sample.image_id,
-                sizes=config.sizes,
-                longest=config.max_size,
-                horizontal_flip=config.horizontal_flip,
-            )
-            for sample in samples
-        ]
-        yield make_batch(samples, views, device)
+    for step, samples in enumerate(load_ahead(dataset, plan.batches(0), workers=plan.config.workers)):
+        epoch = step // plan.steps_per_epoch
+        yield make_batch(samples, [plan.view(epoch, sample.image_id) for sample in samples], device)
 
 
 def train(detector: Detector, dataset: DetectionDataset, plan: Plan, device: torch.device, name: str) -> float:
@@ -212,7 +200,7 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: P
         study="bccd", name=f"seed-{seed}", backbone="resnet18", num_convs=3, epochs=epochs, seed=seed,
         checkpoint=None, role=None, model=MODEL, train=config,
     )  # fmt: skip
-    plan = Plan(num_images=len(train_set), epochs=epochs, seed=seed, config=config)
+    plan = Plan(image_sizes=train_split.image_sizes, epochs=epochs, seed=seed, config=config)
     name = f"{implementation}-{seed}"
     detector = IMPLEMENTATIONS[implementation](run, len(train_split.categories), device)
     seconds = train(detector, train_set, plan, device, name)

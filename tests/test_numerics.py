@@ -45,8 +45,8 @@ def assigner(study):
 
 
 def make_plan(study, *, epochs):
-    run = study.runs["one-epoch"]
-    return Plan(num_images=study.data.num_train, epochs=epochs, seed=0, config=run.train)
+    sizes = read_split(Layout("smoke").data, "train").image_sizes
+    return Plan(image_sizes=sizes, epochs=epochs, seed=0, config=study.runs["one-epoch"].train)
 
 
 def fast(study, assigner, plan, dtype):

@@ -1,5 +1,6 @@
 """Training: the plan, what a sample's augmentation depends on, resuming, determinism."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from fcos.training.key import PACKAGE, TRAINING_CODE
 from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer
 
+PICTURES = dict.fromkeys(range(10), (60, 80))
+
 
 def test_learning_rate_rises_in_a_line_then_falls_as_half_a_cosine():
     rates = [learning_rate(step, peak=0.4, warmup_steps=4, cosine_steps=8) for step in range(12)]
@@ -33,19 +36,46 @@ def test_learning_rate_rises_in_a_line_then_falls_as_half_a_cosine():
 
 
 def test_twelve_epochs_are_one_and_twelve():
-    plan = Plan(num_images=10, epochs=12, seed=0, config=TrainConfig(batch_size=4, warmup_epochs=1))
+    plan = Plan(image_sizes=PICTURES, epochs=12, seed=0, config=TrainConfig(batch_size=4, warmup_epochs=1))
     assert (plan.steps_per_epoch, plan.num_steps) == (3, 39)
     assert plan.lr(2) == pytest.approx(0.005)
 
 
 def test_every_epoch_shows_every_picture_once_and_can_be_entered_anywhere():
-    plan = Plan(num_images=10, epochs=2, seed=3, config=TrainConfig(batch_size=4, warmup_epochs=1))
+    plan = Plan(image_sizes=PICTURES, epochs=2, seed=3, config=TrainConfig(batch_size=4, warmup_epochs=1))
     batches = list(plan.batches(0))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     assert sorted(index for batch in batches[3:6] for index in batch) == list(range(10))
     assert batches[0] != batches[3]
     for step in range(plan.num_steps):
         assert list(plan.batches(step)) == batches[step:]
+
+
+def test_by_shape_an_epoch_is_whole_and_little_of_it_is_padding():
+    # Half of the pictures lie, half stand; each is shown at 32 or at 64 pixels: 32 x 64, 64 x 32, 64 x 128, 128 x 64.
+    sizes = {10 + number: (100, 200) if number % 2 else (200, 100) for number in range(400)}
+    config = TrainConfig(batch_size=4, warmup_epochs=0, sizes=[32, 64], max_size=128, batches="by_shape")
+    plan = Plan(image_sizes=sizes, epochs=3, seed=3, config=config)
+    batches = list(plan.batches(0))
+    ids = list(sizes)
+
+    def pixels(epoch, indices):
+        height, width = padded_size([plan.view(epoch, ids[index]).size for index in indices])
+        return len(indices) * height * width
+
+    for epoch in range(3):
+        of_epoch = batches[100 * epoch : 100 * epoch + 100]
+        assert sorted(index for batch in of_epoch for index in batch) == list(range(400))
+        alone = sum(pixels(epoch, [index]) for index in range(400))
+        # Of the 16 batches that are sorted together, at most 3 hold two shapes, padded to 128 x 128 at worst.
+        assert sum(pixels(epoch, batch) for batch in of_epoch) < 1.3 * alone
+        # They do not come in the order of their shapes: small ones first would show.
+        first, second = (sum(pixels(epoch, batch) for batch in half) for half in (of_epoch[:50], of_epoch[50:]))
+        assert 0.6 < first / second < 1.6
+    assert batches[:100] != batches[100:200]
+    for step in (0, 5, 99, 100, 250):
+        assert list(plan.batches(step)) == batches[step:]
+    assert list(dataclasses.replace(plan, seed=4).batches(0)) != batches
 
 
 def test_a_view_depends_on_seed_epoch_and_image_alone():

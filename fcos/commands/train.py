@@ -75,7 +75,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
         model,
         DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
         build_assigner(run.model),
-        Plan(num_images=len(split.images), epochs=run.epochs, seed=run.seed, config=config),
+        Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=config),
         device=device,
         dtype=dtype,
         scratch=scratch,

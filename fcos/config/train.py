@@ -12,13 +12,17 @@ Sizes = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class TrainConfig(Section):
-    """Defaults are those of the published study; sizes are the shorter side in pixels, drawn per picture."""
+    """Defaults are those of the published study; sizes are the shorter side in pixels, drawn per picture.
+
+    `batches: by_shape` lets pictures of like shape share a batch, so that less of it is padding.
+    """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat = 0.005
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegativeFloat = 1e-4
     batch_size: PositiveInt = 4
+    batches: Literal["random", "by_shape"] = "random"
     warmup_epochs: NonNegativeInt = 1
     sizes: Sizes = [288, 320, 352, 384, 416, 448, 480]
     max_size: PositiveInt = 640

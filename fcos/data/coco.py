@@ -39,6 +39,11 @@ class CocoSplit:
         return [category["id"] for category in self.categories]
 
     @cached_property
+    def image_sizes(self) -> dict[int, tuple[int, int]]:
+        """(height, width) by image id, in the split's order."""
+        return {image["id"]: (image["height"], image["width"]) for image in self.images}
+
+    @cached_property
     def digest(self) -> str:
         """sha256 of pictures and boxes, wherever the pictures lie."""
         return sha256_json([self.images, self.categories, self.annotations])

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from fcos.config.train import TrainConfig
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.transforms import draw_view, make_batch
+from fcos.data.transforms import View, draw_view, make_batch, padded_size
 from fcos.errors import UserError
 from fcos.progress import Progress, say
-from fcos.structures import Batch
 from fcos.training.optimizer import learning_rate, make_optimizer
 from fcos.training.resume import Scratch
 from fcos.training.step import Assigner, train_step
@@ -32,22 +31,25 @@ HISTORY_COLUMNS = [
     "num_positives",
     "images_per_s",
 ]
+# Batches whose pictures are sorted by shape together: all of an epoch would have no padding at all, but of the large
+# pictures a batch would then always hold the same.
+SORTED_TOGETHER = 16
 READ_EVERY = 20  # steps between two looks at the losses: each look waits for the device
 Row = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many steps there are, and which pictures and rate each of them has: nothing here depends on the past."""
+    """How many steps there are, and which pictures, views and rate each of them has: nothing depends on the past."""
 
-    num_images: int
+    image_sizes: Mapping[int, tuple[int, int]]  # (height, width) by image id, in the order of the data
     epochs: int
     seed: int
     config: TrainConfig
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.num_images // self.config.batch_size)
+        return -(-len(self.image_sizes) // self.config.batch_size)
 
     @property
     def num_epochs(self) -> int:
@@ -65,13 +67,38 @@ class Plan:
             cosine_steps=self.epochs * self.steps_per_epoch,
         )
 
+    def view(self, epoch: int, image_id: int) -> View:
+        """How a picture is shown in an epoch."""
+        return draw_view(
+            self.image_sizes[image_id],
+            seed=self.seed,
+            epoch=epoch,
+            image_id=image_id,
+            sizes=self.config.sizes,
+            longest=self.config.max_size,
+            horizontal_flip=self.config.horizontal_flip,
+        )
+
     def batches(self, first_step: int) -> Iterator[list[int]]:
         """Dataset indices of each step from `first_step` on."""
-        size = self.config.batch_size
         for epoch in range(first_step // self.steps_per_epoch, self.num_epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images).tolist()
             first = first_step % self.steps_per_epoch if epoch == first_step // self.steps_per_epoch else 0
-            yield from (order[i * size : (i + 1) * size] for i in range(first, self.steps_per_epoch))
+            yield from self._epoch(epoch)[first:]
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.image_sizes)).tolist()
+        size = self.config.batch_size
+        if self.config.batches == "random":
+            return _parts(order, size)
+        shapes = [padded_size([self.view(epoch, image_id).size]) for image_id in self.image_sizes]
+        together = [sorted(part, key=shapes.__getitem__) for part in _parts(order, SORTED_TOGETHER * size)]
+        batches = [batch for part in together for batch in _parts(part, size)]
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def _parts(items: list[int], size: int) -> list[list[int]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 class History:
@@ -143,7 +170,7 @@ def fit(
         lr = plan.lr(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = _batch(samples, plan, epoch, device)
+        batch = make_batch(samples, [plan.view(epoch, sample.image_id) for sample in samples], device)
         on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=config.clip_grad_norm)
         history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
         last = step + 1 == plan.num_steps
@@ -156,23 +183,6 @@ def fit(
         progress.update(1, _note(history.rows, device))
     progress.close()
     return history
-
-
-def _batch(samples: Sequence[Any], plan: Plan, epoch: int, device: torch.device) -> Batch:
-    config = plan.config
-    views = [
-        draw_view(
-            (sample.picture.shape[0], sample.picture.shape[1]),
-            seed=plan.seed,
-            epoch=epoch,
-            image_id=sample.image_id,
-            sizes=config.sizes,
-            longest=config.max_size,
-            horizontal_flip=config.horizontal_flip,
-        )
-        for sample in samples
-    ]
-    return make_batch(samples, views, device)
 
 
 def _resume(
