@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import CocoDetection
 from torchvision.transforms.functional import convert_image_dtype, hflip, pil_to_tensor
-from training_step import MODEL, TEST, name_of
+from training_step import MODEL, TEST, format_of, name_of
 
 from fcos.commands.assigner import build_assigner
 from fcos.commands.build import build_model
@@ -36,7 +36,7 @@ from fcos.data.cache import keep_pictures
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset
 from fcos.files import write_json
-from fcos.model.device import autocast, find_dtype
+from fcos.model.device import autocast, find_dtype, find_memory_format
 from fcos.training.loop import Plan, fit
 from fcos.training.resume import Scratch
 
@@ -54,6 +54,7 @@ def main() -> None:
     device = arguments.device
     gpu = device.type == "cuda"
     dtype = find_dtype("auto", device)
+    layout = find_memory_format(device, dtype)
     train = TrainConfig(
         learning_rate=1e-4, warmup_epochs=0, batch_size=arguments.batch_size, workers=arguments.workers,
         sizes=[min(arguments.size)], max_size=max(arguments.size),
@@ -71,12 +72,12 @@ def main() -> None:
             "first": first,
             "later": later,
             "plain": their_epoch(run, truth, Path(folder), device, amp),
-            "given": their_epoch(run, truth, Path(folder), device, dtype, memory_format=torch.channels_last),
+            "given": their_epoch(run, truth, Path(folder), device, dtype, memory_format=layout),
         }
         seconds = in_turn(programs, arguments.repetitions, label="epoch")
     of = f"{arguments.number} files of {HEIGHT} x {WIDTH}, resnet18, {train.sizes[0]} x {train.max_size}"
     plain = "torchvision as shipped" + (", --amp" if gpu else ", float32")
-    given = f"torchvision, {name_of(dtype)}, channels_last"
+    given = f"torchvision, {format_of(device, dtype)}"
     lines = [
         line(
             f"{epoch} training epoch, {of}, batch {train.batch_size}",

@@ -18,7 +18,7 @@ from PIL import Image
 from side_by_side import device_named, in_turn, line, parser, write_report
 from torch import Tensor
 from torch.utils.data import DataLoader
-from training_step import MODEL, name_of
+from training_step import MODEL, format_of, name_of
 
 from fcos.commands.build import build_grid, build_model
 from fcos.config.runs import Run
@@ -30,7 +30,7 @@ from fcos.data.transforms import View, resized_size
 from fcos.detections import Candidates
 from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all
-from fcos.model.device import autocast, find_dtype
+from fcos.model.device import autocast, find_dtype, find_memory_format
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)
@@ -46,6 +46,7 @@ def main() -> None:
     arguments = options.parse_args()
     device = arguments.device
     dtype = find_dtype("auto", device)
+    layout = find_memory_format(device, dtype)
     run = Run(
         study="bench", name="resnet18", backbone="resnet18", num_convs=3, epochs=1, seed=0, checkpoint=None,
         role=None, model=MODEL, train=TrainConfig(),
@@ -62,7 +63,7 @@ def main() -> None:
             "ours": ours,
             "single": theirs[0],
             "best": theirs[(1, *BATCH_SIZES).index(best)],
-            "given": their_prediction(run, test, files, device, dtype, best, memory_format=torch.channels_last),
+            "given": their_prediction(run, test, files, device, dtype, best, memory_format=layout),
         }
         seconds = in_turn(programs, arguments.repetitions, label="prediction")
     what = f"prediction of {len(files)} files, resnet18"
@@ -75,7 +76,7 @@ def main() -> None:
             what,
             seconds["ours"],
             seconds["given"],
-            peer=f"torchvision, {name_of(dtype)}, channels_last, batch {best}",
+            peer=f"torchvision, {format_of(device, dtype)}, batch {best}",
             target=1.2,
         ),
     ]

@@ -24,7 +24,7 @@ from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
 from fcos.data.dataset import Sample
 from fcos.data.transforms import View, make_batch
-from fcos.model.device import autocast, find_dtype
+from fcos.model.device import autocast, find_dtype, find_memory_format
 from fcos.structures import GroundTruth
 from fcos.training.largest_batch import saved_bytes
 from fcos.training.optimizer import make_optimizer
@@ -55,7 +55,7 @@ def main() -> None:
         samples = make_samples(arguments.batch_size, *arguments.size)
         ours, ours_parts = our_step(run, samples, device, dtype)
         plain, plain_parts = their_step(run, samples, device, torch.float16 if device.type == "cuda" else torch.float32)
-        given, _ = their_step(run, samples, device, dtype, memory_format=torch.channels_last)
+        given, _ = their_step(run, samples, device, dtype, memory_format=find_memory_format(device, dtype))
         programs = {"ours": ours, "plain": plain, "given": given}
         repeated = {name: repeat(step, arguments.steps) for name, step in programs.items()}
         seconds = in_turn(repeated, arguments.repetitions, label=backbone)
@@ -63,7 +63,7 @@ def main() -> None:
         what = f"training step, {backbone}, {arguments.size[0]} x {arguments.size[1]}, batch {arguments.batch_size}"
         as_shipped = "torchvision as shipped" + (", --amp" if gpu else ", float32")
         lines.append(line(what, seconds["ours"], seconds["plain"], peer=as_shipped, target=3.0 if gpu else 2.5))
-        peer = f"torchvision, {name_of(dtype)}, channels_last"
+        peer = f"torchvision, {format_of(device, dtype)}"
         lines.append(line(what, seconds["ours"], seconds["given"], peer=peer, target=1.2))
         memory[backbone] = {
             "ours_mb_per_image": round(saved_bytes(*ours_parts) / 2**20 / arguments.batch_size, 1),
@@ -74,6 +74,12 @@ def main() -> None:
 
 def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def format_of(device: torch.device, dtype: torch.dtype) -> str:
+    """What ours computes in, in words."""
+    layout = "channels_last" if find_memory_format(device, dtype) == torch.channels_last else "channels first"
+    return f"{name_of(dtype)}, {layout}"
 
 
 def repeat(step: Callable[[], Any], times: int) -> Callable[[], Any]:
@@ -100,16 +106,17 @@ Step = tuple[Callable[[], Any], tuple[Callable[[], Any], list[nn.Parameter]]]
 def our_step(run: Run, samples: list[Sample], device: torch.device, dtype: torch.dtype) -> Step:
     """A whole step as `fcos train` does it, and its forward pass with the parameters."""
     model = build_model(run, NUM_CLASSES, pretrained=False)
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    memory_format = find_memory_format(device, dtype)
+    model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, run.train)
     views = [View((sample.picture.shape[0], sample.picture.shape[1])) for sample in samples]
     assigner = build_assigner(run.model)
 
     def step() -> Any:
-        batch = make_batch(samples, views, device)
+        batch = make_batch(samples, views, device, memory_format)
         return train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=None)
 
-    forward = lambda: compute_losses(model, make_batch(samples, views, device), assigner, dtype)  # noqa: E731
+    forward = lambda: compute_losses(model, make_batch(samples, views, device, memory_format), assigner, dtype)  # noqa: E731
     return step, (forward, list(model.parameters()))
 
 

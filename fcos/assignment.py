@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fcos.boxes import areas, ltrb_from
+from fcos.boxes import areas
 from fcos.structures import LocationTargets
 
 
@@ -37,8 +37,8 @@ def assign_targets(
     is_object = (gt_labels >= 0) & ~gt_ignored  # (B, M)
     if gt_boxes.shape[1] == 0:
         return _all_background(gt_boxes, locations)
-    ltrb = ltrb_from(locations, gt_boxes)  # (B, R, M, 4)
-    inside_box = _inside(ltrb.amin(dim=-1), 0.0, inclusive)  # (B, R, M)
+    nearest, reach = _nearest_and_farthest(locations, gt_boxes)  # (B, R, M) each
+    inside_box = _inside(nearest, 0.0, inclusive)  # (B, R, M)
     match = inside_box & is_object[:, None]
 
     centers = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2  # (B, M, 2)
@@ -46,7 +46,6 @@ def assign_targets(
     match &= _inside(center_sampling_radius * strides[:, None] - from_center, 0.0, inclusive)
 
     low, high = _bounds(regression_ranges, locations)
-    reach = ltrb.amax(dim=-1)
     match &= (reach > low[level_of, None]) & (reach < high[level_of, None])
 
     order = areas(gt_boxes).argsort(dim=1, stable=True)  # (B, M) smallest first
@@ -64,6 +63,19 @@ def assign_targets(
         matched_gt_index=torch.where(positive, matched, -1),
         counted_mask=positive | ~silenced,
     )
+
+
+def _nearest_and_farthest(locations: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest of the four distances of equation (1), in pixels: (R, 2), (B, M, 4) -> (B, R, M) each.
+
+    Side by side, for all four together would be the largest tensor of a training step.
+    """
+    x, y = locations[:, None].unbind(-1)  # (R, 1)
+    x1, y1, x2, y2 = boxes[:, None].unbind(-1)  # (B, 1, M)
+    nearest = farthest = x - x1
+    for distance in (y - y1, x2 - x, y2 - y):
+        nearest, farthest = torch.minimum(nearest, distance), torch.maximum(farthest, distance)
+    return nearest, farthest
 
 
 def _inside(distance: Tensor, border: float, inclusive: bool) -> Tensor:

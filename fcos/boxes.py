@@ -16,15 +16,6 @@ def areas(boxes: Tensor) -> Tensor:
     return (x2 - x1) * (y2 - y1)
 
 
-def ltrb_from(locations: Tensor, boxes: Tensor) -> Tensor:
-    """Distances (..., R, M, 4) in pixels from locations (R, 2) to the sides of boxes (..., M, 4).
-
-    Equation (1) of the paper; negative where a location lies outside.
-    """
-    xy = locations[:, None, :]
-    return cat((xy - boxes[..., None, :, :2], boxes[..., None, :, 2:] - xy), dim=-1)
-
-
 def boxes_from(locations: Tensor, ltrb: Tensor) -> Tensor:
     """Boxes (..., R, 4) from locations (R, 2) and distances (..., R, 4), both in pixels."""
     return cat((locations - ltrb[..., :2], locations + ltrb[..., 2:]), dim=-1)

@@ -10,7 +10,7 @@ from torch import nn
 from fcos.data.dataset import DetectionDataset, Sample, load_ahead
 from fcos.data.transforms import View, make_batch, padded_size, resized_size
 from fcos.detections import Candidates
-from fcos.model.device import autocast
+from fcos.model.device import autocast, find_memory_format
 from fcos.model.locations import LocationGrid
 from fcos.postprocess import decode_candidates
 from fcos.progress import Progress
@@ -29,12 +29,12 @@ class Predictor:
     max_candidates: int
 
     def __post_init__(self) -> None:
-        self.model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model.to(self.device, memory_format=find_memory_format(self.device, self.dtype)).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Candidates]:
         """Candidates of each sample, in pixels of its picture."""
-        batch = make_batch(samples, views, self.device)
+        batch = make_batch(samples, views, self.device, find_memory_format(self.device, self.dtype))
         with autocast(self.device, self.dtype):
             outputs: HeadOutputs = self.model(batch.images)
         height, width = batch.images.shape[2:]

@@ -33,6 +33,16 @@ def find_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def find_memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """channels_last, but for float32 on a CPU without AVX-512, where convolutions are faster in channels first.
+
+    ResNet-18 at 480 x 640 with AVX2 alone: a step takes 1.15 to 1.4 times as long in channels_last; with AVX-512, 0.93.
+    """
+    if device.type == "cpu" and dtype == torch.float32 and not torch.cpu._is_avx512_supported():
+        return torch.contiguous_format
+    return torch.channels_last
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
     """A context in which convolutions run in `dtype`."""
     if dtype == torch.float32:

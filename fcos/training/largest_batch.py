@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fcos.config.train import TrainConfig
+from fcos.model.device import find_memory_format
 from fcos.structures import Batch
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import Assigner, train_step
@@ -42,7 +43,7 @@ class Trial:
     def __init__(
         self, model: nn.Module, assigner: Assigner, config: TrainConfig, *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        model.to(device, memory_format=find_memory_format(device, dtype)).train()  # type: ignore[call-overload]
         self.model, self.assigner, self.config, self.device, self.dtype = model, assigner, config, device, dtype
         self.optimizer = make_optimizer(model, config)
 
@@ -53,7 +54,7 @@ class Trial:
         box = torch.tensor([0.0, 0.0, width, height], device=self.device)
         shape = (batch_size, num_boxes)
         batch = Batch(
-            images=images.to(memory_format=torch.channels_last),
+            images=images.to(memory_format=find_memory_format(self.device, self.dtype)),
             image_ids=list(range(batch_size)),
             image_sizes=torch.tensor([image_size], dtype=torch.float32, device=self.device).expand(batch_size, 2),
             gt_boxes=box.expand(*shape, 4),

@@ -15,6 +15,7 @@ from fcos.config.train import TrainConfig
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.transforms import View, draw_view, make_batch, padded_size
 from fcos.errors import UserError
+from fcos.model.device import find_memory_format
 from fcos.progress import Progress, say
 from fcos.training.optimizer import learning_rate, make_optimizer
 from fcos.training.resume import Scratch
@@ -159,7 +160,8 @@ def fit(
     Resumes from `scratch` where it holds a state, to the same weights, on a CPU bit for bit, as without interruption.
     """
     config = plan.config
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    memory_format = find_memory_format(device, dtype)
+    model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config)
     first_step, history = _resume(scratch, model, optimizer, device)
     progress = Progress("train", plan.num_steps, unit="steps", done=first_step)
@@ -170,7 +172,8 @@ def fit(
         lr = plan.lr(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = make_batch(samples, [plan.view(epoch, sample.image_id) for sample in samples], device)
+        views = [plan.view(epoch, sample.image_id) for sample in samples]
+        batch = make_batch(samples, views, device, memory_format)
         on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=config.clip_grad_norm)
         history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
         last = step + 1 == plan.num_steps
