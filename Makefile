@@ -38,8 +38,7 @@ repro: install
 ifdef STUDY
 	fcos study use $(STUDY)
 endif
-	fcos study show
-	dvc repro
+	fcos study run
 
 test: install
 	pytest

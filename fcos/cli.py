@@ -91,6 +91,19 @@ def study_use(
     typer.echo(f"params.yaml is now study {name}" + (f"; your edits are in {kept}" if kept else ""))
 
 
+@study_app.command("run", epilog="Example: fcos study run --jobs 2")
+def study_run(
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time; left out: by cores and memory, one on a GPU.")
+    ] = None,
+) -> None:
+    """Run what is not up to date of the active study: `dvc repro`, but several trainings at a time."""
+    from fcos.commands.study_run import run_study
+
+    with _interruptible("fcos study run"):
+        run_study(jobs)
+
+
 @app.command(epilog="Example: fcos prepare")
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""

@@ -38,7 +38,7 @@ def project(tmp_path_factory):
     shutil.copy(folder / "studies" / "smoke.yaml", folder / "params.yaml")
     for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
         call(folder, *command)
-    return folder, call(folder, "dvc", "repro")
+    return folder, call(folder, "python", "-m", "fcos", "study", "run", "--jobs", "2")
 
 
 def call(folder, *command):

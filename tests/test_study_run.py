@@ -1,0 +1,99 @@
+"""`fcos study run`: what it hands to DVC, and what it does with what DVC says. The whole of it: test_pipeline.py."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_params
+
+from fcos.commands import study_run
+from fcos.commands.study_run import run_study, stages_of, suitable_jobs
+from fcos.config import params
+from fcos.errors import UserError
+
+# Stands for DVC: writes down its arguments and the number of threads, then says and does what the test asks for.
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+with Path("calls").open("a") as stream:
+    stream.write(" ".join([os.environ.get("OMP_NUM_THREADS", "-"), *sys.argv[1:]]) + "\\n")
+number = len(Path("calls").read_text().splitlines())
+{what}
+"""
+
+
+@pytest.fixture
+def dvc(workspace, monkeypatch):
+    """Have a script run instead of DVC; returns how to give it, and the calls it got."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(study_run, "RETRY_S", 0.01)
+
+    def does(what):
+        Path("dvc.py").write_text(SCRIPT.format(what=what))
+        monkeypatch.setattr(study_run, "_dvc", lambda *arguments: [sys.executable, "dvc.py", *arguments])
+
+    def calls():
+        return Path("calls").read_text().splitlines()
+
+    return does, calls
+
+
+def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_params, monkeypatch):
+    does, calls = dvc
+    smoke_params["runs"] |= {"long": {"backbone": "resnet50", "epochs": 9, "num_convs": 1}}
+    write_params(smoke_params)
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    does("")
+    run_study(2)
+    of = {name: " ".join(stages_of(name, params.read())) for name in smoke_params["runs"]}
+    assert calls()[0] == "- repro --single-item stages/prepare/dvc.yaml:prepare"
+    assert sorted(calls()[1:-1]) == sorted(f"2 repro --single-item {stages}" for stages in of.values())
+    assert of["long"] in " ".join(calls()[1:3])
+    assert calls()[-1] == "- repro"
+    assert of["reference"].split()[-1] == "stages/evaluate_tta/dvc.yaml:evaluate_tta@reference"
+    assert of["one-epoch"].split()[-1] == "stages/sweep_nms/dvc.yaml:sweep_nms@one-epoch"
+
+
+def test_one_at_a_time_is_plain_dvc(dvc):
+    does, calls = dvc
+    does("")
+    run_study(1)
+    assert calls() == ["- repro"]
+
+
+def test_a_busy_dvc_is_asked_again(dvc, capfd):
+    does, calls = dvc
+    does("if number == 2: sys.exit(print('ERROR: Unable to acquire lock. Most likely another') or 255)")
+    run_study(2)
+    assert len(calls()) == 1 + 2 + 1 + 1  # prepare, the runs, one of them again, the rest
+    assert "Unable" not in capfd.readouterr().out
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(dvc, capfd):
+    does, calls = dvc
+    does("if 'train@one-epoch' in ' '.join(sys.argv): sys.exit(print('ERROR: failed to reproduce') or 1)")
+    with pytest.raises(UserError, match=re.escape("one-epoch")):
+        run_study(2)
+    assert len(calls()) == 3 and "repro" not in calls()[-1].split()[-1]  # no last `dvc repro`
+    assert "one-epoch | ERROR: failed to reproduce" in capfd.readouterr().out
+
+
+def test_without_data_nothing_is_trained(dvc):
+    does, calls = dvc
+    does("sys.exit(1)")
+    with pytest.raises(UserError, match="prepare"):
+        run_study(2)
+    assert len(calls()) == 1
+
+
+def test_jobs_by_cores_memory_and_accelerator(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(study_run, "ACCELERATORS", ())
+    for free, jobs in ((100 << 30, 8), (13 << 30, 3), (1 << 30, 1)):
+        monkeypatch.setattr(study_run, "available_memory", lambda free=free: free)
+        assert suitable_jobs() == jobs
+    monkeypatch.setattr(study_run, "available_memory", lambda: 100 << 30)
+    monkeypatch.setattr(study_run, "ACCELERATORS", (str(tmp_path),))
+    assert suitable_jobs() == 1
