@@ -1,5 +1,7 @@
-"""How much memory is free."""
+"""How much memory is free, and what becomes of memory that is freed."""
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,3 +38,19 @@ def left_in_control_groups(of: Path = Path("/proc/self/cgroup"), root: Path = Pa
             if limit != "max":
                 # Cached files count as used, but are dropped when memory is asked for.
                 yield int(limit) - int(used) + int(counted.get("inactive_file", 0))
+
+
+# Of glibc's malloc.h, and the largest values it takes.
+_M_TRIM_THRESHOLD, _LARGEST_INT = -1, 2**31 - 1
+_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD = -3, 32 << 20
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next step instead of giving it back to the system; elsewhere do nothing.
+
+    The system clears what it hands out: up to 9 % of a training step on small pictures (ResNet-18, 128 pixels).
+    """
+    with contextlib.suppress(OSError, AttributeError):  # no C library to be opened, or another one
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)

@@ -1,6 +1,8 @@
 """`fcos doctor` and the largest batch: numbers of real steps, and what it says of a study that does not fit."""
 
 import dataclasses
+import platform
+import subprocess
 import sys
 from functools import partial
 
@@ -19,6 +21,38 @@ from fcos.config import params
 from fcos.data.coco import read_split
 from fcos.memory import left_in_control_groups
 from fcos.training.largest_batch import PROCESS_BYTES, Trial, largest, saved_bytes
+
+FAULTS = """
+import ctypes, resource, sys
+from fcos.memory import keep_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
+def faults(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        blocks = [ctypes.c_void_p(libc.malloc(24 << 20)) for _ in range(6)]  # more than glibc keeps by itself
+        for block in blocks:
+            libc.memset(block, 1, 24 << 20)
+        for block in blocks:
+            libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+faults(5)
+print(faults(5))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_freed_memory_is_kept():
+    given, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, what], capture_output=True, text=True, check=True).stdout)
+        for what in ("give", "keep")
+    )
+    assert 10 * kept < given  # 0 of 6 x 6,144 pages of 4 KiB in each round
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from fcos.config.train import TrainConfig
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.transforms import View, draw_view, make_batch, padded_size
 from fcos.errors import UserError
+from fcos.memory import keep_freed_memory
 from fcos.model.device import find_memory_format
 from fcos.progress import Progress, say
 from fcos.training.optimizer import learning_rate, make_optimizer
@@ -160,6 +161,7 @@ def fit(
     Resumes from `scratch` where it holds a state, to the same weights, on a CPU bit for bit, as without interruption.
     """
     config = plan.config
+    keep_freed_memory()
     memory_format = find_memory_format(device, dtype)
     model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config)
