@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: written by benchmarks/page.py -->", "<!-- end of the figures -->"
-CPU = ("training_step", "epoch", "prediction", "scoring", "commands")
+CPU = ("training_step", "epoch", "prediction", "scoring", "commands", "study")
 GPU = ("training_step_gpu", "epoch_gpu", "prediction_gpu")
 
 
@@ -62,7 +62,8 @@ def described(machine: dict[str, Any]) -> str:
 def row(of: dict[str, Any]) -> str:
     reached = "reached" if of["reached"] else "**not reached**"
     if "ratio" not in of:
-        return f"| {of['what']} | - | {min(of['ours_s']):.2f} | | | <= {of['target']:g} s | {reached} |"
+        unit = of.get("unit", " s")
+        return f"| {of['what']} | - | {min(of['ours_s']):.2f} | | | <= {of['target']:g}{unit} | {reached} |"
     bound = "<=" if of["at_most"] else ">="
     ours, peer = statistics.median(of["ours_s"]), statistics.median(of["peer_s"])
     ratio = f"{of['ratio']:.2f} ({of['lowest']:.2f} to {of['highest']:.2f})"

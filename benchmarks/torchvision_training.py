@@ -30,6 +30,7 @@ from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.config.train import Precision, TrainConfig
+from fcos.data.cache import keep_pictures
 from fcos.data.coco import read_split
 from fcos.data.dataset import DetectionDataset, Sample, load_ahead
 from fcos.data.sources.assemble import assemble
@@ -195,7 +196,9 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: P
     config = TRAIN.model_copy(update={"precision": precision})
     device = find_device(config.device)
     train_split, test_split = read_split(out / "data", "train"), read_split(out / "data", "test")
-    train_set, test_set = DetectionDataset(train_split), DetectionDataset(test_split)
+    # As `fcos train` has them: decoded once, wherever there is room.
+    pictures = keep_pictures(train_split, "auto", device=device, folder=out)
+    train_set, test_set = DetectionDataset(train_split, pictures), DetectionDataset(test_split)
     run = Run(
         study="bccd", name=f"seed-{seed}", backbone="resnet18", num_convs=3, epochs=epochs, seed=seed,
         checkpoint=None, role=None, model=MODEL, train=config,

@@ -58,6 +58,24 @@ def test_prediction_at_small_size(tmp_path: Path) -> None:
     assert peers[0] == "torchvision, float32, batch 1" and len(peers) == 3
 
 
+def test_wall_time_of_stages(side_by_side: Any) -> None:
+    import study
+
+    heard = [
+        (1.0, "prepare | Running stage 'stages/prepare/dvc.yaml:prepare':\n"),
+        (3.0, "prepare | Updating lock file\n"),
+        (4.0, "a | Running stage 'stages/train/dvc.yaml:train@a':\n"),
+        (5.0, "b | Running stage 'stages/train/dvc.yaml:train@b':\n"),
+        (9.0, "a | Running stage 'stages/predict/dvc.yaml:predict@a':\n"),
+        (11.0, "b | train: 2/2 steps\n"),
+        (12.0, "a | Updating lock file\n"),
+        (13.0, "'data/smoke/test.json' didn't change, skipping\n"),
+        (14.0, "Running stage 'report':\n"),
+        (17.0, "Updating lock file 'dvc.lock'\n"),
+    ]
+    assert study.in_stages(heard) == (3 - 1) + (12 - 4) + (11 - 5) + (17 - 14)
+
+
 def test_ratio_of_each_repetition(side_by_side: Any) -> None:
     # Repetitions 4/2 = 2, 9/3 = 3, 5/1 = 5: the middle one is 3, whatever the machine did between them.
     faster = side_by_side.line("step", [2.0, 3.0, 1.0], [4.0, 9.0, 5.0], peer="theirs", target=2.5)
