@@ -1,6 +1,6 @@
 # make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
 # make test     all tests
-# make bench    every figure of docs/performance.md, on this machine (about three quarters of an hour); bench-gpu: those of a GPU
+# make bench    every figure of docs/performance.md, on this machine (45 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin

@@ -76,6 +76,17 @@ def test_wall_time_of_stages(side_by_side: Any) -> None:
     assert study.in_stages(heard) == (3 - 1) + (12 - 4) + (11 - 5) + (17 - 14)
 
 
+def test_work_is_what_the_commands_measured(side_by_side: Any, tmp_path: Path) -> None:
+    import study
+
+    for run, seconds in (("a", 2.5), ("b", 4.0)):
+        (tmp_path / run).mkdir()
+        for name in ("train", "evaluation"):
+            (tmp_path / run / f"{name}.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
+        (tmp_path / run / "metrics.json").write_text('{"AP": 0.3}')
+    assert study.work(tmp_path) == 2 * 2.5 + 2 * 4.0
+
+
 def test_ratio_of_each_repetition(side_by_side: Any) -> None:
     # Repetitions 4/2 = 2, 9/3 = 3, 5/1 = 5: the middle one is 3, whatever the machine did between them.
     faster = side_by_side.line("step", [2.0, 3.0, 1.0], [4.0, 9.0, 5.0], peer="theirs", target=2.5)

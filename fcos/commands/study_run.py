@@ -94,6 +94,7 @@ def _cost(run: Run) -> int:
 
 def _reproduce(stages: Sequence[str], environment: Mapping[str, str], label: str) -> bool:
     """Have DVC run the stages that are not up to date, its lines marked; whether all ended well."""
+    waiting = False
     while True:
         with subprocess.Popen(
             _dvc("repro", "--single-item", *stages),
@@ -110,6 +111,9 @@ def _reproduce(stages: Sequence[str], environment: Mapping[str, str], label: str
                     _print(f"{label} | {line.rstrip()}")
         if process.returncode == 0 or not busy:
             return process.returncode == 0
+        if not waiting:
+            _print(f"{label} | waiting for another DVC to let go of the repository")
+        waiting = True
         time.sleep(RETRY_S)
 
 
