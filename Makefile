@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test check bench bench-gpu fix ui dag lock
+.PHONY: install repro test browser check bench bench-gpu fix ui dag lock
 
 install: $(STAMP)
 
@@ -40,8 +40,14 @@ ifdef STUDY
 endif
 	fcos study run
 
-test: install
+test: install browser
 	pytest
+
+# What the pages are tested in: Debian's chromium, where we may install it; without it those tests are skipped.
+browser:
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null 2>&1; } \
+		|| echo "no chromium: the tests of the pages are skipped"
 
 check: install
 	ruff check .

@@ -1,10 +1,12 @@
 """What several test files share."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -24,6 +26,37 @@ def workspace(tmp_path, monkeypatch, smoke_params):
     write_params(smoke_params)
     shutil.copytree(ROOT / "studies", "studies")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Debian's chromium, headless; FCOS_NEEDS_BROWSER=1 (CI) makes its absence an error."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        assert not os.environ.get("FCOS_NEEDS_BROWSER"), "no chromium is installed"
+        pytest.skip("no chromium: apt-get install chromium")
+    # Without these it looks for hosts of its maker at every start.
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*quiet, "--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page in a window of its own; whatever it says in error, or asks of another host, fails the test at its end."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    errors, asked = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    context.close()
+    assert errors == []
+    near = ("file:", "data:", "blob:", "http://127.0.0.1:")
+    assert [url for url in asked if not url.startswith(near)] == []
 
 
 def write_params(params):
