@@ -3,16 +3,16 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from data_helpers import save_picture
 from PIL import Image
 from test_statistics import make_results, make_truth
 
 from fcos.data.coco import CocoSplit
-from fcos.reporting.analysis_figures import draw_analysis
-from fcos.reporting.figures import COLOURS
+from fcos.reporting.figures import COLOURS, draw_run_pictures
+from fcos.reporting.gallery import Gallery, choose_pictures
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.errors import ERROR_KINDS
@@ -268,19 +268,40 @@ def test_sizes_are_those_of_coco_and_intervals_come_from_the_first_draws():
     assert without["by_size"]["small"]["intervals"]["AP"] == {"low": None, "high": None}
 
 
+def test_confusion_by_hand():
+    """Of EACH_KIND_FOUND the eight that score 0.3 or more, the surest first.
+
+    B 0.99 finds the second B. A 0.95 touches nothing: background called A. A 0.9 finds the first A. A 0.8 overlaps
+    the second A by 0.4 only: background called A. A 0.7 takes the first B. A 0.6: IoU 1/3, background called A. A 0.5
+    finds the first A taken: background called A. A 0.3 finds the fourth A. The second and third A are left.
+    """
+    confusion = analysed(EACH_KIND, EACH_KIND_FOUND)["confusion"]
+    assert confusion["labels"] == ["class 1", "class 2", "background"]
+    assert confusion["counts"] == [[0, 0, 2], [0, 2, 2], [1, 0, 1], [1, 1, 1], [2, 0, 4]]
+
+
+def test_confusion_counts_nothing_on_a_crowd_region():
+    split = truth((1, A, box(0, 0, 100, 100)), (1, B, box(120, 0)), crowd=(0,))
+    results = found((1, B, 0.9, box(10, 10)), (1, B, 0.8, box(120, 0)), (1, A, 0.2, box(150, 150)))
+    assert analysed(split, results)["confusion"]["counts"] == [[1, 1, 1]]
+    assert analysed(split, [])["confusion"]["counts"] == [[1, 2, 1]]
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The figures of EACH_KIND, in a magenta picture, with class names that matplotlib or a font might stumble over."""
+    """The pictures of EACH_KIND, which is magenta, with class names that matplotlib or a font might stumble over."""
     folder = tmp_path_factory.mktemp("analysis")
     Image.new("RGB", (200, 200), (255, 0, 255)).save(folder / "1.png")
     categories = [{"id": A, "name": "ca$h_{x} $\\frac"}, {"id": B, "name": "猫 кот"}]
     split = CocoSplit(EACH_KIND.images, categories, EACH_KIND.annotations, folder)
-    analysis = analysed(split, EACH_KIND_FOUND, replicates=20)
-    return analysis, dict(draw_analysis(analysis, split, EACH_KIND_FOUND, folder / "figures", "run_$1"))
+    results = SimpleNamespace(
+        run=SimpleNamespace(name="run_$1"), evaluation={"analysis": analysed(split, EACH_KIND_FOUND)}
+    )
+    draw_run_pictures(results, split, EACH_KIND_FOUND, folder / "figures")
+    return folder / "figures"
 
 
-def pixels_of(drawn, stem):
-    path = next(path for path in drawn[1] if path.stem == stem)
+def pixels_of(path):
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
 
@@ -291,39 +312,39 @@ def is_colour(pixels, colour):
     return np.abs(pixels - rgb).max(axis=2) < 12
 
 
-def test_figures_are_there_and_not_blank(drawn):
-    assert [path.stem for path in drawn[1]] == ["errors", "precision-recall", "calibration", "crowding", "worst"]
-    assert all(caption.endswith("Run: run_$1.") for caption in drawn[1].values())
-    for path in drawn[1]:
-        pixels = pixels_of(drawn, path.stem)
-        assert (pixels[0, 0] == 255).all()
-        assert (pixels != 255).any(axis=2).mean() > 0.01
-
-
-def test_bars_are_as_long_as_the_gains(drawn):
-    bars = is_colour(pixels_of(drawn, "errors"), COLOURS[0]).sum(axis=1)  # of each row of pixels
-    starts = np.flatnonzero((bars[1:] > 0) & (bars[:-1] == 0)) + 1
-    lengths = [bars[start + 3] for start in starts]
-    errors = drawn[0]["errors"]
-    gains = [errors[kind]["delta_ap50"] for kind in ERROR_KINDS]
-    assert len(lengths) == 6
-    assert lengths / lengths[0] == pytest.approx(np.array(gains) / gains[0], abs=0.02)
-
-
-def test_worst_pictures_are_drawn_with_the_boxes_of_each_class(drawn):
-    pixels = pixels_of(drawn, "worst")
+@pytest.mark.parametrize("name", ["detections", "worst"])
+def test_pictures_are_drawn_with_the_boxes_of_each_class(drawn, name):
+    pixels = pixels_of(drawn / f"{name}.png")
+    assert (pixels[0, 0] == 255).all()
     assert is_colour(pixels, "#ff00ff").mean() > 0.05
     for category in (A, B):
         assert is_colour(pixels, COLOURS[category - 1]).sum() > 50
 
 
-def test_only_what_there_is_data_for_is_drawn(tmp_path):
-    save_picture(tmp_path / "1.png", width=200, height=200)
-    empty = truth()
-    split = CocoSplit(empty.images, empty.categories, [], tmp_path)
-    results = found((1, A, 0.9, box(0, 0)))
-    figures = draw_analysis(analysed(split, results), split, results, tmp_path / "figures", "run")
-    assert [path.stem for path, _ in figures] == ["calibration", "worst"]
-    right = truth((1, A, box(0, 0)))
-    figures = draw_analysis(analysed(right, results), right, results, tmp_path / "right", "run")
-    assert [path.stem for path, _ in figures] == ["errors", "precision-recall", "calibration", "crowding"]
+def test_gallery_says_what_became_of_each_box(tmp_path):
+    """The kinds of EACH_KIND_FOUND as its comments have them; 0.3 is not above 0.3."""
+    Image.new("RGB", (200, 200)).save(tmp_path / "1.png")
+    split = CocoSplit(EACH_KIND.images, EACH_KIND.categories, EACH_KIND.annotations, tmp_path)
+    gallery = Gallery(split, [[{"image_id": 1}]])
+    gallery.add("run", EACH_KIND_FOUND)
+    (picture,) = gallery.content()["pictures"]
+    assert [(row[0], row[5], row[6]) for row in picture["found"]["run"]["boxes"]] == [
+        (1, 0.99, "right"),
+        (0, 0.95, "background"),
+        (0, 0.9, "right"),
+        (0, 0.8, "localisation"),
+        (0, 0.7, "classification"),
+        (0, 0.6, "both"),
+        (0, 0.5, "duplicate"),
+    ]
+    assert picture["found"]["run"]["missed"] == [1, 2, 4]
+    assert picture["objects"][2] == [0, 0.0, 100.0, 10.0, 10.0, 0]
+
+
+def test_gallery_has_the_worst_pictures_of_each_run_and_others():
+    split = truth(images=range(1, 101))
+    worst = [[{"image_id": image_id} for image_id in ids] for ids in ((90, 91, 92), (95, 90, 96))]
+    chosen = choose_pictures(split, worst, count=8)
+    assert chosen[:4] == [90, 95, 91, 92]  # in turn, each once
+    assert len(set(chosen)) == 8 and chosen[4:] == [1, 13, 26, 38]  # 100 * place // 8 of eight places
+    assert choose_pictures(truth(images=(1, 2)), [], count=8) == [1, 2]

@@ -1,6 +1,9 @@
 """Every number of the report equals the file it came from, and a file of something else stops the report."""
 
+import base64
 import copy
+import hashlib
+import html
 import json
 import re
 import subprocess
@@ -15,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from fcos.config.params import Params, parse
@@ -23,6 +27,7 @@ from fcos.errors import UserError
 from fcos.files import read_json, write_csv, write_json
 from fcos.reporting.report import build_report
 from fcos.scoring.analysis import analyse
+from fcos.scoring.errors import ERROR_KINDS
 from fcos.scoring.matching import match
 from fcos.scoring.replicates import numbers_digest, read_replicates, save_replicates, sweep_steps
 
@@ -168,14 +173,16 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
         "dtype": "float32",
     }
     common = {"test": test, "identity": header, "provenance": made}
+    interval = {"low": ap - 0.02, "high": ap + 0.02}
     write_json(
         folder / "evaluation.json",
         {
             "metrics": metrics(ap),
             "per_class": [
-                {**category, "num_objects": 8, "AP": ap, "intervals": {"AP": {"low": ap - 0.02, "high": ap + 0.02}}}
+                {**category, "num_objects": 8, "AP": ap, "AP50": ap + 0.25, "intervals": {"AP": interval}}
                 for category in split.categories
             ],
+            "intervals": {"AP": interval},
             "num_detections": len(detections),
             "statistics": params.statistics.model_dump(),
             "analysis": analyse(match(detections, split), split, np.zeros((0, 8), dtype=int), confidence=0.95),
@@ -234,16 +241,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
         "resnet152": [40.0, 68.0, 41.0, 10.0, None, 48.0],
     }
     study = make_study(tmp_path_factory.mktemp("study"), raw)
+    study.edit("resnet34-e12-c3", "evaluation.json", give_costs)
     study.build()
     return study
+
+
+def give_costs(evaluation: Any) -> None:
+    """6, 5 ... 1 points for the kinds of errors; the made detections have none that costs anything."""
+    for place, kind in enumerate(ERROR_KINDS):
+        evaluation["analysis"]["errors"][kind]["delta_ap50"] = 0.06 - 0.01 * place
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers: drawing takes seconds."""
-    monkeypatch.setattr("fcos.reporting.report.draw_figures", lambda *_: [])
-    monkeypatch.setattr("fcos.reporting.report.draw_run_figures", lambda *_: None)
-    monkeypatch.setattr("fcos.reporting.report.draw_analysis", lambda *_: [])
+    monkeypatch.setattr("fcos.reporting.report.draw_run_pictures", lambda *_: None)
+    monkeypatch.setattr("fcos.reporting.vega.Chart.write", lambda *_: None)
+    monkeypatch.setattr("fcos.reporting.vega.Chart.write_png", lambda *_: None)
 
 
 def ours(frame: pd.DataFrame) -> pd.DataFrame:
@@ -621,8 +635,9 @@ def test_an_imported_checkpoint_has_no_training_time_and_no_curves(tmp_path: Pat
     assert "- **Total training time**: 0 s in 0 trainings" in report
     assert study.table(2)["training time (s)"].isna().all()
     assert {path.name for path in (study.out_dir / "tables").iterdir()} >= {"1-given.csv", "2-trained.csv"}
-    figures = {path.name for path in (study.out_dir / "figures").glob("*.png")}
-    assert figures == {"detections.png", "views-time.png", "views-time-4.png"}
+    figures = {path.stem for path in (study.out_dir / "figures").glob("*.svg")}
+    views = {f"{stem}-{what}" for stem in ("3-views", "4-views-again") for what in ("cost", "differences")}
+    assert figures == {*views, "accuracy-and-time", *set(OF_RUNS) - {"training-curves"}}
 
 
 class Page(HTMLParser):
@@ -633,7 +648,6 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.sources: list[str] = []
         self.links: list[str] = []
-        self.alts: list[str] = []
         self.ids: list[str] = []
         self.feed(text)
 
@@ -642,7 +656,6 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.sources += [values["src"]] if "src" in values else []
         self.links += [values["href"]] if "href" in values else []
-        self.alts += [values.get("alt", "")] if tag == "img" else []
         self.ids += [values["id"]] if "id" in values else []
 
 
@@ -650,12 +663,25 @@ def test_page_escapes_names_and_fetches_nothing(built: Study) -> None:
     text = (built.out_dir / "index.html").read_text(encoding="utf-8")
     page = Page(text)
     assert EVIL not in text
-    assert "&lt;script&gt;alert(" in text
-    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
-    assert page.sources and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "&lt;script&gt;alert(" in text and r"\u003cscript>alert(" in text  # in the tables, and in the data of charts
+    assert not {"link", "iframe", "object", "base", "img"} & set(page.tags)
+    assert page.tags.count("script") == 3 and page.sources == []
     assert not any(re.match(r"[a-z]+:|//", link) for link in page.links)
-    assert not re.search(r"url\(|@import", text)
-    assert all(page.alts)
+    assert not re.search(r"url\(|@import", text[: text.index("</style>")])
+
+
+def test_page_runs_no_other_script_than_its_own(built: Study) -> None:
+    text = (built.out_dir / "index.html").read_text(encoding="utf-8")
+    scripts = re.findall(r'<script type="module">(.*?)</script>', text, flags=re.DOTALL)
+    allowed = re.search(r"script-src ([^\"]*)\"", html.unescape(text))
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert allowed and allowed[1].split() == [f"'sha256-{digest}'" for digest in digests]
+
+
+def test_every_number_of_a_table_leads_to_its_run(built: Study) -> None:
+    text = (built.out_dir / "index.html").read_text(encoding="utf-8")
+    assert f'<td class="number"><a href="#run-{TRAINED}" tabindex="-1">33.0 ± 2.0</a></td>' in text
+    assert f'<details id="run-{TRAINED}">' in text
 
 
 def test_links_of_the_page_lead_somewhere(built: Study) -> None:
@@ -672,7 +698,7 @@ def test_markdown_has_no_html_of_others_and_its_pictures_exist(built: Study) -> 
     assert "<" not in markdown
     assert r"\|" in markdown  # of the class name: it would end a cell
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
-    assert len(pictures) == 8 + len(ANALYSIS)
+    assert len(pictures) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, one of detections
     assert all((built.out_dir / picture).is_file() for picture in pictures)
 
 
@@ -701,18 +727,26 @@ def test_pages_say_what_the_numbers_rest_on(built: Study) -> None:
         assert "01" * 32 in text
 
 
-ANALYSIS = ("errors", "precision-recall", "calibration", "crowding", "worst")
-FIGURES = [
-    "losses",
-    "total-loss",
-    "learning-rate",
-    "detections",
-    "views-time",
-    "backbones",
-    "epochs-loss",
-    "nms",
-    *(f"runs/{run}/{figure}" for run in SHAPES["runs"] for figure in ("losses", "detections", *ANALYSIS)),
+OF_RUNS = ("training-curves", "errors", "precision-recall", "confusion", "calibration", "difficulty", "classes")
+OF_TABLES = (
+    "3-test-time-augmentation-cost",
+    "3-test-time-augmentation-differences",
+    "4-backbones",
+    "4-backbones-differences",
+    "5-nms-thresholds",
+    "6-training-length",
+    "6-training-length-differences",
+    "7-convolutions-in-the-heads",
+    "7-convolutions-in-the-heads-differences",
+)
+CURVES = [f"training-curves-{name}" for name in ("centerness-loss-bce", "learning-rate", "images-s")]
+OTHER_CURVES = [
+    f"training-curves-{name}"
+    for name in ("classification-loss-focal", "regression-loss-giou", "positive-locations-in-a-batch")
 ]
+CHARTS = [*OF_TABLES, "accuracy-and-time", *OF_RUNS, *CURVES]
+PICTURES = [f"runs/{run}/{name}" for run in SHAPES["runs"] for name in ("detections", "worst", *OF_RUNS)]
+FIGURES = [*CHARTS, *PICTURES]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -742,9 +776,12 @@ def test_report_is_complete_and_small(built: Study) -> None:
         "tables/differences/5-nms-thresholds.csv",
         "tables/differences/6-training-length.csv",
         "tables/differences/7-convolutions-in-the-heads.csv",
-        *(f"figures/{name}.png" for name in FIGURES),
+        *(f"figures/{name}.png" for name in [*FIGURES, *OTHER_CURVES]),
+        *(f"figures/{name}.svg" for name in [*CHARTS, *OTHER_CURVES]),
     }
-    assert sum(path.stat().st_size for path in files) < 2_000_000
+    # Of this 0.9 MB are Vega.
+    assert (built.out_dir / "index.html").stat().st_size < 1_500_000
+    assert sum(path.stat().st_size for path in files) < 5_000_000
 
 
 def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
@@ -753,7 +790,9 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     raw["runs"] = {name: raw["runs"][name] for name in (REFERENCE, TRAINED)}
     first, second = (make_study(tmp_path / name, raw).build() for name in ("a", "b"))
     files = [path for path in first.rglob("*") if path.is_file()]
-    assert len(files) == 2 + 3 + 1 + 5 + 2 * 7  # pages, tables, differences, figures of the study and of each run
+    # Pages, tables, differences; PNG and SVG of two charts of TTA, seven of all runs, accuracy and six more curves;
+    # nine pictures of each run.
+    assert len(files) == 2 + 3 + 1 + 2 * (2 + 7 + 1 + 6) + 2 * 9
     for path in files:
         assert (second / path.relative_to(first)).read_bytes() == path.read_bytes(), path.name
 
@@ -762,3 +801,93 @@ def test_reporting_loads_no_torch() -> None:
     code = "import sys, fcos.reporting.report; print(json.dumps([m for m in sys.modules if m.startswith('torch')]))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+RUNS = list(SHAPES["runs"])
+
+
+@pytest.fixture
+def shown(built: Study, page: Any) -> Any:
+    """The page of the report, opened from the disk, once its charts are drawn."""
+    page.goto((built.out_dir / "index.html").as_uri())
+    page.wait_for_selector("html[data-charts]")
+    return page
+
+
+def test_every_chart_is_drawn(shown: Any) -> None:
+    charts = shown.locator(".chart").count()
+    assert charts == len(OF_TABLES) + 1 + len(OF_RUNS)
+    assert shown.evaluate("document.documentElement.dataset.charts") == str(charts)
+    assert shown.locator(".chart svg :is(path, line)[stroke], .chart svg path[fill]").count() > 10 * charts
+    assert shown.locator(".chart svg").evaluate_all("all => all.every(svg => svg.getBoundingClientRect().width > 500)")
+
+
+def test_bars_are_as_long_as_what_an_error_costs(shown: Any) -> None:
+    bars = [bar.bounding_box()["width"] for bar in shown.locator("#chart-errors .mark-rect path").all()]
+    assert len(bars) == 6 * len(RUNS)
+    long = sorted((length for length in bars if length > 2), reverse=True)  # the others have no length
+    assert np.array(long) / long[0] == pytest.approx(np.array([6, 5, 4, 3, 2, 1]) / 6, abs=0.01)
+
+
+def test_a_run_can_be_taken_out_of_all_charts_and_of_the_gallery(shown: Any) -> None:
+    points = shown.locator("#chart-accuracy-and-time .mark-symbol path[aria-hidden], #chart-classes .mark-symbol path")
+    before = points.count()
+    assert shown.locator(".strip").first.locator("figure").count() == 1 + len(RUNS)
+    box = shown.get_by_role("checkbox", name=TRAINED)
+    box.focus()
+    shown.keyboard.press("Space")
+    shown.wait_for_function(
+        "count => document.querySelectorAll('#chart-classes .mark-symbol path').length < count", arg=before
+    )
+    assert shown.locator(".strip").first.locator("figure").count() == len(RUNS)
+    assert TRAINED not in shown.locator("#pictures").inner_text()
+    box.check()
+    assert shown.locator(".strip").first.locator("figure").count() == 1 + len(RUNS)
+
+
+def test_another_metric_can_be_chosen(shown: Any) -> None:
+    chart = shown.locator("#chart-4-backbones")
+    assert "38.0" in chart.inner_text()  # AP of ResNet-34
+    shown.locator('select[data-chart="4-backbones"]').select_option("AP50")
+    shown.wait_for_function("document.getElementById('chart-4-backbones').innerText.includes('63.0')")  # AP + 25
+
+
+def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
+    """In each picture the surest detection finds the first object; the second is missed; 0.1 is not shown."""
+    card = shown.locator(".strip").first.locator("figure")
+    assert card.nth(0).locator("rect").count() == 2
+    assert "2 objects" in card.nth(0).inner_text()
+    assert "1 right, 0 wrong, 1 missed" in card.nth(1).inner_text()
+    assert card.nth(1).locator("rect title").all_text_contents() == ["круг: missed", f"{EVIL} 0.90: right"]
+    controls = shown.locator("#gallery-controls")
+    controls.get_by_label("with").select_option("missed")
+    assert card.nth(1).locator("rect.faded").count() == 1
+    controls.get_by_label("with").select_option("duplicate")
+    assert shown.locator(".strip").count() == 0
+    assert shown.get_by_role("status").inner_text().startswith("0 pictures of 8")
+
+
+def test_a_number_leads_to_its_run(shown: Any) -> None:
+    shown.locator("#table-2").get_by_role("link", name="33.0 ± 2.0").click()
+    run = shown.locator(f"#run-{TRAINED}")
+    assert run.get_attribute("open") is not None
+    assert "metrics.json" in run.inner_text() and "train.learning_rate" in run.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_can_be_used_by_all(shown: Any, scheme: str) -> None:
+    shown.emulate_media(color_scheme=scheme)
+    found = Axe().run(shown)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_page_fits_a_phone_and_paper(built: Study, page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto((built.out_dir / "index.html").as_uri())
+    page.wait_for_selector("html[data-charts]")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    pdf = page.pdf(format="A4")
+    assert pdf.startswith(b"%PDF") and pdf.count(b"/Type /Page\n") > 5
+    assert page.locator("details[open]").count() == page.locator("details").count()

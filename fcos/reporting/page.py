@@ -5,6 +5,8 @@ template every value that is not marked as Markdown.
 """
 
 import base64
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fcos.files import write_text
-from fcos.reporting.figures import FigureFile
+from fcos.reporting import findings
+from fcos.reporting.gallery import Gallery
 from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
+from fcos.reporting.vega import COLOURS, Chart, script
 from fcos.scoring.errors import ERROR_KINDS
 
 Grid = tuple[list[str], list[list[str]]]
+_HERE = Path(__file__).parent
 _PARAMETERS = ("backbone", "epochs", "num_convs", "seed")
 _FILES = (
     "model.safetensors",
@@ -38,58 +43,74 @@ _FILES = (
 
 
 def write_pages(
-    study: StudyResults,
-    tables: Sequence[ReportTable],
-    figures: Sequence[FigureFile],
-    analysis: Sequence[FigureFile],
-    out_dir: Path,
+    study: StudyResults, tables: Sequence[ReportTable], charts: Sequence[Chart], gallery: Gallery, out_dir: Path
 ) -> None:
-    """Write report.md and index.html into `out_dir`; the figures are inlined in the latter.
-
-    Args:
-        figures: of the tables, and others.
-        analysis: of the errors of one run.
-    """
+    """Write report.md, whose figures are files, and index.html, which holds all that it shows, into `out_dir`."""
     context = {
         "study": study.params.study,
+        "summary": findings.summary(study, tables),
+        "question": findings.question,
+        "answer": findings.answer,
         "facts": _facts(study),
         "reading": _reading(study),
         "tables": tables,
-        "figures_of": lambda number: [figure for figure in figures if figure.table == number],
-        "other_figures": [figure for figure in figures if figure.table is None],
+        "charts_of": lambda number: [chart for chart in charts if chart.table == number],
+        "chart": {chart.stem: chart for chart in charts}.get,
         "errors": _errors(study),
         "per_class": _per_class(study),
-        "analysis": analysis,
         "data": _data(study),
         "classes": _classes(study),
         "findings": _findings(study),
         "shared": _shared_settings(study),
         "test": (["setting", "value"], [[key, str(value)] for key, value in study.params.test.settings().items()]),
         "runs": _runs(study),
-        "files": _files(study, out_dir),
+        "run_details": _run_details(study, out_dir),
+        "shown": _shown_run(study, tables),
         "numeric": is_numeric,
-        "inline": lambda figure: _data_uri(out_dir / figure.path),
     }
-    html = _environment(autoescape=True)
-    write_text(out_dir / "index.html", html.get_template("page.html.j2").render(context))
     markdown = _environment(autoescape=False, finalize=_escape_markdown)
     markdown.filters["grid"] = _markdown_grid
+    markdown.globals["picture"] = _markdown_picture
     write_text(out_dir / "report.md", markdown.get_template("report.md.j2").render(context))
+    content = gallery.content()
+    runs = [{"name": name, "colour": COLOURS[place % len(COLOURS)]} for place, name in enumerate(study.runs)]
+    scripts = [script(), (_HERE / "page.js").read_text(encoding="utf-8")]
+    page = {
+        "run_list": runs,
+        "gallery": content,
+        "report_data": _json({"runs": runs, "charts": {c.stem: c.live for c in charts}, "gallery": content}),
+        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        "scripts": [Markup(text) for text in scripts],
+        # Nothing but these very scripts runs in the page, whatever the data say.
+        "hashes": " ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
+    }
+    html = _environment(autoescape=True)
+    write_text(out_dir / "index.html", html.get_template("page.html.j2").render(context | page))
+
+
+def _json(value: Any) -> Markup:
+    """JSON that may stand in a script element: no text of it can end the element."""
+    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _shown_run(study: StudyResults, tables: Sequence[ReportTable]) -> str:
+    """The run whose pictures stand in report.md: that of the `trained` table, or the first."""
+    return next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(study.runs)))
 
 
 def _environment(**options: Any) -> Environment:
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_HERE),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         **options,
     )
-
-
-def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _escape_markdown(value: Any) -> str:
@@ -109,6 +130,10 @@ def _markdown_grid(grid: Grid) -> Markup:
     return Markup(frame.to_markdown(index=False, tablefmt="pipe", colalign=align, disable_numparse=True))
 
 
+def _markdown_picture(stem: str, title: str, caption: str) -> Markup:
+    return Markup(f"\n![{_escape_markdown(title)}](figures/{stem}.png)\n\n*{_escape_markdown(caption)}*\n")
+
+
 def is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     """Whether a column of text holds numbers, dashes and blanks only."""
     texts = (row[column].removesuffix(NOT_SIGNIFICANT) for row in rows)
@@ -120,6 +145,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
     made_by = [results.train["provenance"] for results in study.runs.values()]
     seconds = [results.training_s for results in study.runs.values()]
     trained = [value for value in seconds if value is not None]
+    predicted = sum(results.timing["views"]["test"]["seconds"] for results in study.runs.values())
     splits = study.manifest["splits"].items()
     versions = (f"{name} {number}" for where in made_by for name, number in where["versions"].items())
     names = [category["name"] for category in study.manifest["categories"]]
@@ -131,6 +157,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
         ("Versions", _distinct(versions, ", ")),
         ("Commit", _distinct(_commit(where) for where in made_by)),
         ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
+        ("Prediction", f"{duration(predicted)}, all test pictures once by each run"),
     ]
 
 
@@ -258,13 +285,22 @@ def _runs(study: StudyResults) -> Grid:
     return ["run", "role", *own, "training time", "tested in", "weights", "test data"], rows
 
 
-def _files(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
-    """Full digests of each run, and links to its files."""
+def _run_details(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
+    """What a number of a run leads to: all its settings, what made it, its files, its MLflow run."""
     listed = []
     for name, results in study.runs.items():
         there = [file for file in _FILES if (results.folder / file).is_file()]
         links = [(file, Path(os.path.relpath(results.folder / file, out_dir)).as_posix()) for file in there]
         figures = sorted((out_dir / "figures" / "runs" / name).glob("*.png"))
         links += [(path.name, path.relative_to(out_dir).as_posix()) for path in figures]
-        listed.append({"run": name, "weights": results.weights, "links": links})
+        made_by, seconds = results.train["provenance"], results.training_s
+        facts = [
+            ("Weights (sha256)", results.weights),
+            ("Scored on data", results.evaluation["identity"]["data_digest"]),
+            ("Trained in", DASH if seconds is None else duration(seconds)),
+            ("Trained by", f"commit {_commit(made_by)}, {made_by['machine']}, {made_by.get('device', DASH)}"),
+            ("In MLflow", f"experiment {study.params.study}, run {name}, tag weights_sha256"),
+        ]
+        settings = [[key, _plain(value)] for key, value in _settings(results).items()]
+        listed.append({"run": name, "facts": facts, "settings": (["setting", "value"], settings), "links": links})
     return listed

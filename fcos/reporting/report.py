@@ -1,16 +1,16 @@
 """`reports/STUDY/`: the two pages, the tables as CSV, the figures."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fcos.config.params import Params
 from fcos.data.coco import CocoSplit
 from fcos.files import write_text
-from fcos.reporting.analysis_figures import draw_analysis
-from fcos.reporting.figures import FigureFile, draw_figures, draw_run_figures
+from fcos.progress import track
+from fcos.reporting.charts import run_charts, study_charts, table_charts
+from fcos.reporting.figures import draw_run_pictures
+from fcos.reporting.gallery import Gallery
 from fcos.reporting.page import write_pages
-from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import Cell, StudyResults, read_study
 from fcos.reporting.tables import build_table
 
@@ -36,17 +36,20 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
         for stem, frame in frames.items():
             if len(frame):
                 write_text(out_dir / "tables" / f"{stem}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    figures = draw_figures(study, tables, out_dir)
-    write_pages(study, tables, figures, _draw_runs(study, tables, out_dir), out_dir)
+    charts = [*table_charts(tables), *study_charts(study)]
+    for chart in track(charts, "charts", total=len(charts), unit="charts"):
+        chart.write(out_dir / "figures")
+    write_pages(study, tables, charts, _draw_runs(study, out_dir), out_dir)
 
 
-def _draw_runs(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> list[FigureFile]:
-    """Draw each run into figures/runs/; return the analysis of the `trained` table's run, or of the first."""
-    drawn = {}
-    for name, results in study.runs.items():
+def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery:
+    """Draw each run into figures/runs/, for MLflow and report.md; return what the page shows of all of them."""
+    gallery = Gallery(study.split, [results.evaluation["analysis"]["worst_images"] for results in study.runs.values()])
+    for name, results in track(study.runs.items(), "figures of runs", total=len(study.runs), unit="runs"):
         folder = out_dir / "figures" / "runs" / name
         detections = results.detections()  # large, so read once, and one run's at a time
-        draw_run_figures(results, study.split, detections, folder)
-        drawn[name] = draw_analysis(results.evaluation["analysis"], study.split, detections, folder, name)
-    shown = next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(drawn)))
-    return [FigureFile(path=path.relative_to(out_dir), caption=caption) for path, caption in drawn[shown]]
+        draw_run_pictures(results, study.split, detections, folder)
+        for chart in run_charts({name: results}):
+            chart.write_png(folder)
+        gallery.add(name, detections)
+    return gallery

@@ -58,6 +58,11 @@ class ReportTable:
         return list(self.frame["source"])
 
     @property
+    def runs_of_rows(self) -> list[list[str]]:
+        """The runs that each row comes from; none of a published one."""
+        return [[] if pd.isna(names) else str(names).split(", ") for names in self.frame["run"]]
+
+    @property
     def run_names(self) -> str:
         return ", ".join(results.run.name for results in self.results)
 

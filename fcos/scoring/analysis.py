@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 from fcos.data.coco import CocoSplit
 from fcos.scoring.average_precision import precision_at_recall, score
 from fcos.scoring.bootstrap import Sample, estimate
-from fcos.scoring.errors import Outcome, error_kinds
-from fcos.scoring.matching import AREA_RANGES, Bools, Floats, Ints, Matches
+from fcos.scoring.errors import FOREGROUND_IOU, Outcome, error_kinds
+from fcos.scoring.matching import AREA_RANGES, Bools, Floats, Ints, Matches, overlaps
 from fcos.scoring.numbers import estimate_json
 
 Row = dict[str, Any]
@@ -37,8 +37,8 @@ def analyse(matches: Matches, split: CocoSplit, weights: ArrayLike, *, confidenc
         confidence: of those intervals.
 
     Returns:
-        "errors" (`error_kinds`), "precision_recall", "by_size", "by_crowding", "calibration" and "worst_images", as
-        their functions here say.
+        "errors" (`error_kinds`), "precision_recall", "confusion", "by_size", "by_crowding", "calibration" and
+        "worst_images", as their functions here say.
     """
     draws = np.asarray(weights)[:MAX_REPLICATES]
     outcome = Outcome.of(matches)
@@ -46,6 +46,7 @@ def analyse(matches: Matches, split: CocoSplit, weights: ArrayLike, *, confidenc
     return {
         "errors": error_kinds(matches, outcome),
         "precision_recall": _precision_recall(precision[..., 0], split),
+        "confusion": _confusion(matches, split),
         "by_size": _by_size(matches, draws, confidence),
         "by_crowding": _by_crowding(matches, outcome, draws, confidence),
         "calibration": _calibration(matches, outcome),
@@ -72,6 +73,49 @@ def _precision_recall(precision: Floats, split: CocoSplit) -> Row:
             {"category_id": category["id"], "name": category["name"], "0.50": _rounded(curve) if known else None}
             for category, curve, known in zip(categories, precision[0].T, has_objects, strict=True)
         ],
+    }
+
+
+def _confusion(matches: Matches, split: CocoSplit) -> Row:
+    """What became of the objects of each class, and of what is none.
+
+    The detections that score at least 0.3, the surest first, each take the free object that they overlap most, of
+    whatever class, by an IoU of at least 0.5. What lies on a crowd region instead, or on nothing, is background.
+
+    Returns:
+        {"min_score", "labels": names with "background" last, "counts": [[label of the object, label of the detection,
+        how often], ...] without zeros}: an object without a detection is called background; a detection without an
+        object is one of background, unless it lies on a crowd region, where it is not counted.
+    """
+    truth = matches.truth
+    ignored, background = truth.ignored[:, 0], truth.num_classes
+    sure = np.flatnonzero((matches.score >= SHOWN_SCORE) & ~matches.outside[:, 0])
+    sure = sure[np.lexsort((matches.image[sure], -matches.score[sure]))]
+    place, gt, iou = overlaps(matches.boxes_xywh[sure], matches.image[sure], truth, truth.image)
+    near = iou >= FOREGROUND_IOU
+    order = np.lexsort((gt[near], -iou[near], place[near]))
+    of_object, of_detection = np.full(len(truth.label), -1), np.full(len(sure), -1)
+    on_crowd = np.zeros(len(sure), dtype=bool)
+    for detection, wanted in zip(place[near][order].tolist(), gt[near][order].tolist(), strict=True):
+        if ignored[wanted]:
+            on_crowd[detection] = True
+        elif of_detection[detection] < 0 and of_object[wanted] < 0:
+            of_detection[detection], of_object[wanted] = wanted, detection
+    labels = matches.label[sure]
+    called = np.where(of_object >= 0, labels[of_object] if len(sure) else background, background)
+    nothing = (of_detection < 0) & ~on_crowd
+    pairs = np.concatenate(
+        (
+            np.stack((truth.label, called), axis=1)[~ignored],
+            np.stack((np.full(len(sure), background), labels), axis=1)[nothing],
+        )
+    )
+    cells, counts = np.unique(pairs, axis=0, return_counts=True)
+    names = {category["id"]: category["name"] for category in split.categories}
+    return {
+        "min_score": SHOWN_SCORE,
+        "labels": [*(names[category_id] for category_id in truth.category_ids.tolist()), "background"],
+        "counts": [[*cell, count] for cell, count in zip(cells.tolist(), counts.tolist(), strict=True)],
     }
 
 

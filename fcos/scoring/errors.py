@@ -54,7 +54,7 @@ def error_kinds(matches: Matches, outcome: Outcome) -> dict[str, Any]:
         {"AP50": number, KIND: {"count", "delta_ap50"}} for the six of ERROR_KINDS, for "false_positives" and for
         "false_negatives"; AP50 and all gains are None where there is no object to find.
     """
-    kinds, target = _classify(matches, outcome)
+    kinds, target = classify_errors(matches, outcome)
     missed = outcome.missed.copy()
     missed[target[kinds["classification"] | kinds["localisation"]]] = False  # those kinds have them
     base = _ap50(matches, outcome)
@@ -74,7 +74,7 @@ def error_kinds(matches: Matches, outcome: Outcome) -> dict[str, Any]:
     return {"AP50": base, **rows}
 
 
-def _classify(matches: Matches, outcome: Outcome) -> tuple[Mapping[str, Bools], Ints]:
+def classify_errors(matches: Matches, outcome: Outcome) -> tuple[Mapping[str, Bools], Ints]:
     """Masks (D,) of the kinds of false positives, and the object (D,) that one was meant for, -1 of none."""
     truth = matches.truth
     wrong = np.flatnonzero(outcome.false_positive)

@@ -1,0 +1,146 @@
+"""The gallery of the page: some test pictures with what each run found in them, and what is wrong with it."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcos.data.coco import CocoSplit
+from fcos.data.pictures import read_picture
+from fcos.reporting.figures import MIN_SCORE
+from fcos.scoring.errors import ERROR_KINDS, Outcome, classify_errors
+from fcos.scoring.matching import match
+
+NUM_PICTURES = 24
+SIDE = 320  # pixels of the longer side; the page holds them
+QUALITY = 82  # of JPEG
+MAX_SHOWN = 30  # detections of a picture and run, the surest
+RIGHT = "right"
+
+Row = dict[str, Any]
+
+
+class Gallery:
+    """What the page shows: the pictures once, and what each run found in them.
+
+    Args:
+        split: the scored split.
+        worst: of each run, its worst pictures first, as `fcos.scoring.analysis.analyse` gives them.
+    """
+
+    def __init__(self, split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+        self.split = split
+        self.image_ids = choose_pictures(split, worst)
+        self.runs: dict[str, dict[int, Row]] = {}
+
+    def add(self, run: str, detections: Sequence[Mapping[str, Any]]) -> None:
+        """Take the COCO results of a run on the whole split."""
+        self.runs[run] = found_by(self.split, detections, self.image_ids)
+
+    def content(self) -> Row:
+        """{"classes", "kinds", "min_score", "pictures"}: `picture_rows`, each with "found": `found_by` of each run."""
+        pictures = picture_rows(self.split, self.image_ids)
+        for picture in pictures:
+            picture["found"] = {run: found[picture["id"]] for run, found in self.runs.items()}
+        names = [category["name"] for category in self.split.categories]
+        return {"classes": names, "kinds": [RIGHT, *ERROR_KINDS], "min_score": MIN_SCORE, "pictures": pictures}
+
+
+def choose_pictures(
+    split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]], count: int = NUM_PICTURES
+) -> list[int]:
+    """Ids of at most `count` pictures: half of them the worst of the runs in turn, the rest evenly over the split."""
+    of_runs = [[row["image_id"] for row in rows] for rows in worst]
+    longest = max(map(len, of_runs), default=0)
+    in_turn = dict.fromkeys(rows[place] for place in range(longest) for rows in of_runs if place < len(rows))
+    images = [image["id"] for image in split.images]
+    wanted = min(count, len(images))
+    evenly = [images[place * len(images) // wanted] for place in range(wanted)]
+    chosen = dict.fromkeys([*list(in_turn)[: count // 2], *evenly, *images])
+    return list(chosen)[:wanted]
+
+
+def picture_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
+    """What every run shares: the picture itself, as a JPEG in base64, and its objects.
+
+    Returns:
+        [{"id", "file", "width", "height", "jpeg", "objects": [[label, x, y, w, h, ignored], ...]}]: pixels of the
+        original.
+
+    Raises:
+        UserError: a picture is missing or cannot be decoded.
+    """
+    image_of = {image["id"]: image for image in split.images}
+    rows = []
+    for image_id in image_ids:
+        image = image_of[image_id]
+        objects = [
+            [split.label_of[a["category_id"]], *_rounded(a["bbox"]), int(a.get("iscrowd", 0))]
+            for a in split.annotations_of.get(image_id, [])
+        ]
+        rows.append(
+            {
+                "id": image_id,
+                "file": Path(image["file_name"]).name,
+                "width": image["width"],
+                "height": image["height"],
+                "jpeg": _jpeg(split, image),
+                "objects": objects,
+            }
+        )
+    return rows
+
+
+def found_by(split: CocoSplit, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int]) -> dict[int, Row]:
+    """What one run found in these pictures.
+
+    Args:
+        detections: COCO results of the whole split.
+
+    Returns:
+        Of each picture {"boxes": [[label, x, y, w, h, score, kind], ...], "missed": [place in its objects, ...]}; the
+        boxes score above 0.3, the surest first, and kind is "right" or a kind of error (fcos.scoring.errors).
+    """
+    wanted = set(image_ids)
+    part = CocoSplit(
+        [image for image in split.images if image["id"] in wanted],
+        split.categories,
+        [annotation for annotation in split.annotations if annotation["image_id"] in wanted],
+        split.image_dir,
+    )
+    matches = match([result for result in detections if result["image_id"] in wanted], part)
+    outcome = Outcome.of(matches)
+    kinds, _ = classify_errors(matches, outcome)
+    kind_of = np.full(len(matches.label), "", dtype=object)  # neither right nor wrong: it lies on a crowd region
+    kind_of[outcome.true_positive] = RIGHT
+    for kind, mask in kinds.items():
+        kind_of[mask] = kind
+    label_of = [split.label_of[category_id] for category_id in matches.truth.category_ids.tolist()]
+    found: dict[int, Row] = {image_id: {"boxes": [], "missed": []} for image_id in image_ids}
+    for place in np.argsort(-matches.score, kind="stable").tolist():
+        boxes = found[int(matches.truth.image_ids[matches.image[place]])]["boxes"]
+        score = float(matches.score[place])
+        if score > MIN_SCORE and kind_of[place] and len(boxes) < MAX_SHOWN:
+            bbox = _rounded(matches.boxes_xywh[place].tolist())
+            boxes.append([label_of[matches.label[place]], *bbox, round(score, 3), kind_of[place]])
+    place_of = {id(a): place for of_image in part.annotations_of.values() for place, a in enumerate(of_image)}
+    for annotation, missed in zip(part.annotations, outcome.missed.tolist(), strict=True):
+        if missed:
+            found[annotation["image_id"]]["missed"].append(place_of[id(annotation)])
+    return found
+
+
+def _jpeg(split: CocoSplit, image: Mapping[str, Any]) -> str:
+    picture = Image.fromarray(read_picture(split.path_of(dict(image)), (image["height"], image["width"])))
+    picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _rounded(bbox: Sequence[float]) -> list[float]:
+    return [round(value, 1) for value in bbox]

@@ -1,0 +1,157 @@
+// The charts, their controls and the gallery of the report. Every name in the data is put into the page as text.
+const report = JSON.parse(document.getElementById("report-data").textContent);
+const views = new Map(); // by the stem of the chart
+const boxes = () => [...document.querySelectorAll('input[name="run"]')];
+
+function shownRuns() {
+  return boxes().length ? boxes().filter((box) => box.checked).map((box) => box.value) : report.runs.map((run) => run.name);
+}
+
+function hasSignal(view, name) {
+  return name in view.getState({ signals: () => true, data: () => false }).signals;
+}
+
+async function drawCharts() {
+  for (const [stem, spec] of Object.entries(report.charts)) {
+    if (innerWidth < 640) spec.config.legend.columns = 2;
+    const place = document.getElementById(`chart-${stem}`);
+    if (!place) continue;
+    const drawn = await window.vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true, logLevel: 1 });
+    views.set(stem, drawn.view);
+  }
+  document.documentElement.dataset.charts = String(views.size);
+}
+
+function showRuns() {
+  const runs = shownRuns();
+  for (const view of views.values()) {
+    if (hasSignal(view, "runs")) view.signal("runs", runs).runAsync();
+  }
+  drawGallery();
+}
+
+// Gallery -------------------------------------------------------------------------------------------------------------
+
+const KINDS = {
+  right: "#2e9e5b",
+  classification: "#d55e00",
+  localisation: "#e69f00",
+  both: "#cc4778",
+  duplicate: "#56b4e9",
+  background: "#e3342f",
+  missed: "#c44dff",
+};
+const SVG = "http://www.w3.org/2000/svg";
+const { classes, pictures } = report.gallery;
+const sources = pictures.map((picture) => {
+  const bytes = Uint8Array.from(atob(picture.jpeg), (character) => character.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
+});
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+// What a run did in a picture, one entry for each box: {label, x, y, w, h, score, kind}.
+function outcomes(picture, run) {
+  const { boxes: found, missed } = picture.found[run];
+  return [
+    ...missed.map((place) => ({ box: picture.objects[place], kind: "missed" })),
+    ...found.map((box) => ({ box, score: box[5], kind: box[6] })).reverse(), // the surest on top
+  ].map(({ box: [label, x, y, w, h], score, kind }) => ({ label, x, y, w, h, score, kind }));
+}
+
+function rectangle(of, colour, dashed, faded) {
+  const rect = document.createElementNS(SVG, "rect");
+  for (const [key, value] of [["x", of.x], ["y", of.y], ["width", of.w], ["height", of.h], ["stroke", colour]]) {
+    rect.setAttribute(key, value);
+  }
+  if (dashed) rect.setAttribute("stroke-dasharray", "5 3");
+  if (faded) rect.classList.add("faded");
+  const title = document.createElementNS(SVG, "title");
+  const score = of.score === undefined ? "" : ` ${of.score.toFixed(2)}`;
+  title.textContent = `${classes[of.label]}${score}${of.kind ? `: ${of.kind}` : ""}`;
+  rect.append(title);
+  return rect;
+}
+
+function card(picture, source, name, rectangles, text) {
+  const overlay = document.createElementNS(SVG, "svg");
+  overlay.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
+  overlay.setAttribute("preserveAspectRatio", "none");
+  overlay.setAttribute("aria-hidden", "true"); // the text below says how much there is
+  overlay.append(...rectangles);
+  const image = element("img", { src: source, alt: `${picture.file}: ${name}`, width: picture.width, height: picture.height });
+  const seen = element("div", { class: "seen" }, image, overlay);
+  return element("figure", {}, seen, element("figcaption", {}, element("strong", {}, name), text));
+}
+
+function counted(number, one, many) {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
+function drawGallery() {
+  const controls = document.getElementById("gallery-controls").elements;
+  const label = controls.class.value === "" ? null : Number(controls.class.value);
+  const kind = controls.kind.value;
+  const runs = shownRuns();
+  const wanted = (of) => (label === null || of.label === label) && (!kind || of.kind === kind);
+  const rows = pictures
+    .map((picture, place) => {
+      const found = Object.fromEntries(runs.map((run) => [run, outcomes(picture, run)]));
+      const all = Object.values(found).flat();
+      const hasClass = label === null || picture.objects.some((object) => object[0] === label);
+      const shown = kind ? all.some(wanted) : hasClass || all.some(wanted);
+      const errors = all.filter((of) => of.kind !== "right" && wanted(of)).length;
+      return { picture, source: sources[place], found, shown, errors };
+    })
+    .filter((row) => row.shown);
+  if (controls.order.value === "worst") rows.sort((a, b) => b.errors - a.errors);
+  else rows.sort((a, b) => (a.picture.file < b.picture.file ? -1 : 1));
+  document.getElementById("gallery-count").textContent =
+    `${counted(rows.length, "picture", "pictures")} of ${pictures.length}, ${counted(runs.length, "run", "runs")} side by side.`;
+  document.getElementById("pictures").replaceChildren(...rows.flatMap(({ picture, source, found, errors }) => {
+    const objects = picture.objects.map(([of, x, y, w, h, ignored]) => ({ label: of, x, y, w, h, kind: ignored ? "ignored" : "" }));
+    const truth = objects.map((of) => rectangle(of, "#ffffff", true, label !== null && of.label !== label));
+    const cards = runs.map((run) => {
+      const rectangles = found[run].map((of) => rectangle(of, KINDS[of.kind], of.kind === "missed", !wanted(of)));
+      const number = (test) => found[run].filter(test).length;
+      const right = number((of) => of.kind === "right");
+      const missed = number((of) => of.kind === "missed");
+      return card(picture, source, run, rectangles, `${right} right, ${found[run].length - right - missed} wrong, ${missed} missed`);
+    });
+    const strip = element("div", { class: "strip", tabindex: "0", role: "group", "aria-label": picture.file },
+      card(picture, source, "ground truth", truth, counted(objects.length, "object", "objects")), ...cards);
+    return [element("p", { class: "picture-name" }, `${picture.file}: ${counted(errors, "error", "errors")} in the runs shown`), strip];
+  }));
+}
+
+// Start ---------------------------------------------------------------------------------------------------------------
+
+function openTarget() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) {
+    target.open = true;
+    target.scrollIntoView();
+  }
+}
+
+for (const [kind, colour] of Object.entries(KINDS)) {
+  const swatch = element("span", { style: `--colour: ${colour}${kind === "missed" ? "; border-style: dashed" : ""}` });
+  document.getElementById("key").append(element("li", {}, swatch, kind));
+}
+boxes().forEach((box) => box.addEventListener("change", showRuns));
+document.querySelectorAll("select[data-chart]").forEach((select) =>
+  select.addEventListener("change", () => {
+    const view = views.get(select.dataset.chart);
+    if (view) view.signal(select.dataset.parameter, select.value).runAsync();
+  }));
+document.getElementById("gallery-controls").addEventListener("change", drawGallery);
+window.addEventListener("hashchange", openTarget);
+window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
+drawGallery();
+openTarget();
+drawCharts();

@@ -1,0 +1,164 @@
+"""Charts in Vega-Lite: one specification gives the live chart of the page, its SVG and its PNG.
+
+Source: Satyanarayan, Moritz, Wongsuphasawat, Heer, "Vega-Lite: A Grammar of Interactive Graphics", 2017.
+"""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from PIL import Image
+
+from fcos.files import whole_file, write_text
+
+Spec = dict[str, Any]
+VERSION = "6.1"  # of Vega-Lite
+WIDTH = 640  # pixels of a static chart; a live one is as wide as its place
+SCALE = 1.5  # pixels of a PNG for each of the chart's
+INK, PAPER, QUIET = "#1d2329", "#ffffff", "#7f8790"
+# Okabe and Ito, "Color universal design" (2008), the black and the yellow of it replaced: read on white as on black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """What a reader of the page can choose in a chart."""
+
+    parameter: str  # of the specification; its value there is the first option
+    label: str
+    options: list[str]
+    files: bool = False  # whether each option has files of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart of the report; `table` is the number of the table that it goes with."""
+
+    stem: str  # of its files in figures/
+    title: str
+    caption: str
+    spec: Spec  # without size, title and colours of the text
+    controls: tuple[Control, ...] = ()
+    table: int | None = None
+
+    @property
+    def live(self) -> Spec:
+        """For the page, whose CSS gives the colour of the text."""
+        size = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+        return {**self.spec, **_about("currentColor"), **size, "background": None}
+
+    def static(self, option: str | None = None) -> Spec:
+        """For files: the first option of each control, or `option` of the first control."""
+        choices = {control.parameter: control.options[0] for control in self.controls}
+        if option is not None:
+            choices[self.controls[0].parameter] = option
+        params = [
+            {**param, "value": choices.get(param["name"], param["value"])} for param in self.spec.get("params", [])
+        ]
+        several = [control for control in self.controls if len(control.options) > 1]
+        subtitle = ", ".join(f"{control.label}: {choices[control.parameter]}" for control in several)
+        title = {"text": self.title, **({"subtitle": subtitle} if several else {})}
+        shape = {"width": WIDTH, "padding": 12, "title": title, "background": PAPER, "params": params}
+        spec = {**self.spec, **_about(INK), **shape}
+        if "layer" in spec:  # what is only there to be hovered over is not drawn
+            spec["layer"] = [layer for layer in spec["layer"] if layer["mark"].get("opacity") != 0]
+        return spec
+
+    def write(self, folder: Path) -> None:
+        """Write STEM.png and STEM.svg; where the first control says so, STEM-OPTION of its other options too."""
+        options = self.controls[0].options if self.controls and self.controls[0].files else [None]
+        for place, option in enumerate(options):
+            stem = f"{self.stem}-{_slug(option)}" if place and option else self.stem
+            spec = self.static(option)
+            _write_png(spec, folder / f"{stem}.png")
+            write_text(folder / f"{stem}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VERSION))
+
+    def write_png(self, folder: Path) -> None:
+        """Write STEM.png alone."""
+        _write_png(self.static(), folder / f"{self.stem}.png")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _write_png(spec: Spec, path: Path) -> None:
+    png = vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=SCALE)
+    # A palette makes the file a third as large.
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    with whole_file(path) as scratch:
+        picture.save(scratch, format="PNG", optimize=True)
+
+
+def script() -> str:
+    """Vega, Vega-Lite and Vega-Embed for a page without a network; sets `vegaEmbed`."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VERSION)
+    return bundle
+
+
+def quantitative(field: str, title: str, **more: Any) -> Spec:
+    """A channel of numbers."""
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def nominal(field: str, title: str | None, **more: Any) -> Spec:
+    """A channel of names, in the order of the data unless told."""
+    return {"field": field, "type": "nominal", "title": title, "sort": None, **more}
+
+
+def colour_of(names: list[str], field: str = "run") -> Spec:
+    """The same colour for a name in every chart, whatever else is shown."""
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(names))]
+    return nominal(field, None, scale={"domain": names, "range": colours})
+
+
+def choice(parameter: str, value: Any) -> Spec:
+    """A parameter that a control of the page sets."""
+    return {"name": parameter, "value": value}
+
+
+def shown(names: list[str]) -> tuple[Spec, Spec]:
+    """The parameter and the transform of the runs that the page shows."""
+    return choice("runs", names), {"filter": "indexof(runs, datum.run) >= 0"}
+
+
+def _about(ink: str) -> Spec:
+    text = {"labelColor": ink, "titleColor": ink}
+    config = {
+        "aria": False,  # the page names each chart, and tables have its numbers
+        "font": "system-ui, -apple-system, Segoe UI, Roboto, Liberation Sans, Arial, sans-serif",
+        "mark": {"aria": False},
+        "view": {"stroke": None, "continuousHeight": 280},
+        "axis": {
+            **text,
+            "labelFontSize": 11.5,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titlePadding": 8,
+            "labelLimit": 220,
+            "gridColor": "#7f7f7f",
+            "gridOpacity": 0.22,
+            "domainColor": QUIET,
+            "tickColor": QUIET,
+        },
+        "axisQuantitative": {"tickCount": 8},
+        "legend": {
+            **text,
+            "orient": "bottom",
+            "columns": 4,
+            "labelFontSize": 11.5,
+            "labelLimit": 240,
+            "symbolLimit": 40,
+        },
+        "header": {**text, "labelFontSize": 12, "titleFontWeight": "normal"},
+        "title": {"color": ink, "subtitleColor": ink, "anchor": "start", "fontSize": 14, "offset": 12},
+        "text": {"color": ink, "fontSize": 11.5},
+        "rule": {"color": QUIET},
+        "point": {"filled": True, "size": 70},
+        "line": {"strokeWidth": 2},
+    }
+    return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "config": config}
