@@ -1,10 +1,16 @@
 """MLflow agrees with the files: on a real store, with files as the commands write them."""
 
 import base64
+import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +207,23 @@ def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
     assert (tmp_path / "mlruns" / STUDY).is_dir()
 
 
+def test_who_opens_the_study_reads_what_it_is(files: Files) -> None:
+    for name, ap in (("one", 0.2), ("two", 0.3)):
+        files.train(name)
+        files.evaluate(name, ap=ap)
+    files.sync("one", "two")
+    client = connect()
+    experiment_id = find_experiment(client, STUDY)
+    note = client.get_experiment(experiment_id).tags["mlflow.note.content"]
+    one, two = sorted(trainings(), key=lambda run: str(run.info.run_name))
+    assert f"| [one](#/experiments/{experiment_id}/runs/{one.info.run_id}) | resnet18 | 1 | 1 | 0 | 20.0 |" in note
+    assert "| 30.0 | 28.0 to 32.0 | 50.0 | 20.0 |" in note
+    assert 'load_model("models:/fcos-tiny@best")' in note
+    assert two.data.tags["mlflow.note.content"].startswith(
+        "resnet18, 1 epochs, num_convs 1, seed 0. AP 30.0 [28.0, 32.0], AP50 50.0 [28.0, 32.0]. Files: `runs/tiny/two/`"
+    )
+
+
 def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
     files.train()
     files.sweeps("one", [0.5, 0.6])
@@ -311,6 +334,62 @@ def test_only_the_best_run_keeps_its_checkpoint(files: Files) -> None:
     assert [model.tags["run"] for model in models] == ["two"]
 
 
+def test_the_best_run_has_an_alias_in_the_registry(files: Files) -> None:
+    for name, ap in (("one", 0.3), ("two", 0.2)):
+        files.train(name)
+        files.evaluate(name, ap=ap)
+    files.sync("one", "two", checkpoints="all")
+    client = connect()
+    assert client.get_model_version_by_alias("fcos-tiny", "best").tags["run"] == "one"
+    files.evaluate("two", ap=0.4)
+    files.sync("two", checkpoints="all")
+    best = client.get_model_version_by_alias("fcos-tiny", "best")
+    assert (best.tags["run"], best.tags["weights_sha256"]) == ("two", sha256_file(files.weights))
+    files.sync("one", "two", checkpoints="best")  # takes the weights of the others out, and their versions
+    assert [version.tags["run"] for version in client.search_model_versions("name = 'fcos-tiny'")] == ["two"]
+
+
+@pytest.mark.slow
+def test_a_served_model_finds_boxes(files: Files, tmp_path: Path) -> None:
+    files.train()
+    files.evaluate()
+    files.sync(checkpoints="all")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["mlflow", "models", "serve", "-m", "models:/fcos-tiny@best", "--env-manager", "local", "-p", str(port)]
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    (example,) = (tmp_path / "mlruns").rglob("serving_input_example.json")
+    # A group of its own: the server has children.
+    with subprocess.Popen([*command, "-h", "127.0.0.1"], env=environment, start_new_session=True) as server:
+        try:
+            answer = _post(f"http://127.0.0.1:{port}/invocations", example.read_bytes(), server)
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+    boxes = answer["predictions"]
+    assert boxes and boxes[0].keys() == {"image", "category_id", "category", "score", "x", "y", "width", "height"}
+    assert boxes[0]["category"] in ("traffic light", "cat/dog")
+
+
+def _post(url: str, body: bytes, server: "subprocess.Popen[bytes]") -> Any:
+    """Ask as soon as there is an answer, for a minute at most."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    for _ in range(120):
+        assert server.poll() is None, "the server has ended"
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("no answer")
+
+
 @pytest.mark.usefixtures("away")
 def test_a_store_that_is_away_is_told_in_one_line(files: Files) -> None:
     files.train()
@@ -358,6 +437,20 @@ def test_live_rows_and_synced_rows_are_one_curve(files: Files, monkeypatch: pyte
     points = connect().get_metric_history(run.info.run_id, "loss")
     assert run.info.status == "FINISHED"
     assert sorted(point.step for point in points) == list(range(NUM_ROWS))
+
+
+def test_a_training_shows_what_the_machine_does(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    observer = LiveRun(STUDY)
+    observer.started(run="one", key="k1")
+    observer.rows([row(0)])
+    name = "system/cpu_utilization_percentage"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not any(name in run.data.metrics for run in trainings()):
+        time.sleep(0.2)
+    observer.close()
+    assert 0 <= only_run().data.metrics[name] <= 100
+    assert only_run().data.metrics["system/system_memory_usage_percentage"] > 0
 
 
 def test_mlflow_is_not_imported_before_it_is_used() -> None:

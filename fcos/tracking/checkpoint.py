@@ -1,6 +1,8 @@
 """The weights of a run as an MLflow model: pictures in, boxes out (see pyfunc_model.py)."""
 
+import base64
 import contextlib
+import io
 import os
 import tempfile
 from importlib.metadata import version
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 from fcos.files import sha256_file
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
@@ -20,18 +23,29 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "sa
 
 def log_checkpoint(client: "MlflowClient", run: "Run", weights: Path) -> None:
     """Have the weights of `run` in MLflow, and no older ones; does nothing where they are there, or not on disk."""
-    from mlflow.entities import LoggedModelStatus
-
     digest = run.data.tags["weights_sha256"]
     models = _models(client, run)
-    whole = [m for m in models if m.status == LoggedModelStatus.READY and m.tags.get("weights_sha256") == digest]
-    if not whole:
+    ready = ready_model(client, run)
+    if ready is None:
         if not weights.exists() or sha256_file(weights) != digest:
             return
         _log(client, run, weights, digest)
     for model in models:
-        if model not in whole:
+        if ready is None or model.model_id != ready.model_id:
             client.delete_logged_model(model.model_id)
+
+
+def ready_model(client: "MlflowClient", run: "Run") -> "LoggedModel | None":
+    """The weights of `run` in MLflow, if they are there and whole."""
+    from mlflow.entities import LoggedModelStatus
+
+    digest = run.data.tags["weights_sha256"]
+    whole = (
+        model
+        for model in _models(client, run)
+        if model.status == LoggedModelStatus.READY and model.tags.get("weights_sha256") == digest
+    )
+    return next(whole, None)
 
 
 def drop_checkpoints(client: "MlflowClient", run: "Run") -> None:
@@ -71,12 +85,25 @@ def _log(client: "MlflowClient", run: "Run", weights: Path, digest: str) -> None
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"weights": str(weights.resolve())},
             signature=_signature(),
+            input_example=_input_example(),
             # Given, since MLflow would run the model to find out. This package itself has to be installed.
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
         client.log_model_artifacts(model.model_id, str(saved))
     _share(weights, model)
     client.finalize_logged_model(model.model_id, "READY")
+
+
+def _input_example() -> "pd.DataFrame":
+    """A drawn picture, as a server takes it."""
+    import pandas as pd
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (128, 96), (225, 220, 205))
+    ImageDraw.Draw(picture).ellipse((40, 24, 88, 72), fill=(200, 60, 40))
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=True)
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
 
 
 def _signature() -> "ModelSignature":

@@ -4,10 +4,15 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fcos.progress import say
 from fcos.tracking.runs import find_run, log_rows, rows_logged
-from fcos.tracking.store import connect, find_experiment, reaching
+from fcos.tracking.store import connect, find_experiment, reaching, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 CLOSE_S = 5.0  # how long the end of a training waits for the last rows
 Row = Mapping[str, float]
@@ -47,6 +52,8 @@ class LiveRun:
         client = connect()
         if self._given_up.is_set():
             return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
         with reaching():
             experiment_id = find_experiment(client, self.study)
             run = find_run(
@@ -57,12 +64,21 @@ class LiveRun:
                 key=key,
                 start_time=round(1000 * time.time()),
             )
-            logged = rows_logged(run)
-            while (sent := self._rows.get()) is not None and not self._given_up.is_set():
-                time_ms, rows = sent
-                new = [row for row in rows if row["step"] >= logged]
-                # A resumed training may begin after a row that never got here: `sync` has the whole history.
-                if not new or new[0]["step"] > logged:
-                    continue
-                log_rows(client, run.info.run_id, new, [time_ms] * len(new), logged=logged)
-                logged += len(new)
+            system: Any = SystemMetricsMonitor  # untyped
+            system = system(run.info.run_id, resume_logging=True, tracking_uri=tracking_uri())
+            system.start()
+            try:
+                self._send_rows(client, run)
+            finally:
+                system.finish()
+
+    def _send_rows(self, client: "MlflowClient", run: "Run") -> None:
+        logged = rows_logged(run)
+        while (sent := self._rows.get()) is not None and not self._given_up.is_set():
+            time_ms, rows = sent
+            new = [row for row in rows if row["step"] >= logged]
+            # A resumed training may begin after a row that never got here: `sync` has the whole history.
+            if not new or new[0]["step"] > logged:
+                continue
+            log_rows(client, run.info.run_id, new, [time_ms] * len(new), logged=logged)
+            logged += len(new)

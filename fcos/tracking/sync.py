@@ -13,6 +13,8 @@ import safetensors
 
 from fcos.files import read_json, sha256_file, sha256_json
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
+from fcos.tracking.describe import NOTE, describe_run, describe_study
+from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
 from fcos.tracking.store import connect, find_experiment, reaching
 
@@ -50,8 +52,13 @@ def sync(
             run = sync_run(client, experiment_id, runs_dir / name, figures=figures(name))
             if checkpoints == "all":
                 log_checkpoint(client, run, runs_dir / name / "model.safetensors")
+        trainings = _trainings(client, experiment_id, study)
+        best = max((run for run in trainings if "AP" in run.data.metrics), key=_ap, default=None)
         if checkpoints == "best":
-            _keep_best(client, experiment_id, study, runs_dir)
+            _keep_only(client, trainings, best, runs_dir)
+        if checkpoints != "none" and best is not None:
+            register_best(client, study, best)
+        describe_study(client, experiment_id, study, trainings)
     return len(trained)
 
 
@@ -77,6 +84,7 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
         "data_digest": data_digest,
         "commit": train["provenance"]["commit"],
         "imported_from": train["imported_from"],
+        NOTE: describe_run(evaluation, train),
         # Tags and no parameters: scoring again in another way changes them, and MLflow never changes a parameter.
         **flatten({"test": evaluation.get("test", {})}),
     }
@@ -220,12 +228,20 @@ def _sync_children(client: "MlflowClient", parent: "Run", kind: str, children: M
         client.delete_run(stale.info.run_id)
 
 
-def _keep_best(client: "MlflowClient", experiment_id: str, study: str, runs_dir: Path) -> None:
-    trainings = search(client, experiment_id, kind="training", study=study)
-    runs = [run for run in trainings if "superseded" not in run.data.tags and "AP" in run.data.metrics]
-    best = max(runs, key=lambda run: run.data.metrics["AP"], default=None)
-    for run in runs:
+def _trainings(client: "MlflowClient", experiment_id: str, study: str) -> list["Run"]:
+    """Those that count: what was trained again since is left out."""
+    found = search(client, experiment_id, kind="training", study=study)
+    return [run for run in found if "superseded" not in run.data.tags and "weights_sha256" in run.data.tags]
+
+
+def _ap(run: "Run") -> float:
+    return float(run.data.metrics["AP"])
+
+
+def _keep_only(client: "MlflowClient", trainings: Sequence["Run"], best: "Run | None", runs_dir: Path) -> None:
+    """The weights of `best` in MLflow, and none of the others."""
+    for run in trainings:
         if run is best:
             log_checkpoint(client, run, runs_dir / run.data.tags["run"] / "model.safetensors")
-        else:
+        elif "AP" in run.data.metrics:
             drop_checkpoints(client, run)

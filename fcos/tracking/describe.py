@@ -1,0 +1,77 @@
+"""What MLflow shows first: a description of the study, with its table and how to read it, and one line for each run."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+NOTE = "mlflow.note.content"  # the tag that the UI shows as the description
+_COLUMNS = ("backbone", "epochs", "num_convs", "seed")
+
+
+def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str:
+    """The description of a run: what it is, what it reached, and where its files are."""
+    params = train["params"]
+    epochs = f"{params['epochs'] or 'no'} epochs"
+    what = f"{params['backbone']}, {epochs}, num_convs {params['num_convs']}, seed {params['seed']}"
+    reached = f" {_with_interval(evaluation, 'AP')}, {_with_interval(evaluation, 'AP50')}." if evaluation else ""
+    return (
+        f"{what}.{reached} Files: `runs/{params['study']}/{params['name']}/`; "
+        f"to try it: `fcos detect PICTURES --checkpoint {params['name']}`."
+    )
+
+
+def describe_study(client: "MlflowClient", experiment_id: str, study: str, trainings: Sequence["Run"]) -> None:
+    """Bring the description of the experiment up to date; `trainings` are those that count, in their order."""
+    text = _text(study, trainings)
+    if client.get_experiment(experiment_id).tags.get(NOTE) != text:
+        client.set_experiment_tag(experiment_id, NOTE, text)
+
+
+def _text(study: str, trainings: Sequence["Run"]) -> str:
+    header = ["run", *_COLUMNS, "AP", "interval", "AP50", "ms/image"]
+    rows = [_row(run) for run in trainings]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+    return f"""The trainings of the study `{study}`, copied from `runs/{study}/`. The report with its paired tests is
+`reports/{study}/index.html`; `fcos sync-mlflow` refills this store from the files.
+
+{table}
+
+**How to read it**
+
+- AP is COCO's, as a fraction here and in percent in the table; `AP_low` and `AP_high` are the ends of its interval.
+- One run is one training; the filter `tags.kind = "training"` leaves its child runs out. Group by `backbone`, `epochs`
+  or `num_convs`: they are parameters.
+- Child runs are one step each of test-time augmentation (`tags.kind = "tta"`, parameter `num_views`) and of the NMS
+  sweep (`tags.kind = "nms"`, parameter `nms_iou_threshold`): choose them and plot AP against their parameter.
+- `tags.superseded = "true"`: trained again since, with other settings, data or code.
+- Weights: `mlflow.pyfunc.load_model("models:/{model_name(study)}@best")` has the run of the highest AP."""
+
+
+def model_name(study: str) -> str:
+    """Of the study in the model registry."""
+    return f"fcos-{study}"
+
+
+def _row(run: "Run") -> list[str]:
+    params, metrics = run.data.params, run.data.metrics
+    return [
+        f"[{run.data.tags['run']}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})",
+        *(params.get(name, "-") for name in _COLUMNS),
+        _percent(metrics.get("AP")),
+        f"{_percent(metrics.get('AP_low'))} to {_percent(metrics.get('AP_high'))}",
+        _percent(metrics.get("AP50")),
+        f"{metrics['ms_per_image']:.1f}" if "ms_per_image" in metrics else "-",
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _with_interval(evaluation: Mapping[str, Any], name: str) -> str:
+    interval = evaluation.get("intervals", {}).get(name, {"low": None, "high": None})
+    ends = "" if interval["low"] is None else f" [{_percent(interval['low'])}, {_percent(interval['high'])}]"
+    return f"{name} {_percent(evaluation['metrics'][name])}{ends}"

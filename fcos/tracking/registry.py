@@ -1,0 +1,49 @@
+"""The study in MLflow's model registry: one registered model, whose alias `best` is the run of the highest AP."""
+
+from typing import TYPE_CHECKING
+
+from fcos.tracking.checkpoint import ready_model
+from fcos.tracking.describe import model_name
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+BEST = "best"
+_DESCRIPTION = "FCOS: column `image` takes paths or base64 of picture files; one row out for each object."
+
+
+def register_best(client: "MlflowClient", study: str, best: "Run") -> None:
+    """Put the alias on the weights of `best`, if MLflow has them; versions of weights that are gone go too."""
+    model = ready_model(client, best)
+    if model is None:
+        return
+    name = model_name(study)
+    versions = _versions(client, name)
+    version = next((version for version in versions if version.model_id == model.model_id), None)
+    if version is None:
+        version = client.create_model_version(
+            name,
+            source=f"models:/{model.model_id}",
+            run_id=best.info.run_id,
+            model_id=model.model_id,
+            tags={"run": best.data.tags["run"], "weights_sha256": best.data.tags["weights_sha256"]},
+            description=f"The weights of {best.data.tags['run']}: pictures in, boxes out.",
+            await_creation_for=0,
+        )
+    if client.get_registered_model(name).aliases.get(BEST) != version.version:
+        client.set_registered_model_alias(name, BEST, version.version)
+    kept = {found.model_id for found in client.search_logged_models([best.info.experiment_id])}
+    for old in versions:
+        if old.model_id not in kept:
+            client.delete_model_version(name, old.version)
+
+
+def _versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(
+            name,
+            description="FCOS; column `image` takes paths or base64 of picture files, one row out for each object.",
+        )
+    return list(client.search_model_versions(f"name = '{name}'"))
