@@ -75,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             status, body = refused.status, _error(str(refused))
             self.close_connection = True  # its body was not read
+        except UserError as error:  # a file that is gone or damaged
+            status, body = HTTPStatus.BAD_REQUEST, _error(str(error))
         except ConnectionError:
             raise
         except Exception:

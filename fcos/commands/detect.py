@@ -70,7 +70,7 @@ def detect(
 def find_pictures(paths: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
     """The pictures named, those that patterns match and those in folders, in natural order within each.
 
-    Each once, and what lies in `out_dir` is not found again. Raises UserError where a path leads to nothing.
+    Each once; what lies in `out_dir` is not found again, unless there is nothing else. Raises UserError where a path leads to nothing.
     """
     found = [picture for path in paths for picture in _pictures_of(path, out_dir)]
     if not found:
@@ -85,7 +85,7 @@ def _pictures_of(path: Path, out_dir: Path | None) -> list[Path]:
     inside = list(path.rglob("*")) if path.is_dir() else [Path(match) for match in _matches(path)]
     pictures = [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
     drawn = None if out_dir is None else out_dir.resolve()
-    return sorted((p for p in pictures if p.resolve().parent != drawn), key=natural_key)
+    return sorted([p for p in pictures if p.resolve().parent != drawn] or pictures, key=natural_key)
 
 
 def _matches(pattern: Path) -> list[str]:

@@ -158,7 +158,6 @@ def save_onnx(module: Exportable, path: Path, metadata: Mapping[str, str]) -> No
             output_names=list(OUTPUTS),
             dynamic_axes={"picture": {2: "height", 3: "width"}, **free},
             opset_version=OPSET,
-            do_constant_folding=False,  # a runtime does that as it loads; here it warns of what it cannot fold
             dynamo=False,
         )
     written = onnx.load(path)
@@ -178,6 +177,7 @@ def _silenced() -> Iterator[None]:
         (r"`torch\.jit\.\w+` is deprecated", FutureWarning),
         ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
         ("The feature will be removed. Please remove usage of this function", DeprecationWarning),
+        ("Constant folding - Only steps=1 can be constant folded", UserWarning),  # of the padding: left as it is
         ("Converting a tensor to a Python integer", torch.jit._trace.TracerWarning),
     ]
     with warnings.catch_warnings():
