@@ -1,4 +1,4 @@
-"""`fcos export`: the file finds the same boxes in its own runtime, says what it is, and is refused where it does not."""
+"""`fcos export`: the file finds the same boxes in its own runtime, says what it is, or is refused."""
 
 import json
 import shutil

@@ -70,7 +70,8 @@ def detect(
 def find_pictures(paths: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
     """The pictures named, those that patterns match and those in folders, in natural order within each.
 
-    Each once; what lies in `out_dir` is not found again, unless there is nothing else. Raises UserError where a path leads to nothing.
+    Each once; what lies in `out_dir` is not found again, unless there is nothing else.
+    Raises UserError where a path leads to nothing.
     """
     found = [picture for path in paths for picture in _pictures_of(path, out_dir)]
     if not found:
