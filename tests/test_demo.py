@@ -200,6 +200,14 @@ def test_a_port_in_use_and_ctrl_c(server):
 # The page ------------------------------------------------------------------------------------------------------------
 
 
+def test_the_best_run_is_chosen_first(page, url):
+    for run, ap in (("reference", None), (RUN, 0.314)):
+        (Path("runs/smoke") / run / "metrics.json").write_text(json.dumps({"AP": ap}))
+    page.goto(url)
+    expect(page.locator("#run")).to_have_value(RUN)
+    expect(page.locator("#about")).to_contain_text("test AP 31.4")
+
+
 def upload(page, url, name="photo.png", data=None):
     page.goto(url)
     expect(page.locator(".thumbs button")).to_have_count(24)

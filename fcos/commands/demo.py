@@ -80,7 +80,7 @@ class Demo:
         """What the page shows before a picture is chosen."""
         return {
             "study": self.study,
-            "runs": [{"name": run, "about": _about(self.runs[run], self.layout)} for run in self.trained()],
+            "runs": [_about(self.runs[run], self.layout) for run in self.trained()],
             "pictures": list(self._test_pictures),
             "score": 0.3,
             "lowest_score": LOWEST_SCORE,
@@ -185,9 +185,12 @@ def _test_pictures(layout: Layout) -> dict[str, Path]:
     return {f"test-{image['id']}": split.path_of(image) for image in split.images}
 
 
-def _about(run: Run, layout: Layout) -> str:
-    """A run in a few words, with its AP where it is known."""
+def _about(run: Run, layout: Layout) -> dict[str, Any]:
+    """A run in a few words, with its test AP where it is scored."""
     words = [run.backbone, f"{run.epochs} epochs" if run.epochs else "imported", f"{run.num_convs} convolutions"]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not scored yet
-        words.append(f"test AP {100 * json.loads((layout.run(run.name) / 'metrics.json').read_text())['AP']:.1f}")
-    return " · ".join(words)
+    ap = None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        ap = json.loads((layout.run(run.name) / "metrics.json").read_text())["AP"]
+    if ap is not None:
+        words.append(f"test AP {100 * ap:.1f}")
+    return {"name": run.name, "about": " · ".join(words), "ap": ap}
