@@ -37,6 +37,9 @@ GroundTruth = Annotated[Path, typer.Option("--gt", metavar="FILE", help="COCO gr
 Replicates = Annotated[int, typer.Option(min=100, help="Draws of the images, with replacement.")]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
+Nms = Annotated[
+    float | None, typer.Option(min=0, max=1, help="IoU above which one of two boxes goes; left out: as in params.yaml.")
+]
 
 
 class Views(StrEnum):
@@ -44,6 +47,13 @@ class Views(StrEnum):
 
     test = "test"
     tta = "tta"
+
+
+class ExportFormat(StrEnum):
+    """What `fcos export` writes."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
 
 
 def main() -> None:
@@ -207,16 +217,58 @@ def report() -> None:
     _track(params, list(params.runs))
 
 
-@app.command(epilog="Example: fcos detect photos/ --checkpoint resnet18-e12-c3 --out detections")
+@app.command(epilog="Example: fcos detect 'photos/**/*.jpg' --checkpoint resnet18-e12-c3 --out detections --score 0.5")
 def detect(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Pictures, folders of pictures or video frames, or quoted patterns.")
+    ],
     checkpoint: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run of the study, or a weights file.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the drawn pictures go.")] = Path("detections"),
+    score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn and written.")] = 0.3,
+    nms: Nms = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw, or write detections.json alone.")
+    ] = True,
 ) -> None:
     """Find objects in pictures of your own: draws their boxes and writes detections.json."""
     from fcos.commands.detect import detect
 
-    typer.echo(f"{len(detect(paths, checkpoint, out))} objects found; see {out}/")
+    found = detect(paths, checkpoint, out, score=score, nms=nms, pictures=pictures)
+    typer.echo(f"{len(found)} objects with a score of {score:g} or more; see {out}/")
+
+
+@app.command(epilog="Example: fcos export resnet18-e12-c3 --format onnx --out detector.onnx")
+def export(
+    checkpoint: Annotated[str, typer.Argument(metavar="RUN_OR_FILE", help="A run of the study, or a weights file.")],
+    format: Annotated[ExportFormat, typer.Option(help="What for.")] = ExportFormat.onnx,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Left out: RUN.onnx or RUN.pt.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help="Built in; left out: as in params.yaml.")] = None,
+    nms: Nms = None,
+) -> None:
+    """Write the network for other runtimes, from pixels to boxes, and check that the file finds the same boxes."""
+    from fcos.commands.export import ExportDiffers, export
+
+    try:
+        written, check = export(checkpoint, format.value, out, score=score, nms=nms)
+    except ExportDiffers as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"checked {check}\nwrote {written}")
+
+
+@app.command(epilog="Example: fcos demo --port 8000")
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: a free one.")] = 8000,
+) -> None:
+    """Try the trained runs on pictures of your own, in a page on this machine."""
+    params = _params()
+    from fcos.commands.demo import Demo
+    from fcos.commands.demo_server import make_server
+
+    study = Demo(params.study, params.runs, params.test)
+    with make_server(study, port) as server, contextlib.suppress(KeyboardInterrupt):
+        typer.echo(f"http://127.0.0.1:{server.server_port}  (Ctrl-C ends it)")
+        server.serve_forever()
 
 
 @app.command(epilog="Example: fcos score --gt val.json --detections detections.json --out numbers.json")

@@ -17,10 +17,12 @@ import fcos.cli
 # What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
 OPTIONS = {
     "compare": ["RESULTS", "--gt", "--out", "--replicates", "--confidence", "--seed"],
-    "detect": ["PATHS", "--checkpoint", "--out"],
+    "demo": ["--port"],
+    "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--pictures"],
     "doctor": [],
     "evaluate": ["RUN"],
     "evaluate-tta": ["RUN"],
+    "export": ["RUN_OR_FILE", "--format", "--out", "--score", "--nms"],
     "import-checkpoint": ["FILE", "--run"],
     "predict": ["RUN", "--views"],
     "prepare": [],

@@ -1,5 +1,7 @@
-"""A trained network as a thing that finds objects in pictures: what `fcos detect` and the MLflow model use."""
+"""A trained network as a thing that finds objects in pictures: for `detect`, `export`, `demo` and the MLflow model."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,65 +10,107 @@ import torch
 from numpy.typing import NDArray
 
 from fcos.commands.build import build_grid, load_model
+from fcos.commands.layout import Layout
 from fcos.config.runs import Run
+from fcos.config.section import DEFAULT_PATH, parse_section, read_params
+from fcos.config.study import Name
 from fcos.config.test import TestConfig
 from fcos.data.dataset import Sample
 from fcos.data.transforms import View, resized_size
-from fcos.detections import detect
+from fcos.detections import Candidates, Detections, detect
+from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor
-from fcos.model.checkpoint import read_identity
+from fcos.model.checkpoint import Identity, read_identity
 from fcos.model.device import find_device, find_dtype
 from fcos.structures import GroundTruth
 
 NOTHING = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+Picture = NDArray[np.uint8]  # (height, width, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One of our weights files, which says itself what network it belongs to, and how that looks at pictures."""
+
+    path: Path
+    identity: Identity
+    run: Run
+    test: TestConfig
+
+    @staticmethod
+    def read(path: Path, test: TestConfig | None = None) -> "Weights":
+        """The weights at `path`; without `test` they look at pictures at the largest size that they were trained on."""
+        identity = read_identity(path, do="fcos train RUN")
+        run = Run.model_validate({"role": None, **identity.run})
+        default = TestConfig(size=max(run.train.sizes), max_size=run.train.max_size)
+        return Weights(path=path, identity=identity, run=run, test=test or default)
+
+    @staticmethod
+    def find(run_or_file: str) -> "Weights":
+        """Those of a run of the active study, or in a file; test settings come from params.yaml where there is one."""
+        params = read_params() if DEFAULT_PATH.exists() else {}
+        test = parse_section(params, "test", TestConfig) if "test" in params else None
+        if Path(run_or_file).is_file():
+            return Weights.read(Path(run_or_file), test)
+        return Weights.read(_weights_path(run_or_file, params), test)
+
+    def with_test(self, **changes: Any) -> "Weights":
+        """The same with other test settings; None leaves a setting as it is."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, test=self.test.model_copy(update=given))
+
+
+def _weights_path(run: str, params: Mapping[str, Any]) -> Path:
+    runs = params.get("runs", {})
+    if "study" not in params or run not in runs:
+        expected = f"a file, or one of {', '.join(runs) or 'no run: there is no params.yaml here'}"
+        raise UserError("RUN_OR_FILE", "neither a file nor a run", found=run, expected=expected)
+    return Layout(parse_section(params, "study", Name)).weights(run)
 
 
 class Detector:
     """Pictures in, COCO-style records out."""
 
-    def __init__(self, predictor: Predictor, test: TestConfig, categories: list[dict[str, Any]]) -> None:
-        self.predictor, self.test, self.categories = predictor, test, categories
+    def __init__(self, weights: Weights) -> None:
+        self.test, self.categories = weights.test, weights.identity.categories
+        device = find_device(self.test.device)
+        self.predictor = Predictor(
+            model=load_model(weights.run, weights.identity, weights.path),
+            grid=build_grid(weights.run.model),
+            device=device,
+            dtype=find_dtype(self.test.precision, device),
+            score_threshold=self.test.score_threshold,
+            max_candidates=self.test.max_candidates,
+        )
 
     @staticmethod
     def from_weights(path: Path, test: TestConfig | None = None) -> "Detector":
-        """The detector in one of our weights files, which says itself what network it belongs to.
+        return Detector(Weights.read(path, test))
 
-        Without `test` it looks at pictures at the largest size that it was trained on.
-        """
-        identity = read_identity(path, do="fcos train RUN")
-        run = Run.model_validate({"role": None, **identity.run})
-        if test is None:
-            test = TestConfig(size=max(run.train.sizes), max_size=run.train.max_size)
-        device = find_device(test.device)
-        predictor = Predictor(
-            model=load_model(run, identity, path),
-            grid=build_grid(run.model),
-            device=device,
-            dtype=find_dtype(test.precision, device),
-            score_threshold=test.score_threshold,
-            max_candidates=test.max_candidates,
-        )
-        return Detector(predictor, test, identity.categories)
+    def __call__(self, pictures: list[Picture]) -> list[list[dict[str, Any]]]:
+        """Detections of each picture, best first: category_id, category, bbox (xywh), score."""
+        return [records(self.detect(self.candidates(picture)), self.categories) for picture in pictures]
 
-    def __call__(self, pictures: list[NDArray[np.uint8]]) -> list[list[dict[str, Any]]]:
-        """Detections of each picture (height, width, 3), best first: category_id, category, bbox (xywh), score."""
-        return [self._detect(picture) for picture in pictures]
+    def candidates(self, picture: Picture) -> Candidates:
+        """What the network says of the picture, before NMS, in pixels of the picture."""
+        view = View(resized_size(picture.shape[:2], self.test.size, self.test.max_size))
+        return self.predictor([Sample(0, picture, NOTHING)], [view])[0]
 
-    def _detect(self, picture: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        height, width = picture.shape[:2]
-        view = View(resized_size((height, width), self.test.size, self.test.max_size))
-        candidates = self.predictor([Sample(0, picture, NOTHING)], [view])[0]
-        found = detect(
-            candidates, nms_iou_threshold=self.test.nms_iou_threshold, max_detections=self.test.max_detections
-        )
-        return [
-            {
-                "category_id": self.categories[label]["id"],
-                "category": self.categories[label]["name"],
-                "bbox": bbox,
-                "score": score,
-            }
-            for bbox, label, score in zip(
-                found.boxes_xywh.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
-            )
-        ]
+    def detect(self, candidates: Candidates) -> Detections:
+        """What NMS leaves of candidates."""
+        nms_iou_threshold, max_detections = self.test.nms_iou_threshold, self.test.max_detections
+        return detect(candidates, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
+
+
+def records(detections: Detections, categories: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Detections as category_id, category, bbox (xywh) and score; `categories` in label order."""
+    columns = (detections.boxes_xywh.tolist(), detections.labels.tolist(), detections.scores.tolist())
+    return [
+        {
+            "category_id": categories[label]["id"],
+            "category": categories[label]["name"],
+            "bbox": bbox,
+            "score": score,
+        }
+        for bbox, label, score in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,196 @@
+"""`fcos demo`: what the page of the same name knows and asks for; the network runs once for a picture and a run."""
+
+import contextlib
+import io
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcos.commands.detecting import Detector, Picture, Weights, records
+from fcos.commands.drawing import COLORS, WHITE_ON
+from fcos.commands.layout import Layout
+from fcos.config.runs import Run
+from fcos.config.test import TestConfig
+from fcos.data.coco import read_split
+from fcos.data.pictures import UNREADABLE, hush, read_picture
+from fcos.detections import Candidates, detect
+from fcos.errors import UserError
+from fcos.files import sha256_bytes
+
+MAX_BYTES = 32 << 20  # of a picture file
+MAX_PIXELS = 50_000_000
+LOWEST_SCORE = 0.01  # where the slider ends: lower candidates are not kept
+SHOWN_SIDE = 1600  # pixels of the longer side at which a picture is sent to the page
+THUMBNAIL_SIDE = 160
+KEPT_UPLOADS, KEPT_NETWORKS, KEPT_CANDIDATES = 16, 3, 64
+
+
+class Refused(Exception):
+    """What the page asks cannot be done; the message is for the page to show."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a network said of a picture, before NMS, and how long it took."""
+
+    candidates: Candidates
+    categories: list[dict[str, Any]]
+    device: str
+    network_ms: float
+
+
+class Demo:
+    """The runs and test pictures of the active study, and the pictures that were given since.
+
+    Safe to be called from several threads: one picture is worked on at a time.
+    """
+
+    def __init__(self, study: str, runs: Mapping[str, Run], test: TestConfig) -> None:
+        self.study, self.test, self.layout, self.runs = study, test, Layout(study), runs
+        self.network_runs = 0
+        self._uploads: OrderedDict[str, Picture] = OrderedDict()
+        self._test_pictures = _test_pictures(self.layout)
+        self._lock = threading.RLock()
+        self._load = lru_cache(KEPT_NETWORKS)(_load)
+        self._say = lru_cache(KEPT_CANDIDATES)(self._run_network)
+        if not self.trained():
+            do = f"fcos train {next(iter(runs))}"
+            raise UserError(self.layout.runs, "no run has weights yet", expected="a trained run", do=do)
+
+    def trained(self) -> list[str]:
+        """The runs with weights, in the order of params.yaml; trainings may end while the page is open."""
+        return [run for run in self.runs if self.layout.weights(run).exists()]
+
+    def describe(self) -> dict[str, Any]:
+        """What the page shows before a picture is chosen."""
+        return {
+            "study": self.study,
+            "runs": [_about(self.runs[run], self.layout) for run in self.trained()],
+            "pictures": list(self._test_pictures),
+            "score": 0.3,
+            "lowest_score": LOWEST_SCORE,
+            "nms": self.test.nms_iou_threshold,
+            "max_bytes": MAX_BYTES,
+            "colors": [{"fill": color, "text": "#fff" if color in WHITE_ON else "#000"} for color in COLORS],
+        }
+
+    def add(self, data: bytes) -> str:
+        """Take a picture file in; returns the id under which it is kept for a while."""
+        picture = decode(data)
+        name = sha256_bytes(data)
+        with self._lock:
+            self._uploads[name] = picture
+            self._uploads.move_to_end(name)
+            while len(self._uploads) > KEPT_UPLOADS:
+                self._uploads.popitem(last=False)
+        return name
+
+    def picture(self, name: str) -> Picture:
+        """The picture of an id: an upload, or one of the test pictures; never a path."""
+        upload = self._uploads.get(name)
+        if upload is not None:
+            return upload
+        if name in self._test_pictures:
+            return read_picture(self._test_pictures[name])
+        raise Refused(HTTPStatus.NOT_FOUND, "The picture is not here any more: choose it again.")
+
+    def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
+        """The picture as JPEG, made smaller where the page needs it no larger."""
+        side = THUMBNAIL_SIDE if thumbnail else SHOWN_SIDE
+        image = Image.fromarray(self.picture(name))
+        image.thumbnail((side, side))
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=80 if thumbnail else 92)
+        return stream.getvalue()
+
+    def detect(self, picture: str, run: str, *, score: float, nms: float) -> dict[str, Any]:
+        """Boxes of the picture under these thresholds; the network runs only for a new picture or run."""
+        if run not in self.trained():
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no run {run} with weights.")
+        with self._lock:
+            height, width = self.picture(picture).shape[:2]
+            said = self._say(picture, run, self.layout.weights(run).stat().st_mtime_ns)
+        started = time.perf_counter()
+        kept = said.candidates[said.candidates.scores >= score]
+        found = detect(kept, nms_iou_threshold=nms, max_detections=self.test.max_detections)
+        return {
+            "width": width,
+            "height": height,
+            "detections": records(found, said.categories),
+            "classes": said.categories,
+            "network_ms": said.network_ms,
+            "nms_ms": 1000 * (time.perf_counter() - started),
+            "device": said.device,
+            "network_runs": self.network_runs,
+        }
+
+    def _run_network(self, picture: str, run: str, modified_ns: int) -> Said:
+        detector = self._load(self.layout.weights(run), self.test, modified_ns)
+        pixels = self.picture(picture)
+        self.network_runs += 1
+        started = time.perf_counter()
+        candidates = detector.candidates(pixels)
+        network_ms = 1000 * (time.perf_counter() - started)
+        return Said(candidates, detector.categories, detector.predictor.device.type, network_ms)
+
+
+def decode(data: bytes) -> Picture:
+    """The picture in the bytes of a file; raises Refused, with what is wrong with it."""
+    try:
+        hush()
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except UNREADABLE:
+        raise Refused(HTTPStatus.BAD_REQUEST, "This is not a picture that can be read: JPEG, PNG, WebP ...") from None
+    if width * height > MAX_PIXELS:
+        most = f"{MAX_PIXELS // 1_000_000} million pixels are the limit"
+        raise Refused(HTTPStatus.BAD_REQUEST, f"The picture is too large, {width} x {height}: {most}.")
+    with NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            return read_picture(Path(file.name))
+        except UserError:
+            raise Refused(HTTPStatus.BAD_REQUEST, "The picture is damaged, or of an unusual kind.") from None
+
+
+def _load(path: Path, test: TestConfig, _modified_ns: int) -> Detector:
+    """The detector in a weights file, warmed up: the first pass builds kernels, which is not the time of a picture."""
+    detector = Detector(Weights.read(path, test).with_test(score_threshold=min(LOWEST_SCORE, test.score_threshold)))
+    detector.candidates(np.zeros((test.size, test.size, 3), dtype=np.uint8))
+    return detector
+
+
+def _test_pictures(layout: Layout) -> dict[str, Path]:
+    """Paths of the test pictures by id; none where the data are not here."""
+    try:
+        split = read_split(layout.data, "test")
+    except UserError:
+        return {}
+    return {f"test-{image['id']}": split.path_of(image) for image in split.images}
+
+
+def _about(run: Run, layout: Layout) -> dict[str, Any]:
+    """A run in a few words, with its test AP where it is scored."""
+    words = [run.backbone, f"{run.epochs} epochs" if run.epochs else "imported", f"{run.num_convs} convolutions"]
+    ap = None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        ap = json.loads((layout.run(run.name) / "metrics.json").read_text())["AP"]
+    if ap is not None:
+        words.append(f"test AP {100 * ap:.1f}")
+    return {"name": run.name, "about": " · ".join(words), "ap": ap}

@@ -1,0 +1,149 @@
+"""The server of the demo: HTTP on 127.0.0.1 for the page of this package and for nobody else's."""
+
+import errno
+import json
+import sys
+import traceback
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+from urllib.parse import unquote
+
+from fcos.commands.demo import MAX_BYTES, Demo, Refused
+from fcos.errors import UserError
+
+HOST = "127.0.0.1"
+MAX_JSON_BYTES = 10_000
+SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class DemoServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, demo: Demo, port: int) -> None:
+        self.demo = demo
+        super().__init__((HOST, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A page that is closed in the middle of an answer is no error."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+def make_server(demo: Demo, port: int) -> DemoServer:
+    """A server that listens on `port` of 127.0.0.1 (0: a free one); `serve_forever` answers."""
+    try:
+        return DemoServer(demo, port)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        raise UserError(
+            "--port",
+            "is in use" if in_use else "cannot be opened",
+            found=port if in_use else f"{port}: {error.strerror}",
+            expected="a free port",
+            do="fcos demo --port 0 takes a free one",
+        ) from None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: DemoServer
+    protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds without a byte
+
+    def do_GET(self) -> None:
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: a slider asks often."""
+
+    def _answer(self, find: Any) -> None:
+        """Send what `find` returns, (content type, body), or why it cannot."""
+        status, kind, body = HTTPStatus.OK, "application/json", b""
+        try:
+            self._refuse_strangers()
+            kind, body = find()
+        except Refused as refused:
+            status, body = refused.status, _error(str(refused))
+            self.close_connection = True  # its body was not read
+        except UserError as error:  # a file that is gone or damaged
+            status, body = HTTPStatus.BAD_REQUEST, _error(str(error))
+        except ConnectionError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, _error("something went wrong; the terminal says what")
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **SECURITY}.items():
+            self.send_header(name, value)
+        self.send_header("Cache-Control", "max-age=3600" if kind.startswith("image/") else "no-store")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _refuse_strangers(self) -> None:
+        """Another site may neither reach this server under a name of its own (DNS rebinding) nor send it anything."""
+        hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
+        if self.headers.get("Host") not in hosts:
+            raise Refused(HTTPStatus.FORBIDDEN, f"open http://{hosts[0]}")
+        if self.headers.get("Origin", f"http://{hosts[0]}") not in [f"http://{host}" for host in hosts]:
+            raise Refused(HTTPStatus.FORBIDDEN, "requests of other sites are refused")
+
+    def _get(self) -> tuple[str, bytes]:
+        match self.path.split("?")[0].split("/")[1:]:
+            case [""]:
+                return "text/html; charset=utf-8", files("fcos.commands").joinpath("demo.html").read_bytes()
+            case ["study"]:
+                return _json(self.server.demo.describe())
+            case ["pictures", name]:
+                return "image/jpeg", self.server.demo.shown(unquote(name))
+            case ["thumbnails", name]:
+                return "image/jpeg", self.server.demo.shown(unquote(name), thumbnail=True)
+        raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+
+    def _post(self) -> tuple[str, bytes]:
+        match self.path:
+            case "/pictures":
+                return _json({"picture": self.server.demo.add(self._body(MAX_BYTES))})
+            case "/detections":
+                return _json(self.server.demo.detect(**_asked(self._body(MAX_JSON_BYTES))))
+        raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+
+    def _body(self, most: int) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length of the body is missing")
+        if int(length) > most:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The file is too large: {most >> 20} MB is the limit")
+        return self.rfile.read(int(length))
+
+
+def _asked(body: bytes) -> dict[str, Any]:
+    """The arguments of `Demo.detect`, checked."""
+    try:
+        asked = json.loads(body)
+        thresholds = {name: float(asked[name]) for name in ("score", "nms")}
+        if not all(0 <= value <= 1 for value in thresholds.values()):
+            raise ValueError
+        return {"picture": str(asked["picture"]), "run": str(asked["run"]), **thresholds}
+    except (ValueError, KeyError, TypeError):
+        expected = "JSON with picture, run, score and nms is expected, the last two from 0 to 1"
+        raise Refused(HTTPStatus.BAD_REQUEST, expected) from None
+
+
+def _json(value: Any) -> tuple[str, bytes]:
+    return "application/json", json.dumps(value, allow_nan=False).encode()
+
+
+def _error(message: str) -> bytes:
+    return json.dumps({"error": message}).encode()

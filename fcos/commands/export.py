@@ -1,0 +1,232 @@
+"""`fcos export`: a trained network as a file for other runtimes, checked against ours before it is left there."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcos.commands.build import build_grid, load_model
+from fcos.commands.detecting import Detector, Picture, Weights
+from fcos.commands.layout import Layout
+from fcos.config.section import DEFAULT_PATH, read_params
+from fcos.data.coco import read_split
+from fcos.data.pictures import read_picture
+from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from fcos.detections import Detections
+from fcos.errors import UserError
+from fcos.evaluation.exportable import Exportable, load_torchscript, save_onnx, save_torchscript
+from fcos.files import sha256_file, whole_file
+from fcos.progress import track
+
+SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
+NEEDED = ("onnx", "onnxruntime")
+NUM_PICTURES = 8  # to check on
+BOX_TOLERANCE = 0.1  # pixels
+SCORE_TOLERANCE = 1e-4
+
+Runs = Callable[[Picture], Detections]
+
+
+class ExportDiffers(Exception):
+    """The exported network does not say what ours says: no mistake of the user's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How far detections of two networks lie apart: pixels, score, and how many have no partner."""
+
+    pictures: int = 0
+    boxes: int = 0
+    box_difference: float = 0.0
+    score_difference: float = 0.0
+    unpaired: int = 0
+
+    @property
+    def passed(self) -> bool:
+        differences = (self.box_difference <= BOX_TOLERANCE, self.score_difference <= SCORE_TOLERANCE)
+        return all(differences) and self.unpaired == 0
+
+    def __add__(self, other: "Check") -> "Check":
+        return Check(
+            pictures=self.pictures + other.pictures,
+            boxes=self.boxes + other.boxes,
+            box_difference=max(self.box_difference, other.box_difference),
+            score_difference=max(self.score_difference, other.score_difference),
+            unpaired=self.unpaired + other.unpaired,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.boxes} boxes of ours on {self.pictures} pictures: boxes differ by at most "
+            f"{self.box_difference:.2g} pixels, scores by {self.score_difference:.2g}; "
+            f"{self.unpaired} have no partner"
+        )
+
+
+def export(
+    checkpoint: str, format: str, out: Path | None = None, *, score: float | None = None, nms: float | None = None
+) -> tuple[Path, Check]:
+    """Write the network with everything around it, from pixels to detections, and run it against ours.
+
+    Args:
+        format: onnx or torchscript; out: RUN.onnx or RUN.pt where left out.
+        score, nms: thresholds that are built in; None: as in params.yaml.
+
+    Raises:
+        ExportDiffers: the file, run by its own runtime, finds other boxes; nothing is left there.
+    """
+    if format == "onnx":
+        _need_packages()
+    # Ours in plain float32 too: bfloat16 would be the larger difference.
+    weights = Weights.find(checkpoint).with_test(
+        score_threshold=score, nms_iou_threshold=nms, device="cpu", precision="float32"
+    )
+    out = out or Path(weights.run.name + SUFFIX[format])
+    save, load = (save_onnx, _onnx) if format == "onnx" else (save_torchscript, _torchscript)
+    with whole_file(out) as scratch:
+        save(_exportable(weights), scratch, metadata(weights))
+        check = _check(Detector(weights), load(scratch), check_pictures(weights))
+        if not check.passed:
+            raise ExportDiffers(
+                f"{out} was not written: it finds other boxes than ours; {check} "
+                f"(allowed: {BOX_TOLERANCE} pixels, {SCORE_TOLERANCE})"
+            )
+    return out, check
+
+
+def _need_packages() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            "--format onnx",
+            "packages are missing",
+            found=f"no {', no '.join(missing)}",
+            expected=" and ".join(NEEDED),
+            do="pip install 'fcos[export]', or --format torchscript, which needs neither",
+        )
+
+
+def _exportable(weights: Weights) -> Exportable:
+    return Exportable(
+        load_model(weights.run, weights.identity, weights.path),
+        build_grid(weights.run.model),
+        **weights.test.model_dump(
+            include={"size", "max_size", "score_threshold", "max_candidates", "nms_iou_threshold", "max_detections"}
+        ),
+    )
+
+
+def metadata(weights: Weights) -> dict[str, str]:
+    """What travels in the file: its classes in label order, how to feed it, and where it comes from."""
+    categories = weights.identity.categories
+    values: dict[str, Any] = {
+        "classes": [category["name"] for category in categories],
+        "category_ids": [category["id"] for category in categories],
+        "study": weights.run.study,
+        "run": weights.run.name,
+        "weights_sha256": sha256_file(weights.path),
+        "input": "picture: float32 (1, 3, height, width), RGB, 0 to 255, any height and width",
+        "output": "boxes: float32 (D, 4) x1 y1 x2 y2 in pixels of the picture; scores: (D,); labels: int64 (D,)",
+        "inside": "resizing, normalising, padding, decoding, NMS",
+        "normalisation": {"scale": 1 / 255, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        "test": weights.test.settings(),
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def as_input(picture: Picture) -> NDArray[np.float32]:
+    """(height, width, 3) -> (1, 3, height, width), as the exported network takes it."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def _onnx(path: Path) -> Runs:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda picture: Detections(*session.run(None, {"picture": as_input(picture)}))
+
+
+def _torchscript(path: Path) -> Runs:
+    module = load_torchscript(path)
+
+    def run(picture: Picture) -> Detections:
+        with torch.inference_mode():
+            return Detections(*(output.numpy() for output in module(torch.from_numpy(as_input(picture)))))
+
+    return run
+
+
+def check_pictures(weights: Weights) -> list[Picture]:
+    """Test pictures of the weights' study where they are there, else drawn ones; and two of another shape."""
+    pictures = _test_pictures(weights) or [_drawn(seed, weights.test.size) for seed in range(NUM_PICTURES)]
+    height, width = pictures[0].shape[:2]
+    return [*pictures, pictures[0][: -(-height // 2)], pictures[0][:, : -(-width // 3)]]
+
+
+def _test_pictures(weights: Weights) -> list[Picture]:
+    if not DEFAULT_PATH.exists() or read_params().get("study") != weights.run.study:
+        return []
+    try:
+        split = read_split(Layout(weights.run.study).data, "test")
+        step = max(1, len(split.images) // NUM_PICTURES)
+        return [read_picture(split.path_of(image)) for image in split.images[::step][:NUM_PICTURES]]
+    except UserError:  # not prepared here
+        return []
+
+
+def _drawn(seed: int, size: int) -> Picture:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8))
+    return np.array(coarse.resize((size * 4 // 3, size), Image.Resampling.BICUBIC))
+
+
+def _check(detector: Detector, run: Runs, pictures: Sequence[Picture]) -> Check:
+    total = Check()
+    for picture in track(pictures, "check", total=len(pictures), unit="pictures"):
+        ours = detector.detect(detector.candidates(picture))
+        total += compare(ours, run(picture), lowest=detector.test.score_threshold, most=detector.test.max_detections)
+    if total.boxes == 0:
+        raise UserError(
+            "--score",
+            "the network finds nothing in the pictures to check on, so that the file cannot be checked",
+            found=detector.test.score_threshold,
+            expected="a score that some box reaches",
+            do="give a lower --score",
+        )
+    return total
+
+
+def compare(ours: Detections, theirs: Detections, *, lowest: float, most: int) -> Check:
+    """Pair detections of one picture by class and nearest box, best first.
+
+    A detection that rounding puts on the other side of a cut has no partner and is none the worse for it: the cut is
+    the `lowest` score, or the score of the last one where there are `most`.
+    """
+    cut = max([lowest, *(found.scores.min() for found in (ours, theirs) if len(found) == most)]) + SCORE_TOLERANCE
+    left = list(range(len(theirs)))
+    unpaired, box_difference, score_difference = [], 0.0, 0.0
+    for box, score, label in zip(ours.boxes, ours.scores, ours.labels, strict=True):
+        same = [index for index in left if theirs.labels[index] == label]
+        if not same:
+            unpaired.append(score)
+            continue
+        apart = np.abs(theirs.boxes[same] - box).max(axis=1)
+        partner = same[int(apart.argmin())]
+        left.remove(partner)
+        box_difference = max(box_difference, float(apart.min()))
+        score_difference = max(score_difference, abs(float(theirs.scores[partner] - score)))
+    unpaired += theirs.scores[left].tolist()
+    return Check(
+        pictures=1,
+        boxes=len(ours),
+        box_difference=box_difference,
+        score_difference=score_difference,
+        unpaired=sum(score > cut for score in unpaired),
+    )

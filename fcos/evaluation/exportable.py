@@ -1,0 +1,203 @@
+"""The whole way from pixels to detections as one torch module that can be traced, for other runtimes."""
+
+import contextlib
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+from torchvision.ops import nms
+
+from fcos.boxes import boxes_from, clip
+from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD, PAD_MULTIPLE
+from fcos.model.detector import FCOS
+from fcos.model.locations import LocationGrid, make_locations
+from fcos.postprocess import joint_scores
+from fcos.structures import HeadOutputs
+
+OUTPUTS = ("boxes", "scores", "labels")
+OPSET = 18
+EXAMPLE_SIZE = (96, 128)  # of the picture that is traced; the graph takes any other
+
+
+class Exportable(nn.Module):
+    """A picture of any size in, its detections out: what `Predictor` and `detections.detect` say, in one graph.
+
+    Resizing, normalising, padding, decoding and NMS are inside. Everything that depends on the size of the picture is
+    tensor arithmetic, so that a trace holds for other sizes.
+
+    Args:
+        model: in float32, its weights in the contiguous format; it is changed (GroupNorm) and put in evaluation mode.
+        size, max_size: of the shorter and of the longer side that the network sees, in pixels.
+        max_candidates: per level; max_detections: per picture.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: FCOS,
+        grid: LocationGrid,
+        *,
+        size: int,
+        max_size: int,
+        score_threshold: float,
+        max_candidates: int,
+        nms_iou_threshold: float,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.grid = _with_plain_group_norm(model), grid
+        self.size, self.max_size = size, max_size
+        self.score_threshold, self.max_candidates = score_threshold, max_candidates
+        self.nms_iou_threshold, self.max_detections = nms_iou_threshold, max_detections
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
+        self.eval().requires_grad_(False)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of one picture, best first.
+
+        Args:
+            picture: (1, 3, height, width) float32 RGB, 0 to 255.
+
+        Returns:
+            boxes (D, 4) xyxy in pixels of the picture, scores (D,), labels (D,) int64.
+        """
+        size = torch._shape_as_tensor(picture)[2:]  # (height, width)
+        shown = self._shown_size(size)
+        image = interpolate(picture / 255, size=[shown[0], shown[1]], mode="bilinear", align_corners=False)  # type: ignore[list-item]
+        filled = -shown % PAD_MULTIPLE
+        image = pad((image - self.mean) / self.std, [0, filled[1], 0, filled[0]])  # type: ignore[list-item]
+        boxes, scores, labels = self._candidates(image)
+        scale = size / shown
+        boxes = clip(boxes, shown[0], shown[1]) * torch.stack((scale[1], scale[0])).repeat(2)
+        kept = self._best(boxes, scores, labels)
+        return boxes[kept], scores[kept], labels[kept]
+
+    def _shown_size(self, size: Tensor) -> Tensor:
+        """`transforms.resized_size` without a branch: the smaller of both ratios gives the smaller of both sizes."""
+        by_shorter, by_longer = size * self.size // size.min(), size * self.max_size // size.max()
+        return by_shorter.minimum(by_longer).clamp(min=1)
+
+    def _candidates(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (N, 4) in pixels of the resized picture, scores and labels (N,): see `decode_candidates`."""
+        levels = list(self.model.fpn(OrderedDict(enumerate(self.model.backbone(images)))).values())
+        outputs: HeadOutputs = self.model.head(levels)
+        locations = make_locations(
+            [(level.shape[2], level.shape[3]) for level in levels],
+            (images.shape[2], images.shape[3]),
+            strides=self.grid.strides,
+            offset=self.grid.offset,
+            step_from_padding=self.grid.step_from_padding,
+            device=images.device,
+        )
+        num_classes = outputs.class_logits.shape[-1]
+        scores, pair = self._best_pairs(joint_scores(outputs)[0], [level.shape[2] * level.shape[3] for level in levels])
+        location = pair // num_classes
+        ltrb = outputs.pred_ltrb[0, location] * locations.strides[location][:, None]
+        return boxes_from(locations.xy[location], ltrb), scores, pair % num_classes
+
+    def _best_pairs(self, scores: Tensor, cells: list[int]) -> tuple[Tensor, Tensor]:
+        """Scores above the threshold and their flat (location, class) indices, at most `max_candidates` of a level.
+
+        Levels are filled up with scores below any threshold, since the k of a traced topk is fixed.
+        """
+        best, pair, first = [], [], 0
+        for count in cells:
+            level = pad(scores[first : first + count].flatten(), [0, self.max_candidates], value=-1.0)
+            values, index = level.topk(self.max_candidates)
+            best.append(values)
+            pair.append(index + first * scores.shape[1])
+            first = first + count
+        all_scores, all_pairs = torch.cat(best), torch.cat(pair)
+        kept = (all_scores > self.score_threshold).nonzero().squeeze(1)
+        return all_scores[kept], all_pairs[kept]
+
+    def _best(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Indices of what NMS keeps, best first: class by class, since moving the classes apart would round boxes."""
+        kept = []
+        for label in range(self.model.head.class_logits.out_channels):
+            of_class = (labels == label).nonzero().squeeze(1)
+            kept.append(of_class[nms(boxes[of_class], scores[of_class], self.nms_iou_threshold)])
+        indices = torch.cat(kept)
+        return indices[scores[indices].argsort(descending=True)[: self.max_detections]]
+
+
+def save_torchscript(module: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the traced module; each metadata entry is an extra file."""
+    with _silenced():
+        traced = torch.jit.trace(module, (_example(),), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, path, _extra_files=dict(metadata))
+
+
+def load_torchscript(path: Path) -> torch.jit.ScriptModule:
+    with _silenced():
+        return torch.jit.load(path)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def save_onnx(module: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the traced module as ONNX; the packages of the extra `export` must be there.
+
+    By the older of torch's two exporters: the newer one (torch 2.15) fixes the levels of the pyramid that have a single
+    row or column in its example, so that other pictures fail, and takes 30 s where this takes one.
+    """
+    import onnx
+
+    free = {name: {0: "detections"} for name in OUTPUTS}
+    with _silenced():
+        torch.onnx.export(
+            module,
+            (_example(),),
+            path,
+            input_names=["picture"],
+            output_names=list(OUTPUTS),
+            dynamic_axes={"picture": {2: "height", 3: "width"}, **free},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, dict(metadata))
+    onnx.checker.check_model(written)
+    onnx.save(written, path)
+
+
+def _example() -> Tensor:
+    return torch.full((1, 3, *EXAMPLE_SIZE), 127.0)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """TorchScript is deprecated and there all the same; HeadOutputs.feature_sizes is not used by the graph."""
+    known: list[tuple[str, type[Warning]]] = [
+        (r"`torch\.jit\.\w+` is deprecated", FutureWarning),
+        ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
+        ("The feature will be removed. Please remove usage of this function", DeprecationWarning),
+        ("Constant folding - Only steps=1 can be constant folded", UserWarning),  # of the padding: left as it is
+        ("Converting a tensor to a Python integer", torch.jit._trace.TracerWarning),
+    ]
+    with warnings.catch_warnings():
+        for message, category in known:
+            warnings.filterwarnings("ignore", message, category)
+        yield
+
+
+class _GroupNorm(nn.GroupNorm):
+    """GroupNorm without the choice of a kernel and torch's own check of sizes: a trace would fix both."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def _with_plain_group_norm(model: FCOS) -> FCOS:
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.GroupNorm):
+                plain = _GroupNorm(child.num_groups, child.num_channels, child.eps)
+                plain.load_state_dict(child.state_dict())
+                setattr(module, name, plain)
+    return model

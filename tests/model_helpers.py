@@ -1,0 +1,47 @@
+"""A study with weights without a training: for the tests of what uses a network."""
+
+import os
+from pathlib import Path
+
+import torch
+import yaml
+from conftest import ROOT, write_params
+
+from fcos.commands.build import build_model
+from fcos.commands.layout import Layout
+from fcos.commands.prepare import prepare
+from fcos.config.runs import parse_runs
+from fcos.data.coco import read_split
+from fcos.model.checkpoint import Identity, save_weights
+
+RUN = "one-epoch"
+
+
+def make_study(folder: Path, **data) -> Path:
+    """The smoke study in `folder`: prepared, and its runs with random weights that find many boxes of all classes."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
+        params["data"].update(data)
+        write_params(params)
+        prepare()
+        split = read_split(Path("data/smoke"), "test")
+        for name, run in parse_runs(params).items():
+            model = build_model(run, len(split.categories), pretrained=False)
+            loud(model.head, run.seed + len(name))
+            identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest)
+            save_weights(Layout("smoke").weights(name), model.state_dict(), identity)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def loud(head, seed: int) -> None:
+    """Scores from 0 to 1 and boxes of several strides: a fresh head says 0.07 and nothing everywhere."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head.class_logits.weight.normal_(std=0.25)
+        head.class_logits.bias.fill_(-1.0)
+        head.box_regression.weight.normal_(std=0.05)
+        head.box_regression.bias.fill_(2.0)
