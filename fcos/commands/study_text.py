@@ -20,7 +20,7 @@ $data
 
 model:
 $backbone
-  fpn_channels: $fpn_channels    # of every level and of the heads; more is slower
+  fpn_channels: 128    # of every level and of the heads, as in the published study; fewer are faster
   p6_from: p5          # or c5, the last map of the backbone
   group_norm_groups: 16   # of the channels, in the norms of the heads
   class_tower_init: default   # PyTorch's own; `normal`: N(0, 0.01) as in all other convolutions of the heads
@@ -145,7 +145,6 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         headline=headline,
         data="\n".join(_entry(key, data[key]) for key in _DATA if key in data),
         backbone=_PRETRAINED if settings.pretrained else _FROM_SCRATCH,
-        fpn_channels=128 if settings.size >= 256 else 64,
         prior=0.01 if settings.pretrained else 0.1,
         prior_why="" if settings.pretrained else "; with pretrained weights 0.01",
         ranges_why=settings.ranges_why,
