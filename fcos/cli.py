@@ -89,6 +89,20 @@ def study_show(name: Annotated[str | None, typer.Argument(help="A study; the act
         typer.echo(f"  table {number}: {table.title} ({table.kind})")
 
 
+@study_app.command("new", epilog="Example: fcos study new mine --from datasets/mine")
+def study_new(
+    name: Annotated[str, typer.Argument(help="Of the study: small letters, digits and hyphens.")],
+    folder: Annotated[Path, typer.Option("--from", metavar="FOLDER", help="Data in VOC, COCO or YOLO layout.")],
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each training; left out: enough for the number of pictures.")
+    ] = None,
+) -> None:
+    """Write a study of your own data, with settings that suit them and this machine: studies/NAME.yaml."""
+    from fcos.commands.study_new import study_new
+
+    typer.echo(study_new(name, folder, epochs=epochs))
+
+
 @study_app.command("use", epilog="Example: fcos study use smoke")
 def study_use(
     name: Annotated[str, typer.Argument(help="A study in studies/.")],

@@ -116,6 +116,32 @@ def small_coco(root: Path = Path("coco"), *, train: Mapping[str, Any] | None = N
     return write_coco(root, train or usual, coco_content([coco_image(3)], [coco_box(1, 3)]))
 
 
+# YOLO ----------------------------------------------------------------------------------------------------------------
+
+YOLO_CAT = "0 0.416667 0.4375 0.5 0.625"  # of 60 x 40 pixels: center 25.00002, 17.5, extent 30 x 25: CAT's box
+YOLO_DOG = "1 0.5 0.5 1 1"
+
+
+def write_yolo(
+    root: Path, splits: Mapping[str, Mapping[str, Iterable[str] | None]], place: str = "{part}/{split}"
+) -> Path:
+    """A YOLO folder; `splits` gives the lines of each picture of each split, None: no label file.
+
+    `place`: where a part (images, labels) of a split lies.
+    """
+    for split, pictures in splits.items():
+        for stem, lines in pictures.items():
+            save_picture(root / place.format(part="images", split=split) / f"{stem}.jpg")
+            if lines is not None:
+                write(root / place.format(part="labels", split=split) / f"{stem}.txt", "".join(f"{x}\n" for x in lines))
+    return root
+
+
+def small_yolo(root: Path = Path("yolo"), **train: Iterable[str] | None) -> Path:
+    """Two training pictures and one for testing; `train` sets the lines of training pictures."""
+    return write_yolo(root, {"train": {"a": [YOLO_CAT], "b": [YOLO_DOG], **train}, "val": {"c": [YOLO_CAT, YOLO_DOG]}})
+
+
 # Preparing in the current folder -------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ OPTIONS = {
     "report": [],
     "score": ["--gt", "--detections", "--out", "--replicates", "--confidence", "--seed"],
     "study list": [],
+    "study new": ["NAME", "--from", "--epochs"],
     "study run": ["--jobs"],
     "study show": ["NAME"],
     "study use": ["NAME", "--force"],

@@ -136,6 +136,7 @@ def test_overlapping_splits(smoke_params):
 
 VOC = {"source": "voc", "root": "x"}
 COCO = {"source": "coco", "root": "x"}
+YOLO = {"source": "yolo", "root": "x", "classes": ["cat"]}
 PAIR = {"validation_annotations": "val.json", "validation_images": "val"}
 
 
@@ -149,11 +150,18 @@ PAIR = {"validation_annotations": "val.json", "validation_images": "val"}
         ({**COCO, **PAIR, "validation_fraction": 0.1}, "validation_fraction", "`validation_annotations` is given too"),
         ({**COCO, "validation_annotations": "val.json"}, "validation_images", "missing key"),
         ({**COCO, "validation_images": "val"}, "validation_annotations", "missing key"),
+        ({**YOLO, "test_images": "images/train"}, "test_images", "another folder than train_images"),
+        ({**YOLO, "validation_images": "images/test"}, "validation_labels", "missing key"),
+        ({**YOLO, "test_labels": None}, "test_labels", "missing key"),
+        ({**VOC, "test_split": None}, "test_split", "nothing to test on"),
+        ({**COCO, "test_annotations": None, "test_images": None}, "test_annotations", "set test_fraction: 0.2"),
+        ({**VOC, "test_fraction": 0.2}, "test_fraction", "`test_split` is given too"),
+        ({**VOC, "test_split": None, "test_fraction": 1.0}, "test_fraction", "less than 1"),
         ({"source": "shapes", "validation_fraction": 1.0}, "validation_fraction", "less than 1"),
         ({"source": "shapes", "validation_fraction": -0.1}, "validation_fraction", "greater than or equal to 0"),
     ],
 )
-def test_impossible_validation_splits(smoke_params, data, where, problem):
+def test_impossible_splits(smoke_params, data, where, problem):
     smoke_params["data"] = data
     text = message(smoke_params)
     assert text.startswith(f"params.yaml: data.{where}: ") and problem in text

@@ -18,6 +18,8 @@ from data_helpers import (
     HEIGHT,
     REAL,
     WIDTH,
+    YOLO_CAT,
+    YOLO_DOG,
     assert_refused,
     boxes,
     coco_box,
@@ -31,12 +33,14 @@ from data_helpers import (
     save_picture,
     small_coco,
     small_voc,
+    small_yolo,
     snapshot,
     voc_object,
     voc_xml,
     write,
     write_coco,
     write_voc,
+    write_yolo,
 )
 from PIL import Image
 
@@ -48,6 +52,7 @@ from fcos.errors import UserError
 
 VOC = {"source": "voc", "root": "pictures"}
 COCO = {"source": "coco", "root": "coco"}
+YOLO = {"source": "yolo", "root": "yolo", "classes": ["cat", "dog"]}
 XML = Path("pictures/Annotations/000001.xml")
 LISTS = Path("pictures/ImageSets/Main")
 
@@ -526,6 +531,154 @@ def test_zero_area_in_coco_is_dropped_and_listed() -> None:
     assert [a["id"] for a in read("train")["annotations"]] == [1]
 
 
+# YOLO -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "bbox"),
+    [
+        # cx 0.416667 * 60 = 25.00002, less half of 0.5 * 60: 10.00002, to 1/64 of a pixel 10.
+        (YOLO_CAT, [10, 5, 30, 25]),
+        (YOLO_DOG, [0, 0, WIDTH, HEIGHT]),
+        ("0 0.25 0.25 0.1 0.1", [12, 8, 6, 4]),
+        # cx - w / 2 = 0.2 - 0.05 = 0.15: 9 pixels; the height 0.1234 * 40 = 4.936, to 1/64: corners 2 and 6.9375.
+        ("0.0 0.2 0.1117 0.1 0.1234", [9, 2, 6, 4.9375]),
+        # Six digits of 2/3 and 1/3 of 60: x2 = 60.00003, which is the border and not outside.
+        ("0 0.833334 0.5 0.333333 0.5", [40, 10, 20, 20]),
+        # Polygons: x of 0.1, 0.5, 0.3 and y of 0.2, 0.4, 0.9; four corners of a turned box.
+        ("1 0.1 0.2 0.5 0.4 0.3 0.9", [6, 8, 24, 28]),
+        ("1 0.5 0 1 0.5 0.5 1 0 0.5", [0, 0, WIDTH, HEIGHT]),
+    ],
+)
+def test_yolo_line_becomes_a_box_in_pixels(line: str, bbox: list[float]) -> None:
+    small_yolo(a=[line])
+    manifest = run_prepare(**YOLO)
+    assert boxes()[0] == bbox
+    assert read("train")["annotations"][0]["area"] == bbox[2] * bbox[3]
+    assert manifest["clipped"] == []
+
+
+def test_yolo_numbers_are_classes_in_the_order_of_the_list() -> None:
+    small_yolo()
+    manifest = run_prepare(**YOLO)
+    assert manifest["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert [a["category_id"] for a in read("train")["annotations"]] == [1, 2]
+    assert [image["id"] for split in ("train", "test") for image in read(split)["images"]] == [1, 2, 3]
+    assert Path(manifest["splits"]["test"]["image_dir"]) == Path("yolo/images/val").resolve()
+
+
+def test_yolo_picture_without_label_file_or_lines_has_no_objects() -> None:
+    small_yolo(d=None, e=[], f=["", "  "])
+    train = run_prepare(**YOLO)["splits"]["train"]
+    assert (train["num_images"], train["num_empty_images"], train["num_objects"]) == (5, 3, 2)
+
+
+def test_yolo_sub_folders_and_labels_beside_the_pictures() -> None:
+    write_yolo(Path("yolo"), {"train": {"paris/a": [YOLO_CAT]}, "val": {"c": [YOLO_DOG]}}, place="{split}")
+    write(Path("yolo/train/classes.txt"), "cat\ndog\n")
+    folders = {
+        f"{split}_{part}": place
+        for split, place in (("train", "train"), ("test", "val"))
+        for part in ("images", "labels")
+    }
+    run_prepare(**YOLO, **folders)
+    split = read_split(DATA, "train")
+    assert split.path_of(split.images[0]) == Path("yolo/train/paris/a.jpg").resolve()
+    assert boxes() == [[10, 5, 30, 25]]
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("0 0.5 0.5 0.5", ("has 4 numbers", "class cx cy width height")),
+        ("0", ("has 1 numbers",)),
+        ("0 0.5 0.5 0.5 0.5 0.9", ("has 6 numbers",)),  # a score behind: predictions are not labels
+        ("0 0.1 0.1 0.5 0.5 0.9 0.9 0.3", ("has 8 numbers",)),  # half a point
+        ("cat 0.5 0.5 0.5 0.5", ("is not numbers", "cat 0.5")),
+        ("0,0.5,0.5,0.5,0.5", ("is not numbers",)),
+        ("2 0.5 0.5 0.5 0.5", ("no such class", "0 to 1: cat, dog", "data.classes")),
+        ("-1 0.5 0.5 0.5 0.5", ("no such class",)),
+        ("0.5 0.5 0.5 0.5 0.5", ("no such class",)),
+        ("0 30 20 10 10", ("not in 0..1", "fractions")),
+        ("0 0.5 -0.1 0.5 0.5", ("not in 0..1",)),
+        ("0 0.5 0.5 nan 0.5", ("not in 0..1",)),
+        ("0 0.5 0.5 0.5 inf", ("not in 0..1",)),
+    ],
+)
+def test_bad_yolo_lines_are_refused_with_file_and_line(line: str, parts: tuple[str, ...]) -> None:
+    small_yolo(a=[YOLO_CAT, line])
+    assert_refused("yolo/labels/train/a.txt:2:", *parts, **YOLO)
+
+
+def test_yolo_box_over_the_border_is_refused_or_clipped_like_any() -> None:
+    # 0.9 + 0.2 / 2 of 60 pixels is the border; 0.95 + 0.1 is 3 pixels outside.
+    small_yolo(a=["0 0.95 0.5 0.2 0.5"])
+    assert_refused("a.txt", "outside its picture", "60 x 40", **YOLO)
+    assert len(run_prepare(**YOLO, outside_boxes="clip")["clipped"]) == 1
+    assert boxes()[0] == [51, 10, 9, 20]
+
+
+def test_yolo_box_without_extent_is_dropped() -> None:
+    small_yolo(a=[YOLO_CAT, "0 0.5 0.5 0 0.5"])
+    assert [entry["why"] for entry in run_prepare(**YOLO)["dropped"]] == ["no area"]
+
+
+def test_yolo_label_without_picture_is_refused() -> None:
+    small_yolo()
+    Path("yolo/images/train/a.jpg").unlink()
+    assert_refused("labels/train/a.txt", "without its picture", "1 such files", "nothing was changed", **YOLO)
+
+
+def test_yolo_folder_without_any_label_is_refused() -> None:
+    small_yolo(a=None, b=None)
+    Path("yolo/labels/train").mkdir()
+    assert_refused("labels/train", "no picture has a label file", "2 pictures", **YOLO)
+
+
+def test_yolo_label_of_two_pictures_is_refused() -> None:
+    small_yolo()
+    save_picture(Path("yolo/images/train/a.png"))
+    assert_refused("a.txt", "several pictures", "a.jpg, a.png", **YOLO)
+
+
+def test_missing_and_empty_yolo_folders_are_refused() -> None:
+    small_yolo()
+    assert_refused("yolo/images/test", "no such folder", "test split", **YOLO, test_images="images/test")
+    Path("yolo/images/none").mkdir()
+    folders = {"test_images": "images/none", "test_labels": "images/none"}
+    assert_refused("the test split has no picture", **YOLO, **folders)
+
+
+def test_yolo_label_that_is_not_text_is_refused() -> None:
+    small_yolo()
+    Path("yolo/labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
+    assert_refused("a.txt", "is not text", **YOLO)
+
+
+@pytest.mark.parametrize(("orientation", "bbox"), [(1, [0, 0, 30, 10]), (6, [0, 0, 20, 15]), (3, [0, 0, 30, 10])])
+def test_yolo_boxes_are_fractions_of_the_picture_as_displayed(orientation: int, bbox: list[float]) -> None:
+    # Half of the width, a quarter of the height: of 60 x 40 pixels, or of 40 x 60 where EXIF turns the picture.
+    small_yolo(a=["0 0.25 0.125 0.5 0.25"])
+    Image.fromarray(pixels("a")).save("yolo/images/train/a.jpg", exif=exif(orientation))
+    run_prepare(**YOLO)
+    entry = read("train")["images"][0]
+    assert boxes()[0] == bbox
+    assert (entry["width"], entry["height"]) == ((HEIGHT, WIDTH) if orientation == 6 else (WIDTH, HEIGHT))
+    split = read_split(DATA, "train")
+    assert read_picture(split.path_of(entry), (entry["height"], entry["width"])).shape[:2] == (
+        entry["height"],
+        entry["width"],
+    )
+
+
+def test_yolo_validation_folders() -> None:
+    small_yolo()
+    write_yolo(Path("yolo"), {"test": {"d": [YOLO_DOG]}})
+    folders = {"validation_images": "images/test", "validation_labels": "labels/test"}
+    assert list(run_prepare(**YOLO, **folders)["splits"]) == ["train", "validation", "test"]
+    assert boxes("validation") == [[0, 0, WIDTH, HEIGHT]]
+
+
 # Pictures of other kinds, from the annotation to the decoded pixels ---------------------------------------------------
 
 
@@ -681,6 +834,49 @@ def test_a_fraction_that_leaves_nothing_to_train_on_is_refused() -> None:
     assert_refused(
         "params.yaml: data.validation_fraction", "every training picture", "0.9 of 2", **VOC, validation_fraction=0.9
     )
+
+
+# Data with one split --------------------------------------------------------------------------------------------------
+
+
+def test_test_pictures_are_held_out_of_data_with_one_split() -> None:
+    eight_voc()
+    run_prepare(**VOC)
+    order = sorted(contents("train"))
+    manifest = run_prepare(**VOC, test_split=None, test_fraction=0.25, validation_fraction=0.5)
+    assert list(manifest["splits"]) == ["train", "validation", "test"]
+    # The first two of eight in the order of their sha256, then the first three of the six that are left.
+    assert contents("test") == set(order[:2])
+    assert contents("validation") == set(order[2:5])
+    assert contents("train") == set(order[5:])
+    assert read_split(DATA, "test").image_dir == Path("pictures/JPEGImages").resolve()
+
+
+def test_voc_folder_without_lists_is_one_split() -> None:
+    small_voc()
+    shutil.rmtree("pictures/ImageSets")
+    splits = run_prepare(**VOC, train_split=None, test_split=None, test_fraction=0.34)["splits"]
+    assert [splits[split]["num_images"] for split in ("train", "test")] == [2, 1]
+
+
+@pytest.mark.parametrize("source", ["coco", "yolo"])
+def test_coco_and_yolo_with_one_split(source: str) -> None:
+    small_coco()
+    small_yolo()
+    none = (
+        {"test_annotations": None, "test_images": None}
+        if source == "coco"
+        else {"test_images": None, "test_labels": None}
+    )
+    data = COCO if source == "coco" else YOLO
+    splits = run_prepare(**data, **none, test_fraction=0.5)["splits"]
+    assert [splits[split]["num_images"] for split in ("train", "test")] == [1, 1]
+
+
+def test_a_test_fraction_that_leaves_nothing_is_refused() -> None:
+    small_voc()
+    one = {"test_split": None, "test_fraction": 0.9}
+    assert_refused("params.yaml: data.test_fraction", "every training picture", "0.9 of 2", **VOC, **one)
 
 
 def small_voc_with_val(val: str = "000004") -> None:

@@ -89,31 +89,41 @@ def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> F
 
     Tried on CUDA; elsewhere estimated from steps on small pictures, against `memory` bytes (None: what is available).
     """
-    config = run.train
+    trial = make_trial(run, len(split.categories))
+    fitting, at_most = largest_batch(trial, run, split, memory=memory)
+    how = "tried" if trial.device.type == "cuda" else "estimated from two small steps"
+    height, width = largest_size(run, split)
     network = f"{run.backbone}, num_convs {run.num_convs} ({run.name})"
-    device = find_device(config.device)
-    image_size = _largest_size(run, split)
-    at_most = min(len(split.images), max(LARGEST_BATCH, config.batch_size))
-    trial = Trial(
-        build_model(run, len(split.categories), pretrained=False),
+    of_size = f"{height} x {width} ({how})"
+    value = f"{network}: {_count(fitting, at_most)} of {of_size}; train.batch_size is {run.train.batch_size}"
+    return Finding("batch", value, _problem(fitting, min(run.train.batch_size, len(split.images))))
+
+
+def make_trial(run: Run, num_classes: int) -> Trial:
+    """The network of `run` with fresh weights, where and in what it would be trained."""
+    device = find_device(run.train.device)
+    return Trial(
+        build_model(run, num_classes, pretrained=False),
         build_assigner(run.model),
-        config,
+        run.train,
         device=device,
-        dtype=find_dtype(config.precision, device),
+        dtype=find_dtype(run.train.precision, device),
     )
-    if device.type == "cuda":
-        how, most_boxes = "tried", max((len(boxes) for boxes in split.annotations_of.values()), default=0)
-        fitting = largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most)
-    else:
-        how, room = "estimated from two small steps", available_memory() if memory is None else memory
-        room, estimate = room - _kept_bytes(split, room), trial.estimate()
-        fitting = largest(lambda batch_size: estimate.bytes_for(batch_size, image_size) <= room, at_most)
-    of_size = f"{image_size[0]} x {image_size[1]} ({how})"
-    value = f"{network}: {_count(fitting, at_most)} of {of_size}; train.batch_size is {config.batch_size}"
-    return Finding("batch", value, _problem(fitting, min(config.batch_size, len(split.images))))
 
 
-def _largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
+def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | None = None) -> tuple[int, int]:
+    """The largest batch as in `batch_finding`, and where the search ended."""
+    image_size = largest_size(run, split)
+    at_most = min(len(split.images), max(LARGEST_BATCH, run.train.batch_size))
+    if trial.device.type == "cuda":
+        most_boxes = max((len(boxes) for boxes in split.annotations_of.values()), default=0)
+        return largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most), at_most
+    room = available_memory() if memory is None else memory
+    room, estimate = room - _kept_bytes(split, room), trial.estimate()
+    return largest(lambda batch_size: estimate.bytes_for(batch_size, image_size) <= room, at_most), at_most
+
+
+def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
     """(height, width) that holds every training picture at the largest of train.sizes, as one batch might."""
     shorter, longest = max(run.train.sizes), run.train.max_size
     return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])

@@ -34,15 +34,17 @@ class _FilesData(_Data):
     root: str
     classes: list[str] | None = None
     outside_boxes: Literal["error", "clip"] = "error"
+    # Share of the training pictures to test on, where the data have no test split.
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class VocData(_FilesData):
-    """A folder with Annotations/, JPEGImages/ and ImageSets/Main/."""
+    """A folder with Annotations/, JPEGImages/ and ImageSets/Main/; `train_split: null` is all of Annotations/."""
 
     source: Literal["voc"]
-    train_split: str = "trainval"
+    train_split: str | None = "trainval"
     validation_split: str | None = None
-    test_split: str = "test"
+    test_split: str | None = "test"
     difficult: Literal["keep", "ignore"] = "keep"
     download: Literal["voc2007"] | None = None
 
@@ -53,6 +55,7 @@ class VocData(_FilesData):
     @model_validator(mode="after")
     def _splits_differ(self) -> "VocData":
         _one_way_to_hold_out(self, "validation_split")
+        _one_way_to_test(self, "test_split")
         _differ(self, ("train_split", "validation_split", "test_split"), "split")
         return self
 
@@ -65,8 +68,8 @@ class CocoData(_FilesData):
     train_images: str = "train2017"
     validation_annotations: str | None = None
     validation_images: str | None = None
-    test_annotations: str = "annotations/instances_val2017.json"
-    test_images: str = "val2017"
+    test_annotations: str | None = "annotations/instances_val2017.json"
+    test_images: str | None = "val2017"
     download: Literal["coco2017"] | None = None
 
     @property
@@ -75,13 +78,50 @@ class CocoData(_FilesData):
 
     @model_validator(mode="after")
     def _splits_differ(self) -> "CocoData":
-        pair = {"validation_annotations": "a COCO JSON file", "validation_images": "the folder of its pictures"}
-        for key, other in zip(pair, reversed(pair), strict=True):
-            if getattr(self, key) is None and getattr(self, other) is not None:
-                raise Wrong(key, "missing key", found="nothing", expected=f"{pair[key]}, since there is `{other}`")
+        for split in ("validation", "test"):
+            _both_or_none(
+                self, {f"{split}_annotations": "a COCO JSON file", f"{split}_images": "the folder of its pictures"}
+            )
         _one_way_to_hold_out(self, "validation_annotations")
+        _one_way_to_test(self, "test_annotations")
         _differ(self, ("train_annotations", "validation_annotations", "test_annotations"), "file")
         return self
+
+
+class YoloData(_FilesData):
+    """Picture folders with their label folders (a .txt file for each picture), all relative to `root`.
+
+    `classes` are the names of the numbers 0, 1, ... in the label files.
+    """
+
+    source: Literal["yolo"]
+    classes: Annotated[list[str], Field(min_length=1)]
+    train_images: str = "images/train"
+    train_labels: str = "labels/train"
+    validation_images: str | None = None
+    validation_labels: str | None = None
+    test_images: str | None = "images/val"
+    test_labels: str | None = "labels/val"
+
+    @property
+    def holds_out(self) -> bool:
+        return super().holds_out or self.validation_images is not None
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> "YoloData":
+        for split in ("validation", "test"):
+            pair = {f"{split}_images": "a folder of pictures", f"{split}_labels": "the folder of its label files"}
+            _both_or_none(self, pair)
+        _one_way_to_hold_out(self, "validation_images")
+        _one_way_to_test(self, "test_images")
+        _differ(self, ("train_images", "validation_images", "test_images"), "folder")
+        return self
+
+
+def _both_or_none(data: _Data, pair: dict[str, str]) -> None:
+    for key, other in zip(pair, reversed(pair), strict=True):
+        if getattr(data, key) is None and getattr(data, other) is not None:
+            raise Wrong(key, "missing key", found="nothing", expected=f"{pair[key]}, since there is `{other}`")
 
 
 def _one_way_to_hold_out(data: _Data, key: str) -> None:
@@ -95,6 +135,22 @@ def _one_way_to_hold_out(data: _Data, key: str) -> None:
         )
 
 
+def _one_way_to_test(data: _FilesData, key: str) -> None:
+    split, fraction = getattr(data, key), data.test_fraction
+    if split is not None and fraction > 0:
+        raise Wrong(
+            "test_fraction",
+            f"test pictures come from two places: `{key}` is given too",
+            found=fraction,
+            expected=f"test_fraction or {key}",
+            do=f"set {key}: null, or take test_fraction out",
+        )
+    if split is None and fraction == 0:
+        raise Wrong(
+            key, "there is nothing to test on", found="null", expected=f"a {key}", do="or set test_fraction: 0.2"
+        )
+
+
 def _differ(data: _Data, keys: tuple[str, ...], what: str) -> None:
     """Each later one of `keys` names something else than those before it."""
     for number, key in enumerate(keys):
@@ -104,4 +160,4 @@ def _differ(data: _Data, keys: tuple[str, ...], what: str) -> None:
                 raise Wrong(key, "overlapping splits", found=value, expected=f"another {what} than {earlier}")
 
 
-DataConfig = Annotated[ShapesData | VocData | CocoData, Field(discriminator="source")]
+DataConfig = Annotated[ShapesData | VocData | CocoData | YoloData, Field(discriminator="source")]

@@ -46,13 +46,21 @@ class _File:
 _Pictures = list[tuple[SourceImage, _File]]
 
 
-def assemble(source: Source, out_dir: Path, *, clip_outside: bool, validation_fraction: float = 0.0) -> dict[str, Any]:
+def assemble(
+    source: Source,
+    out_dir: Path,
+    *,
+    clip_outside: bool,
+    validation_fraction: float = 0.0,
+    test_fraction: float = 0.0,
+) -> dict[str, Any]:
     """Check the pictures and boxes of `source`, write the four files into `out_dir`, return the manifest.
 
     validation.json is always there; where nothing is held out it has no pictures, and the manifest does not list it.
 
     Args:
         validation_fraction: share of the training pictures to hold out, for a source without a validation split.
+        test_fraction: the same for a source without a test split; taken out before the validation pictures are.
 
     Raises:
         UserError: a picture is missing, damaged or in two splits; a box lies outside; a class is not in the list;
@@ -61,9 +69,10 @@ def assemble(source: Source, out_dir: Path, *, clip_outside: bool, validation_fr
     _refuse_bad_categories(source.categories)
     pictures = {split: _inspect_all(split, described) for split, described in source.splits.items()}
     image_dirs = {split: described.image_dir for split, described in source.splits.items()}
-    if validation_fraction > 0:
-        pictures["train"], pictures["validation"] = _hold_out(pictures["train"], validation_fraction)
-        image_dirs["validation"] = image_dirs["train"]
+    for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+        if fraction > 0:
+            pictures["train"], pictures[split] = _hold_out(split, pictures["train"], fraction)
+            image_dirs[split] = image_dirs["train"]
     findings = _Findings()
     written = {
         split: _assemble_split(source.categories, split, pictures.get(split, []), findings, clip_outside)
@@ -95,7 +104,7 @@ def _inspect_all(split: str, described: SourceSplit) -> _Pictures:
     return pictures
 
 
-def _hold_out(pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Pictures]:
+def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Pictures]:
     """Those to train on and those held out: the first `fraction` in the order of their sha256.
 
     So the choice knows nothing of names, ids and the order of lists, and copies of one picture stay together.
@@ -107,11 +116,11 @@ def _hold_out(pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Picture
         parts[picture[1].sha256 in held_out].append(picture)
     if not parts[0]:
         raise UserError(
-            "params.yaml: data.validation_fraction",
+            f"params.yaml: data.{split}_fraction",
             "holds out every training picture; nothing was changed",
             found=f"{fraction} of {len(pictures)} pictures",
             expected="at least one different picture left to train on",
-            do="set a smaller data.validation_fraction, or add training pictures",
+            do=f"set a smaller data.{split}_fraction, or add training pictures",
         )
     return parts
 
@@ -126,6 +135,9 @@ def _assemble_split(
         size = _annotated_size(image, file)
         images.append(_image_entry(image, file, size))
         findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
+        if image.normalised:
+            for box in image.boxes:
+                box.bbox = _in_pixels(box.bbox, size)
         _refuse_unknown_classes(image, category_id)
         kept = [box for box in image.boxes if _fit(box, image, size, split, findings, clip_outside)]
         findings.near_duplicates += _near_duplicates(kept, image, split)
@@ -133,6 +145,17 @@ def _assemble_split(
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number  # from 1: id 0 never matches in pycocotools (cocoapi#507)
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _in_pixels(fractions: list[float], size: tuple[int, int]) -> list[float]:
+    """xywh of a picture of `size` (height, width), corners rounded to 1/64 of a pixel.
+
+    Files have six digits, no more exact at 10,000 pixels; so a box at the border ends there, not 1e-4 outside.
+    """
+    height, width = size
+    x, y, w, h = fractions
+    x1, y1, x2, y2 = (round(64 * side) / 64 for side in (x * width, y * height, (x + w) * width, (y + h) * height))
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _image_entry(image: SourceImage, file: _File, size: tuple[int, int]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ _KEYS = {
 def read_coco(splits: dict[str, tuple[Path, Path]], *, classes: list[str] | None) -> Source:
     """Read splits given as (annotation file, picture folder).
 
-    Category ids are kept as they are, with their gaps; `classes`, where given, is the list that they must be in.
+    Category ids are kept as they are, with their gaps; `classes`, where given, is the list that they must be in. Image
+    ids are kept too, but where the files of two splits number other pictures alike: then those of test stay.
     """
     contents = {split: _read_content(path) for split, (path, _) in splits.items()}
     lists = [[{"id": c["id"], "name": c["name"]} for c in content["categories"]] for content in contents.values()]
@@ -37,7 +38,25 @@ def read_coco(splits: dict[str, tuple[Path, Path]], *, classes: list[str] | None
         categories = [by_name[name] for name in classes]
     name_of = {category["id"]: category["name"] for category in lists[0]}
     described = {split: _read_split(contents[split], *splits[split], name_of) for split in splits}
+    _tell_apart(described)
     return Source(categories, described)
+
+
+def _tell_apart(described: dict[str, SourceSplit]) -> None:
+    """Move the image ids of a split that has ids of a later one on other file names: tools count each file from 0.
+
+    An id on the same name stays, to be refused as one picture in two splits.
+    """
+    taken: dict[Any, str] = {}
+    for split in reversed(described.values()):
+        names = {image.image_id: image.file_name for image in split.images}
+        shared = names.keys() & taken.keys()
+        numbers = all(isinstance(image_id, int) for image_id in (*names, *taken))
+        if shared and numbers and all(names[image_id] != taken[image_id] for image_id in shared):
+            first = max(taken) + 1
+            for image in split.images:
+                image.image_id = (image.image_id or 0) + first
+        taken |= {image.image_id: image.file_name for image in split.images}
 
 
 def _read_content(path: Path) -> dict[str, Any]:

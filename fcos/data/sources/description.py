@@ -8,7 +8,7 @@ from typing import Any
 @dataclass
 class SourceBox:
     category: str
-    bbox: list[float]  # xywh in pixels, 0-based
+    bbox: list[float]  # xywh in pixels, 0-based; in fractions where the picture's are `normalised`
     area: float | None = None  # None = width * height
     ignored: bool = False  # neither object nor background: a crowd region, or `difficult: ignore`
     extra: dict[str, Any] = field(default_factory=dict)  # kept in the JSON as it is
@@ -23,6 +23,7 @@ class SourceImage:
     size: tuple[int, int] | None  # (height, width) as annotated
     boxes: list[SourceBox]
     odd: list[str] = field(default_factory=list)  # what the manifest should mention
+    normalised: bool = False  # its boxes are fractions of the picture's width and height, as displayed
 
 
 @dataclass

@@ -10,8 +10,8 @@ from fcos.errors import UserError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
-def read_voc(root: Path, *, splits: dict[str, str], classes: list[str] | None, ignore_difficult: bool) -> Source:
-    """Read the splits (ours -> name in ImageSets/Main) of the VOC folder in or at `root`.
+def read_voc(root: Path, *, splits: dict[str, str | None], classes: list[str] | None, ignore_difficult: bool) -> Source:
+    """Read the splits (ours -> name in ImageSets/Main, or None: all of Annotations/) of the VOC folder at or in `root`.
 
     Boxes are 1-based and inclusive: x = xmin - 1, w = xmax - xmin + 1. Classes without a list: the names found, sorted.
     """
@@ -45,15 +45,22 @@ def find_voc_folder(root: Path) -> Path:
     return folders[0]
 
 
-def _read_split(folder: Path, name: str, ignore_difficult: bool) -> SourceSplit:
+def _read_split(folder: Path, name: str | None, ignore_difficult: bool) -> SourceSplit:
+    list_path, stems = _listed(folder, name)
+    image_dir = folder / "JPEGImages"
+    images = [_read_image(folder, image_dir, stem, list_path, ignore_difficult) for stem in stems]
+    return SourceSplit(image_dir, images)
+
+
+def _listed(folder: Path, name: str | None) -> tuple[Path, list[str]]:
+    """The names of a split's pictures, and what lists them."""
+    if name is None:
+        return folder / "Annotations", sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
     list_path = folder / "ImageSets" / "Main" / f"{name}.txt"
     if not list_path.is_file():
         there = ", ".join(sorted(path.stem for path in list_path.parent.glob("*.txt"))) or "no split lists"
         raise UserError(list_path, "no such split", found=there, expected="a list of picture names")
-    stems = [line.split()[0] for line in list_path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    image_dir = folder / "JPEGImages"
-    images = [_read_image(folder, image_dir, stem, list_path, ignore_difficult) for stem in stems]
-    return SourceSplit(image_dir, images)
+    return list_path, [line.split()[0] for line in list_path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _read_image(folder: Path, image_dir: Path, stem: str, list_path: Path, ignore_difficult: bool) -> SourceImage:

@@ -1,0 +1,252 @@
+"""`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
+
+import tempfile
+import textwrap
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torchvision.models import get_model_weights
+
+from fcos.commands.doctor import largest_batch, make_trial
+from fcos.commands.prepare import write_data
+from fcos.commands.study import STUDIES
+from fcos.commands.study_run import suitable_jobs
+from fcos.commands.study_settings import (
+    BACKBONES,
+    TINY_OBJECT,
+    Facts,
+    Settings,
+    choose_settings,
+    facts_of,
+    most_objects,
+    shown_objects,
+)
+from fcos.commands.study_text import study_text
+from fcos.config import params
+from fcos.config.data import DataConfig
+from fcos.config.runs import Run
+from fcos.config.section import parse_section
+from fcos.config.study import Name
+from fcos.data.coco import CocoSplit, read_split
+from fcos.data.sources.assemble import CLIP_TOLERANCE
+from fcos.data.sources.discover import Discovered, discover
+from fcos.data.transforms import padded_size, resized_size
+from fcos.errors import UserError
+from fcos.files import write_text
+from fcos.memory import available_memory
+from fcos.model.device import find_device
+from fcos.progress import track
+
+PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
+TRIED_PIXELS = 1_000_000  # of the batch that is timed
+LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
+Lines = list[tuple[str, str]]  # what a line is about, and what it says
+
+
+def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
+    """Write studies/NAME.yaml for the data in `folder`; return what was found, assumed and chosen.
+
+    Args:
+        epochs: of each training; None: enough for the number of pictures.
+
+    Raises:
+        UserError: the study is there already, the folder holds nothing that is known, or its data have a mistake that
+            `fcos prepare` would refuse too.
+    """
+    path = STUDIES / f"{name}.yaml"
+    parse_section({"study": name}, "study", Name, path)
+    if path.exists():
+        raise UserError(path, "is there already; nothing was changed", do="choose another name, or delete the file")
+    found = discover(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        data, manifest = _check(found, Path(scratch), path)
+        splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
+    data["outside_boxes"] = "clip" if _reach_outside(manifest, splits) else "error"
+    facts = facts_of(list(splits.values()))
+    no_weights = why_no_weights()
+    device = "cuda" if find_device("auto").type == "cuda" else "cpu"
+    choose = partial(choose_settings, facts, pretrained=no_weights is None, device=device, epochs=epochs)
+    write = partial(study_text, name, f"{facts.num_train} pictures of {folder.resolve().name} to train on.", data)
+    trial = params.parse(yaml.safe_load(write(choose())), path)
+    fitting, seconds = _try(list(trial.runs.values()), splits["train"])
+    settings = choose(fitting=fitting)
+    text = write(settings)
+    params.parse(yaml.safe_load(text), path)
+    write_text(path, text)
+    lines = [*_found(found, manifest, facts, most_objects(list(splits.values()))), *_chosen(facts, settings, fitting)]
+    lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
+    lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
+    return _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
+
+
+def _check(found: Discovered, scratch: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The section `data` in full, and the manifest of the data prepared in `scratch`."""
+    root: Path = found.data["root"].resolve()
+    inside = root.is_relative_to(Path.cwd())
+    data = {key: value for key, value in found.data.items() if value is not None or not key.startswith("validation")}
+    data |= {"root": str(root.relative_to(Path.cwd()) if inside else root), "validation_fraction": 0.0, "cache": "auto"}
+    data |= {"outside_boxes": "clip", **({"difficult": "keep"} if data["source"] == "voc" else {})}
+    config: DataConfig = parse_section({"data": data}, "data", DataConfig, path)  # type: ignore[arg-type]
+    manifest = write_data(config, scratch)
+    return {**data, "classes": [category["name"] for category in manifest["categories"]]}, manifest
+
+
+def _reach_outside(manifest: Mapping[str, Any], splits: Mapping[str, CocoSplit]) -> bool:
+    """Whether a box lies further outside of its picture than `outside_boxes: error` lets pass."""
+    size_of = {
+        (name, i["file_name"]): (i["width"], i["height"]) for name, split in splits.items() for i in split.images
+    }
+    for entry in (*manifest["clipped"], *manifest["dropped"]):
+        x, y, w, h = entry["bbox"]
+        width, height = size_of[entry["split"], entry["picture"]]
+        if w > 0 and h > 0 and max(-x, -y, x + w - width, y + h - height) > CLIP_TOLERANCE:
+            return True
+    return False
+
+
+def why_no_weights() -> str | None:
+    """Why torchvision's ImageNet weights cannot be had here; None: they are there, or their host answers."""
+    for backbone in BACKBONES:
+        url = get_model_weights(backbone).IMAGENET1K_V1.url
+        if (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+            continue
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_S).close()
+        except OSError as error:
+            return f"{backbone}: {getattr(error, 'reason', error)}"
+    return None
+
+
+def _try(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
+    """The largest batch of all `runs`, several at a time as `fcos study run` has them, and seconds a picture of each.
+
+    Seconds are those of pictures at the largest training size; none where not even one picture fits.
+    """
+    memory = available_memory() // min(suitable_jobs(), len(runs))
+    middle = np.median(list(split.image_sizes.values()), axis=0)
+    fitting, seconds = [], []
+    for run in track(runs, "try", total=len(runs), unit="networks"):
+        trial = make_trial(run, len(split.categories))
+        fitting.append(largest_batch(trial, run, split, memory=memory)[0])
+        height, width = (int(side) for side in middle)
+        size = padded_size([resized_size((height, width), max(run.train.sizes), run.train.max_size)])
+        batch_size = min(fitting[-1], run.train.batch_size, max(1, TRIED_PIXELS // (size[0] * size[1])))
+        if batch_size:
+            seconds.append(trial.seconds(batch_size, size) / batch_size)
+    return min(fitting), seconds
+
+
+def _found(found: Discovered, manifest: Mapping[str, Any], facts: Facts, most: int) -> Lines:
+    lines = [("found", found.layout)]
+    for split, counts in manifest["splits"].items():
+        lines.append(("", f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects"))
+    per_class = Counter[str]()
+    for counts in manifest["splits"].values():
+        per_class.update(counts["per_class"])
+    shown = [f"{name} {count}" for name, count in per_class.most_common(8)]
+    more = [f"{len(per_class) - 8} more"] if len(per_class) > 8 else []
+    lines.append(("", f"{len(per_class)} classes: {', '.join([*shown, *more])}"))
+    lines.append(("", f"pictures: {_sides(facts.picture_sizes)} pixels"))
+    if len(facts.object_sizes):
+        low, middle, high = np.quantile(facts.object_roots, (0.1, 0.5, 0.9))
+        lines.append(
+            (
+                "",
+                f"objects (square root of the area): half of them below {middle:.0f} pixels, a tenth below "
+                f"{low:.0f}, a tenth above {high:.0f}; at most {most} in a picture",
+            )
+        )
+    for finding in ("dropped", "clipped", "near_duplicates", "odd"):
+        if manifest[finding]:
+            words = finding.replace("_", " ")
+            lines.append(("", f"{words}: {len(manifest[finding])} (`fcos prepare` lists them in manifest.json)"))
+    idle = [name for name in per_class if not manifest["splits"]["train"]["per_class"][name]]
+    if idle:
+        lines.append(("note", f"classes without an object to train on: {', '.join(idle)}"))
+    return lines + [("assumed", sentence) for sentence in found.assumed]
+
+
+def _sides(sizes: NDArray[np.float64]) -> str:
+    """Width x height where all are alike, else the range of both sides."""
+    (low_h, low_w), (high_h, high_w) = sizes.min(axis=0), sizes.max(axis=0)
+    if (low_h, low_w) == (high_h, high_w):
+        return f"all {low_w:.0f} x {low_h:.0f}"
+    return f"{low_w:.0f} to {high_w:.0f} wide, {low_h:.0f} to {high_h:.0f} high"
+
+
+def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
+    lines = [
+        ("chosen", f"test.size {settings.size}, max_size {settings.max_size}: {settings.size_why}"),
+        ("", f"train.sizes {settings.sizes[0]} to {settings.sizes[-1]}"),
+        ("", f"model.regression_ranges: {settings.ranges_why}"),
+        (
+            "",
+            f"train.batch_size {settings.batch_size}: {fitting} fit into memory",
+        ),
+        ("", f"train.optimizer {settings.optimizer}, learning_rate {settings.learning_rate}"),
+        ("", f"epochs {settings.epochs}: {settings.epochs_why}"),
+        ("", f"two runs, {' and '.join(BACKBONES)}, so that the report compares something"),
+    ]
+    if not fitting:
+        lines.append(("note", "not even one picture fits into memory: lower train.sizes and train.max_size"))
+    tiny = float(np.mean(shown_objects(facts, settings) < TINY_OBJECT)) if len(facts.object_sizes) else 0.0
+    if tiny > 0.1:
+        lines.append(
+            (
+                "note",
+                f"{tiny:.0%} of the objects are below {TINY_OBJECT:.0f} pixels at that size, too small to be "
+                "found well: raise test.size and train.sizes, or cut the pictures into tiles",
+            )
+        )
+    return lines
+
+
+def _weights(why_not: str | None) -> Lines:
+    if why_not is None:
+        return [("", "model.weights imagenet: training starts from pretrained backbones, which small data need")]
+    return [
+        (
+            "note",
+            f"model.weights none: the ImageNet weights cannot be had here ({why_not}). Training starts from scratch, "
+            "with poor results on small data. With a network: delete the study and make it again, or put torchvision's "
+            f"files into {Path(torch.hub.get_dir()) / 'checkpoints'} first",
+        )
+    ]
+
+
+def _time(facts: Facts, settings: Settings, seconds: Sequence[float]) -> Lines:
+    if not seconds:
+        return []
+    shown = facts.num_train * (settings.epochs + settings.warmup_epochs)
+    shown_at_full_size = shown * float(np.mean([(size / settings.size) ** 2 for size in settings.sizes]))
+    each = [shown_at_full_size * one for one in seconds]
+    parts = ", ".join(f"{backbone} {_duration(one)}" for backbone, one in zip(BACKBONES, each, strict=True))
+    lines = [
+        ("time", f"training takes about {_duration(sum(each))} on this machine ({parts}): a step of each was tried")
+    ]
+    if sum(each) > LONG_S:
+        lines.append(("", f"for a first look: delete the study and make it again with --epochs {FIRST_LOOK_EPOCHS}"))
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{max(1, round(seconds))} seconds"
+
+
+def _table(lines: Lines) -> str:
+    wrapped = (
+        textwrap.fill(said, 110, initial_indent=f"{what:<9}", subsequent_indent=" " * 11, break_on_hyphens=False)
+        for what, said in lines
+    )
+    return "\n".join(wrapped)

@@ -1,0 +1,201 @@
+"""The text of a study file that `fcos study new` writes: every value with its unit or its reason."""
+
+import os
+from collections.abc import Mapping, Sequence
+from string import Template
+from typing import Any
+
+import yaml
+
+from fcos.commands.study_settings import BACKBONES, NUM_CONVS, Settings
+
+_STUDY = Template("""\
+# $headline
+# Written by `fcos study new`; all of it may be changed. `fcos study use $name && fcos study run` runs it,
+# `make repro STUDY=$name` too.
+study: $name
+
+data:
+$data
+
+model:
+$backbone
+  fpn_channels: 128    # of every level and of the heads, as in the published study; fewer are faster
+  p6_from: p5          # or c5, the last map of the backbone
+  group_norm_groups: 16   # of the channels, in the norms of the heads
+  class_tower_init: default   # PyTorch's own; `normal`: N(0, 0.01) as in all other convolutions of the heads
+  prior_probability: $prior   # of a class at a location, at the start$prior_why
+  location_offset: 0.5          # of a step: in the middle of its cell
+  location_step: stride         # pixels between two locations
+  center_sampling_radius: 1.5   # in strides
+  center_bounds: inclusive      # a location on the border is inside; or strict
+  regression_ranges:   # pixels, for strides 8 to 128: $ranges_why
+$ranges
+
+train:
+$optimizer
+  batch_size: $batch_size        # pictures; `fcos doctor` says how many fit
+  batches: by_shape    # pictures of like shape share a batch: less padding to compute
+  warmup_epochs: $warmup_epochs     # linear, besides the run's epochs
+  sizes: $sizes   # shorter side in pixels, drawn per picture; from 0.6 of test.size
+  max_size: $max_size      # longer side in pixels, at most
+  horizontal_flip: 0.5 # probability; 0.0 where left and right are not the same, as in text
+  clip_grad_norm: null # or a number, where the loss jumps
+  precision: auto      # bfloat16 where the device computes in it
+  device: auto         # cuda, then mps, then cpu
+  workers: $workers           # threads that read pictures ahead
+  checkpoint_every_s: 60.0   # an interrupted training goes on from there
+
+test:
+  size: $size            # shorter side in pixels; $size_why
+  max_size: $max_size        # longer side in pixels, at most; nine of ten pictures reach `size`
+  score_threshold: 0.05  # what is less sure is not kept
+  max_candidates: 1000   # (location, class) pairs per level
+  nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the better one stays
+  max_detections: 100    # per picture, the number that COCO's AP looks at
+  batch_size: 8          # pictures; changes no number
+  precision: auto      # as in train
+  device: auto         # as in train
+  workers: $workers           # as in train
+
+tta:                   # test-time augmentation: the test pictures at several sizes, merged
+  sizes: $tta_sizes   # shorter sides in pixels, that of the test first
+  choose_on: $tta_choose_on
+  runs:
+    - $first
+
+nms_sweep:
+  thresholds: [0.5, 0.6, 0.7]   # IoU
+  choose_on: $nms_choose_on
+  runs:
+    - $first
+
+statistics:            # of the intervals and tests in every table
+  confidence: 0.95     # an interval holds the number over all such pictures 95 times in 100
+  replicates: 1000     # draws of the test pictures, with replacement
+  seed: 0              # which draws; the same for all runs, so that differences are paired
+
+tracking:
+  checkpoints: all     # in MLflow: all, best or none; hard links, so they take no room of their own
+
+tables:
+  - {kind: runs, title: Backbones, vary: backbone, where: {epochs: $epochs, num_convs: $num_convs}}
+  - {kind: tta, title: Test-time augmentation, run: $first}
+  - {kind: nms, title: NMS thresholds, run: $first}
+
+# A line is a training. More of them: another backbone (resnet50, resnet101), other epochs, `seed: 1` to see how much
+# chance there is. Epochs: $epochs_why.
+runs:
+$runs
+""")
+
+_PRETRAINED = """\
+  weights: imagenet    # torchvision's IMAGENET1K_V1, downloaded at the first training
+  batch_norm: frozen   # statistics of ImageNet; batches are too small for statistics of their own"""
+_FROM_SCRATCH = """\
+  weights: none        # the ImageNet weights could not be had; with them: imagenet, and batch_norm: frozen
+  batch_norm: trained  # frozen statistics make sense with pretrained weights only"""
+_SGD = """\
+  optimizer: sgd       # as in the paper; or adamw
+  learning_rate: $rate   # for this batch_size: the published study's 0.005 for 4 goes with it
+  momentum: 0.9        # of sgd
+  weight_decay: 0.0001 # on the weights of convolutions only"""
+_ADAMW = """\
+  optimizer: adamw     # learns faster from scratch than sgd; with weights: imagenet, sgd at 0.005 for a batch of 4
+  learning_rate: $rate   # for this batch_size: 0.0005 for 8 goes with its square root
+  weight_decay: 0.0001 # on the weights of convolutions only"""
+
+# What the keys of `data` mean, in the order in which they are written.
+_DATA = {
+    "source": "voc, coco, yolo or shapes",
+    "root": "the folder of the data; relative to this project, or absolute",
+    "train_split": "a list in ImageSets/Main",
+    "validation_split": "to choose settings on",
+    "test_split": "what all numbers of the report are of",
+    "train_annotations": "COCO JSON; relative to root, as all files and folders here",
+    "train_images": "a folder of pictures",
+    "train_labels": "a text file for each picture, by the same name",
+    "validation_annotations": "to choose settings on",
+    "validation_images": "a folder of pictures; validation is what settings are chosen on",
+    "validation_labels": "their labels",
+    "test_annotations": "what all numbers of the report are of",
+    "test_images": "a folder of pictures; test is what all numbers of the report are of",
+    "test_labels": "their labels",
+    "test_fraction": "of the pictures, by their sha256, so always the same: taken out of training to test on",
+    "validation_fraction": "of the training pictures, held out to choose settings on; 0: none",
+    "classes": "",
+    "difficult": "or ignore: neither object nor background",
+    "outside_boxes": "",
+    "cache": "of decoded pictures: gpu, ram, disk, none; auto: the first with room. Changes no number",
+}
+_NULL = {"train_split": "all of Annotations/"}
+_OUTSIDE = {
+    "error": "a box over the border by more than a pixel stops `fcos prepare`; or clip",
+    "clip": "boxes reach over the border by more than a pixel: clipped, and listed in manifest.json",
+}
+
+
+def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Settings) -> str:
+    """studies/NAME.yaml; `data` is the section `data`, of which keys that are missing are left out."""
+    validates = any(data.get(f"validation_{part}") is not None for part in ("split", "annotations", "images"))
+    optimizer = Template(_SGD if settings.pretrained else _ADAMW)
+    names = [f"{backbone}-e{settings.epochs}-c{NUM_CONVS}" for backbone in BACKBONES]
+    return _STUDY.substitute(
+        name=name,
+        headline=headline,
+        data="\n".join(_entry(key, data[key]) for key in _DATA if key in data),
+        backbone=_PRETRAINED if settings.pretrained else _FROM_SCRATCH,
+        prior=0.01 if settings.pretrained else 0.1,
+        prior_why="" if settings.pretrained else "; with pretrained weights 0.01",
+        ranges_why=settings.ranges_why,
+        ranges="\n".join(f"    - {_flow(pair)}" for pair in settings.regression_ranges),
+        optimizer=optimizer.substitute(rate=settings.learning_rate),
+        batch_size=settings.batch_size,
+        warmup_epochs=settings.warmup_epochs,
+        sizes=settings.sizes,
+        size=settings.size,
+        max_size=settings.max_size,
+        size_why=settings.size_why,
+        workers=min(4, os.cpu_count() or 1),
+        tta_sizes=settings.sizes[:: -max(1, len(settings.sizes) // 2)],
+        tta_choose_on="validation   # as many of the first sizes as are best there"
+        if validates
+        else "null      # all sizes are used; `validation`: as many of the first as are best on held-out pictures",
+        nms_choose_on="validation   # the split that says which threshold is best; not test, so nothing flatters"
+        if validates
+        else "test      # the best number on test flatters; `validation` needs data.validation_fraction: 0.1",
+        first=names[0],
+        epochs=settings.epochs,
+        num_convs=NUM_CONVS,
+        epochs_why=settings.epochs_why,
+        runs="\n".join(
+            f"  {run}: {{backbone: {backbone}, epochs: {settings.epochs}, num_convs: {NUM_CONVS}}}"
+            for run, backbone in zip(names, BACKBONES, strict=True)
+        ),
+    )
+
+
+def _entry(key: str, value: Any) -> str:
+    if key == "classes":
+        names = [_flow([name])[1:-1] for name in value]
+        return f"  classes:   # all there are, in the order of their numbers in the network\n{_filled(names)}"
+    comment = _OUTSIDE[value] if key == "outside_boxes" else _DATA[key]
+    if value is None:
+        comment = _NULL.get(key, "there is none, see test_fraction")
+    return f"  {key}: {_flow(value)}" + f"   # {comment}"
+
+
+def _filled(items: Sequence[str]) -> str:
+    """A list in YAML, as many items on a line as fit."""
+    lines = [""]
+    for item in items:
+        if lines[-1] and len(lines[-1]) + len(item) > 108:
+            lines.append("")
+        lines[-1] += f"{item}, "
+    return "    [" + "\n     ".join(line.rstrip() for line in lines).removesuffix(",") + "]"
+
+
+def _flow(value: Any) -> str:
+    """YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1_000_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,450 @@
+"""`fcos study new`: what a folder is taken for, which settings follow, and that the file it writes is a valid study."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from data_helpers import (
+    CAT,
+    DOG,
+    REAL,
+    YOLO_CAT,
+    YOLO_DOG,
+    coco_box,
+    coco_content,
+    coco_image,
+    needs_real,
+    save_picture,
+    small_coco,
+    small_voc,
+    small_yolo,
+    snapshot,
+    voc_object,
+    write,
+    write_voc,
+    write_yolo,
+)
+
+import fcos.commands.study_new
+from fcos.commands.prepare import prepare
+from fcos.commands.study import show_study, use_study
+from fcos.commands.study_new import study_new
+from fcos.commands.study_settings import Facts, choose_settings
+from fcos.config import params
+from fcos.data.sources.discover import discover
+from fcos.errors import UserError
+
+MINE = Path("studies/mine.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _offline(workspace, monkeypatch):
+    """In an empty project, without asking any host for weights; a step of training is tried in a test of its own."""
+    monkeypatch.setattr(fcos.commands.study_new, "why_no_weights", lambda: None)
+    monkeypatch.setattr(fcos.commands.study_new, "_try", lambda *_: (100, [0.1, 0.2]))
+
+
+def found(folder):
+    """Source and splits: what is written into the study but for what all have."""
+    data = discover(Path(folder)).data
+    return {key: str(value) if key == "root" else value for key, value in data.items() if value is not None}
+
+
+def refusal(call, *arguments):
+    with pytest.raises(UserError) as raised:
+        call(*arguments)
+    return str(raised.value)
+
+
+# What a folder is -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".", "VOC2007", "VOCdevkit/VOC2012"])
+def test_voc_folders_bare_and_nested(place):
+    small_voc(Path("pictures") / place)
+    root = str(Path("pictures") / place)
+    assert found("pictures") == {"source": "voc", "root": root, "train_split": "trainval", "test_split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        (["train", "val", "test"], {"train": "train", "validation": "val", "test": "test"}),
+        (["train", "valid"], {"train": "train", "test": "valid"}),
+        (["train", "trainval", "val", "test"], {"train": "train", "validation": "val", "test": "test"}),
+        (["train", "trainval", "test"], {"train": "trainval", "test": "test"}),
+        (["trainval", "test", "cat_trainval", "cat_test"], {"train": "trainval", "test": "test"}),
+        (["trainval"], {"train": "trainval"}),
+        (["everything"], {"train": "everything"}),
+    ],
+)
+def test_voc_lists(lists, expected):
+    write_voc(Path("pictures"), {name: {f"{number}": [CAT]} for number, name in enumerate(lists)})
+    write(Path("pictures/ImageSets/Main/empty.txt"), "")
+    data = found("pictures")
+    assert {key.removesuffix("_split"): name for key, name in data.items() if key.endswith("_split")} == expected
+    assert ("test_fraction" in data) == (len(expected) == 1)
+
+
+def test_voc_without_lists_is_one_split():
+    small_voc()
+    shutil.rmtree("pictures/ImageSets")
+    discovered = discover(Path("pictures"))
+    assert (discovered.data["train_split"], discovered.data["test_fraction"]) == (None, 0.2)
+    assert "all of Annotations/ is one split: 20%" in discovered.assumed[0]
+
+
+def test_several_voc_folders_are_named():
+    small_voc(Path("all/VOC2007"))
+    small_voc(Path("all/VOC2012"))
+    assert "--from all/VOC2007" in refusal(discover, Path("all"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
+        ("train/_annotations.coco.json", "valid/_annotations.coco.json"),
+        ("train.json", "test.json"),
+    ],
+)
+def test_coco_files_and_their_pictures_anywhere(train, test):
+    content = {train: coco_content([coco_image(1)], [coco_box(1, 1)]), test: coco_content([coco_image(2)], [])}
+    content[test]["annotations"] = [coco_box(1, 2)]
+    for number, (name, folder) in enumerate(((train, "some/pictures"), (test, "others")), start=1):
+        save_picture(Path("coco") / folder / f"{number:012d}.jpg")
+        write(Path("coco") / name, json.dumps(content[name]))
+    write(Path("coco/annotations/notes.json"), '{"images": []}')
+    write(Path("coco/annotations/broken.json"), "{")
+    assert found("coco") == {
+        "source": "coco",
+        "root": "coco",
+        "train_annotations": train,
+        "train_images": "some/pictures",
+        "test_annotations": test,
+        "test_images": "others",
+    }
+
+
+def test_coco_s_captions_and_key_points_are_left_alone():
+    small_coco()
+    for name in ("captions", "person_keypoints"):
+        shutil.copy("coco/annotations/instances_train2017.json", f"coco/annotations/{name}_train2017.json")
+    assert found("coco")["train_annotations"] == "annotations/instances_train2017.json"
+    assert found("coco")["test_images"] == "val2017"
+
+
+def test_coco_pictures_of_one_name_in_two_folders_go_with_their_file():
+    for split in ("train", "valid"):
+        save_picture(Path(f"coco/{split}/a.jpg"), name=split)
+        content = coco_content([coco_image(0, file_name="a.jpg")], [coco_box(0, 0)])
+        write(Path(f"coco/{split}/_annotations.coco.json"), json.dumps(content))
+    data = found("coco")
+    assert (data["train_images"], data["test_images"]) == ("train", "valid")
+
+
+def test_single_coco_file_is_one_split():
+    small_coco()
+    Path("coco/annotations/instances_val2017.json").unlink()
+    data = found("coco")
+    assert (data["train_images"], data["test_fraction"]) == ("train2017", 0.2)
+
+
+def test_coco_file_without_its_pictures_is_refused():
+    small_coco()
+    shutil.rmtree("coco/train2017")
+    assert "nowhere below" in refusal(discover, Path("coco"))
+
+
+@pytest.mark.parametrize(
+    ("place", "train"),
+    [
+        ("{part}/{split}", ("images/train", "labels/train")),
+        ("{split}/{part}", ("train/images", "train/labels")),
+        ("{split}", ("train", "train")),
+    ],
+)
+@pytest.mark.parametrize("names", ["names: [cat, dog]", "names: {0: cat, 1: dog}\nnc: 2\ntrain: ../elsewhere"])
+def test_yolo_folders(place, train, names):
+    write_yolo(Path("yolo"), {"train": {"a": [YOLO_CAT]}, "val": {"b": [YOLO_DOG]}}, place=place)
+    write(Path("yolo/data.yaml"), names)
+    data = found("yolo")
+    assert (data["train_images"], data["train_labels"]) == train
+    assert (data["test_images"], data["test_labels"]) == tuple(name.replace("train", "val") for name in train)
+    assert data["classes"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("place", ["{part}", "."])
+@pytest.mark.parametrize("class_file", ["classes.txt", "obj.names"])
+def test_yolo_with_one_split(place, class_file):
+    write_yolo(Path("yolo"), {"all": {"a": [YOLO_CAT], "b": []}}, place=place)
+    write(Path("yolo") / class_file, "cat\ndog\n")
+    data = found("yolo")
+    assert (data["train_images"], data["test_fraction"]) == ("images" if place == "{part}" else ".", 0.2)
+    assert data["classes"] == ["cat", "dog"]
+
+
+def test_yolo_split_without_labels_is_left_out_and_said():
+    small_yolo()
+    write(Path("yolo/classes.txt"), "cat\ndog\n")
+    save_picture(Path("yolo/images/test/x.jpg"))
+    discovered = discover(Path("yolo"))
+    assert discovered.data["test_images"] == "images/val"
+    assert "yolo/images/test has pictures but no labels and is left out" in discovered.assumed
+
+
+def test_yolo_without_class_names_is_refused():
+    small_yolo()
+    assert "write yolo/classes.txt" in refusal(discover, Path("yolo"))
+    write(Path("yolo/data.yaml"), "names: {0: cat, 2: dog}")
+    assert "gaps" in refusal(discover, Path("yolo"))
+
+
+def test_a_folder_without_anything_known_says_what_was_looked_for():
+    save_picture(Path("photos/a.jpg"))
+    write(Path("photos/a.txt"), "a caption, not five numbers")
+    text = refusal(discover, Path("photos"))
+    for part in ("a.jpg, a.txt", "Annotations/*.xml", "*.json with images", "labels/train", "data.yaml"):
+        assert part in text
+    Path("empty").mkdir()
+    assert "an empty folder" in refusal(discover, Path("empty"))
+    assert "no such folder" in refusal(discover, Path("nowhere"))
+
+
+def test_splits_that_cannot_be_told_are_refused():
+    write_voc(Path("pictures"), {"north": {"1": [CAT]}, "south": {"2": [CAT]}})
+    assert "neither for training nor for testing" in refusal(discover, Path("pictures"))
+    write_voc(Path("others"), {"val": {"1": [CAT]}, "test": {"2": [CAT]}})
+    assert "no split is for training" in refusal(discover, Path("others"))
+
+
+# Which settings follow ------------------------------------------------------------------------------------------------
+
+
+def facts(*, num_train=200, picture=(480, 640), objects=((100, 100),)):
+    """Pictures (height, width) that are all alike, with objects of these sizes."""
+    sizes = np.array(objects, dtype=float).reshape(-1, 2)
+    return Facts(num_train, np.tile(np.array(picture, dtype=float), (4, 1)), sizes, np.tile(picture, (len(sizes), 1)))
+
+
+def chosen(*, pretrained=True, device="cpu", fitting=None, epochs=None, **data):
+    return choose_settings(facts(**data), pretrained=pretrained, device=device, fitting=fitting, epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("picture", "device", "expected"),
+    [
+        # The published study's own sizes for its own pictures: 480 of 480 x 640, and 288, 320, ... 480 in training.
+        ((480, 640), "cpu", (480, 640)),
+        ((128, 128), "cpu", (128, 128)),
+        ((50, 60), "cpu", (64, 96)),  # never less than 64: 64 * 60 / 50 = 76.8, to a multiple of 32
+        ((375, 500), "cpu", (384, 512)),
+        ((1080, 1920), "cpu", (480, 864)),  # 480 * 16 / 9 = 853.3
+        ((1080, 1920), "cuda", (800, 1440)),  # 800 * 16 / 9 = 1422.2
+        ((200, 2000), "cpu", (192, 384)),  # longer sides are cut at twice the shorter one
+    ],
+)
+def test_sizes_are_those_of_the_pictures_within_reason(picture, device, expected):
+    settings = chosen(picture=picture, device=device, objects=[(0.3 * picture[0], 0.3 * picture[0])])
+    assert (settings.size, settings.max_size) == expected
+    assert settings.sizes[-1] == settings.size and settings.sizes[0] >= round(0.6 * settings.size)
+
+
+def test_training_sizes_are_the_published_ones():
+    assert chosen().sizes == [288, 320, 352, 384, 416, 448, 480]
+
+
+def test_small_objects_get_more_pixels_but_never_more_than_there_are():
+    # Of 2000 rows: objects of 48 are 48 * 480 / 2000 = 11.5 pixels at 480, and 16 at 667; multiples of 32: 672.
+    assert chosen(picture=(2000, 2000), objects=[(48, 48)]).size == 672
+    assert chosen(picture=(2000, 2000), objects=[(4, 4)]).size == 800  # 5/3 of 480
+    assert chosen(picture=(500, 500), objects=[(4, 4)]).size == 512
+
+
+@pytest.mark.parametrize(("side", "bounds"), [(100, [64, 128]), (80, [32, 64]), (30, [16, 32]), (400, [64, 128])])
+def test_regression_ranges_follow_small_objects(side, bounds):
+    ranges = chosen(objects=[(side, side / 2)]).regression_ranges
+    assert ranges[1] == bounds and ranges[0][0] == 0 and ranges[-1][1] is None
+    assert len(ranges) == 5
+
+
+@pytest.mark.parametrize(
+    ("num_train", "device", "epochs"), [(20, "cpu", 100), (200, "cpu", 40), (5000, "cpu", 12), (1000, "cuda", 24)]
+)
+def test_epochs_show_enough_pictures(num_train, device, epochs):
+    assert chosen(num_train=num_train, device=device).epochs == epochs  # 8,000 on a CPU, 24,000 on a GPU, 12 to 100
+
+
+@pytest.mark.parametrize(
+    ("more", "batch_size", "rate"),
+    [
+        ({}, 4, 0.005),  # the published study's
+        ({"device": "cuda", "num_train": 5000}, 16, 0.01),  # the paper's
+        ({"pretrained": False}, 8, 0.0005),  # the study `shapes`
+        ({"fitting": 3}, 2, 0.0025),
+        ({"fitting": 0}, 1, 0.00125),
+        ({"pretrained": False, "num_train": 3}, 2, 0.00025),  # half of the rate for a quarter of the batch
+    ],
+)
+def test_batch_and_rate(more, batch_size, rate):
+    settings = chosen(**more)
+    assert (settings.batch_size, settings.learning_rate) == (batch_size, pytest.approx(rate))
+
+
+def test_warm_up_is_a_hundred_steps_but_a_quarter_of_the_training_at_most():
+    assert chosen(num_train=200).warmup_epochs == 2  # 50 steps an epoch
+    assert chosen(num_train=5000).warmup_epochs == 1
+    assert chosen(num_train=8, epochs=4).warmup_epochs == 1
+
+
+# The study ------------------------------------------------------------------------------------------------------------
+
+
+def test_study_of_a_voc_folder_is_valid_and_prepares():
+    small_voc(a=[voc_object("cat", (10, 10, 30, 30))])
+    said = study_new("mine", Path("pictures"))
+    study = show_study("mine")
+    assert (study.data.root, study.data.classes, study.data.outside_boxes) == ("pictures", ["cat", "dog"], "error")
+    assert list(study.runs) == ["resnet18-e100-c3", "resnet34-e100-c3"]
+    assert {run.model.weights for run in study.runs.values()} == {"imagenet"}
+    for part in (
+        "VOC (pictures)",
+        "train: 3 pictures, 3 objects",
+        "cat 3, dog 2",
+        "all 60 x 40",
+        "fcos study use mine",
+    ):
+        assert part in said
+    use_study("mine", force=True)
+    assert prepare()["splits"]["train"]["num_images"] == 3
+
+
+def test_every_value_has_a_comment():
+    small_voc()
+    study_new("mine", Path("pictures"))
+    lines = MINE.read_text().splitlines()
+    assert max(map(len, lines)) <= 120 and lines[0].startswith("# ")
+    assert [line for line in lines if re.match(r"  [a-z]\w*: ", line) and " # " not in line] == []
+
+
+def test_study_of_one_split_tests_on_a_fifth():
+    write_voc(Path("pictures"), {"trainval": {f"{number}": [CAT, DOG] for number in range(10)}})
+    said = study_new("mine", Path("pictures"))
+    assert "train: 8 pictures" in said and "test: 2 pictures" in said
+    assert "trainval is the only split: 20% of its pictures" in said
+    assert yaml.safe_load(MINE.read_text())["data"]["test_fraction"] == 0.2
+    use_study("mine", force=True)
+    assert prepare()["splits"]["test"]["num_images"] == 2
+
+
+def test_choices_are_made_on_a_validation_split_where_there_is_one():
+    small_voc()
+    study_new("mine", Path("pictures"))
+    assert show_study("mine").nms_sweep.choose_on == "test"
+    small_yolo()
+    write_yolo(Path("yolo"), {"test": {"d": [YOLO_DOG]}})
+    write(Path("yolo/classes.txt"), "cat\ndog\n")
+    study_new("other", Path("yolo"), epochs=3)
+    study = show_study("other")
+    assert (study.nms_sweep.choose_on, study.tta.choose_on) == ("validation", "validation")
+    assert (study.data.source, study.data.validation_images) == ("yolo", "images/val")
+    assert list(study.runs) == ["resnet18-e3-c3", "resnet34-e3-c3"]
+
+
+def test_coco_files_that_number_their_pictures_alike(tmp_path):
+    for number, split in enumerate(("train", "valid")):
+        save_picture(Path(f"coco/{split}/{split}.jpg"))
+        content = coco_content([coco_image(0, file_name=f"{split}.jpg")], [coco_box(number, 0)])
+        write(Path(f"coco/{split}/_annotations.coco.json"), json.dumps(content))
+    study_new("mine", tmp_path / "coco")
+    use_study("mine", force=True)
+    prepare()
+    ids = {split: json.loads(Path(f"data/mine/{split}.json").read_text()) for split in ("train", "test")}
+    assert [ids["test"]["images"][0]["id"], ids["train"]["images"][0]["id"]] == [0, 1]
+    assert ids["train"]["annotations"][0]["image_id"] == 1
+
+
+def test_boxes_far_outside_are_clipped_and_said():
+    small_voc(a=[voc_object("cat", (10, 10, 90, 30))])
+    assert "clipped: 1" in study_new("mine", Path("pictures"))
+    assert show_study("mine").data.outside_boxes == "clip"
+    small_voc(Path("near"), a=[voc_object("cat", (10, 10, 61, 30))])  # one pixel
+    study_new("other", Path("near"))
+    assert show_study("other").data.outside_boxes == "error"
+
+
+def test_class_names_that_yaml_would_take_for_something_else():
+    names = ["yes", "1.5", "stop sign", "a: b", "null", "grün, rot"]
+    small_voc(a=[voc_object(name, (10, 10, 30, 30)) for name in names])
+    study_new("mine", Path("pictures"))
+    assert show_study("mine").data.classes == sorted([*names, "cat", "dog"])
+
+
+def test_without_weights_training_starts_from_scratch_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(fcos.commands.study_new, "why_no_weights", lambda: "resnet18: no network")
+    small_voc()
+    said = study_new("mine", Path("pictures"))
+    assert "resnet18: no network" in said and "from scratch" in said
+    (run, _) = show_study("mine").runs.values()
+    assert (run.model.weights, run.model.batch_norm, run.train.optimizer) == ("none", "trained", "adamw")
+
+
+def test_a_study_is_never_overwritten():
+    small_voc()
+    write(MINE, "study: mine\n")
+    before = snapshot(Path("studies"))
+    assert "is there already" in refusal(study_new, "mine", Path("pictures"))
+    assert "smoke.yaml" in refusal(study_new, "smoke", Path("pictures"))
+    assert "studies/My Data.yaml: study" in refusal(study_new, "My Data", Path("pictures"))
+    assert snapshot(Path("studies")) == before
+
+
+def test_data_that_prepare_refuses_make_no_study():
+    small_voc()
+    Path("pictures/JPEGImages/000001.jpg").write_bytes(b"")
+    assert "000001.jpg" in refusal(study_new, "mine", Path("pictures"))
+    assert not MINE.exists()
+
+
+def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
+    small_voc()
+    assert "--epochs" not in study_new("mine", Path("pictures"))
+    # 2 pictures, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
+    monkeypatch.setattr(fcos.commands.study_new, "_try", lambda *_: (100, [10.0, 20.0]))
+    said = study_new("other", Path("pictures"))
+    assert "--epochs 10" in said and "1.6 hours" in said  # 250 pictures * 0.78 * 30 s = 97.7 minutes
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_weights_are_there_or_asked_for(tmp_path, monkeypatch, weights):
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    if weights:
+        for name in ("resnet18-f37072fd.pth", "resnet34-b627a593.pth"):
+            write(tmp_path / "hub" / "checkpoints" / name, "")
+    assert (fcos.commands.study_new.why_no_weights() is None) == weights
+
+
+@pytest.mark.slow
+def test_a_step_of_training_is_tried_on_this_machine(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fcos.commands.study_new, "why_no_weights", lambda: "offline")
+    small_voc()
+    said = study_new("mine", Path("pictures"))
+    assert re.search(r"training takes about \d+(\.\d)? (seconds|minutes) on this machine \(resnet18 ", said)
+    assert "train.batch_size 2: 2 fit into memory" in said
+
+
+@needs_real("bccd")
+@pytest.mark.parametrize("name", ["bccd", "coco2017-mini", "voc2012-100"])
+def test_real_folders(name):
+    study_new("mine", REAL / name)
+    study = params.read(MINE)
+    assert study.data.source == ("coco" if "coco" in name else "voc")
+    assert len(study.data.classes or []) == {"bccd": 3, "coco2017-mini": 80, "voc2012-100": 20}[name]
