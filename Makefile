@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test browser check bench bench-gpu fix ui dag lock
+.PHONY: install repro test browser check bench bench-gpu fix ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -75,6 +75,14 @@ ui: install
 
 dag: install
 	dvc dag
+
+# What `dvc exp show` says of experiments, without what is the same everywhere and without recalls and file digests.
+exps: install
+	COLUMNS=$${COLUMNS:-200} dvc exp show --no-pager --only-changed --drop '(AR|AP[sml]|:AP75|^(fcos|data|runs|reports|stages)/)' --sort-by metrics
+
+# The pictures of README and docs, after `make repro`.
+screenshots: install browser
+	python docs/screenshots.py
 
 # Compile the lock anew from pyproject.toml: complete, with hashes, without any download address.
 lock:

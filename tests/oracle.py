@@ -47,6 +47,7 @@ def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: i
         p6_from_p5=True,
         group_norm_groups=32,
         prior_probability=0.01,
+        initial_ltrb=0.0,
         normal_class_tower=True,
     )
     ours.load_state_dict(from_torchvision(oracle.state_dict()))

@@ -41,6 +41,7 @@ SHAPES["tta"]["sizes"] = [96, 112, 128, 144, 160]
 SHAPES["nms_sweep"]["thresholds"] = [0.5, 0.6, 0.7]
 TRAINED = "resnet18-e12-c3"
 REFERENCE = "resnet18-reference"
+RUNS = list(SHAPES["runs"])
 BACKBONES = 3  # index of the table
 # AP of each run; the others follow from it in `metrics`.
 AP = {
@@ -272,6 +273,19 @@ def test_reference_table_has_the_numbers_and_times_of_its_files(built: Study) ->
     assert (row["backbone"], row["run"], row["weights"]) == ("resnet18", REFERENCE, "0000000000")
     assert (row["test time (s)"], row["ms/image"]) == (20.5, 2562.5)
     assert "an independent training of this study, with seed 1" in (built.out_dir / "report.md").read_text()
+
+
+def test_all_runs_stand_in_one_table(built: Study) -> None:
+    frame = pd.read_csv(built.out_dir / "tables" / "runs.csv").set_index("run")
+    assert list(frame.index) == RUNS
+    row = frame.loc[TRAINED]
+    assert (row["backbone"], row["epochs"], row["AP"], row["AP50"]) == ("resnet18", 12, 33.0, pytest.approx(58.0))
+    assert (row["AP low"], row["AP high"], row["ms/image"], row["training time (s)"]) == (
+        pytest.approx(31.0),
+        pytest.approx(35.0),
+        2562.5,
+        90.0,
+    )
 
 
 def test_trained_table_has_epochs_and_training_time(built: Study) -> None:
@@ -771,6 +785,7 @@ def test_report_is_complete_and_small(built: Study) -> None:
         "tables/5-nms-thresholds.csv",
         "tables/6-training-length.csv",
         "tables/7-convolutions-in-the-heads.csv",
+        "tables/runs.csv",
         "tables/differences/3-test-time-augmentation.csv",
         "tables/differences/4-backbones.csv",
         "tables/differences/5-nms-thresholds.csv",
@@ -792,7 +807,7 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     files = [path for path in first.rglob("*") if path.is_file()]
     # Pages, tables, differences; PNG and SVG of two charts of TTA, seven of all runs, accuracy and six more curves;
     # nine pictures of each run.
-    assert len(files) == 2 + 3 + 1 + 2 * (2 + 7 + 1 + 6) + 2 * 9
+    assert len(files) == 2 + 4 + 1 + 2 * (2 + 7 + 1 + 6) + 2 * 9
     for path in files:
         assert (second / path.relative_to(first)).read_bytes() == path.read_bytes(), path.name
 
@@ -804,8 +819,6 @@ def test_reporting_loads_no_torch() -> None:
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------
-
-RUNS = list(SHAPES["runs"])
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_pictures_without_objects_train(workspace):
 def small_fcos():
     return FCOS(
         backbone="resnet18", num_classes=3, num_convs=1, pretrained=False, frozen_statistics=False, fpn_channels=32,
-        p6_from_p5=True, group_norm_groups=8, prior_probability=0.01, normal_class_tower=False,
+        p6_from_p5=True, group_norm_groups=8, prior_probability=0.01, initial_ltrb=0.0, normal_class_tower=False,
     )  # fmt: skip
 
 

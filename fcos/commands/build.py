@@ -27,6 +27,7 @@ def build_model(run: Run, num_classes: int, *, pretrained: bool) -> FCOS:
             p6_from_p5=config.p6_from == "p5",
             group_norm_groups=config.group_norm_groups,
             prior_probability=config.prior_probability,
+            initial_ltrb=config.initial_ltrb,
             normal_class_tower=config.class_tower_init == "normal",
         )
 

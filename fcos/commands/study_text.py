@@ -25,6 +25,7 @@ $backbone
   group_norm_groups: 16   # of the channels, in the norms of the heads
   class_tower_init: default   # PyTorch's own; `normal`: N(0, 0.01) as in all other convolutions of the heads
   prior_probability: $prior   # of a class at a location, at the start$prior_why
+  initial_ltrb: 1.0             # strides from a location to each side of its box, at the start; the published study: 0
   location_offset: 0.5          # of a step: in the middle of its cell
   location_step: stride         # pixels between two locations
   center_sampling_radius: 1.5   # in strides

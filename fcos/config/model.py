@@ -19,6 +19,7 @@ class ModelConfig(Section):
     group_norm_groups: PositiveInt = 16
     class_tower_init: Literal["default", "normal"] = "default"
     prior_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    initial_ltrb: Annotated[float, Field(ge=0, le=8)] = 0.0
     location_offset: Annotated[float, Field(ge=0, le=1)] = 0.5
     location_step: Literal["stride", "padded"] = "stride"
     center_sampling_radius: PositiveFloat = 1.5

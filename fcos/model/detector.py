@@ -30,6 +30,7 @@ class FCOS(nn.Module):
         p6_from_p5: bool,
         group_norm_groups: int,
         prior_probability: float,
+        initial_ltrb: float,
         normal_class_tower: bool,
     ) -> None:
         super().__init__()
@@ -44,6 +45,7 @@ class FCOS(nn.Module):
             num_convs=num_convs,
             group_norm_groups=group_norm_groups,
             prior_probability=prior_probability,
+            initial_ltrb=initial_ltrb,
             normal_class_tower=normal_class_tower,
         )
 

@@ -20,6 +20,7 @@ class Head(nn.Module):
         num_convs: int,
         group_norm_groups: int,
         prior_probability: float,
+        initial_ltrb: float,
         normal_class_tower: bool,
     ) -> None:
         super().__init__()
@@ -34,6 +35,9 @@ class Head(nn.Module):
         bias = self.class_logits.bias
         assert bias is not None
         nn.init.constant_(bias, -math.log((1 - prior_probability) / prior_probability))
+        assert self.box_regression.bias is not None
+        # At zero, ReLU leaves most boxes of a network without pretrained weights no area, and those no gradient.
+        nn.init.constant_(self.box_regression.bias, initial_ltrb)
 
     def forward(self, features: list[Tensor]) -> HeadOutputs:
         class_logits, pred_ltrb, centerness = [], [], []

@@ -12,7 +12,7 @@ from fcos.reporting.figures import draw_run_pictures
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.page import write_pages
 from fcos.reporting.results import Cell, StudyResults, read_study
-from fcos.reporting.tables import build_table
+from fcos.reporting.tables import build_table, run_frame
 
 
 def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any], out_dir: Path) -> None:
@@ -36,6 +36,7 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
         for stem, frame in frames.items():
             if len(frame):
                 write_text(out_dir / "tables" / f"{stem}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(out_dir / "tables" / "runs.csv", run_frame(study).to_csv(index=False, lineterminator="\n"))
     charts = [*table_charts(tables), *study_charts(study)]
     for chart in track(charts, "charts", total=len(charts), unit="charts"):
         chart.write(out_dir / "figures")

@@ -68,6 +68,26 @@ class _Parts:
     choice: str | None = None
 
 
+def run_frame(study: StudyResults) -> pd.DataFrame:
+    """All runs in one table, in percent and in full precision: a row for each, for `dvc plots` and for anybody."""
+    rows = []
+    for name, results in study.runs.items():
+        interval = results.evaluation["intervals"]["AP"]
+        ends = {f"AP {end}": None if interval[end] is None else 100 * interval[end] for end in ("low", "high")}
+        rows.append(
+            {
+                "run": name,
+                **{key: getattr(results.run, key) for key in ("backbone", "epochs", "num_convs", "seed")},
+                **_percent(results.metrics),
+                **ends,
+                "ms/image": results.timing["views"]["test"]["ms_per_image"],
+                "training time (s)": results.training_s,
+                "weights": results.weights,
+            }
+        )
+    return pd.DataFrame(rows, dtype=object)
+
+
 def _reference(where: str, study: StudyResults) -> _Parts:
     results = next(results for results in study.runs.values() if results.run.role == "reference")
     run = results.run

@@ -1,0 +1,109 @@
+"""The pictures of README and docs, taken in chromium: `make screenshots` after `make repro`.
+
+The report comes from reports/STUDY/, the demo and MLflow's page from servers that are started here and stopped again.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+STUDY, RUN = "shapes", "resnet34-e30-c3"
+
+
+def main() -> None:
+    """Take all of them."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        take_report(page)
+        with serving("fcos", "demo", "--port", "{port}") as url:
+            take_demo(page, url)
+        store = f"sqlite:///{ROOT / 'mlflow.db'}"
+        server = ("mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--backend-store-uri", store)
+        with serving(*server) as url:
+            take_mlflow(page, url)
+        browser.close()
+
+
+def take_report(page: Page) -> None:
+    page.goto((ROOT / "reports" / STUDY / "index.html").as_uri())
+    page.wait_for_selector("html[data-charts]")
+    save(page.screenshot(), "report")
+    page.locator("#table-4").scroll_into_view_if_needed()
+    save(page.locator("#table-4").screenshot(), "report-table")
+    page.evaluate("document.querySelectorAll('.strip').forEach((strip, place) => place > 2 && strip.remove())")
+    page.evaluate("document.querySelectorAll('.picture-name').forEach((name, place) => place > 2 && name.remove())")
+    save(page.locator("#gallery").screenshot(), "report-gallery")
+    page.emulate_media(color_scheme="dark")
+    page.locator("#errors").scroll_into_view_if_needed()
+    save(page.locator("figure:has(#chart-precision-recall)").screenshot(), "report-dark")
+    page.emulate_media(color_scheme="light")
+
+
+def take_demo(page: Page, url: str) -> None:
+    page.goto(url)
+    page.locator("#thumbs button").nth(2).click()
+    page.locator("#found-list li").first.wait_for()
+    page.wait_for_timeout(500)
+    save(page.screenshot(), "demo")
+
+
+def take_mlflow(page: Page, url: str) -> None:
+    page.goto(f"{url}/#/experiments/1/runs?compareRunsMode=CHART")
+    page.get_by_text("resnet18-reference").first.wait_for(timeout=60_000)
+    page.wait_for_timeout(5_000)  # its charts come later
+    close = page.get_by_role("button", name="Close")
+    if close.count():
+        close.first.click()
+    page.wait_for_timeout(2_000)
+    save(page.screenshot(), "mlflow")
+
+
+@contextlib.contextmanager
+def serving(*command: str) -> Iterator[str]:
+    """Run a server on a free port of this machine until the block ends; yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [sys.executable, "-m", *(word.format(port=port) for word in command)]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True) as server:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(120):
+                assert server.poll() is None, f"{command[0]} has ended"
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(url, timeout=5)
+                    break
+                time.sleep(0.5)
+            yield url
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def save(png: bytes, name: str) -> None:
+    """As docs/images/NAME.png, of a palette: a third of the size."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(IMAGES / f"{name}.png", optimize=True)
+    print(f"docs/images/{name}.png: {picture.width} x {picture.height}")
+
+
+if __name__ == "__main__":
+    main()
