@@ -122,6 +122,7 @@ def test_dvc_shows_metrics_and_plots(project):
     plots = json.loads(call(folder, "dvc", "plots", "show", "--json"))["data"]
     kinds = {name: plot[0]["type"] for name, plot in plots.items()}
     assert {kinds[f"runs/smoke/{run}/history.csv"] for run in RUNS} == {"vega"}
+    assert kinds["AP of the runs"] == "vega"
     assert kinds["reports/smoke/figures/training-curves.png"] == "image"
 
 
@@ -131,6 +132,10 @@ def test_another_threshold_runs_no_network(project):
     assert stages_run(output) == ["report", "sweep_nms@one-epoch"]
     sweep = json.loads((folder / "runs/smoke/one-epoch/nms_sweep.json").read_text())
     assert [step["nms_iou_threshold"] for step in sweep["steps"]] == [0.4]
+    (changed,) = [
+        line for line in call(folder, "make", "-s", "exps", "install=").splitlines() if line.strip().startswith("workspace")
+    ]
+    assert changed.split()[2:] == ["['0.4']"]
 
 
 def test_changing_a_run_runs_that_run_and_the_report(project):
