@@ -5,8 +5,10 @@ Heavy packages are imported inside the commands, so that `fcos --help` answers a
 
 import contextlib
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,12 +48,32 @@ class Views(StrEnum):
     tta = "tta"
 
 
+INTERRUPTED = 128 + signal.SIGINT
+
+
 def main() -> None:
     """Run the command line: exit code 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # under nohup it is not
+            signal.signal(number, signal.default_int_handler)
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes the second of the first
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
+        again = shlex.join(["fcos", *sys.argv[1:]])
+        print(f"\nstopped; what had ended is kept, and nothing is half written. To go on: {again}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        from fcos.commands.mishaps import explain
+
+        explained = explain(error)
+        if explained is None:
+            raise
+        print(f"error: {explained}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -100,17 +122,17 @@ def study_run(
     """Run what is not up to date of the active study: `dvc repro`, but several trainings at a time."""
     from fcos.commands.study_run import run_study
 
-    with _interruptible("fcos study run"):
-        run_study(jobs)
+    run_study(jobs)
 
 
 @app.command(epilog="Example: fcos prepare")
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
-    _params()
+    params = _params()
     from fcos.commands.prepare import prepare
 
-    manifest = prepare()
+    with _at_work(params, "prepare"):
+        manifest = prepare()
     for split, counts in manifest["splits"].items():
         typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
     for finding in ("dropped", "clipped", "near_duplicates", "odd"):
@@ -125,7 +147,7 @@ def train(run: RunName) -> None:
     from fcos.commands.train import train
     from fcos.tracking.live import LiveRun
 
-    with contextlib.closing(LiveRun(params.study)) as observer, _interruptible(f"fcos train {run}"):
+    with _at_work(params, "train", run), contextlib.closing(LiveRun(params.study)) as observer:
         train(run, observer)
     _track(params, [run])
 
@@ -139,7 +161,8 @@ def import_checkpoint(
     params = _params(run)
     from fcos.commands.import_checkpoint import import_checkpoint
 
-    typer.echo(f"wrote {import_checkpoint(file, run)}")
+    with _at_work(params, "train", run):
+        typer.echo(f"wrote {import_checkpoint(file, run)}")
     _track(params, [run])
 
 
@@ -149,10 +172,11 @@ def predict(
     views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
 ) -> None:
     """Run the network over the test pictures, and those held out, and keep everything it says, before NMS."""
-    _params(run)
+    params = _params(run)
     from fcos.commands.predict import predict
 
-    predict(run, views.value)
+    with _at_work(params, "predict" if views is Views.test else "evaluate_tta", run):
+        predict(run, views.value)
 
 
 @app.command(epilog="Example: fcos evaluate resnet18-e12-c3")
@@ -162,7 +186,8 @@ def evaluate(run: RunName) -> None:
     from fcos.commands.evaluate import evaluate
     from fcos.reporting.intervals import plus_minus
 
-    found = evaluate(run)
+    with _at_work(params, "evaluate", run):
+        found = evaluate(run)
     numbers = found["metrics"].items()
     typer.echo("  ".join(f"{name} {plus_minus(value, found['intervals'][name])}" for name, value in numbers))
     _track(params, [run])
@@ -175,7 +200,8 @@ def evaluate_tta(run: RunName) -> None:
     from fcos.commands.evaluate_tta import evaluate_tta
     from fcos.reporting.intervals import percent
 
-    tta = evaluate_tta(run)
+    with _at_work(params, "evaluate_tta", run):
+        tta = evaluate_tta(run)
     for step in tta["steps"]:
         ap, seconds = percent(step["metrics"]["AP"]), step["seconds"]
         typer.echo(f"{tta['split']}, {step['num_views']} views: AP {ap}, {seconds:.1f} s")
@@ -190,7 +216,8 @@ def sweep_nms(run: RunName) -> None:
     from fcos.commands.sweep_nms import sweep_nms
     from fcos.reporting.intervals import percent
 
-    sweep = sweep_nms(run)
+    with _at_work(params, "sweep_nms", run):
+        sweep = sweep_nms(run)
     for step in sweep["steps"]:
         typer.echo(f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {percent(step['metrics']['AP'])}")
     typer.echo(f"chosen: NMS IoU {sweep['chosen']}, test AP {percent(sweep['metrics']['AP'])}")
@@ -203,7 +230,8 @@ def report() -> None:
     params = _params()
     from fcos.commands.report import report
 
-    typer.echo(f"wrote {report()}")
+    with _at_work(params, "report"):
+        typer.echo(f"wrote {report()}")
     _track(params, list(params.runs))
 
 
@@ -253,6 +281,27 @@ def compare(
 
     found = compare(results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed)
     typer.echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
+
+
+@app.command(epilog="Example: fcos status --watch")
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not ask DVC, which takes seconds.")] = False,
+) -> None:
+    """What of the active study is done, at work and to do, and how long the rest will take."""
+    import json
+
+    from fcos.commands.status import Look, status_json, status_text
+    from fcos.commands.status import watch as keep_watching
+
+    look = Look(quick=quick)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):  # how one stops looking
+            keep_watching(look, typer.echo, terminal=sys.stdout.isatty())
+    else:
+        found = look()
+        typer.echo(json.dumps(status_json(found), indent=2) if as_json else status_text(found))
 
 
 @app.command("sync-mlflow", epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 fcos sync-mlflow")
@@ -323,10 +372,8 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
     return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
 
 
-@contextlib.contextmanager
-def _interruptible(again: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; to go on where the last checkpoint was written: {again}", err=True)
-        raise typer.Exit(130) from None
+def _at_work(params: "Params", stage: str, run: str | None = None) -> contextlib.AbstractContextManager[object]:
+    """Let `fcos status` know of a stage, and how far it is, while it is at work."""
+    from fcos.commands.heartbeat import heartbeat
+
+    return heartbeat(params.study, stage, run)
