@@ -48,33 +48,49 @@ class Views(StrEnum):
     tta = "tta"
 
 
-INTERRUPTED = 128 + signal.SIGINT
+MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks for the end; of KeyboardInterrupt itself CPython may make a death by signal, without exit code."""
 
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # under nohup it is not
-            signal.signal(number, signal.default_int_handler)
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        raise Stopped
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, stop)
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes the second of the first
-        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
-        again = shlex.join(["fcos", *sys.argv[1:]])
-        print(f"\nstopped; what had ended is kept, and nothing is half written. To go on: {again}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        from fcos.commands.mishaps import explain
+        # Not every library lets it through as what it is: numpy, stopped while it is imported, raises RecursionError.
+        if stopped:
+            again = shlex.join(["fcos", *sys.argv[1:]])
+            print(f"\nstopped; what had ended is kept. To go on: {again}", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        mistake = _as_mistake(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}".encode(errors="replace").decode(), file=sys.stderr)
+        sys.exit(MISTAKE)
 
-        explained = explain(error)
-        if explained is None:
-            raise
-        print(f"error: {explained}", file=sys.stderr)
-        sys.exit(2)
+
+def _as_mistake(error: BaseException) -> UserError | None:
+    """What the user can mend: a mistake of his, or a mishap of the machine."""
+    if isinstance(error, UserError):
+        return error
+    from fcos.commands.mishaps import explain
+
+    return explain(error)
 
 
 @study_app.command("list", epilog="Example: fcos study list")

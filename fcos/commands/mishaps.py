@@ -9,7 +9,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def explain(error: Exception) -> UserError | None:
+def explain(error: BaseException) -> UserError | None:
     """The mishap as a message that says what to do; None where it is a mistake of ours."""
     text = str(error)
     # By name: torch is not imported here, and whoever could raise this has done so.
@@ -31,9 +31,10 @@ def explain(error: Exception) -> UserError | None:
         do = "change its permissions or its owner, or work in another folder"
         return UserError(where, "may not be read or written", found=_strerror(error), do=do)
     if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG):
-        return UserError(where, "is not what it should be", found=_strerror(error), do="correct the path")
+        do = "correct the path, or take away what stands in its way"
+        return UserError(where, "cannot be opened or made", found=_strerror(error), do=do)
     return None
 
 
-def _strerror(error: Exception) -> str | None:
+def _strerror(error: BaseException) -> str | None:
     return getattr(error, "strerror", None)

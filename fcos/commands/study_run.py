@@ -88,8 +88,16 @@ class _Count:
     def __init__(self, study: Params, jobs: int, beat: Heartbeat) -> None:
         self.study, self.jobs, self.beat = study, jobs, beat
         self.stages = all_stages(study)
-        changed, _ = ask_dvc()
-        # Where DVC is busy, nobody has looked at any of them.
+        changed, why_not = ask_dvc()
+        if why_not and not any(sign in why_not for sign in BUSY):
+            raise UserError(
+                "DVC",
+                "cannot be used here",
+                found=why_not,
+                expected="DVC in this Python, and a project with dvc.yaml and .dvc/",
+                do="go to the folder of the project; source .venv/bin/activate; where .dvc/ is missing: dvc init",
+            )
+        # Where another DVC is at work, nobody has looked at any of them.
         unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
         self.open = unknown if changed is None else what_is_open(self.stages, changed)
         self.begun: set[str] = set()
