@@ -69,19 +69,22 @@ def main() -> None:
             signal.signal(number, stop)
     try:
         app()
+        return
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
-        # Not every library lets it through as what it is: numpy, stopped while it is imported, raises RecursionError.
-        if stopped:
-            again = shlex.join(["fcos", *sys.argv[1:]])
-            print(f"\nstopped; what had ended is kept. To go on: {again}", file=sys.stderr)
-            sys.exit(INTERRUPTED)
-        mistake = _as_mistake(error)
-        if mistake is None:
+        # Not every library lets a signal through as what it is: numpy, while it is imported, raises RecursionError.
+        mistake = None if stopped else _as_mistake(error)
+        if mistake is None and not stopped:
             raise
-        print(f"error: {mistake}".encode(errors="replace").decode(), file=sys.stderr)
-        sys.exit(MISTAKE)
+    # Here the error is gone, and with it what it held: progress bars are closed before the last word.
+    last_word = f"error: {mistake}" if mistake else f"\nstopped; what had ended is kept. To go on: {_typed()}"
+    print(last_word.encode(errors="replace").decode(), file=sys.stderr)
+    sys.exit(MISTAKE if mistake else INTERRUPTED)
+
+
+def _typed() -> str:
+    return shlex.join(["fcos", *sys.argv[1:]])
 
 
 def _as_mistake(error: BaseException) -> UserError | None:

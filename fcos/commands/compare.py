@@ -1,5 +1,6 @@
 """`fcos compare`: which of several results are better, by how much, and whether that is more than chance."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ def _parse(argument: str) -> tuple[str, list[Path]]:
 def _default_names(paths: Sequence[Path]) -> list[str]:
     """The stems of `paths`, with as many folders before them as tell them apart."""
     # A file name that is not UTF-8 is shown by its bytes.
-    shown = [Path(str(path.absolute()).encode(errors="backslashreplace").decode()) for path in paths]
+    shown = [Path(os.fsencode(path.absolute()).decode(errors="backslashreplace")) for path in paths]
     parts = [path.with_suffix("").parts for path in shown]
     lengths = [1] * len(paths)
     while True:

@@ -1,7 +1,6 @@
 """What may go wrong outside of fcos, in any command: the disk, permissions, memory."""
 
 import errno
-from pathlib import Path
 
 from fcos.errors import UserError
 
@@ -23,10 +22,10 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(error, MemoryError):
         return UserError("memory", "this machine has not enough", found=text or None, do="end other programs")
     number = error.errno if isinstance(error, OSError) else None
-    where = getattr(error, "filename", None) or Path.cwd()
+    where = getattr(error, "filename", None) or "a file that was to be written"
     # Of safetensors and torch, which write by themselves.
     if number in _FULL or "No space left on device" in text or "os error 28" in text:
-        return UserError(where, "the disk is full", do="make room and type the command again")
+        return UserError(where, "its disk is full", do="make room and type the command again")
     if number in _REFUSED:
         do = "change its permissions or its owner, or work in another folder"
         return UserError(where, "may not be read or written", found=_strerror(error), do=do)

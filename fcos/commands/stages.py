@@ -25,6 +25,7 @@ _LAST_FILE = {
 }
 DONE, RUNNING, TO_DO, OUT_OF_DATE = "done", "running", "to do", "out of date"
 INTERRUPTED, NOT_CHECKED = "interrupted", "not checked"
+KILLED = "the process was killed, by somebody or for want of memory"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _find(stage: Stage, layout: Layout, beat: Beat | None, still_open: Mapping[s
     if stage.address not in still_open:
         return Found(stage, DONE)
     if beat:
-        return Found(stage, INTERRUPTED, beat.get("broke_off", "the process was killed"), beat)
+        return Found(stage, INTERRUPTED, beat.get("broke_off", KILLED), beat)
     if not stage.last_file(layout).exists():
         return Found(stage, TO_DO)
     why = still_open[stage.address]
