@@ -1,8 +1,11 @@
 """`python -m fcos`: the commands, from the code of the current folder (DVC's stages call it this way)."""
 
 import os
+import signal
 import sys
 from pathlib import Path
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` has its own: an end without a traceback of imports
 
 try:
     from fcos.cli import main

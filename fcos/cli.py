@@ -5,8 +5,10 @@ Heavy packages are imported inside the commands, so that `fcos --help` answers a
 
 import contextlib
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,13 +58,52 @@ class ExportFormat(StrEnum):
     torchscript = "torchscript"
 
 
+MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks for the end; of KeyboardInterrupt itself CPython may make a death by signal, without exit code."""
+
+
 def main() -> None:
     """Run the command line: exit code 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        raise Stopped
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, stop)
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+            raise
+        # Not every library lets a signal through as what it is: numpy, while it is imported, raises RecursionError.
+        mistake = None if stopped else _as_mistake(error)
+        if mistake is None and not stopped:
+            raise
+    # Here the error is gone, and with it what it held: progress bars are closed before the last word.
+    last_word = f"error: {mistake}" if mistake else f"\nstopped; what had ended is kept. To go on: {_typed()}"
+    print(last_word.encode(errors="replace").decode(), file=sys.stderr)
+    sys.exit(MISTAKE if mistake else INTERRUPTED)
+
+
+def _typed() -> str:
+    return shlex.join(["fcos", *sys.argv[1:]])
+
+
+def _as_mistake(error: BaseException) -> UserError | None:
+    """What the user can mend: a mistake of his, or a mishap of the machine."""
+    if isinstance(error, UserError):
+        return error
+    from fcos.commands.mishaps import explain
+
+    return explain(error)
 
 
 @study_app.command("list", epilog="Example: fcos study list")
@@ -124,17 +165,17 @@ def study_run(
     """Run what is not up to date of the active study: `dvc repro`, but several trainings at a time."""
     from fcos.commands.study_run import run_study
 
-    with _interruptible("fcos study run"):
-        run_study(jobs)
+    run_study(jobs)
 
 
 @app.command(epilog="Example: fcos prepare")
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
-    _params()
+    params = _params()
     from fcos.commands.prepare import prepare
 
-    manifest = prepare()
+    with _at_work(params, "prepare"):
+        manifest = prepare()
     for split, counts in manifest["splits"].items():
         typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
     for finding in ("dropped", "clipped", "near_duplicates", "odd"):
@@ -149,7 +190,7 @@ def train(run: RunName) -> None:
     from fcos.commands.train import train
     from fcos.tracking.live import LiveRun
 
-    with contextlib.closing(LiveRun(params.study)) as observer, _interruptible(f"fcos train {run}"):
+    with _at_work(params, "train", run), contextlib.closing(LiveRun(params.study)) as observer:
         train(run, observer)
     _track(params, [run])
 
@@ -163,7 +204,8 @@ def import_checkpoint(
     params = _params(run)
     from fcos.commands.import_checkpoint import import_checkpoint
 
-    typer.echo(f"wrote {import_checkpoint(file, run)}")
+    with _at_work(params, "train", run):
+        typer.echo(f"wrote {import_checkpoint(file, run)}")
     _track(params, [run])
 
 
@@ -173,10 +215,11 @@ def predict(
     views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
 ) -> None:
     """Run the network over the test pictures, and those held out, and keep everything it says, before NMS."""
-    _params(run)
+    params = _params(run)
     from fcos.commands.predict import predict
 
-    predict(run, views.value)
+    with _at_work(params, "predict" if views is Views.test else "evaluate_tta", run):
+        predict(run, views.value)
 
 
 @app.command(epilog="Example: fcos evaluate resnet18-e12-c3")
@@ -186,7 +229,8 @@ def evaluate(run: RunName) -> None:
     from fcos.commands.evaluate import evaluate
     from fcos.reporting.intervals import plus_minus
 
-    found = evaluate(run)
+    with _at_work(params, "evaluate", run):
+        found = evaluate(run)
     numbers = found["metrics"].items()
     typer.echo("  ".join(f"{name} {plus_minus(value, found['intervals'][name])}" for name, value in numbers))
     _track(params, [run])
@@ -199,7 +243,8 @@ def evaluate_tta(run: RunName) -> None:
     from fcos.commands.evaluate_tta import evaluate_tta
     from fcos.reporting.intervals import percent
 
-    tta = evaluate_tta(run)
+    with _at_work(params, "evaluate_tta", run):
+        tta = evaluate_tta(run)
     for step in tta["steps"]:
         ap, seconds = percent(step["metrics"]["AP"]), step["seconds"]
         typer.echo(f"{tta['split']}, {step['num_views']} views: AP {ap}, {seconds:.1f} s")
@@ -214,7 +259,8 @@ def sweep_nms(run: RunName) -> None:
     from fcos.commands.sweep_nms import sweep_nms
     from fcos.reporting.intervals import percent
 
-    sweep = sweep_nms(run)
+    with _at_work(params, "sweep_nms", run):
+        sweep = sweep_nms(run)
     for step in sweep["steps"]:
         typer.echo(f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {percent(step['metrics']['AP'])}")
     typer.echo(f"chosen: NMS IoU {sweep['chosen']}, test AP {percent(sweep['metrics']['AP'])}")
@@ -227,7 +273,8 @@ def report() -> None:
     params = _params()
     from fcos.commands.report import report
 
-    typer.echo(f"wrote {report()}")
+    with _at_work(params, "report"):
+        typer.echo(f"wrote {report()}")
     _track(params, list(params.runs))
 
 
@@ -321,6 +368,27 @@ def compare(
     typer.echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
 
 
+@app.command(epilog="Example: fcos status --watch")
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not ask DVC, which takes seconds.")] = False,
+) -> None:
+    """What of the active study is done, at work and to do, and how long the rest will take."""
+    import json
+
+    from fcos.commands.status import Look, status_json, status_text
+    from fcos.commands.status import watch as keep_watching
+
+    look = Look(quick=quick)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):  # how one stops looking
+            keep_watching(look, typer.echo, terminal=sys.stdout.isatty())
+    else:
+        found = look()
+        typer.echo(json.dumps(status_json(found), indent=2) if as_json else status_text(found))
+
+
 @app.command("sync-mlflow", epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 fcos sync-mlflow")
 def sync_mlflow() -> None:
     """Bring MLflow up to date with the files of all runs."""
@@ -389,10 +457,8 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
     return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
 
 
-@contextlib.contextmanager
-def _interruptible(again: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; to go on where the last checkpoint was written: {again}", err=True)
-        raise typer.Exit(130) from None
+def _at_work(params: "Params", stage: str, run: str | None = None) -> contextlib.AbstractContextManager[object]:
+    """Let `fcos status` know of a stage, and how far it is, while it is at work."""
+    from fcos.commands.heartbeat import heartbeat
+
+    return heartbeat(params.study, stage, run)

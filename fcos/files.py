@@ -13,6 +13,8 @@ from typing import Any
 
 from fcos.errors import UserError
 
+NOT_UTF8 = "backslashreplace"  # what becomes of file names that are not UTF-8
+
 
 def project_root() -> Path:
     """The folder of dvc.yaml: `DVC_ROOT` inside a DVC stage, else the current folder."""
@@ -49,7 +51,7 @@ def whole_dir(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     with whole_file(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8", errors=NOT_UTF8)
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
@@ -64,12 +66,14 @@ def read_json(path: Path, *, do: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="a JSON file", do=do) from None
+    except IsADirectoryError:
+        raise UserError(path, "is a folder", expected="a JSON file", do=do) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(path, "is not JSON", found=error, do=do) from None
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
-    with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8", errors=NOT_UTF8) as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

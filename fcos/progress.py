@@ -2,13 +2,23 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 PLAIN_INTERVAL_S = 20.0
+# Told of every piece of work done: so `fcos status` knows how far a command is (fcos/commands/heartbeat.py).
+watchers: list[Callable[["Progress"], None]] = []
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one would say them: `45 s`, `6 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def say(message: str) -> None:
@@ -29,6 +39,7 @@ class Progress:
             if sys.stderr.isatty()
             else None
         )
+        self._tell()
 
     def update(self, count: int = 1, note: str = "") -> None:
         self.done += count
@@ -38,6 +49,7 @@ class Progress:
             self.bar.update(count)
         elif time.monotonic() - self.last_line >= PLAIN_INTERVAL_S:
             self._line()
+        self._tell()
 
     def close(self) -> None:
         if self.bar is not None:
@@ -45,14 +57,18 @@ class Progress:
         else:
             self._line()
 
+    def _tell(self) -> None:
+        for watcher in watchers:
+            watcher(self)
+
     def _line(self) -> None:
         self.last_line = time.monotonic()
         elapsed = self.last_line - self.started
         worked = self.done - self.first
-        left = f", {elapsed / worked * (self.total - self.done):.0f} s left" if 0 < worked < self.total else ""
+        left = f", {duration(elapsed / worked * (self.total - self.done))} left" if 0 < worked < self.total else ""
         note = f", {self.note}" if self.note else ""
         counted = f"{self.done}/{self.total} {self.unit}"
-        print(f"{self.description}: {counted}, {elapsed:.0f} s{left}{note}", file=sys.stderr, flush=True)
+        print(f"{self.description}: {counted}, {duration(elapsed)}{left}{note}", file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], description: str, *, total: int, unit: str = "it") -> Iterator[T]:

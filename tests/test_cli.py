@@ -28,6 +28,7 @@ OPTIONS = {
     "prepare": [],
     "report": [],
     "score": ["--gt", "--detections", "--out", "--replicates", "--confidence", "--seed"],
+    "status": ["--watch", "--json", "--quick"],
     "study list": [],
     "study new": ["NAME", "--from", "--epochs"],
     "study run": ["--jobs"],
@@ -130,7 +131,7 @@ def test_a_run_that_does_not_exist(workspace, run):
 
 def test_training_before_preparing(workspace, run):
     assert_mistake(run("train", "one-epoch"), "train.json", "fcos prepare")
-    assert not Path("runs").exists()
+    assert not Path("runs/smoke/one-epoch").exists()
 
 
 def use_data(params, **data):

@@ -132,10 +132,9 @@ def test_another_threshold_runs_no_network(project):
     assert stages_run(output) == ["report", "sweep_nms@one-epoch"]
     sweep = json.loads((folder / "runs/smoke/one-epoch/nms_sweep.json").read_text())
     assert [step["nms_iou_threshold"] for step in sweep["steps"]] == [0.4]
-    (changed,) = [
-        line for line in call(folder, "make", "-s", "exps", "install=").splitlines() if line.strip().startswith("workspace")
-    ]
-    assert changed.split()[2:] == ["['0.4']"]
+    shown = call(folder, "dvc", "exp", "show", "--md", "--only-changed", "--drop", "^(fcos|data|runs|reports|stages)/")
+    assert [name.strip() for name in shown.splitlines()[0].split("|")[3:-1]] == ["nms_sweep.thresholds"]
+    assert "['0.4']" in shown
 
 
 def test_changing_a_run_runs_that_run_and_the_report(project):

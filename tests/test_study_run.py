@@ -1,5 +1,6 @@
 """`fcos study run`: what it hands to DVC, and what it does with what DVC says. The whole of it: test_pipeline.py."""
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 from conftest import write_params
 
 from fcos.commands import study_run
-from fcos.commands.study_run import run_study, stages_of, suitable_jobs
+from fcos.commands.stages import all_stages, stages_of
+from fcos.commands.study_run import run_study, suitable_jobs
 from fcos.config import params
 from fcos.errors import UserError
 
@@ -27,6 +29,8 @@ def dvc(workspace, monkeypatch):
     """Have a script run instead of DVC; returns how to give it, and the calls it got."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(study_run, "RETRY_S", 0.01)
+    everything = {stage.address: "new" for stage in all_stages(params.read())}
+    monkeypatch.setattr(study_run, "ask_dvc", lambda: (everything, None))
 
     def does(what):
         Path("dvc.py").write_text(SCRIPT.format(what=what))
@@ -45,13 +49,44 @@ def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_pa
     monkeypatch.setattr("os.cpu_count", lambda: 5)
     does("")
     run_study(2)
-    of = {name: " ".join(stages_of(name, params.read())) for name in smoke_params["runs"]}
+    of = {name: " ".join(stage.address for stage in stages_of(name, params.read())) for name in smoke_params["runs"]}
     assert calls()[0] == "- repro --single-item stages/prepare/dvc.yaml:prepare"
     assert sorted(calls()[1:-1]) == sorted(f"2 repro --single-item {stages}" for stages in of.values())
     assert of["long"] in " ".join(calls()[1:3])
     assert calls()[-1] == "- repro"
     assert of["reference"].split()[-1] == "stages/evaluate_tta/dvc.yaml:evaluate_tta@reference"
     assert of["one-epoch"].split()[-1] == "stages/sweep_nms/dvc.yaml:sweep_nms@one-epoch"
+
+
+# What DVC says: each stage that it is asked for runs, but for predict, which has not changed.
+SAYS = """
+for stage in sys.argv[3:]:
+    if "predict" in stage:
+        print(f"Stage '{stage}' didn't change, skipping")
+    else:
+        print(f"Running stage '{stage}':")
+"""
+
+
+@pytest.mark.parametrize("ends", ["", "sys.exit(1)"])
+def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
+    does, _ = dvc
+    does(SAYS + (f"if 'train@one-epoch' in str(sys.argv): {ends}" if ends else ""))
+    with pytest.raises(UserError) if ends else contextlib.nullcontext():
+        run_study(2)
+    said = re.findall(r"^(\d+) of 10 stages done(.*)$", capfd.readouterr().out, re.MULTILINE)
+    counts = [int(done) for done, _ in said]
+    # The last stage that DVC began, sweep_nms, is done only where DVC ends well.
+    assert counts == sorted(set(counts)) and counts[-1] == (8 if ends else 9)
+    assert len(counts) == counts[-1] - 2 and "unknown until the first training" in said[0][1]
+
+
+def test_nothing_is_started_where_all_is_up_to_date(dvc, monkeypatch, capfd):
+    does, _ = dvc
+    does("")
+    monkeypatch.setattr(study_run, "ask_dvc", lambda: ({}, None))
+    run_study(2)
+    assert not Path("calls").exists() and "10 of 10 stages done" in capfd.readouterr().out
 
 
 def test_one_at_a_time_is_plain_dvc(dvc):

@@ -1,5 +1,6 @@
 """`fcos compare`: which of several results are better, by how much, and whether that is more than chance."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,7 +175,9 @@ def _parse(argument: str) -> tuple[str, list[Path]]:
 
 def _default_names(paths: Sequence[Path]) -> list[str]:
     """The stems of `paths`, with as many folders before them as tell them apart."""
-    parts = [path.absolute().with_suffix("").parts for path in paths]
+    # A file name that is not UTF-8 is shown by its bytes.
+    shown = [Path(os.fsencode(path.absolute()).decode(errors="backslashreplace")) for path in paths]
+    parts = [path.with_suffix("").parts for path in shown]
     lengths = [1] * len(paths)
     while True:
         names = ["/".join(of[-length:]) for of, length in zip(parts, lengths, strict=True)]

@@ -20,7 +20,12 @@ def evaluate(name: str) -> dict[str, Any]:
     draws = Draws.read()
     path = scored_run.dir / "candidates" / "test.safetensors"
     file = scored_run.read_view(path, test.size, do=f"fcos predict {name}")
-    detections = detect_all(file.of_image, nms_iou_threshold=test.nms_iou_threshold, max_detections=test.max_detections)
+    detections = detect_all(
+        file.of_image,
+        nms_iou_threshold=test.nms_iou_threshold,
+        max_detections=test.max_detections,
+        description=f"evaluate {name}",
+    )
     weights = draws.of(split)
     scored = score_detections(detections, split, weights)
     confidence = draws.config.confidence

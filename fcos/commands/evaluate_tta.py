@@ -10,6 +10,7 @@ from fcos.commands.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
 from fcos.detections import Detections, merge_views
+from fcos.errors import UserError
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
 from fcos.files import read_json, write_json
@@ -63,7 +64,7 @@ def _steps(
     Args:
         prefix: of the files of that split.
     """
-    seconds = read_json(scored.dir / "timing_tta.json", do=_command(scored))["views"]
+    seconds = _seconds(scored)
     used: list[str] = []
     of_view: list[dict[int, Detections]] = []
     steps: list[dict[str, Any]] = []
@@ -75,11 +76,22 @@ def _steps(
             {
                 "num_views": len(used),
                 "views": list(used),
-                "seconds": round(sum(seconds[prefix + name]["seconds"] for name in used), 4),
+                "seconds": round(sum(seconds[prefix + name] for name in used), 4),
                 "metrics": coco_metrics(coco_results(merged, scored.split), scored.split)["metrics"],
             }
         )
     return steps, merged
+
+
+def _seconds(scored: ScoredRun) -> dict[str, float]:
+    """How long the network took for each view."""
+    path = scored.dir / "timing_tta.json"
+    content = read_json(path, do=_command(scored))
+    try:
+        return {view: timing["seconds"] for view, timing in content["views"].items()}
+    except (KeyError, TypeError, AttributeError):
+        expected = "seconds of each view"
+        raise UserError(path, "is not what `fcos predict` wrote", expected=expected, do=_command(scored)) from None
 
 
 def _command(scored: ScoredRun) -> str:

@@ -17,7 +17,8 @@ from fcos.model.convert import from_torchvision, select_classes
 def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> None:
     """Write the weights in `source`, ours or a torchvision FCOS state dict, to `target` as those of `run`."""
     if not source.is_file():
-        raise UserError(source, "no such checkpoint", expected="one of our files or a torchvision FCOS state dict")
+        problem = "is a folder" if source.is_dir() else "no such checkpoint"
+        raise UserError(source, problem, expected="one of our files or a torchvision FCOS state dict")
     if source.suffix == ".safetensors":
         found = read_identity(source, do="name another file")
         check_same_classes(source, found.categories, split.categories)
@@ -32,7 +33,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its reader stumbled over
-        raise UserError(path, "cannot be read as a state dict", found=str(error).splitlines()[0]) from None
+        said = str(error).splitlines()[0]
+        found = "no file of torch.save, or more than tensors in it" if "Weights only" in said else said
+        expected = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
+        raise UserError(path, "cannot be read as a state dict", found=found, expected=expected) from None
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or "head.classification_head.cls_logits.bias" not in state:
         raise UserError(

@@ -29,7 +29,10 @@ def provenance(started: float, **more: Any) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git here: no reason to lose what was computed
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

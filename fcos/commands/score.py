@@ -1,5 +1,6 @@
 """`fcos score`: the COCO numbers of any detector's results, each with its interval."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,9 @@ def check_out(out: Path, inputs: list[Path]) -> None:
     """Refuse, before any work, a file that cannot be written or that is one of the inputs."""
     if out.is_dir():
         raise UserError(f"--out {out}", "is a folder", expected="the name of a file")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--out {out}", "cannot be written", found=parent, expected="a folder that you may write to")
     if any(out.exists() and path.exists() and out.samefile(path) for path in inputs):
         raise UserError(f"--out {out}", "is one of the files to be read", expected="another name")
 

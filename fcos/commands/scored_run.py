@@ -70,7 +70,11 @@ class ScoredRun:
     def read_view(self, path: Path, size: int, *, do: str) -> CandidatesFile:
         """The candidates at `path`; stops where they are of another run, data, weights or setting than asked for."""
         file = read_candidates(path, do=do)
-        weights = sha256_file(self.layout.weights(self.run.name))
+        weights_path = self.layout.weights(self.run.name)
+        if not weights_path.is_file():
+            train = f"fcos train {self.run.name}"
+            raise UserError(weights_path, "no such file", expected="the weights that are scored", do=train)
+        weights = sha256_file(weights_path)
         expected = self.header(weights_sha256=weights, size=size, dtype=file.header.get("dtype", ""))
         differs = first_difference(file.header, expected)
         if differs is not None:

@@ -51,10 +51,12 @@ def _is_edited() -> bool:
 def _path(name: str) -> Path:
     path = STUDIES / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(path, "no such study", found=name, expected=f"one of {', '.join(list_studies())}")
+        known = ", ".join(list_studies())
+        do = None if known else "go to the folder of the project"
+        raise UserError(path, "no such study", found=name, expected=f"one of {known}" if known else None, do=do)
     return path
 
 
 def _headline(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").splitlines()[0]
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return first.removeprefix("#").strip()

@@ -4,18 +4,26 @@ One training of small pictures does not use all cores, and none while a process 
 stage after the other. So the stages of each run go through a DVC of their own, and a last `dvc repro` does the rest.
 """
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tqdm import tqdm
+
+from fcos.commands.children import Children
+from fcos.commands.heartbeat import STUDY, Heartbeat, heartbeat, read_heartbeats
+from fcos.commands.layout import Layout
+from fcos.commands.stages import RUNNING, Stage, all_stages, ask_dvc, find_states, stages_of, what_is_open
+from fcos.commands.time_left import cost, time_left
 from fcos.config import params
 from fcos.config.params import Params
-from fcos.config.runs import Run
 from fcos.errors import UserError
 from fcos.memory import available_memory
 from fcos.progress import say
@@ -24,7 +32,11 @@ JOB_BYTES = 4 << 30  # for a training on a CPU; ResNet-101 at 128 pixels takes 2
 # DVC asks for its locks for three seconds only; another one may be hashing weights.
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 RETRY_S = 2.0
+REFRESH_S = 2.0
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd")
+# What DVC says of a stage.
+_BEGINS = re.compile(r"Running stage '(.+)'")
+_SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
 
 
 def run_study(jobs: int | None) -> None:
@@ -39,15 +51,25 @@ def run_study(jobs: int | None) -> None:
     """
     study = params.read()
     jobs = min(jobs or suitable_jobs(), len(study.runs))
+    with heartbeat(study.study, STUDY) as beat:
+        children, count = Children(), _Count(study, jobs, beat)
+        if count.open:
+            _bring_up_to_date(study, jobs, children, count)
+        else:
+            count.print(count.headline())
+
+
+def _bring_up_to_date(study: Params, jobs: int, children: Children, count: "_Count") -> None:
     if jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // jobs)
         say(f"{len(study.runs)} runs, {jobs} at a time, with {threads} {'thread' if threads == 1 else 'threads'} each")
-        if not _reproduce(["stages/prepare/dvc.yaml:prepare"], {}, "prepare"):
-            raise _failure("prepare")
-        failed = _run_all(study, jobs, {"OMP_NUM_THREADS": str(threads)})
+        with count.shown():
+            if not _reproduce([Stage("prepare").address], {}, "prepare", children, count):
+                raise _failure("prepare")
+            failed = _run_all(study, jobs, {"OMP_NUM_THREADS": str(threads)}, children, count)
         if failed:
             raise _failure(", ".join(failed))
-    if subprocess.run(_dvc("repro"), env=_environment({}), check=False).returncode != 0:
+    if not _reproduce([], {}, None, children, count):
         raise _failure("dvc repro")
 
 
@@ -60,13 +82,106 @@ def _failure(what: str) -> UserError:
     )
 
 
-def _run_all(study: Params, jobs: int, environment: Mapping[str, str]) -> list[str]:
+class _Count:
+    """How many stages are done, and how long the others will take: said after each, and in a line on a terminal."""
+
+    def __init__(self, study: Params, jobs: int, beat: Heartbeat) -> None:
+        self.study, self.jobs, self.beat = study, jobs, beat
+        self.stages = all_stages(study)
+        changed, why_not = ask_dvc()
+        if why_not and not any(sign in why_not for sign in BUSY):
+            raise UserError(
+                "DVC",
+                "cannot be used here",
+                found=why_not,
+                expected="DVC in this Python, and a project with dvc.yaml and .dvc/",
+                do="go to the folder of the project; source .venv/bin/activate; where .dvc/ is missing: dvc init",
+            )
+        # Where another DVC is at work, nobody has looked at any of them.
+        unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
+        self.open = unknown if changed is None else what_is_open(self.stages, changed)
+        self.begun: set[str] = set()
+        self._lock = threading.Lock()
+        self._write()
+
+    def begin(self, address: str) -> None:
+        """DVC is at work at a stage."""
+        with self._lock:
+            self.begun.add(address)
+            self._write()
+
+    def fail(self, address: str) -> None:
+        with self._lock:
+            self.begun.discard(address)
+            self._write()
+
+    def settle(self, address: str, *, ran: bool) -> None:
+        """A stage is done, by work or since nothing had changed."""
+        with self._lock:
+            if address not in self.open:
+                return
+            del self.open[address]
+            self.begun.discard(address)
+            self._write()
+            if ran:
+                self.print(self.headline())
+
+    def headline(self, *, with_work: bool = False) -> str:
+        beats = read_heartbeats(self.study.study)
+        states = find_states(self.stages, Layout(self.study.study), beats, self.open, self.begun)
+        total = len(self.stages)
+        parts = [f"{total - len(self.open)} of {total} stages done"]
+        parts += [str(time_left(self.study, states, jobs=self.jobs))] if self.open else []
+        if with_work:
+            at_work = [found for found in states if found.state == RUNNING and found.beat and found.beat.get("total")]
+            parts += [f"{f.stage} {100 * f.beat['done'] // f.beat['total']} %" for f in at_work if f.beat]
+        return ", ".join(parts)
+
+    def print(self, line: str) -> None:
+        """Print a line, above the one on the terminal."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep a line on the terminal that says how far all is; elsewhere nothing."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        ended = threading.Event()
+        with tqdm(bar_format="{desc}", dynamic_ncols=True) as line:
+
+            def refresh() -> None:
+                while not ended.wait(REFRESH_S):
+                    line.set_description_str(self.headline(with_work=True)[: os.get_terminal_size(2).columns - 1])
+
+            thread = threading.Thread(target=refresh, name="line", daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+
+    def _write(self) -> None:
+        self.beat.write(jobs=self.jobs, open=self.open, begun=sorted(self.begun))
+
+
+def _run_all(study: Params, jobs: int, environment: Mapping[str, str], children: Children, count: _Count) -> list[str]:
     """Bring every run up to date; the names of those that failed. One that fails does not stop the others."""
     # The longest first: nobody waits at the end for one that began last.
-    names = sorted(study.runs, key=lambda name: _cost(study.runs[name]), reverse=True)
+    names = sorted(study.runs, key=lambda name: cost(study.runs[name]), reverse=True)
+
+    def of_run(name: str) -> bool:
+        addresses = [stage.address for stage in stages_of(name, study)]
+        return _reproduce(addresses, environment, name, children, count)
+
     pool = ThreadPoolExecutor(jobs)
     try:
-        done = list(pool.map(lambda name: _reproduce(stages_of(name, study), environment, name), names))
+        done = list(pool.map(of_run, names))
+    except BaseException:
+        children.stop()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is begun
     return [name for name, ended_well in zip(names, done, strict=True) if not ended_well]
@@ -79,50 +194,46 @@ def suitable_jobs() -> int:
     return max(1, min(os.cpu_count() or 1, available_memory() // JOB_BYTES))
 
 
-def stages_of(name: str, study: Params) -> list[str]:
-    """DVC's addresses of the stages of a run, in their order."""
-    stages = ["train", "predict", "evaluate"]
-    stages += ["evaluate_tta"] if name in study.tta.runs else []
-    stages += ["sweep_nms"] if name in study.nms_sweep.runs else []
-    return [f"stages/{stage}/dvc.yaml:{stage}@{name}" for stage in stages]
+def _reproduce(
+    stages: Sequence[str], environment: Mapping[str, str], label: str | None, children: Children, count: _Count
+) -> bool:
+    """Have DVC run the stages that are not up to date, or all there are; whether all ended well.
 
-
-def _cost(run: Run) -> int:
-    """Epochs times layers; nothing for weights that are imported."""
-    return 0 if run.checkpoint else (run.epochs or 0) * int(run.backbone.removeprefix("resnet"))
-
-
-def _reproduce(stages: Sequence[str], environment: Mapping[str, str], label: str) -> bool:
-    """Have DVC run the stages that are not up to date, its lines marked; whether all ended well."""
+    Args:
+        label: before each of its lines; None where it is alone, and what its stages say of themselves, bars too, goes
+            straight to the terminal.
+    """
+    single = ["--single-item", *stages] if stages else []
+    errors = None if label is None else subprocess.STDOUT
     waiting = False
     while True:
-        with subprocess.Popen(
-            _dvc("repro", "--single-item", *stages),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=_environment(environment),
-        ) as process:
-            assert process.stdout is not None
-            busy = False
-            for line in process.stdout:
+        busy, at_work = False, None
+        with children.start(_dvc("repro", *single), _environment(environment), errors=errors) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                begins, skipped = _BEGINS.match(line), _SKIPPED.match(line)
+                if at_work and (begins or skipped):
+                    count.settle(at_work, ran=True)
+                    at_work = None
                 busy |= any(sign in line for sign in BUSY)
                 if line.strip() and not busy:
-                    _print(f"{label} | {line.rstrip()}")
-        if process.returncode == 0 or not busy:
-            return process.returncode == 0
+                    count.print(f"{label} | {line.rstrip()}" if label else line.rstrip())
+                if begins:
+                    at_work = begins[1]
+                    count.begin(at_work)
+                elif skipped:
+                    count.settle(skipped[1], ran=False)
+        ended_well = child.returncode == 0
+        if at_work and ended_well:
+            count.settle(at_work, ran=True)
+        elif at_work:
+            count.fail(at_work)
+        if ended_well or not busy:
+            return ended_well
         if not waiting:
-            _print(f"{label} | waiting for another DVC to let go of the repository")
+            count.print(f"{label or 'dvc'} | waiting for another DVC to let go of the repository")
         waiting = True
         time.sleep(RETRY_S)
-
-
-_printing = threading.Lock()
-
-
-def _print(line: str) -> None:
-    with _printing:
-        print(line, flush=True)
 
 
 def _dvc(*arguments: str) -> list[str]:

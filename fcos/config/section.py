@@ -45,7 +45,10 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(path, "cannot be read", found=error.strerror, do="fcos study use shapes") from None
+        do = "go to the folder of the project, or choose a study there: fcos study use shapes"
+        raise UserError(path, "cannot be read", found=error.strerror, do=do) from None
+    except UnicodeDecodeError as error:
+        raise UserError(path, "is not text in UTF-8", found=error, do="save it as UTF-8") from None
     try:
         params = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -54,8 +57,9 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(where, "is not YAML", found=problem, expected="a YAML mapping", do="mend that line") from None
     if not isinstance(params, dict):
-        found = type(params).__name__
-        raise UserError(path, "is not a mapping", found=found, expected="sections such as `study:`")
+        found = "nothing" if params is None else type(params).__name__
+        do = "write the study there, or choose one: fcos study use shapes"
+        raise UserError(path, "is not a mapping", found=found, expected="sections such as `study:`", do=do)
     return params
 
 

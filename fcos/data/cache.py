@@ -194,9 +194,12 @@ def _write(file: Path, pictures: Pictures) -> None:
             stream.seek(pictures.start(index))
             stream.write(picture.numpy().data)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         for _ in track(pool.map(write, range(len(pictures))), "decode", total=len(pictures), unit="pictures"):
             pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
     # Before it gets its name: a loss of power must not leave a file of the right size, half empty.
     with file.open("rb") as stream:
         os.fsync(stream.fileno())

@@ -54,8 +54,8 @@ class CocoSplit:
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
     """Read `split` (train, validation or test) of prepared data; where nothing is held out, validation is empty."""
-    content = read_json(data_dir / f"{split}.json", do=PREPARE)
-    manifest = read_json(data_dir / "manifest.json", do=PREPARE)
+    content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"))
+    manifest = _read(data_dir / "manifest.json", ("splits",))
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with pictures only
     image_dir = data_dir / described["image_dir"]
     if not image_dir.is_dir():
@@ -66,3 +66,12 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
             do=f"put it back, or change data.root and run `{PREPARE}`",
         )
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON object at `path`, with at least `keys`."""
+    content = read_json(path, do=PREPARE)
+    if not isinstance(content, dict) or not all(key in content for key in keys):
+        found = f"keys {', '.join(content) or 'none'}" if isinstance(content, dict) else type(content).__name__
+        raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, expected=", ".join(keys), do=PREPARE)
+    return content

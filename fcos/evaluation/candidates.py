@@ -46,7 +46,7 @@ def read_candidates(path: Path, *, do: str) -> CandidatesFile:
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(path, "no such file: scoring does not run the network", expected="candidates", do=do) from None
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(path, "is not a whole candidates file", found=error, do=do) from None
     everything = Candidates(tensors["boxes"], tensors["scores"], tensors["labels"].astype(np.int64))
     ends = tensors["ends"].tolist()

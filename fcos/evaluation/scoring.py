@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fcos.data.coco import CocoSplit
 from fcos.detections import Candidates, Detections, detect
+from fcos.progress import track
 from fcos.scoring import numbers
 from fcos.scoring.average_precision import Scores, score
 from fcos.scoring.matching import Matches, match
@@ -17,12 +18,15 @@ Record = dict[str, Any]
 
 
 def detect_all(
-    of_image: Mapping[int, Candidates], *, nms_iou_threshold: float, max_detections: int
+    of_image: Mapping[int, Candidates], *, nms_iou_threshold: float, max_detections: int, description: str | None = None
 ) -> dict[int, Detections]:
-    """NMS on every picture."""
+    """NMS on every picture; `description` is what to call its progress, None where that shows in another way."""
+    pictures = of_image.items()
     return {
         image_id: detect(candidates, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
-        for image_id, candidates in of_image.items()
+        for image_id, candidates in (
+            track(pictures, description, total=len(pictures), unit="pictures") if description else pictures
+        )
     }
 
 

@@ -56,7 +56,7 @@ def read_identity(path: Path, *, do: str) -> Identity:
             return Identity.from_metadata(file.metadata(), path)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="trained weights", do=do) from None
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(path, "is not a whole safetensors file", found=error, do=do) from None
 
 

@@ -48,5 +48,5 @@ def read_replicates(path: Path, *, do: str) -> ReplicatesFile:
         return ReplicatesFile(load_file(path), header)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="the replicates of a scored run", do=do) from None
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(path, "is not a whole file of replicates", found=error, do=do) from None

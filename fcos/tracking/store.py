@@ -1,6 +1,7 @@
 """Where MLflow keeps its numbers, and what happens when that place cannot be reached."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -43,9 +44,21 @@ def connect() -> "MlflowClient":
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        client = MlflowClient(tracking_uri())
-        client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
+        with _one_at_a_time():
+            client = MlflowClient(tracking_uri())
+            client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
         return client
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two processes that make one database at the same time both fail."""
+    folder = os.open(project_root(), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -96,10 +96,13 @@ def assemble(
 def _inspect_all(split: str, described: SourceSplit) -> _Pictures:
     if not described.images:
         raise UserError(described.image_dir, f"the {split} split has no picture", expected="at least one")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         files = pool.map(_inspect, described.images)
         pairs = zip(described.images, files, strict=True)
         pictures = list(track(pairs, f"check {split}", total=len(described.images), unit="pictures"))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
     _refuse_repeated(described)
     return pictures
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcos.errors import UserError
-from fcos.progress import Progress
+from fcos.progress import Progress, track
 
 CHUNK = 1 << 20
 
@@ -80,8 +80,7 @@ def _fetch(archive: Archive, store: Path) -> Path:
     if not target.exists():
         _append(archive, part)
         part.rename(target)
-    with target.open("rb") as stream:
-        md5 = hashlib.file_digest(stream, "md5").hexdigest()
+    md5 = _md5(target)
     if md5 != archive.md5:
         target.unlink()
         raise UserError(
@@ -130,11 +129,28 @@ def _unreachable(archive: Archive, part: Path, error: object) -> UserError:
     )
 
 
+def _md5(path: Path) -> str:
+    digest = hashlib.md5()
+    progress = Progress(f"check {path.name}", path.stat().st_size >> 20, unit="MB")
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            progress.update(len(chunk) >> 20)
+    progress.close()
+    return digest.hexdigest()
+
+
 def _unpack(path: Path, root: Path) -> None:
     try:
         if path.suffix == ".tar":
-            shutil.unpack_archive(path, root, filter="data")
+            with tarfile.open(path) as archive:
+                members = archive.getmembers()
+                for member in track(members, f"unpack {path.name}", total=len(members), unit="files"):
+                    archive.extract(member, root, filter="data")
         else:
-            shutil.unpack_archive(path, root)
-    except (shutil.ReadError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(path) as zipped:
+                names = zipped.namelist()
+                for name in track(names, f"unpack {path.name}", total=len(names), unit="files"):
+                    zipped.extract(name, root)
+    except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(path, "cannot be unpacked", found=error, do="delete it and repeat the command") from None

@@ -1,0 +1,66 @@
+"""Processes that end with the one that started them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+STOP_S = 30.0  # for a child to end by itself after Ctrl-C
+
+
+class Children:
+    """The processes at work. Each leads a group of its own, since DVC hands a Ctrl-C on to nobody."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._at_work: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], *, errors: int | None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A child whose standard output is to be read; it has ended when the block has."""
+        with self._lock:
+            if self.stopped:
+                raise KeyboardInterrupt
+            child = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+                process_group=0,
+            )
+            self._at_work.add(child)
+        try:
+            yield child
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            child.wait()
+            assert child.stdout is not None
+            child.stdout.close()
+            self._at_work.discard(child)
+
+    def stop(self) -> None:
+        """End all that is at work: as Ctrl-C does, and after a while, or another Ctrl-C, by force."""
+        with self._lock:
+            self.stopped = True
+        try:
+            self._send(signal.SIGINT)
+            until = time.monotonic() + STOP_S
+            while any(child.poll() is None for child in list(self._at_work)) and time.monotonic() < until:
+                time.sleep(0.05)
+        finally:
+            self._send(signal.SIGKILL)
+
+    def _send(self, what: signal.Signals) -> None:
+        for child in list(self._at_work):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, what)

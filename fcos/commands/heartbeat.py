@@ -1,0 +1,108 @@
+"""What a running command says of itself, in a small file that `fcos status` reads.
+
+The file lies in the study's scratch folder, which DVC does not know. A command that ends well takes it away. While it
+runs it holds a lock, which the system opens however the process ends: a file without one is of work that broke off.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fcos.errors import UserError
+from fcos.files import project_root, read_json, write_json
+from fcos.progress import Progress, watchers
+
+EVERY_S = 1.0  # between two writings
+STUDY = "study"  # stands where a stage has its name: of `fcos study run` itself
+Beat = dict[str, Any]
+
+
+class Heartbeat:
+    """One stage of one run at work; what cannot be written is no reason to stop it."""
+
+    def __init__(self, path: Path, stage: str, run: str | None) -> None:
+        self.path = path
+        self.content: Beat = {"stage": stage, "run": run, "pid": os.getpid(), "started": time.time()}
+        self.write()
+
+    def watch(self, progress: Progress) -> None:
+        """Write how far the command is, but not at every step."""
+        if progress.done < progress.total and time.time() - self.content["updated"] < EVERY_S:
+            return
+        worked_s = time.monotonic() - progress.started
+        self.write(
+            what=progress.description,
+            first=progress.first,
+            done=progress.done,
+            total=progress.total,
+            unit=progress.unit,
+            per_second=(progress.done - progress.first) / worked_s if worked_s > 0 else 0.0,
+            note=progress.note,
+        )
+
+    def write(self, **more: Any) -> None:
+        self.content |= {**more, "updated": time.time()}
+        with contextlib.suppress(OSError):
+            write_json(self.path, self.content)
+
+
+@contextlib.contextmanager
+def heartbeat(study: str, stage: str, run: str | None = None) -> Iterator[Heartbeat]:
+    """Say that a stage is at work, and how far, until the block ends; a file stays behind where it ends badly."""
+    path = _folder(study) / (f"{stage}@{run}.json" if run else f"{stage}.json")
+    with _locked(path.with_suffix(".lock")):
+        beat = Heartbeat(path, stage, run)
+        watchers.append(beat.watch)
+        try:
+            yield beat
+        except BaseException as error:
+            beat.write(broke_off=_why(error))
+            raise
+        finally:
+            watchers.remove(beat.watch)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
+    """What commands said of themselves, by stage and run; `alive` is whether they still run."""
+    beats = {}
+    for path in sorted(_folder(study).glob("*.json")):
+        with contextlib.suppress(UserError):  # it has ended since
+            beat = read_json(path, do="fcos status")
+            beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_locked(path.with_suffix(".lock"))}
+    return beats
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return str(error).splitlines()[0] if isinstance(error, UserError) else type(error).__name__
+
+
+def _folder(study: str) -> Path:
+    return project_root() / "runs" / study / ".scratch" / "at-work"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # nowhere to write, or the same stage runs twice
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

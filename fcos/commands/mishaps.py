@@ -1,0 +1,39 @@
+"""What may go wrong outside of fcos, in any command: the disk, permissions, memory."""
+
+import errno
+
+from fcos.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def explain(error: BaseException) -> UserError | None:
+    """The mishap as a message that says what to do; None where it is a mistake of ours."""
+    text = str(error)
+    # By name: torch is not imported here, and whoever could raise this has done so.
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return UserError(
+            "memory",
+            "the pictures of a batch do not fit",
+            found=text.splitlines()[0],
+            do="lower train.batch_size or test.batch_size (`fcos doctor` says what fits), or end other programs",
+        )
+    if isinstance(error, MemoryError):
+        return UserError("memory", "this machine has not enough", found=text or None, do="end other programs")
+    number = error.errno if isinstance(error, OSError) else None
+    where = getattr(error, "filename", None) or "a file that was to be written"
+    # Of safetensors and torch, which write by themselves.
+    if number in _FULL or "No space left on device" in text or "os error 28" in text:
+        return UserError(where, "its disk is full", do="make room and type the command again")
+    if number in _REFUSED:
+        do = "change its permissions or its owner, or work in another folder"
+        return UserError(where, "may not be read or written", found=_strerror(error), do=do)
+    if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG):
+        do = "correct the path, or take away what stands in its way"
+        return UserError(where, "cannot be opened or made", found=_strerror(error), do=do)
+    return None
+
+
+def _strerror(error: BaseException) -> str | None:
+    return getattr(error, "strerror", None)

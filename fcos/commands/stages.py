@@ -1,0 +1,157 @@
+"""The stages of a study, and what is known of each: from the commands at work, from DVC, and from the files."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcos.commands.heartbeat import Beat
+from fcos.commands.layout import Layout
+from fcos.config.params import Params
+
+DVC_TIMEOUT_S = 60.0
+# What a stage reads of the same run; prepare is read by every training, and every stage by the report.
+_READS = {"predict": "train", "evaluate": "predict", "sweep_nms": "predict", "evaluate_tta": "train"}
+_LAST_FILE = {
+    "train": "train.json",
+    "predict": "timing.json",
+    "evaluate": "metrics.json",
+    "evaluate_tta": "tta.json",
+    "sweep_nms": "nms_sweep.json",
+}
+DONE, RUNNING, TO_DO, OUT_OF_DATE = "done", "running", "to do", "out of date"
+INTERRUPTED, NOT_CHECKED = "interrupted", "not checked"
+KILLED = "the process was killed, by somebody or for want of memory"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of one run, or of the whole study."""
+
+    name: str
+    run: str | None = None
+
+    @property
+    def address(self) -> str:
+        """What DVC calls it."""
+        if self.name == "report":
+            return self.name
+        return f"stages/{self.name}/dvc.yaml:{self.name}" + (f"@{self.run}" if self.run else "")
+
+    def last_file(self, layout: Layout) -> Path:
+        """The file that it writes last."""
+        if self.run:
+            return layout.run(self.run) / _LAST_FILE[self.name]
+        return layout.report / "index.html" if self.name == "report" else layout.data / "manifest.json"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.run}" if self.run else self.name
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a stage."""
+
+    stage: Stage
+    state: str
+    why: str | None = None
+    beat: Beat | None = None  # of one that runs or broke off
+
+
+def stages_of(name: str, study: Params) -> list[Stage]:
+    """The stages of a run, in their order."""
+    stages = ["train", "predict", "evaluate"]
+    stages += ["evaluate_tta"] if name in study.tta.runs else []
+    stages += ["sweep_nms"] if name in study.nms_sweep.runs else []
+    return [Stage(stage, name) for stage in stages]
+
+
+def all_stages(study: Params) -> list[Stage]:
+    of_runs = [stage for name in study.runs for stage in stages_of(name, study)]
+    return [Stage("prepare"), *of_runs, Stage("report")]
+
+
+def what_is_open(stages: Sequence[Stage], changed: Mapping[str, str]) -> dict[str, str | None]:
+    """By DVC's address, why each stage is to run: `changed`, and whatever reads what such a stage will write."""
+    why: dict[str, str | None] = {}
+    for stage in stages:
+        pending = next((need for need in _needs(stage, stages) if need.address in why), None)
+        if stage.address in changed:
+            why[stage.address] = changed[stage.address]
+        elif pending:
+            why[stage.address] = f"reads what {pending} will write"
+    return why
+
+
+def find_states(
+    stages: Sequence[Stage],
+    layout: Layout,
+    beats: Mapping[tuple[str, str | None], Beat],
+    still_open: Mapping[str, str | None],
+    begun: Collection[str] = (),
+) -> list[Found]:
+    """What is known of each of `stages`.
+
+    Args:
+        beats: what commands said of themselves.
+        still_open: by address, why a stage is to run; None where nobody has looked.
+        begun: addresses at which DVC is at work, be it before or after the command.
+    """
+    found = []
+    for stage in stages:
+        beat = beats.get((stage.name, stage.run))
+        if stage.address in begun or (beat and beat["alive"]):
+            found.append(Found(stage, RUNNING, beat=beat if beat and beat["alive"] else None))
+        else:
+            found.append(_find(stage, layout, beat, still_open))
+    return found
+
+
+def _find(stage: Stage, layout: Layout, beat: Beat | None, still_open: Mapping[str, str | None]) -> Found:
+    if stage.address not in still_open:
+        return Found(stage, DONE)
+    if beat:
+        return Found(stage, INTERRUPTED, beat.get("broke_off", KILLED), beat)
+    if not stage.last_file(layout).exists():
+        return Found(stage, TO_DO)
+    why = still_open[stage.address]
+    return Found(stage, OUT_OF_DATE if why else NOT_CHECKED, why)
+
+
+def _needs(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
+    if stage.name == "report":
+        return [other for other in stages if other != stage]
+    if stage.name == "train":
+        return [Stage("prepare")]
+    return [Stage(_READS[stage.name], stage.run)] if stage.run else []
+
+
+def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
+    """By address, why DVC would run a stage; or None and why DVC could not be asked."""
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DVC_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None, f"`dvc status` took longer than {DVC_TIMEOUT_S:.0f} s"
+    with contextlib.suppress(json.JSONDecodeError):
+        if done.returncode == 0:
+            return {address: _why(changes) for address, changes in json.loads(done.stdout).items()}, None
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return None, next((line.removeprefix("ERROR: ") for line in said if "ERROR" in line), said[-1] if said else "?")
+
+
+def _why(changes: Sequence[Any]) -> str:
+    """DVC's list of changes of a stage, in a line."""
+    named = []
+    for change in changes:
+        if not isinstance(change, Mapping):
+            named.append(str(change))
+            continue
+        for path, how in [item for part in change.values() for item in part.items()]:
+            keys = [f"{path} {key} {what}" for key, what in how.items()] if isinstance(how, Mapping) else []
+            named += keys or [f"{path} {how}"]
+    return ", ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")

@@ -1,0 +1,188 @@
+"""`fcos status`: what of the active study is done, at work and to do, and how long it will take."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcos.commands.heartbeat import STUDY, Beat, read_heartbeats
+from fcos.commands.layout import Layout
+from fcos.commands.stages import (
+    DONE,
+    INTERRUPTED,
+    NOT_CHECKED,
+    RUNNING,
+    Found,
+    all_stages,
+    ask_dvc,
+    find_states,
+    what_is_open,
+)
+from fcos.commands.study_run import suitable_jobs
+from fcos.commands.time_left import TimeLeft, time_left
+from fcos.config import params
+from fcos.config.params import Params
+from fcos.progress import duration
+
+REFRESH_S = 3.0
+MOST_REASONS = 8
+# What DVC writes when a stage has ended, and what it looks at: while these stay as they are, so does its answer.
+_WATCHED = ("params.yaml", "dvc.lock", "stages/*/dvc.lock", "fcos/**/*.py")
+_COLUMNS = ("train", "predict", "evaluate", "evaluate_tta", "sweep_nms")
+
+
+@dataclass(frozen=True)
+class Status:
+    """The active study as it stands."""
+
+    study: str
+    jobs: int
+    states: list[Found]
+    left: TimeLeft
+    unasked: str | None  # why DVC was not asked what is up to date
+    whole: Beat | None  # of `fcos study run`, at work or broken off
+
+    def count(self, state: str) -> int:
+        return sum(found.state == state for found in self.states)
+
+    @property
+    def at_work(self) -> bool:
+        return bool(self.count(RUNNING) or (self.whole and self.whole["alive"]))
+
+    @property
+    def headline(self) -> str:
+        done = f"{self.count(DONE)} of {len(self.states)} stages done"
+        return done if self.count(DONE) == len(self.states) else f"{done}, {self.left}"
+
+
+class Look:
+    """Looks at the active study, as often as one likes: DVC, which takes seconds, is asked only after a change."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self.quick = quick
+        self._answer: tuple[dict[str, str] | None, str | None] = (None, "not asked (--quick)")
+        self._asked_at: list[tuple[str, int]] | None = None
+
+    def __call__(self) -> Status:
+        study = params.read()
+        layout = Layout(study.study)
+        stages = all_stages(study)
+        beats = dict(read_heartbeats(study.study))
+        whole = beats.pop((STUDY, None), None)
+        at_work = [beat for beat in beats.values() if beat["alive"]]
+        unasked, begun = None, []
+        if whole and whole["alive"]:
+            still_open, begun = whole["open"], whole["begun"]
+        else:
+            changed, unasked = (None, "it is at work") if at_work else self._ask()
+            addresses: list[str] = [stage.address for stage in stages]
+            still_open = dict.fromkeys(addresses) if changed is None else what_is_open(stages, changed)
+        states = find_states(stages, layout, beats, still_open, begun)
+        jobs = _jobs(study, whole, at_work)
+        return Status(study.study, jobs, states, time_left(study, states, jobs=jobs), unasked, whole)
+
+    def _ask(self) -> tuple[dict[str, str] | None, str | None]:
+        now = sorted((str(path), path.stat().st_mtime_ns) for glob in _WATCHED for path in Path().glob(glob))
+        if not self.quick and now != self._asked_at:
+            self._answer, self._asked_at = ask_dvc(), now
+        return self._answer
+
+
+def _jobs(study: Params, whole: Beat | None, at_work: Sequence[Beat]) -> int:
+    """Runs at a time: as `fcos study run` says, or as many as are at work, or as many as it would take."""
+    if whole and whole["alive"]:
+        return int(whole["jobs"])
+    return len(at_work) or min(suitable_jobs(), len(study.runs))
+
+
+def watch(look: Callable[[], Status], show: Callable[[str], None], *, terminal: bool) -> None:
+    """Show the status again and again, on a terminal in its place, until somebody stops it."""
+    while True:
+        status = look()
+        text = status_text(status)
+        if terminal:  # each line cleared to its end, and all below the last: nothing flickers
+            text = "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in text.splitlines()) + "\x1b[J"
+        show(text)
+        time.sleep(REFRESH_S)
+
+
+def status_text(status: Status) -> str:
+    """The status to be read: a line, a table, and a line for whatever is not simply done or to do."""
+    lines = [f"study {status.study}: {status.headline}"]
+    if status.count(DONE) < len(status.states):
+        at_a_time = "one run" if status.jobs == 1 else f"{status.jobs} runs"
+        lines[0] += f" ({at_a_time} at a time)"
+    lines += ["", *_table(status.states), ""]
+    lines += [f"{found.stage}: {_progress(found.beat)}" for found in status.states if found.state == RUNNING]
+    odd = [found for found in status.states if found.state == INTERRUPTED or (found.why and not status.at_work)]
+    lines += [f"{found.stage}: {found.state}: {_reason(found)}" for found in odd[:MOST_REASONS]]
+    if len(odd) > MOST_REASONS:
+        lines.append(f"and {len(odd) - MOST_REASONS} more: fcos status --json")
+    if status.count(NOT_CHECKED):
+        lines.append(f"not checked: the files are there; whether they are up to date only DVC knows: {status.unasked}")
+    if not status.at_work and status.count(DONE) < len(status.states):
+        again = "to go on" if status.whole or status.count(INTERRUPTED) else "to run what is left"
+        lines.append(f"{again}: fcos study run")
+    return "\n".join(lines).rstrip()
+
+
+def _table(states: Sequence[Found]) -> list[str]:
+    """Runs by stages, between the two stages of the whole study."""
+    of = {(found.stage.name, found.stage.run): _cell(found) for found in states}
+    runs = list(dict.fromkeys(found.stage.run for found in states if found.stage.run))
+    columns = [column for column in _COLUMNS if any((column, run) in of for run in runs)]
+    rows = [["", *columns], *([run, *(of.get((column, run), "-") for column in columns)] for run in runs)]
+    rows = [["prepare", of["prepare", None]], *rows, ["report", of["report", None]]]
+    widths = [max(len(row[place]) for row in rows if place < len(row)) for place in range(len(columns) + 1)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+
+
+def _cell(found: Found) -> str:
+    total = found.beat.get("total") if found.beat else None
+    if found.state != RUNNING or not total or not found.beat:
+        return found.state
+    return f"{found.state} {100 * found.beat['done'] // total} %"
+
+
+def _progress(beat: Beat | None) -> str:
+    """How far a command at work is, how fast, and what is left of what it counts."""
+    if beat is None:
+        return "DVC is at work"
+    if not beat.get("total"):
+        return f"for {duration(time.time() - beat['started'])}"
+    parts = [f"{beat['what']}, {beat['done']} of {beat['total']} {beat['unit']}"]
+    if beat["per_second"]:
+        parts.append(f"{beat['per_second']:.3g} {beat['unit']}/s")
+        parts.append(f"{duration((beat['total'] - beat['done']) / beat['per_second'])} left")
+    return ", ".join([*parts, *filter(None, [beat["note"]])])
+
+
+def _reason(found: Found) -> str:
+    if found.beat is None:
+        return str(found.why)
+    at = f" at {found.beat['done']} of {found.beat['total']} {found.beat['unit']}" if found.beat.get("total") else ""
+    return f"{found.why}{at}"
+
+
+def status_json(status: Status) -> dict[str, Any]:
+    """The status for scripts."""
+    return {
+        "study": status.study,
+        "done": status.count(DONE),
+        "total": len(status.states),
+        "jobs": status.jobs,
+        "seconds_left": status.left.seconds,
+        "not_counted": status.left.not_counted,
+        "dvc": status.unasked or "asked",
+        "stages": [
+            {
+                "stage": found.stage.name,
+                "run": found.stage.run,
+                "state": found.state,
+                "why": found.why,
+                "at_work": found.beat,
+            }
+            for found in status.states
+        ],
+    }

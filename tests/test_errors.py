@@ -1,0 +1,151 @@
+"""Mistakes and mishaps on the command line: each is one message that says where, what and what to do."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+from conftest import ROOT
+from test_cli import assert_mistake, run  # noqa: F401 (a fixture)
+
+from fcos.commands import study_run
+from fcos.commands.mishaps import explain
+from fcos.commands.provenance import provenance
+from fcos.commands.study_run import run_study
+from fcos.errors import UserError
+from fcos.evaluation.candidates import read_candidates
+from fcos.files import write_json
+from fcos.model.checkpoint import read_identity
+from fcos.scoring.replicates import read_replicates
+
+TEST, MANIFEST = Path("data/smoke/test.json"), Path("data/smoke/manifest.json")
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b"", ["params.yaml: is not a mapping", "nothing", "fcos study use"]),
+        (b"study: \xff\xfe", ["params.yaml: is not text in UTF-8", "save it as UTF-8"]),
+    ],
+)
+def test_params_yaml_that_is_no_study(workspace, run, text, parts):  # noqa: F811
+    Path("params.yaml").write_bytes(text)
+    assert_mistake(run("status"), *parts)
+
+
+@pytest.mark.parametrize(
+    ("path", "spoil", "parts"),
+    [
+        (TEST, lambda path: path.write_text("{}"), ["is not what `fcos prepare` wrote", "keys none", "annotations"]),
+        (TEST, lambda path: path.write_text("[]"), ["is not what `fcos prepare` wrote", "list"]),
+        (TEST, lambda path: path.write_text('{"images": ['), ["is not JSON"]),
+        (TEST, as_folder, ["is a folder"]),
+        (MANIFEST, lambda path: path.write_text("{}"), ["is not what `fcos prepare` wrote", "splits"]),
+    ],
+)
+def test_prepared_data_that_were_damaged(workspace, run, path, spoil, parts):  # noqa: F811
+    assert run("prepare").returncode == 0
+    spoil(path)
+    assert_mistake(run("evaluate", "one-epoch"), str(path), "to do:    fcos prepare", *parts)
+
+
+@pytest.mark.parametrize("read", [read_candidates, read_identity, read_replicates])
+def test_a_folder_where_a_file_should_be(tmp_path, read):
+    with pytest.raises(UserError, match="is not a whole"):
+        read(tmp_path, do="fcos train RUN")
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("studies", ["studies: is a folder"]),
+        ("params.yaml", ["params.yaml: cannot be read as a state dict", "torch.save(model.state_dict()"]),
+    ],
+)
+def test_checkpoints_that_are_none(workspace, run, source, parts):  # noqa: F811
+    assert run("prepare").returncode == 0
+    assert_mistake(run("import-checkpoint", source, "--run", "one-epoch"), *parts)
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(workspace, run):  # noqa: F811
+    arguments = ["score", "--gt", "no.json", "--detections", "no.json", "--out", "params.yaml/numbers.json"]
+    assert_mistake(run(*arguments), "--out params.yaml/numbers.json: cannot be written")
+
+
+def test_names_that_are_not_utf8(workspace, run):  # noqa: F811
+    assert run("prepare").returncode == 0
+    odd = os.fsdecode(b"\xff.json")
+    for name in (odd, "b.json"):
+        write_json(Path(name), [{"image_id": 17, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.5}])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "fcos", "compare", "--gt", str(TEST), odd, "b.json", "--replicates", "100"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    assert "\\xff" in Path("comparison/comparison.csv").read_text()
+    missing = subprocess.run([*command[:-4], os.fsdecode(b"\xfe.json"), "b.json"], capture_output=True, env=environment)
+    assert missing.returncode == 2 and b"no such file" in missing.stderr
+
+
+def test_no_study_here(tmp_path, monkeypatch, run):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    assert_mistake(run("study", "use", "smoke"), "studies/smoke.yaml", "go to the folder of the project")
+    assert_mistake(run("train", "x"), "params.yaml: cannot be read", "go to the folder of the project")
+
+
+def test_a_study_file_without_a_line(workspace, run):  # noqa: F811
+    Path("studies/mine.yaml").write_text("")
+    assert "mine" in run("study", "list").stdout
+
+
+def test_without_dvc_nothing_is_run(workspace, monkeypatch):
+    monkeypatch.setattr(study_run, "ask_dvc", lambda: (None, "No module named dvc"))
+    with pytest.raises(UserError, match=r"(?s)DVC: cannot be used here.*No module named dvc.*dvc init"):
+        run_study(2)
+
+
+def test_a_folder_that_is_no_dvc_repository_says_so(workspace):
+    with pytest.raises(UserError, match="not inside of a DVC repository"):
+        run_study(1)
+
+
+def test_without_git_nothing_is_lost(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made = provenance(0.0)
+    assert made["commit"] is None and made["clean_tree"] is None
+
+
+def no_room(path):
+    return OSError(errno.ENOSPC, "No space left on device", path)
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (no_room("a.json"), ["a.json: its disk is full", "make room"]),
+        (
+            safetensors.SafetensorError("I/O error: No space left on device (os error 28)"),
+            ["its disk is full", "make room"],
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), ["x: may not be read", "permissions"]),
+        (OSError(errno.EROFS, "Read-only file system", "x"), ["x: may not be read", "another folder"]),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), ["x/y: cannot be opened", "correct the path"]),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ["train.batch_size", "fcos doctor"]),
+        (MemoryError(), ["not enough"]),
+    ],
+)
+def test_mishaps_of_the_machine_are_told(error, parts):
+    said = str(explain(error))
+    assert all(part in said for part in parts), said
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    assert explain(KeyError("x")) is None and explain(RuntimeError("shape")) is None

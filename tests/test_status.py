@@ -1,0 +1,228 @@
+"""`fcos status` and the end of commands by signals: with real processes, real signals and a real DVC."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, write_params
+
+from fcos.commands.heartbeat import heartbeat, read_heartbeats
+from fcos.commands.layout import Layout
+from fcos.commands.stages import Found, Stage, all_stages, find_states, what_is_open
+from fcos.commands.status import Look, status_text
+from fcos.commands.time_left import time_left
+from fcos.config import params
+from fcos.files import write_json
+from fcos.progress import Progress, duration, watchers
+
+TRAIN, PREDICT, EVALUATE = (Stage(name, "one-epoch") for name in ("train", "predict", "evaluate"))
+
+
+@contextmanager
+def fcos(*arguments, folder=None, ready):
+    """A command as a process that leads a group of its own, once `ready` says so."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fcos", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest may run where it is ignored
+    )
+    try:
+        until = time.monotonic() + 60
+        while not ready():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def assert_stopped(process, command):
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output and output.rstrip().endswith(f"To go on: fcos {command}"), output
+    return output
+
+
+def beat_of(study, stage, run=None):
+    return read_heartbeats(study).get((stage, run), {})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, number):
+    smoke_params["data"]["num_train"] = 50_000  # minutes of drawing
+    write_params(smoke_params)
+    with fcos("prepare", ready=lambda: beat_of("smoke", "prepare").get("done", 0) > 20) as process:
+        os.kill(process.pid, number)
+        assert_stopped(process, "prepare")
+    assert list(Path("data").iterdir()) == []  # neither a whole nor a half of it
+    assert "prepare: interrupted: stopped at " in status_text(Look(quick=True)())
+
+
+def test_scoring_is_stopped_too(workspace):
+    with fcos("prepare", ready=Path("data/smoke/test.json").exists) as process:
+        assert process.wait() == 0
+    write_json(Path("results.json"), [])
+    arguments = ["score", "--gt", "data/smoke/test.json", "--detections", "results.json"]
+    arguments += ["--out", "numbers.json", "--replicates", "3000000"]
+    with fcos(*arguments, ready=lambda: True) as process:
+        time.sleep(1.0)
+        os.kill(process.pid, signal.SIGINT)
+        assert_stopped(process, " ".join(arguments))
+    assert not Path("numbers.json").exists()
+
+
+def test_watching_is_ended_by_ctrl_c_without_a_word(workspace, tmp_path):
+    log = tmp_path / "log"
+    with fcos("prepare", ready=Path("data/smoke/test.json").exists) as process:
+        process.wait()
+    with fcos("status", "--watch", "--quick", ready=lambda: time.sleep(1.5) or True) as process:
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and output.startswith("study smoke: 0 of 10 stages done"), output
+    assert "Traceback" not in output and not log.exists()
+
+
+def test_a_command_says_how_far_it_is_and_takes_its_file_away(workspace):
+    with heartbeat("smoke", "train", "one-epoch"):
+        progress = Progress("train", 10, unit="steps", done=4)
+        progress.update(6, "loss 0.5")
+        beat = beat_of("smoke", "train", "one-epoch")
+    progress.close()
+    assert beat["alive"] and beat["pid"] == os.getpid()
+    assert (beat["first"], beat["done"], beat["total"], beat["note"]) == (4, 10, 10, "loss 0.5")
+    assert read_heartbeats("smoke") == {} and watchers == []
+
+
+def test_a_killed_process_is_not_taken_for_one_at_work(workspace, smoke_params):
+    smoke_params["data"]["num_train"] = 50_000
+    write_params(smoke_params)
+    with fcos("prepare", ready=lambda: beat_of("smoke", "prepare").get("done", 0) > 20) as process:
+        assert beat_of("smoke", "prepare")["alive"]
+        assert re.search(r"^prepare +running 0 %$", status_text(Look(quick=True)()), re.MULTILINE)
+        process.kill()
+        process.wait()
+    assert not beat_of("smoke", "prepare")["alive"]
+    text = status_text(Look(quick=True)())
+    assert "prepare: interrupted: the process was killed" in text and text.endswith("to go on: fcos study run")
+
+
+def test_what_reads_an_open_stage_is_open_too(workspace):
+    stages = all_stages(params.read())
+    still_open = what_is_open(stages, {TRAIN.address: "fcos/losses.py modified"})
+    assert set(still_open) == {
+        TRAIN.address,
+        PREDICT.address,
+        EVALUATE.address,
+        Stage("sweep_nms", "one-epoch").address,
+        "report",
+    }
+    assert still_open[EVALUATE.address] == "reads what predict one-epoch will write"
+    layout = Layout("smoke")
+    write_json(layout.run("one-epoch") / "train.json", {})
+    states = {found.stage: found.state for found in find_states(stages, layout, {}, still_open)}
+    assert states[TRAIN] == "out of date" and states[PREDICT] == "to do" and states[Stage("prepare")] == "done"
+    unknown = {found.stage: found.state for found in find_states(stages, layout, {}, dict.fromkeys(still_open))}
+    assert unknown[TRAIN] == "not checked"
+
+
+def summary(run, seconds):
+    """What train.json says of a training that took so long."""
+    return {"params": run.identity(), "provenance": {"training_seconds": seconds}}
+
+
+def test_time_left_goes_by_network_epochs_and_runs_at_a_time(workspace, smoke_params):
+    runs = {"short": ("resnet18", 1), "long": ("resnet18", 5), "deep": ("resnet34", 2), "deeper": ("resnet34", 2)}
+    smoke_params["runs"] = {
+        name: {"backbone": backbone, "epochs": epochs, "num_convs": 1} for name, (backbone, epochs) in runs.items()
+    }
+    smoke_params["tta"]["runs"] = smoke_params["nms_sweep"]["runs"] = []
+    smoke_params["tables"] = []
+    write_params(smoke_params)
+    study = params.read()
+    trainings = [Found(Stage("train", name), "to do") for name in runs]
+    assert "unknown until the first training" in str(time_left(study, trainings, jobs=1))
+    # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s; nothing of ResNet-34 is known but by its
+    # layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
+    write_json(Layout("smoke").run("short") / "train.json", summary(study.runs["short"], 20.0))
+    trainings[0] = Found(Stage("train", "short"), "done")
+    one = 65.0 + 2 * (5 + 20 / 36 * 3 * 34)
+    assert time_left(study, trainings, jobs=1).seconds == pytest.approx(one)
+    assert time_left(study, trainings, jobs=2).seconds == pytest.approx(2 * (5 + 20 / 36 * 3 * 34))
+    # Its own speed goes before all: 90 of 100 steps are left, at 2 steps a second.
+    beat = {"what": "train", "first": 0, "done": 10, "total": 100, "per_second": 2.0, "started": 0.0, "alive": True}
+    alone = [Found(Stage("train", "long"), "running", beat=beat)]
+    assert time_left(study, alone, jobs=1).seconds == pytest.approx(50.0)
+    assert time_left(study, [Found(Stage("predict", "long"), "to do")], jobs=1).not_counted == ["predict"]
+
+
+def test_durations_are_said_as_one_says_them():
+    assert [duration(s) for s in (4.4, 89, 90, 3599, 7500)] == ["4 s", "89 s", "2 min", "1 h 0 min", "2 h 5 min"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A clone of this repository without results, smoke active, with a training that takes minutes."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("fcos", "stages", "studies", ".dvc", "dvc.yaml", ".dvcignore", ".gitignore"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__", "*.lock", "cache", "tmp")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
+    smoke = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
+    smoke["runs"]["one-epoch"]["epochs"] = 3000
+    (folder / "params.yaml").write_text(yaml.safe_dump(smoke, sort_keys=False))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["2", "1"])
+def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    if jobs == "2":
+        before = Look(quick=False)()
+        assert {found.state for found in before.states} == {"to do"} and before.unasked is None
+        assert "unknown until the first training" in before.headline
+
+    def trains():
+        beat = beat_of("smoke", "train", "one-epoch")
+        return beat.get("alive") and beat.get("per_second", 0) > 0
+
+    with fcos("study", "run", "--jobs", jobs, ready=trains) as process:
+        output = subprocess.run(
+            [sys.executable, "-m", "fcos", "status", "--json"],
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        status = json.loads(output)
+        states = {(of["stage"], of["run"]): of for of in status["stages"]}
+        assert states["prepare", None]["state"] == "done" and states["train", "one-epoch"]["state"] == "running"
+        assert states["evaluate", "one-epoch"]["state"] == "to do"
+        assert status["jobs"] == int(jobs) and status["seconds_left"] > 10 and status["dvc"] == "asked"
+        trainer = states["train", "one-epoch"]["at_work"]["pid"]
+        os.kill(process.pid, signal.SIGINT)  # to that process alone: it must end the others itself
+        said = assert_stopped(process, f"study run --jobs {jobs}")
+    assert jobs == "1" or "1 of 10 stages done, " in said
+    assert not Path(f"/proc/{trainer}").exists() and not beat_of("smoke", "train", "one-epoch")["alive"]
+    text = status_text(Look(quick=False)())
+    assert "train one-epoch: interrupted: stopped at" in text and text.endswith("to go on: fcos study run")
