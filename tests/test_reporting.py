@@ -607,6 +607,24 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(
     assert str(error.value).endswith(command)
 
 
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("train.json", "weights_sha256"), ("evaluation.json", "analysis.confusion"), ("tta.json", "steps")],
+)
+def test_a_damaged_or_old_file_is_named_with_the_key_that_is_missing(tmp_path: Path, file: str, key: str) -> None:
+    study = make_study(tmp_path)
+
+    def remove(content: Any) -> None:
+        *parents, last = key.split(".")
+        for parent in parents:
+            content = content[parent]
+        del content[last]
+
+    study.edit(REFERENCE, file, remove)
+    with pytest.raises(UserError, match=f"no key {key}"):
+        study.build()
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_files_that_params_do_not_ask_for_are_not_needed(tmp_path: Path) -> None:
     study = make_study(tmp_path)

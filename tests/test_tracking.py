@@ -24,6 +24,7 @@ from fcos.commands.build import build_model
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.train import TrainConfig
+from fcos.errors import UserError
 from fcos.files import sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.tracking import live
@@ -222,6 +223,14 @@ def test_who_opens_the_study_reads_what_it_is(files: Files) -> None:
     assert two.data.tags["mlflow.note.content"].startswith(
         "resnet18, 1 epochs, num_convs 1, seed 0. AP 30.0 [28.0, 32.0], AP50 50.0 [28.0, 32.0]. Files: `runs/tiny/two/`"
     )
+
+
+def test_a_damaged_history_is_named(files: Files) -> None:
+    files.train()
+    path = files.runs_dir / "one" / "history.csv"
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(UserError, match=r"history\.csv: is damaged"):
+        files.sync()
 
 
 def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:

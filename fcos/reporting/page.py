@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fcos.files import write_text
+from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.intervals import DASH, percent, plus_minus
@@ -185,14 +186,6 @@ def _distinct(values: Iterable[str], separator: str = "; ") -> str:
 def _commit(provenance: Mapping[str, Any]) -> str:
     commit = provenance["commit"] or "unknown"
     return f"{commit[:12]}{'' if provenance['clean_tree'] else ' with changes that are not committed'}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _errors(study: StudyResults) -> Grid:

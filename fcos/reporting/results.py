@@ -36,6 +36,14 @@ COMMANDS |= {
     "tta_replicates.safetensors": COMMANDS["tta.json"],
     "nms_sweep_replicates.safetensors": COMMANDS["nms_sweep.json"],
 }
+# Keys without which a file says nothing, or was written by an earlier version.
+NEEDED = {
+    "train.json": ("weights_sha256", "imported_from", "params", "provenance"),
+    "timing.json": ("views.test",),
+    "evaluation.json": ("identity", "intervals.AP", "per_class", "num_detections", "analysis.confusion"),
+    "tta.json": ("steps", "chosen", "split"),
+    "nms_sweep.json": ("steps", "chosen", "split"),
+}
 # The draws that go with the numbers of each file.
 REPLICATES = {
     "evaluation.json": "replicates.safetensors",
@@ -190,7 +198,14 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
     }
 
     def content(file: str) -> Any:
-        return read_json(folder / file, do=COMMANDS[file].format(run=run.name)) if wanted.get(file, True) else {}
+        if not wanted.get(file, True):
+            return {}
+        do = COMMANDS[file].format(run=run.name)
+        found = read_json(folder / file, do=do)
+        missing = next((key for key in NEEDED.get(file, ()) if not _has(found, key)), None)
+        if missing is not None:
+            raise UserError(folder / file, "is damaged or of an earlier version", found=f"no key {missing}", do=do)
+        return found
 
     return RunResults(
         run=run,
@@ -208,6 +223,15 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
             if wanted[file]
         },
     )
+
+
+def _has(content: Any, key: str) -> bool:
+    """Whether there is a value at a dotted key."""
+    for part in key.split("."):
+        if not isinstance(content, Mapping) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def _read_history(path: Path, run: Run) -> pd.DataFrame:

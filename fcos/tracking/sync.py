@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
+from fcos.errors import UserError
 from fcos.files import read_json, sha256_file, sha256_json
+from fcos.progress import track
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
 from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
@@ -48,7 +50,7 @@ def sync(
     client = connect()
     with reaching():
         experiment_id = find_experiment(client, study)
-        for name in trained:
+        for name in track(trained, "MLflow", total=len(trained), unit="runs"):
             run = sync_run(client, experiment_id, runs_dir / name, figures=figures(name))
             if checkpoints == "all":
                 log_checkpoint(client, run, runs_dir / name / "model.safetensors")
@@ -142,7 +144,10 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as stream:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+        try:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+        except (TypeError, ValueError):
+            raise UserError(path, "is damaged", expected="a row of numbers for each training step", do=_DO) from None
     timestamps = [started + (ended - started) * index // len(rows) for index in range(1, len(rows) + 1)]
     logged = rows_logged(run)
     log_rows(client, run.info.run_id, rows[logged:], timestamps[logged:], logged=logged)
