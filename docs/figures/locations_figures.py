@@ -30,7 +30,7 @@ def location() -> Figure:
     ltrb, stride = targets.target_ltrb[0, chosen], locations.strides[chosen]
     x, y = locations.xy[chosen].tolist()
 
-    figure = new_figure(3.5)
+    figure = new_figure(3.2)
     ax, words = figure.subplots(1, 2, width_ratios=(1, 0.95))
     show(ax, scene, strength=0.6)
     outline(ax, scene.boxes[0], BLUE, width=2.5)
@@ -78,7 +78,7 @@ def pyramid() -> Figure:
             outline(ax, box, COLOURS[number] if mine else BLACK, width=2.2 if mine else 0.7, line="-" if mine else ":")
         _dots(ax, locations.xy[of_level], matched[of_level], size=3 + 1.1 * level)
         count = int((matched[of_level] >= 0).sum())
-        ax.set_title(f"{LEVELS[level]}: stride {stride}, {SIZE // stride} × {SIZE // stride}", fontsize=9.5)
+        ax.set_title(f"{LEVELS[level]}: stride {stride}, {SIZE // stride} x {SIZE // stride}", fontsize=9.5)
         ax.text(
             SIZE / 2, SIZE + 34, f"{_range(level)}: {count} positive", ha="center", va="center", fontsize=9, color=SOFT
         )
@@ -116,9 +116,9 @@ def levels() -> Figure:
 
 
 def sampling() -> Figure:
-    """The same picture without and with center sampling; two-coloured dots lie in two boxes that both could have them."""
+    """One picture without and with center sampling; a dot of two colours lies in two boxes that could have it."""
     scene, locations = draw_scene(OVERLAPPING), grid()
-    figure = new_figure(3.9)
+    figure = new_figure(3.6)
     axes = figure.subplots(1, 2)
     for ax, radius, title in (
         (axes[0], EVERYWHERE, "the whole box"),
@@ -163,10 +163,10 @@ def _claimed(ax: Axes, xy: Tensor, matched: Tensor, alone: Tensor) -> None:
             *xy[index].tolist(),
             "o",
             fillstyle="left",
-            markersize=9,
+            markersize=8,
             color=COLOURS[winner],
             markerfacecoloralt=COLOURS[loser],
-            markeredgecolor=BLACK,
+            markeredgecolor=WHITE,
             markeredgewidth=1,
         )
 
@@ -177,5 +177,5 @@ def _sizes(ax: Axes, scene: Scene) -> None:
     ax.text(0.08, 0.86, "the objects", fontweight="bold", transform=ax.transAxes)
     for number, (box, name) in enumerate(zip(scene.boxes.tolist(), scene.names, strict=True)):
         width, height = box[2] - box[0], box[3] - box[1]
-        line = f"{name}, {width:.0f} × {height:.0f} px"
+        line = f"{name}, {width:.0f} x {height:.0f} px"
         ax.text(0.08, 0.72 - 0.13 * number, line, color=COLOURS[number], transform=ax.transAxes)

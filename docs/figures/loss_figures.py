@@ -83,14 +83,12 @@ def centerness() -> Figure:
 
 def focal() -> Figure:
     """The classification loss of one location and class, beside plain cross entropy."""
-    probability = np.concatenate(
-        (np.linspace(0.004, 0.1, 25), np.linspace(0.11, 0.89, 40), np.linspace(0.9, 0.996, 25))
-    )
+    tail = np.linspace(0.004, 0.1, 25)
+    probability = np.concatenate((tail, np.linspace(0.11, 0.89, 40), 1 - tail[::-1]))
     logits = torch.from_numpy(np.log(probability / (1 - probability))).float()
     figure = new_figure(3.2)
-    for ax, is_object, title in zip(
-        figure.subplots(1, 2, sharey=True), (1, 0), ("an object", "background"), strict=True
-    ):
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, is_object, title in zip(axes, (1, 0), ("an object", "background"), strict=True):
         plain = binary_cross_entropy_with_logits(logits, torch.full_like(logits, is_object), reduction="none")
         ours = np.array([_classification(logit, is_object) for logit in logits])
         ax.plot(probability, plain, color=ORANGE, label="cross entropy")

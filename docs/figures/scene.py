@@ -1,4 +1,4 @@
-"""The pictures that the figures show: drawn by the source `shapes`, looked at with the settings of the published study."""
+"""The pictures that the figures show: drawn by the source `shapes`, looked at as the published study does."""
 
 import tempfile
 from dataclasses import dataclass

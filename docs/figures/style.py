@@ -64,7 +64,9 @@ def as_svg(figure: Figure, name: str) -> str:
         svg = svg.replace(f": {colour}", f": var(--c{number}, {colour})")
     light = ";".join(f"--c{number}:{colour}" for number, colour in enumerate(DARK))
     dark = ";".join(f"--c{number}:{colour}" for number, colour in enumerate(DARK.values()))
-    rule = f"<style>:root{{{light}}}@media (prefers-color-scheme: dark){{:root{{{dark}}}}}</style>"
+    # The color-scheme is for a figure that is opened alone: without it, it stands on white even in the dark.
+    rule = f"<style>:root{{color-scheme:light dark;{light}}}"
+    rule += f"@media (prefers-color-scheme: dark){{:root{{{dark}}}}}</style>"
     return svg.replace("<defs>", f"{rule}\n <defs>", 1)
 
 

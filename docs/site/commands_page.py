@@ -22,7 +22,7 @@ def commands_page() -> str:
     ]
     for name, command in commands():
         example = command.epilog.removeprefix("Example: ")
-        usage = " ".join(["fcos", name, *(_usage(parameter) for parameter in command.params)])
+        usage = _wrapped([f"fcos {name}", *(_usage(parameter) for parameter in command.params)])
         parts += [f"## fcos {name}", command.help, f"```text\n{usage}\n```", _parameters(command)]
         parts += [f"Example:\n\n```bash\n{example}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -58,9 +58,20 @@ def _usage(parameter: Any) -> str:
     return text if parameter.required else f"[{text}]"
 
 
+def _wrapped(parts: list[str], width: int = 76) -> str:
+    """The parts of a command in lines of at most `width`, none of them torn."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) < width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"    {part}")
+    return "\n".join(lines)
+
+
 def _parameters(command: Any) -> str:
     rows = [[f"`{_shown(p)}`", p.help or "", _default(p), _range(p)] for p in command.params]
-    return table(["", "what", "default", "range"], rows) if rows else ""
+    return table(["argument", "what", "default", "range"], rows) if rows else ""
 
 
 def _shown(parameter: Any) -> str:

@@ -35,6 +35,7 @@ MODELS: dict[str, Any] = {
     "tracking": TrackingConfig,
     "runs": RunConfig,
 }
+VARIANTS = ("source", "kind")
 WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text"}
 SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 INTRODUCTION = """\
@@ -72,7 +73,9 @@ def keys(section: str) -> list[str]:
 
 def _rows(section: str, model: type[Section], described: dict[str, str]) -> list[list[str]]:
     rows = []
-    for key, schema in model.model_json_schema()["properties"].items():
+    schemas = model.model_json_schema()["properties"]
+    # What decides which keys there are comes first.
+    for key, schema in sorted(schemas.items(), key=lambda pair: pair[0] not in VARIANTS):
         what = described.get(f"{section}.{key}") or _comment(model, key)
         if not what:
             raise PluginError(f"{KEYS}: {section}.{key}: a key of the schema is not described")
@@ -91,14 +94,14 @@ def _models(annotation: Any) -> list[type[Section]]:
 
 def _variant(model: type[Section]) -> str:
     """Which of several classes of a section this is, as params.yaml says it; empty where there is one."""
-    chosen = (key for key in ("source", "kind") if key in model.model_fields)
+    chosen = (key for key in VARIANTS if key in model.model_fields)
     return next((f"{key}: {get_args(model.model_fields[key].annotation)[0]}" for key in chosen), "")
 
 
 def _comment(model: type[Section], key: str) -> str:
     """The comment above a field in the code, in one line."""
-    owner = next(of for of in model.__mro__ if key in of.__dict__.get("__annotations__", {}))
-    source = inspect.cleandoc(inspect.getsource(owner))
+    owner = next(of for of in model.__mro__ if key in inspect.get_annotations(of))
+    source = inspect.getsource(owner)
     lines = source.splitlines()
     fields = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign))
     at = next(node.lineno for node in fields if ast.unparse(node.target) == key) - 1
@@ -125,9 +128,8 @@ def _type(schema: dict[str, Any]) -> str:
             values = schema.get("additionalProperties", True)
             return "mapping" if values is True else f"mapping to {_type(values)}"
         case kind:
-            return ", ".join(
-                [WORDS[kind], *(f"{sign} {schema[end]:g}" for end, sign in SIGNS.items() if end in schema)]
-            )
+            ends = [f"{sign} {schema[end]:g}" for end, sign in SIGNS.items() if end in schema]
+            return ", ".join([WORDS[kind], *ends])
 
 
 def _list(schema: dict[str, Any]) -> str:
