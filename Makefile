@@ -1,5 +1,6 @@
 # make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
 # make test     all tests
+# make docs     the documentation as a site: site/index.html
 # make bench    every figure of docs/performance.md, on this machine (45 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -13,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test browser check bench bench-gpu fix ui dag exps screenshots lock
+.PHONY: install repro test browser check docs figures bench bench-gpu fix ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -54,6 +55,14 @@ check: install
 	ruff format --check .
 	mypy
 	lint-imports
+
+# The documentation as a site in site/, which needs no network. Material's notice about the future of mkdocs is off.
+docs: install
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# The figures of docs/explained.md, drawn anew; they are committed.
+figures: install
+	python docs/figures
 
 bench: install
 	for program in training_step epoch prediction scoring commands study growth; do \
