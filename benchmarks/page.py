@@ -32,11 +32,11 @@ def figures() -> str:
 def section(title: str, names: tuple[str, ...]) -> str:
     reports = [report for name in names if (report := read(name)) is not None]
     missing = [name for name in names if read(name) is None]
-    parts = [f"### {title}"]
+    parts = [f"## {title}"]
     if reports:
         machines = {described(report["machine"]) for report in reports}
         rows = [row(of) for report in reports for of in report["lines"]]
-        head = "| what | against | ours, s | theirs, s | ratio (lowest to highest) | to reach | |\n"
+        head = "| what | against | ours, s | theirs, s | ratio (lowest to highest) | to reach | result |\n"
         parts += [*sorted(machines), head + "|---|---|---|---|---|---|---|\n" + "\n".join(rows)]
         parts += [activations(report) for report in reports if "activations" in report["settings"]]
     if missing:
@@ -81,8 +81,8 @@ def activations(report: dict[str, Any]) -> str:
 def growth() -> str:
     report = read("growth")
     if report is None:
-        return "### Growth\n\nNot measured."
-    parts = ["### Growth", described(report["machine"])]
+        return "## Growth\n\nNot measured."
+    parts = ["## Growth", described(report["machine"])]
     head = "| what | size: seconds (peak memory of the process) | exponent of time |\n|---|---|---|\n"
     rows = []
     for of in report["lines"]:

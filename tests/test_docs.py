@@ -145,7 +145,10 @@ def _content(path):
     return NUMBER.sub("0", text), np.array(NUMBER.findall(text), dtype=float), decoded
 
 
-def test_pages_open_from_the_disk_and_are_accessible(site, page):
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_pages_open_from_the_disk_and_are_accessible(site, page, scheme, width):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
     for name in ("index", "explained"):
         page.goto((site / f"{name}.html").as_uri())
         images = page.locator(".md-content img")
