@@ -41,8 +41,9 @@ ifdef STUDY
 endif
 	fcos study run
 
+# A file of tests at a time on each core; torch's threads would only wait for each other.
 test: install browser
-	pytest
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
 # What the pages are tested in: Debian's chromium, where we may install it; without it those tests are skipped.
 browser:
