@@ -328,16 +328,15 @@ def test_gallery_says_what_became_of_each_box(tmp_path):
     gallery = Gallery(split, [[{"image_id": 1}]])
     gallery.add("run", EACH_KIND_FOUND)
     (picture,) = gallery.content()["pictures"]
-    assert [(row[0], row[5], row[6]) for row in picture["found"]["run"]["boxes"]] == [
-        (1, 0.99, "right"),
-        (0, 0.95, "background"),
-        (0, 0.9, "right"),
-        (0, 0.8, "localisation"),
-        (0, 0.7, "classification"),
-        (0, 0.6, "both"),
-        (0, 0.5, "duplicate"),
+    assert [(row[0], *row[5:]) for row in picture["found"]["run"]] == [
+        (1, 0.99, "right", 5),
+        (0, 0.95, "background", None),
+        (0, 0.9, "right", 0),
+        (0, 0.8, "localisation", None),
+        (0, 0.7, "classification", None),
+        (0, 0.6, "both", None),
+        (0, 0.5, "duplicate", None),
     ]
-    assert picture["found"]["run"]["missed"] == [1, 2, 4]
     assert picture["objects"][2] == [0, 0.0, 100.0, 10.0, 10.0, 0]
 
 

@@ -35,7 +35,7 @@ class Gallery:
     def __init__(self, split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]]) -> None:
         self.split = split
         self.image_ids = choose_pictures(split, worst)
-        self.runs: dict[str, dict[int, Row]] = {}
+        self.runs: dict[str, dict[int, list[list[Any]]]] = {}
 
     def add(self, run: str, detections: Sequence[Mapping[str, Any]]) -> None:
         """Take the COCO results of a run on the whole split."""
@@ -95,15 +95,17 @@ def picture_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
     return rows
 
 
-def found_by(split: CocoSplit, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int]) -> dict[int, Row]:
+def found_by(
+    split: CocoSplit, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int]
+) -> dict[int, list[list[Any]]]:
     """What one run found in these pictures.
 
     Args:
         detections: COCO results of the whole split.
 
     Returns:
-        Of each picture {"boxes": [[label, x, y, w, h, score, kind], ...], "missed": [place in its objects, ...]}; the
-        boxes score above 0.3, the surest first, and kind is "right" or a kind of error (fcos.scoring.errors).
+        Of each picture [[label, x, y, w, h, score, kind, object], ...]: what scores above 0.3, the surest first; kind
+        is "right" or a kind of error (fcos.scoring.errors), object the place among the picture's of the one it finds.
     """
     wanted = set(image_ids)
     part = CocoSplit(
@@ -120,17 +122,15 @@ def found_by(split: CocoSplit, detections: Sequence[Mapping[str, Any]], image_id
     for kind, mask in kinds.items():
         kind_of[mask] = kind
     label_of = [split.label_of[category_id] for category_id in matches.truth.category_ids.tolist()]
-    found: dict[int, Row] = {image_id: {"boxes": [], "missed": []} for image_id in image_ids}
+    place_of = {id(a): place for of_image in part.annotations_of.values() for place, a in enumerate(of_image)}
+    found: dict[int, list[list[Any]]] = {image_id: [] for image_id in image_ids}
     for place in np.argsort(-matches.score, kind="stable").tolist():
-        boxes = found[int(matches.truth.image_ids[matches.image[place]])]["boxes"]
+        boxes = found[int(matches.truth.image_ids[matches.image[place]])]
         score = float(matches.score[place])
         if score > MIN_SCORE and kind_of[place] and len(boxes) < MAX_SHOWN:
             bbox = _rounded(matches.boxes_xywh[place].tolist())
-            boxes.append([label_of[matches.label[place]], *bbox, round(score, 3), kind_of[place]])
-    place_of = {id(a): place for of_image in part.annotations_of.values() for place, a in enumerate(of_image)}
-    for annotation, missed in zip(part.annotations, outcome.missed.tolist(), strict=True):
-        if missed:
-            found[annotation["image_id"]]["missed"].append(place_of[id(annotation)])
+            finds = place_of[id(part.annotations[outcome.gt[place]])] if outcome.true_positive[place] else None
+            boxes.append([label_of[matches.label[place]], *bbox, round(score, 3), kind_of[place], finds])
     return found
 
 

@@ -55,12 +55,14 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// What a run did in a picture, one entry for each box: {label, x, y, w, h, score, kind}.
-function outcomes(picture, run) {
-  const { boxes: found, missed } = picture.found[run];
+// What a run says in a picture from a score on, one entry for each box: {label, x, y, w, h, score, kind}.
+function outcomes(picture, run, lowest) {
+  const shown = picture.found[run].filter((box) => box[5] >= lowest);
+  const found = new Set(shown.map((box) => box[7]));
+  const missed = picture.objects.filter((object, place) => !object[5] && !found.has(place));
   return [
-    ...missed.map((place) => ({ box: picture.objects[place], kind: "missed" })),
-    ...found.map((box) => ({ box, score: box[5], kind: box[6] })).reverse(), // the surest on top
+    ...missed.map((object) => ({ box: object, kind: "missed" })),
+    ...shown.map((box) => ({ box, score: box[5], kind: box[6] })).reverse(), // the surest on top
   ].map(({ box: [label, x, y, w, h], score, kind }) => ({ label, x, y, w, h, score, kind }));
 }
 
@@ -97,11 +99,13 @@ function drawGallery() {
   const controls = document.getElementById("gallery-controls").elements;
   const label = controls.class.value === "" ? null : Number(controls.class.value);
   const kind = controls.kind.value;
+  const lowest = Number(controls.score.value);
+  document.getElementById("gallery-score").textContent = lowest.toFixed(2);
   const runs = shownRuns();
   const wanted = (of) => (label === null || of.label === label) && (!kind || of.kind === kind);
   const rows = pictures
     .map((picture, place) => {
-      const found = Object.fromEntries(runs.map((run) => [run, outcomes(picture, run)]));
+      const found = Object.fromEntries(runs.map((run) => [run, outcomes(picture, run, lowest)]));
       const all = Object.values(found).flat();
       const hasClass = label === null || picture.objects.some((object) => object[0] === label);
       const shown = kind ? all.some(wanted) : hasClass || all.some(wanted);
@@ -149,7 +153,7 @@ document.querySelectorAll("select[data-chart]").forEach((select) =>
     const view = views.get(select.dataset.chart);
     if (view) view.signal(select.dataset.parameter, select.value).runAsync();
   }));
-document.getElementById("gallery-controls").addEventListener("change", drawGallery);
+document.getElementById("gallery-controls").addEventListener("input", drawGallery);
 window.addEventListener("hashchange", openTarget);
 window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
 drawGallery();
