@@ -1,6 +1,6 @@
 """The pictures of README and docs, taken in chromium: `make screenshots` after `make repro`.
 
-The report comes from reports/STUDY/, the demo and MLflow's page from servers that are started here and stopped again.
+The report comes from reports/STUDY/, the demo from a server that is started here and stopped again.
 """
 
 import contextlib
@@ -36,10 +36,6 @@ def main() -> None:
         take_report(page)
         with serving("fcos", "demo", "--port", "{port}") as url:
             take_demo(page, url)
-        store = f"sqlite:///{ROOT / 'mlflow.db'}"
-        server = ("mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--backend-store-uri", store)
-        with serving(*server) as url:
-            take_mlflow(page, url)
         browser.close()
 
 
@@ -56,12 +52,6 @@ def take_report(page: Page) -> None:
     page.evaluate("document.querySelectorAll('.strip').forEach((strip, place) => place > 2 && strip.remove())")
     page.evaluate("document.querySelectorAll('.picture-name').forEach((name, place) => place > 2 && name.remove())")
     save(page.locator("#gallery").screenshot(), "report-gallery")
-    for run in page.locator('input[name="run"]').all():
-        run.check()
-    page.emulate_media(color_scheme="dark")
-    page.locator("#errors").scroll_into_view_if_needed()
-    save(page.locator("figure:has(#chart-precision-recall)").screenshot(), "report-dark")
-    page.emulate_media(color_scheme="light")
 
 
 def take_demo(page: Page, url: str) -> None:
@@ -72,17 +62,6 @@ def take_demo(page: Page, url: str) -> None:
     save(page.screenshot(), "demo")
 
 
-def take_mlflow(page: Page, url: str) -> None:
-    page.goto(f"{url}/#/experiments/1/runs?compareRunsMode=CHART")
-    page.get_by_text("resnet18-reference").first.wait_for(timeout=60_000)
-    page.wait_for_timeout(5_000)  # its charts come later
-    close = page.get_by_role("button", name="Close")
-    if close.count():
-        close.first.click()
-    page.wait_for_timeout(2_000)
-    save(page.screenshot(), "mlflow")
-
-
 @contextlib.contextmanager
 def serving(*command: str) -> Iterator[str]:
     """Run a server on a free port of this machine until the block ends; yield its address."""
@@ -90,8 +69,7 @@ def serving(*command: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     words = [sys.executable, "-m", *(word.format(port=port) for word in command)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True) as server:
+    with subprocess.Popen(words, cwd=ROOT, start_new_session=True) as server:
         try:
             url = f"http://127.0.0.1:{port}"
             for _ in range(120):

@@ -380,6 +380,8 @@ def status(
     from fcos.commands.status import Look, status_json, status_text
     from fcos.commands.status import watch as keep_watching
 
+    if watch and as_json:
+        raise UserError("--watch", "does not go with --json", do="leave one of them out")
     look = Look(quick=quick)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # how one stops looking

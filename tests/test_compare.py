@@ -24,6 +24,7 @@ from test_statistics import make_results, make_truth
 
 from fcos.commands.compare import Row, parse_rows
 from fcos.errors import UserError
+from fcos.reporting.markdown import escape
 from fcos.scoring.average_precision import METRICS, score
 from fcos.scoring.bootstrap import Estimate, draw_weights, holm
 from fcos.scoring.comparison import Comparison
@@ -480,3 +481,16 @@ def test_names_are_data(folder, run):
     ]
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("num_convs 3", "num_convs 3"),
+        ("__a__", r"\_\_a\_\_"),
+        ("a|b *c*", r"a\|b \*c\*"),
+        ("<b>\n&", "&lt;b&gt; &amp;"),
+    ],
+)
+def test_names_mean_nothing_in_markdown(text, escaped):
+    assert escape(text) == escaped

@@ -126,7 +126,7 @@ def test_uploads_that_are_no_pictures_are_refused(server, monkeypatch):
     monkeypatch.setattr(demo_module, "MAX_PIXELS", 1000)
     assert "too large, 80 x 60" in request(server, "POST", "/pictures", png())[1]["error"]
     status, found = request(server, "POST", "/pictures", Content_Length=str(10**9))
-    assert status == 413 and "32 MB is the limit" in found["error"]
+    assert status == 413 and "33,554,432 bytes are the limit" in found["error"]
     assert request(server, "POST", "/pictures", Content_Length="-1")[0] == 411
 
 

@@ -116,7 +116,7 @@ def test_a_file_that_finds_other_boxes_is_refused(study, monkeypatch, capsys, fo
 
 def test_without_the_packages_it_says_how_to_get_them(study, monkeypatch):
     monkeypatch.setattr(exporting, "NEEDED", ("onnx", "a_runtime_that_is_not_there"))
-    with pytest.raises(UserError, match=r"no a_runtime_that_is_not_there(.|\n)*pip install 'fcos\[export\]'"):
+    with pytest.raises(UserError, match=r"no a_runtime_that_is_not_there(.|\n)*pip install '\.\[export\]'"):
         export(RUN, "onnx")
     assert export(RUN, "torchscript")[0].exists()  # needs neither
 

@@ -416,7 +416,7 @@ def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
     # 2 pictures, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
     monkeypatch.setattr(fcos.commands.study_new, "_try", lambda *_: (100, [10.0, 20.0]))
     said = study_new("other", Path("pictures"))
-    assert "--epochs 10" in said and "1.6 hours" in said  # 250 pictures * 0.78 * 30 s = 97.7 minutes
+    assert "--epochs 10" in said and "1 h 38 min" in said  # 250 pictures * 0.78 * 30 s = 97.7 minutes
 
 
 @pytest.mark.parametrize("weights", [True, False])
@@ -437,7 +437,7 @@ def test_a_step_of_training_is_tried_on_this_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(fcos.commands.study_new, "why_no_weights", lambda: "offline")
     small_voc()
     said = study_new("mine", Path("pictures"))
-    assert re.search(r"training takes about \d+(\.\d)? (seconds|minutes) on this machine \(resnet18 ", said)
+    assert re.search(r"training takes about \d+(\.\d)? (s|min) on this machine \(resnet18 ", said)
     assert "train.batch_size 2: 2 fit into memory" in said
 
 

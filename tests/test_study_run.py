@@ -109,6 +109,19 @@ def test_a_busy_dvc_is_asked_again(dvc, capfd):
     assert "Unable" not in printed and printed.count("waiting for another DVC") == 1
 
 
+def test_a_busy_dvc_is_asked_again_where_it_tells_the_terminal(dvc, monkeypatch):
+    does, calls = dvc
+    does(
+        "if not Path('asked').exists():\n"
+        "    Path('asked').touch()\n"
+        "    sys.exit(print('ERROR: Unable to acquire lock. Most likely another', file=sys.stderr) or 255)"
+    )
+    answers = iter([({"report": "new"}, None), (None, "Unable to acquire lock. Most likely another")])
+    monkeypatch.setattr(study_run, "ask_dvc", lambda: next(answers))
+    run_study(1)
+    assert calls() == ["- repro", "- repro"]
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(dvc, capfd):
     does, calls = dvc
     does("if 'train@one-epoch' in ' '.join(sys.argv): sys.exit(print('ERROR: failed to reproduce') or 1)")

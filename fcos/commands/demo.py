@@ -49,6 +49,7 @@ class Said:
     """What a network said of a picture, before NMS, and how long it took."""
 
     candidates: Candidates
+    size: tuple[int, int]  # (height, width) of the picture
     categories: list[dict[str, Any]]
     device: str
     network_ms: float
@@ -123,14 +124,13 @@ class Demo:
         if run not in self.trained():
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no run {run} with weights.")
         with self._lock:
-            height, width = self.picture(picture).shape[:2]
             said = self._say(picture, run, self.layout.weights(run).stat().st_mtime_ns)
         started = time.perf_counter()
         kept = said.candidates[said.candidates.scores >= score]
         found = detect(kept, nms_iou_threshold=nms, max_detections=self.test.max_detections)
         return {
-            "width": width,
-            "height": height,
+            "width": said.size[1],
+            "height": said.size[0],
             "detections": records(found, said.categories),
             "classes": said.categories,
             "network_ms": said.network_ms,
@@ -146,7 +146,13 @@ class Demo:
         started = time.perf_counter()
         candidates = detector.candidates(pixels)
         network_ms = 1000 * (time.perf_counter() - started)
-        return Said(candidates, detector.categories, detector.predictor.device.type, network_ms)
+        return Said(
+            candidates,
+            (pixels.shape[0], pixels.shape[1]),
+            detector.categories,
+            detector.predictor.device.type,
+            network_ms,
+        )
 
 
 def decode(data: bytes) -> Picture:

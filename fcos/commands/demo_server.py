@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdecimal():
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length of the body is missing")
         if int(length) > most:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The file is too large: {most >> 20} MB is the limit")
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"That is too large: {most:,} bytes are the limit")
         return self.rfile.read(int(length))
 
 

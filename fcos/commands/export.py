@@ -109,7 +109,7 @@ def _need_packages() -> None:
             "packages are missing",
             found=f"no {', no '.join(missing)}",
             expected=" and ".join(NEEDED),
-            do="pip install 'fcos[export]', or --format torchscript, which needs neither",
+            do="pip install '.[export]' in the folder of this project, or --format torchscript, which needs neither",
         )
 
 

@@ -17,6 +17,7 @@ from fcos.files import project_root, read_json, write_json
 from fcos.progress import Progress, watchers
 
 EVERY_S = 1.0  # between two writings
+LOCK_TRIES = 5
 STUDY = "study"  # stands where a stage has its name: of `fcos study run` itself
 Beat = dict[str, Any]
 
@@ -91,9 +92,14 @@ def _folder(study: str) -> Path:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # nowhere to write, or the same stage runs twice
+        with contextlib.suppress(OSError):  # nowhere to write
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stream = stack.enter_context(path.open("a"))
+            for _ in range(LOCK_TRIES):  # somebody may be looking; at the end the same stage runs twice
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.05)
         yield
 
 

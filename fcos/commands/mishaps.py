@@ -16,7 +16,7 @@ def explain(error: BaseException) -> UserError | None:
         return UserError(
             "memory",
             "the pictures of a batch do not fit",
-            found=text.splitlines()[0],
+            found=text.partition("\n")[0] or None,
             do="lower train.batch_size or test.batch_size (`fcos doctor` says what fits), or end other programs",
         )
     if isinstance(error, MemoryError):

@@ -72,8 +72,10 @@ class Look:
         whole = beats.pop((STUDY, None), None)
         at_work = [beat for beat in beats.values() if beat["alive"]]
         unasked, begun = None, []
-        if whole and whole["alive"]:
+        if whole and whole["alive"] and "open" in whole:
             still_open, begun = whole["open"], whole["begun"]
+        elif whole and whole["alive"]:
+            still_open, unasked = dict.fromkeys(stage.address for stage in stages), "`fcos study run` is looking"
         else:
             changed, unasked = (None, "it is at work") if at_work else self._ask()
             addresses: list[str] = [stage.address for stage in stages]
@@ -91,7 +93,7 @@ class Look:
 
 def _jobs(study: Params, whole: Beat | None, at_work: Sequence[Beat]) -> int:
     """Runs at a time: as `fcos study run` says, or as many as are at work, or as many as it would take."""
-    if whole and whole["alive"]:
+    if whole and whole["alive"] and "jobs" in whole:
         return int(whole["jobs"])
     return len(at_work) or min(suitable_jobs(), len(study.runs))
 

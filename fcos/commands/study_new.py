@@ -1,5 +1,6 @@
 """`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
 
+import http.client
 import tempfile
 import textwrap
 import urllib.request
@@ -43,7 +44,7 @@ from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.memory import available_memory
 from fcos.model.device import find_device
-from fcos.progress import track
+from fcos.progress import duration, track
 
 PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
 TRIED_PIXELS = 1_000_000  # of the batch that is timed
@@ -80,11 +81,12 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
     settings = choose(fitting=fitting)
     text = write(settings)
     params.parse(yaml.safe_load(text), path)
-    write_text(path, text)
     lines = [*_found(found, manifest, facts, most_objects(list(splits.values()))), *_chosen(facts, settings, fitting)]
     lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
-    return _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
+    said = _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
+    write_text(path, text)
+    return said
 
 
 def _check(found: Discovered, scratch: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +122,7 @@ def why_no_weights() -> str | None:
             continue
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_S).close()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             return f"{backbone}: {getattr(error, 'reason', error)}"
     return None
 
@@ -223,25 +225,18 @@ def _weights(why_not: str | None) -> Lines:
 
 
 def _time(facts: Facts, settings: Settings, seconds: Sequence[float]) -> Lines:
-    if not seconds:
+    if len(seconds) < len(BACKBONES):  # one of them does not fit
         return []
     shown = facts.num_train * (settings.epochs + settings.warmup_epochs)
     shown_at_full_size = shown * float(np.mean([(size / settings.size) ** 2 for size in settings.sizes]))
     each = [shown_at_full_size * one for one in seconds]
-    parts = ", ".join(f"{backbone} {_duration(one)}" for backbone, one in zip(BACKBONES, each, strict=True))
+    parts = ", ".join(f"{backbone} {duration(one)}" for backbone, one in zip(BACKBONES, each, strict=True))
     lines = [
-        ("time", f"training takes about {_duration(sum(each))} on this machine ({parts}): a step of each was tried")
+        ("time", f"training takes about {duration(sum(each))} on this machine ({parts}): a step of each was tried")
     ]
     if sum(each) > LONG_S:
         lines.append(("", f"for a first look: delete the study and make it again with --epochs {FIRST_LOOK_EPOCHS}"))
     return lines
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
-    return f"{max(1, round(seconds))} seconds"
 
 
 def _table(lines: Lines) -> str:

@@ -89,7 +89,7 @@ class _Count:
         self.study, self.jobs, self.beat = study, jobs, beat
         self.stages = all_stages(study)
         changed, why_not = ask_dvc()
-        if why_not and not any(sign in why_not for sign in BUSY):
+        if why_not and not _is_busy(why_not):
             raise UserError(
                 "DVC",
                 "cannot be used here",
@@ -207,15 +207,16 @@ def _reproduce(
     errors = None if label is None else subprocess.STDOUT
     waiting = False
     while True:
-        busy, at_work = False, None
+        busy, at_work, said = False, None, False
         with children.start(_dvc("repro", *single), _environment(environment), errors=errors) as child:
             assert child.stdout is not None
             for line in child.stdout:
                 begins, skipped = _BEGINS.match(line), _SKIPPED.match(line)
+                said |= bool(begins or skipped)
                 if at_work and (begins or skipped):
                     count.settle(at_work, ran=True)
                     at_work = None
-                busy |= any(sign in line for sign in BUSY)
+                busy |= _is_busy(line)
                 if line.strip() and not busy:
                     count.print(f"{label} | {line.rstrip()}" if label else line.rstrip())
                 if begins:
@@ -228,12 +229,19 @@ def _reproduce(
             count.settle(at_work, ran=True)
         elif at_work:
             count.fail(at_work)
+        if errors is None and not ended_well and not said:  # why, it told the terminal: so it is asked again
+            busy = _is_busy(ask_dvc()[1])
         if ended_well or not busy:
             return ended_well
         if not waiting:
             count.print(f"{label or 'dvc'} | waiting for another DVC to let go of the repository")
         waiting = True
         time.sleep(RETRY_S)
+
+
+def _is_busy(said: str | None) -> bool:
+    """Whether DVC says that another one is at work."""
+    return said is not None and any(sign in said for sign in BUSY)
 
 
 def _dvc(*arguments: str) -> list[str]:

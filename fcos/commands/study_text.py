@@ -143,7 +143,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
     names = [f"{backbone}-e{settings.epochs}-c{NUM_CONVS}" for backbone in BACKBONES]
     return _STUDY.substitute(
         name=name,
-        headline=headline,
+        headline=" ".join(headline.split()),
         data="\n".join(_entry(key, data[key]) for key in _DATA if key in data),
         backbone=_PRETRAINED if settings.pretrained else _FROM_SCRATCH,
         prior=0.01 if settings.pretrained else 0.1,

@@ -1,5 +1,6 @@
 """How long a study will still take, from what its stages took and the speed of those at work."""
 
+import contextlib
 import heapq
 import time
 from collections import defaultdict
@@ -90,8 +91,9 @@ class _Pace:
         for name in study.runs:
             summary = _read(layout, name, "train")
             if summary and "training_seconds" in summary["provenance"]:  # imported weights took none
-                was = Run.model_validate({"role": None, **summary["params"]})
-                pace.add(was, summary["provenance"]["training_seconds"], cost(was))
+                with contextlib.suppress(KeyError, ValueError):  # of another version, whose settings were others
+                    was = Run.model_validate({"role": None, **summary["params"]})
+                    pace.add(was, summary["provenance"]["training_seconds"], cost(was))
         for found in states:
             if found.stage.name == "train" and found.stage.run and (speed := _speed(found.beat)) and found.beat:
                 run, worked = study.runs[found.stage.run], found.beat["done"] - found.beat["first"]
@@ -119,17 +121,17 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
         for stage, files in _FILES.items():
             contents = [content for file in files if (content := _read(layout, name, file))]
             if len(contents) == len(files):
-                took[stage].append(sum(content["provenance"]["seconds"] for content in contents))
+                took[stage].append(sum(content["provenance"].get("seconds", 0.0) for content in contents))
     return took
 
 
 def _read(layout: Layout, run: str, file: str) -> dict[str, Any] | None:
-    """A JSON file of a run, where it is there."""
+    """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content: dict[str, Any] = read_json(layout.run(run) / f"{file}.json", do="")
+        content = read_json(layout.run(run) / f"{file}.json", do="")
     except UserError:
         return None
-    return content
+    return content if isinstance(content, dict) and isinstance(content.get("provenance"), dict) else None
 
 
 def _has_ended(found: Found, layout: Layout) -> bool:

@@ -19,6 +19,7 @@ Row = dict[str, Any]
 Runs = Mapping[str, RunResults]
 MAX_POINTS = 200  # of a curve in the page; more cannot be told apart
 MAX_READABLE = 24  # classes of a confusion matrix with a number in each cell
+MAX_APART = 120  # runs of classes with a line each; more share the line of their class
 METRICS = list(AP_METRICS)
 CURVES = {
     "loss": "total loss",
@@ -182,8 +183,8 @@ def _differences(table: ReportTable) -> Chart:
     return Chart(
         stem=f"{table.stem}-differences",
         title=f"{table.config.title}: paired differences",
-        caption="Paired differences of all pairs of rows: an interval that holds no zero, corrected for the number of "
-        "pairs, is significant.",
+        caption="Paired differences of all pairs of rows. The colour goes by p, which is corrected for the number of "
+        "pairs (Holm); the intervals are not, so one may leave out zero and its pair still be not significant.",
         spec=spec,
         controls=(_METRIC,),
         table=table.number,
@@ -253,11 +254,11 @@ def _pareto(runs: Runs) -> Chart:
                 rows.append({"run": name, "what": what, "time": time, "AP": ap, **ends})
     for row in rows:
         others = [other for other in rows if other["what"] == row["what"] and other is not row]
-        row["front"] = not any(o["time"] <= row["time"] and o["AP"] >= row["AP"] for o in others)
+        row["front"] = not any(_beats(other, row) for other in others)
     names = list(runs)
     parameter, only_shown = shown(names)
     x = quantitative("time", "time", scale={"zero": True})
-    tooltip = [nominal("run", "run"), quantitative("time", "time", format=".1f"), *_ap_and_ends()]
+    tooltip = [nominal("run", "run"), quantitative("time", "time", format=".1f"), *_estimate("AP")]
     spec: Spec = {
         "data": {"values": rows},
         "params": [parameter, choice("what", next(iter(times)))],
@@ -287,11 +288,17 @@ def _pareto(runs: Runs) -> Chart:
     return Chart(
         stem="accuracy-and-time",
         title="Accuracy against time",
-        caption="Up is better, left is faster; the dashed line joins the runs that no other beats in both. Times are "
-        "of the machine named above.",
+        caption="Up is better, left is faster; the dashed line joins those of all runs that no other beats in both. "
+        "Times are of the machine named above.",
         spec=spec,
         controls=(Control(parameter="what", label="time of", options=list(times)),),
     )
+
+
+def _beats(one: Row, other: Row) -> bool:
+    """As good in both, and better in one."""
+    no_worse = one["time"] <= other["time"] and one["AP"] >= other["AP"]
+    return bool(no_worse and (one["time"], one["AP"]) != (other["time"], other["AP"]))
 
 
 def _curves(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
@@ -356,24 +363,24 @@ def _per_class(runs: Runs) -> Chart:
                 ends = {end: _known_percent(interval[end]) for end in ("low", "high")}
                 value = _known_percent(of_class[metric])
                 rows.append({"run": name, "class": of_class["name"], "metric": metric, "value": value, **ends})
+    num_classes = len({row["class"] for row in rows})
+    apart = num_classes * len(runs) <= MAX_APART
     names = list(runs)
     parameter, only_shown = shown(names)
     tooltip = [
         nominal("class", "class"),
         nominal("run", "run"),
-        quantitative("value", "value (%)", format=".1f"),
-        quantitative("low", "from", format=".1f"),
-        quantitative("high", "to", format=".1f"),
+        *_estimate(),
     ]
     spec: Spec = {
         "data": {"values": rows},
         "params": [parameter, choice("metric", "AP")],
         "transform": [only_shown, {"filter": "datum.metric == metric && isValid(datum.value)"}],
-        "height": len({row["class"] for row in rows}) * (14 * len(names) + 8),
+        "height": num_classes * (14 * len(names) + 8 if apart else 16),
         "encoding": {
             "y": nominal("class", None),
-            "yOffset": nominal("run", None, scale={"domain": names}),
             "color": colour_of(names),
+            **({"yOffset": nominal("run", None, scale={"domain": names})} if apart else {}),
         },
         "layer": [
             {
@@ -439,18 +446,15 @@ def _errors(analyses: Mapping[str, Any]) -> Chart | None:
 def _precision_recall(analyses: Mapping[str, Any]) -> Chart | None:
     if not analyses:
         return None
-    recall = list(range(101))
     rows = []
     for name, analysis in analyses.items():
         curves = analysis["precision_recall"]
         for iou, precision in curves["mean"].items():
-            rows.append({"run": name, "of": MEAN, "iou": iou, "recall": recall, "precision": _as_percent(precision)})
+            rows.append({"run": name, "of": MEAN, "iou": iou, "precision": _as_percent(precision)})
         for of_class in curves["per_class"]:
             if of_class["0.50"] is not None:
                 precision = _as_percent(of_class["0.50"])
-                rows.append(
-                    {"run": name, "of": of_class["name"], "iou": "0.50", "recall": recall, "precision": precision}
-                )
+                rows.append({"run": name, "of": of_class["name"], "iou": "0.50", "precision": precision})
     names = list(analyses)
     parameter, only_shown = shown(names)
     classes = list(dict.fromkeys(row["of"] for row in rows))
@@ -463,7 +467,13 @@ def _precision_recall(analyses: Mapping[str, Any]) -> Chart | None:
     spec: Spec = {
         "data": {"values": rows},
         "params": [parameter, choice("of", MEAN)],
-        "transform": [only_shown, {"filter": "datum.of == of"}, {"flatten": ["recall", "precision"]}],
+        "transform": [
+            only_shown,
+            {"filter": "datum.of == of"},
+            {"flatten": ["precision"]},
+            {"window": [{"op": "row_number", "as": "place"}], "groupby": ["run", "iou"]},
+            {"calculate": "datum.place - 1", "as": "recall"},  # the 101 steps are percents
+        ],
         "height": 320,
         "encoding": {
             "x": quantitative("recall", "recall (%)", scale={"domain": [0, 100]}),
@@ -624,9 +634,7 @@ def _difficulty(analyses: Mapping[str, Any]) -> Chart | None:
     tooltip = [
         nominal("group", "group"),
         nominal("run", "run"),
-        quantitative("value", "value (%)", format=".1f"),
-        quantitative("low", "from", format=".1f"),
-        quantitative("high", "to", format=".1f"),
+        *_estimate(),
     ]
     kinds = list(dict.fromkeys(str(row["by"]) for row in rows))
     spec: Spec = {
@@ -672,17 +680,10 @@ def _of_metric() -> list[Spec]:
     ]
 
 
-def _estimate() -> list[Spec]:
+def _estimate(field: str = "value") -> list[Spec]:
+    """A number with the ends of its interval, for a tooltip."""
     return [
-        quantitative("value", "value (%)", format=".1f"),
-        quantitative("low", "from", format=".1f"),
-        quantitative("high", "to", format=".1f"),
-    ]
-
-
-def _ap_and_ends() -> list[Spec]:
-    return [
-        quantitative("AP", "AP (%)", format=".1f"),
+        quantitative(field, f"{field} (%)", format=".1f"),
         quantitative("low", "from", format=".1f"),
         quantitative("high", "to", format=".1f"),
     ]

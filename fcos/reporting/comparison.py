@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from fcos.files import whole_file
 from fcos.reporting.figures import STYLE
 from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus, text_table
+from fcos.reporting.markdown import escape
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
 
@@ -44,9 +45,9 @@ def comparison_markdown(content: Content, *, picture: str) -> str:
         f"![AP of each row, and the differences]({picture})",
         "## Differences in AP",
         _markdown_table(*_pairs(content)),
-        "\n".join(f"- {_escape(pair['sentence'])}" for pair in content["differences"]),
+        "\n".join(f"- {escape(pair['sentence'])}" for pair in content["differences"]),
         "## How to read this",
-        "\n".join(f"- {_escape(note)}" for note in _notes(content)),
+        "\n".join(f"- {escape(note)}" for note in _notes(content)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -151,10 +152,4 @@ def _p(value: float | None) -> str:
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(map(_escape, cells)) + " |" for cells in (header, rule, *rows))
-
-
-def _escape(text: str) -> str:
-    """Names are data: without a meaning in Markdown or HTML."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{character}" if character in "\\`*[]|" else character for character in text)
+    return "\n".join("| " + " | ".join(map(escape, cells)) + " |" for cells in (header, rule, *rows))

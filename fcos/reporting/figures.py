@@ -19,9 +19,10 @@ from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_picture
 from fcos.files import whole_file
 from fcos.reporting.results import RunResults
+from fcos.scoring.errors import SHOWN_SCORE
 
 DPI = 110
-MIN_SCORE = 0.3  # of the detections that are drawn
+NUM_SAMPLES, SAMPLE_COLUMNS, SAMPLES_WIDE = 6, 3, 6.0  # pictures of detections.png; how many inches they fill together
 # Okabe and Ito, "Color universal design" (2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#555555"
@@ -49,7 +50,7 @@ def draw_run_pictures(
     results: RunResults, split: CocoSplit, detections: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:
     """Draw some of the `detections` of a run (detections.png), and the pictures with most errors (worst.png)."""
-    draw(folder / "detections.png", _detections, results, detections, split, sample_images(split, 8)[:6], (3, 6.0))
+    draw(folder / "detections.png", _detections, results, detections, split, sample_images(split, NUM_SAMPLES))
     worst = results.evaluation["analysis"]["worst_images"]
     if worst:
         draw(folder / "worst.png", _worst, worst, split, detections, results.run.name)
@@ -62,12 +63,12 @@ def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
     return [images[index * len(images) // count] for index in range(count)]
 
 
-def draw(path: Path, function: Callable[..., Figure], *arguments: Any, dpi: int = DPI) -> Path:
+def draw(path: Path, function: Callable[..., Figure], *arguments: Any) -> Path:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes; the text of the report has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = function(*arguments)
-        figure.set_dpi(dpi)
+        figure.set_dpi(DPI)
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
     # A palette makes the file a third as large. No metadata: the same numbers give the same bytes.
@@ -83,13 +84,12 @@ def _detections(
     detections: Sequence[Mapping[str, Any]],
     split: CocoSplit,
     images: Sequence[dict[str, Any]],
-    shape: tuple[int, float],
 ) -> Figure:
-    """Pictures in rows; `shape` is how many there are in a row, and how many inches they fill together."""
-    columns, width = shape
+    """Pictures in rows, with what a run found in them."""
+    columns, width = SAMPLE_COLUMNS, SAMPLES_WIDE
     found: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
     for detection in detections:
-        if detection["score"] > MIN_SCORE and detection["image_id"] in found:
+        if detection["score"] >= SHOWN_SCORE and detection["image_id"] in found:
             found[detection["image_id"]].append(detection)
     rows = -(-len(images) // columns)
     tallest = max(image["height"] / image["width"] for image in images)
@@ -101,7 +101,7 @@ def _detections(
         draw_picture(axes, split, image, found[image["id"]], pixels=round(width / columns * DPI))
     handles = [
         Line2D([], [], color="#555555", linestyle="--", label="ground truth"),
-        Line2D([], [], color=COLOURS[0], label=f"{results.run.name}: class and score above {MIN_SCORE}"),
+        Line2D([], [], color=COLOURS[0], label=f"{results.run.name}: class and score from {SHOWN_SCORE} on"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
@@ -149,7 +149,7 @@ def _worst(
     shown: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
     for detection in sorted(results, key=lambda result: -result["score"]):
         of_image = shown.get(detection["image_id"], [])
-        if detection["score"] > MIN_SCORE and len(of_image) < MAX_SHOWN:
+        if detection["score"] >= SHOWN_SCORE and len(of_image) < MAX_SHOWN:
             of_image.append(dict(detection))
     columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)

@@ -42,9 +42,11 @@ def _answer(table: ReportTable) -> str:
     sure = [comparison for comparison in table.comparisons if _is_significant(comparison)]
     num = len(table.comparisons)
     if not sure:
-        most = max(max(abs(c.found.low[_AP]), abs(c.found.high[_AP])) for c in table.comparisons)
-        bound = f"; if there is one, it is at most {100 * most:.1f} AP" if most == most else ""
-        return f"no difference is shown{bound}." if num == 1 else f"none of {num} pairs shows a difference{bound}."
+        if num > 1:  # the intervals of several pairs do not hold together
+            return f"none of {num} pairs shows a difference."
+        found = table.comparisons[0].found
+        most = 100 * max(abs(found.low[_AP]), abs(found.high[_AP]))
+        return f"no difference is shown{f'; at most {most:.1f} AP either way' if most == most else ''}."
     largest = max(sure, key=lambda comparison: abs(comparison.found.value[_AP]))
     if num == 1:
         return f"{_in_words(largest)}."
@@ -63,14 +65,16 @@ def summary(study: StudyResults, tables: Sequence[ReportTable]) -> list[str]:
 
 def _best(study: StudyResults) -> str:
     known = {name: results for name, results in study.runs.items() if results.metrics["AP"] is not None}
+    own = {name: results for name, results in known.items() if results.run.role != "reference"}
+    known = own or known
     if not known:
         return "COCO defines no AP for this test split: it has no object to find."
     name, results = max(known.items(), key=lambda item: item[1].metrics["AP"] or 0.0)
     interval = results.evaluation["intervals"]["AP"]
     ends = f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]" if interval["low"] is not None else ""
-    of = f"Of {len(study.runs)} runs {name} is the most accurate" if len(study.runs) > 1 else f"{name} was trained"
+    reached = f"{100 * (results.metrics['AP'] or 0.0):.1f}{ends}, AP50 {100 * (results.metrics['AP50'] or 0.0):.1f}"
     return (
-        f"{of}: AP {100 * (results.metrics['AP'] or 0.0):.1f}{ends}, AP50 {100 * (results.metrics['AP50'] or 0.0):.1f}."
+        f"Of {len(known)} runs {name} has the highest AP: {reached}." if len(known) > 1 else f"{name} has AP {reached}."
     )
 
 

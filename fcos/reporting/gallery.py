@@ -11,14 +11,13 @@ from PIL import Image
 
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_picture
-from fcos.reporting.figures import MIN_SCORE
-from fcos.scoring.errors import ERROR_KINDS, Outcome, classify_errors
+from fcos.scoring.errors import ERROR_KINDS, SHOWN_SCORE, Outcome, classify_errors
 from fcos.scoring.matching import match
 
 NUM_PICTURES = 24
 SIDE = 320  # pixels of the longer side; the page holds them
 QUALITY = 82  # of JPEG
-MAX_SHOWN = 30  # detections of a picture and run, the surest
+MAX_WRONG = 30  # wrong boxes of a picture and run, the surest: nobody looks at more
 RIGHT = "right"
 
 Row = dict[str, Any]
@@ -47,7 +46,7 @@ class Gallery:
         for picture in pictures:
             picture["found"] = {run: found[picture["id"]] for run, found in self.runs.items()}
         names = [category["name"] for category in self.split.categories]
-        return {"classes": names, "kinds": [RIGHT, *ERROR_KINDS], "min_score": MIN_SCORE, "pictures": pictures}
+        return {"classes": names, "kinds": [RIGHT, *ERROR_KINDS], "min_score": SHOWN_SCORE, "pictures": pictures}
 
 
 def choose_pictures(
@@ -57,11 +56,10 @@ def choose_pictures(
     of_runs = [[row["image_id"] for row in rows] for rows in worst]
     longest = max(map(len, of_runs), default=0)
     in_turn = dict.fromkeys(rows[place] for place in range(longest) for rows in of_runs if place < len(rows))
-    images = [image["id"] for image in split.images]
-    wanted = min(count, len(images))
-    evenly = [images[place * len(images) // wanted] for place in range(wanted)]
-    chosen = dict.fromkeys([*list(in_turn)[: count // 2], *evenly, *images])
-    return list(chosen)[:wanted]
+    chosen = list(in_turn)[: count // 2]
+    others = [image["id"] for image in split.images if image["id"] not in chosen]
+    wanted = min(count - len(chosen), len(others))
+    return chosen + [others[place * len(others) // wanted] for place in range(wanted)]
 
 
 def picture_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
@@ -104,8 +102,8 @@ def found_by(
         detections: COCO results of the whole split.
 
     Returns:
-        Of each picture [[label, x, y, w, h, score, kind, object], ...]: what scores above 0.3, the surest first; kind
-        is "right" or a kind of error (fcos.scoring.errors), object the place among the picture's of the one it finds.
+        Of each picture [[label, x, y, w, h, score, kind, object], ...]: what scores at least 0.3, the surest first;
+        kind is "right" or a kind of error (fcos.scoring.errors), object the place among the picture's of what it finds.
     """
     wanted = set(image_ids)
     part = CocoSplit(
@@ -127,7 +125,8 @@ def found_by(
     for place in np.argsort(-matches.score, kind="stable").tolist():
         boxes = found[int(matches.truth.image_ids[matches.image[place]])]
         score = float(matches.score[place])
-        if score > MIN_SCORE and kind_of[place] and len(boxes) < MAX_SHOWN:
+        wrong = sum(box[6] != RIGHT for box in boxes)
+        if score >= SHOWN_SCORE and kind_of[place] and (kind_of[place] == RIGHT or wrong < MAX_WRONG):
             bbox = _rounded(matches.boxes_xywh[place].tolist())
             finds = place_of[id(part.annotations[outcome.gt[place]])] if outcome.true_positive[place] else None
             boxes.append([label_of[matches.label[place]], *bbox, round(score, 3), kind_of[place], finds])

@@ -21,6 +21,7 @@ from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.intervals import DASH, percent, plus_minus
+from fcos.reporting.markdown import escape
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
@@ -78,9 +79,11 @@ def write_pages(
     scripts = [script(), (_HERE / "page.js").read_text(encoding="utf-8")]
     page = {
         "run_list": runs,
+        "run_names": list(study.runs),
         "gallery": content,
         "report_data": _json({"runs": runs, "charts": {c.stem: c.live for c in charts}, "gallery": content}),
         "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        "licences": Markup((_HERE / "chart_licences.txt").read_text(encoding="utf-8")),
         "scripts": [Markup(text) for text in scripts],
         # Nothing but these very scripts runs in the page, whatever the data say.
         "hashes": " ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
@@ -115,11 +118,7 @@ def _environment(**options: Any) -> Environment:
 
 
 def _escape_markdown(value: Any) -> str:
-    """One line of text without a meaning in Markdown or HTML."""
-    if isinstance(value, Markup):
-        return str(value)
-    escaped = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{character}" if character in "\\`*[]|" else character for character in escaped)
+    return str(value) if isinstance(value, Markup) else escape(str(value))
 
 
 def _markdown_grid(grid: Grid) -> Markup:
@@ -184,7 +183,9 @@ def _distinct(values: Iterable[str], separator: str = "; ") -> str:
 
 
 def _commit(provenance: Mapping[str, Any]) -> str:
-    commit = provenance["commit"] or "unknown"
+    commit = provenance["commit"]
+    if commit is None:
+        return "unknown"
     return f"{commit[:12]}{'' if provenance['clean_tree'] else ' with changes that are not committed'}"
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from fcos.data.coco import CocoSplit
 from fcos.scoring.average_precision import precision_at_recall, score
 from fcos.scoring.bootstrap import Sample, estimate
-from fcos.scoring.errors import FOREGROUND_IOU, Outcome, error_kinds
+from fcos.scoring.errors import FOREGROUND_IOU, SHOWN_SCORE, Outcome, error_kinds
 from fcos.scoring.matching import AREA_RANGES, Bools, Floats, Ints, Matches, overlaps
 from fcos.scoring.numbers import estimate_json
 
@@ -22,7 +22,6 @@ Row = dict[str, Any]
 MAX_REPLICATES = 200  # enough for an interval in a figure, and a fifth of the time of a table's
 CROWDING = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8 and more": (8, None)}  # objects in a picture
 SURE_SCORE = 0.5  # of detections that are counted in pictures without objects
-SHOWN_SCORE = 0.3  # of false positives that are counted in the worst pictures
 NUM_WORST = 10
 NUM_BINS = 10
 _AP = ("AP", "AP50")
@@ -112,9 +111,10 @@ def _confusion(matches: Matches, split: CocoSplit) -> Row:
     )
     cells, counts = np.unique(pairs, axis=0, return_counts=True)
     names = {category["id"]: category["name"] for category in split.categories}
+    nothing_there = "background" if "background" not in names.values() else "(background)"
     return {
         "min_score": SHOWN_SCORE,
-        "labels": [*(names[category_id] for category_id in truth.category_ids.tolist()), "background"],
+        "labels": [*(names[category_id] for category_id in truth.category_ids.tolist()), nothing_there],
         "counts": [[*cell, count] for cell, count in zip(cells.tolist(), counts.tolist(), strict=True)],
     }
 
@@ -194,7 +194,7 @@ def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[
     positives at that IoU: so an object missed is as bad as a wrong detection of full score. It is no part of AP.
 
     Returns:
-        [{"image_id", "file_name", "missed", "false_positives", "cost"}]: false positives that score above 0.3.
+        [{"image_id", "file_name", "missed", "false_positives", "cost"}]: false positives that score at least 0.3.
     """
     truth = matches.truth
 
@@ -203,7 +203,7 @@ def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[
 
     wrong = outcome.false_positive
     missed = per_image(truth.image[outcome.missed])
-    shown = per_image(matches.image[wrong & (matches.score > SHOWN_SCORE)])
+    shown = per_image(matches.image[wrong & (matches.score >= SHOWN_SCORE)])
     # Rounded, so that the order of the sums decides no tie.
     cost = np.round(missed + per_image(matches.image[wrong], matches.score[wrong]), 6)
     worst = [place for place in np.argsort(-cost, kind="stable")[:NUM_WORST] if cost[place] > 0]

@@ -34,16 +34,24 @@ def register_best(client: "MlflowClient", study: str, best: "Run") -> None:
         )
     if client.get_registered_model(name).aliases.get(BEST) != version.version:
         client.set_registered_model_alias(name, BEST, version.version)
-    kept = {found.model_id for found in client.search_logged_models([best.info.experiment_id])}
     for old in versions:
-        if old.model_id not in kept:
+        if old.model_id != model.model_id and _is_gone(client, old.model_id):
             client.delete_model_version(name, old.version)
+
+
+def _is_gone(client: "MlflowClient", model_id: str | None) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_logged_model(str(model_id))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return True
+    return False
 
 
 def _versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(
-            name,
-            description="FCOS; column `image` takes paths or base64 of picture files, one row out for each object.",
-        )
+        client.create_registered_model(name, description=_DESCRIPTION)
     return list(client.search_model_versions(f"name = '{name}'"))

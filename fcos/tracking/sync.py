@@ -58,9 +58,9 @@ def sync(
         best = max((run for run in trainings if "AP" in run.data.metrics), key=_ap, default=None)
         if checkpoints == "best":
             _keep_only(client, trainings, best, runs_dir)
+        describe_study(client, experiment_id, study, trainings)
         if checkpoints != "none" and best is not None:
             register_best(client, study, best)
-        describe_study(client, experiment_id, study, trainings)
     return len(trained)
 
 

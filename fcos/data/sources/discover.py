@@ -97,7 +97,7 @@ def _coco_names(path: Path) -> list[str]:
     """Some of the picture names in a COCO instances file; none where it is another file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        names = [image["file_name"] for image in content["images"]]
+        names = [str(image["file_name"]) for image in content["images"]]
         boxes = [annotation["bbox"] for annotation in content["annotations"][:1]]
     except (ValueError, LookupError, TypeError, OSError):
         return []
