@@ -475,7 +475,7 @@ def test_names_are_data(folder, run):
     write("other.json", read("dets.json")[:-5])
     assert run("compare", "--gt", "gt.json", "a|<b>$x$=dets.json", "other.json", *FEW).returncode == 0
     page = Path("comparison/comparison.md").read_text()
-    assert "a\\|&lt;b&gt;$x$" in page and "<b>" not in page
+    assert "a\\|&lt;b&gt;\\$x\\$" in page and "<b>" not in page
     tables = [
         list(lines) for table, lines in itertools.groupby(page.splitlines(), lambda x: x.startswith("|")) if table
     ]
