@@ -43,7 +43,7 @@ endif
 
 # A file of tests at a time on each core; torch's threads would only wait for each other.
 test: install browser
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What the pages are tested in: Debian's chromium, where we may install it; without it those tests are skipped.
 browser:
