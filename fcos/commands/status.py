@@ -52,8 +52,9 @@ class Status:
 
     @property
     def headline(self) -> str:
-        done = f"{self.count(DONE)} of {len(self.states)} stages done"
-        return done if self.count(DONE) == len(self.states) else f"{done}, {self.left}"
+        unknown = self.count(NOT_CHECKED)
+        done = f"{self.count(DONE)} of {len(self.states)} stages done" + (f", {unknown} not checked" if unknown else "")
+        return done if self.count(DONE) + unknown == len(self.states) else f"{done}, {self.left}"
 
 
 class Look:
