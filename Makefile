@@ -26,10 +26,10 @@ $(STAMP): requirements.txt pyproject.toml
 ifeq ($(TORCH),cpu)
 	awk '/^[a-z]/ {skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)(\[.*\])?==/} !skip' \
 		requirements.txt > .venv/requirements-cpu.txt
-	$(BIN)/uv pip install --quiet --require-hashes -r .venv/requirements-cpu.txt
-	$(BIN)/uv pip install --quiet --torch-backend cpu $$(grep -oE '^torch(vision)?==[0-9.]+' requirements.txt)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r .venv/requirements-cpu.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu $$(grep -oE '^torch(vision)?==[0-9.]+' requirements.txt)
 else
-	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --require-hashes -r requirements.txt; \
+	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt; \
 	else $(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; fi
 endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
