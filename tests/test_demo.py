@@ -55,6 +55,7 @@ def server(study):
 
 @pytest.fixture
 def url(server):
+    """Asked for before `page`, so that the page is closed while there is still a server."""
     return f"http://127.0.0.1:{server.server_port}/"
 
 
@@ -200,7 +201,7 @@ def test_a_port_in_use_and_ctrl_c(server):
 # The page ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_best_run_is_chosen_first(page, url):
+def test_the_best_run_is_chosen_first(url, page):
     for run, ap in (("reference", None), (RUN, 0.314)):
         (Path("runs/smoke") / run / "metrics.json").write_text(json.dumps({"AP": ap}))
     page.goto(url)
@@ -218,7 +219,7 @@ def set_slider(page, name, value):
     page.locator(f"#{name}").fill(str(value))
 
 
-def test_an_upload_is_shown_with_its_boxes(page, url, server):
+def test_an_upload_is_shown_with_its_boxes(url, page, server):
     upload(page, url)
     name = request(server, "POST", "/pictures", png())[1]["picture"]
     boxes = detect(server, name, run="reference")[1]["detections"]  # the first run is chosen
@@ -235,7 +236,7 @@ def test_an_upload_is_shown_with_its_boxes(page, url, server):
     assert [box[key] for key in ("x", "y", "width", "height")] == pytest.approx(expected, abs=1)
 
 
-def test_sliders_change_the_boxes_and_run_no_network(page, url, server):
+def test_sliders_change_the_boxes_and_run_no_network(url, page, server):
     upload(page, url)
     few = detect(server, request(server, "POST", "/pictures", png())[1]["picture"], 0.6, run="reference")[1]
     expect(page.locator(".box")).not_to_have_count(0)
@@ -254,7 +255,7 @@ def test_sliders_change_the_boxes_and_run_no_network(page, url, server):
     assert server.demo.network_runs == 2
 
 
-def test_classes_can_be_hidden(page, url):
+def test_classes_can_be_hidden(url, page):
     upload(page, url)
     chip = page.locator(".classes label", has_text="square")
     expect(chip).to_be_visible()
@@ -270,7 +271,7 @@ def test_classes_can_be_hidden(page, url):
     expect(page.locator(".box", has_text="square")).not_to_have_count(0)
 
 
-def test_a_box_is_named_under_the_pointer_and_by_keyboard(page, url):
+def test_a_box_is_named_under_the_pointer_and_by_keyboard(url, page):
     upload(page, url)
     expect(page.locator(".box")).not_to_have_count(0)
     page.uncheck("#names")
@@ -287,7 +288,7 @@ def test_a_box_is_named_under_the_pointer_and_by_keyboard(page, url):
     expect(page.locator(".box.active")).to_have_attribute("data-index", smallest.get_attribute("data-index"))
 
 
-def test_thumbnails_dropped_and_pasted_pictures(page, url, server):
+def test_thumbnails_dropped_and_pasted_pictures(url, page, server):
     page.goto(url)
     page.click("#more")
     expect(page.locator(".thumbs button")).to_have_count(30)
@@ -312,7 +313,7 @@ def test_thumbnails_dropped_and_pasted_pictures(page, url, server):
         assert server.demo.network_runs == number
 
 
-def test_a_file_that_cannot_be_used_is_said_to_be(page, url, server):
+def test_a_file_that_cannot_be_used_is_said_to_be(url, page, server):
     upload(page, url, data=png(width=64))
     expect(page.locator(".box")).not_to_have_count(0)
     page.evaluate("study.max_bytes = 1000")
@@ -328,7 +329,7 @@ def test_a_file_that_cannot_be_used_is_said_to_be(page, url, server):
     assert page.locator(".box").count() > 0
 
 
-def test_names_of_classes_are_text(page, url, server):
+def test_names_of_classes_are_text(url, page, server):
     name = '<img src=x onerror="console.error(1)">'
     load = server.demo._load
 
@@ -345,7 +346,7 @@ def test_names_of_classes_are_text(page, url, server):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_is_accessible_and_fits(page, url, scheme, width):
+def test_it_is_accessible_and_fits(url, page, scheme, width):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(url)
