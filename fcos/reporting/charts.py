@@ -11,7 +11,18 @@ import pandas as pd
 
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import RunResults, StudyResults
-from fcos.reporting.vega import Chart, Control, Spec, choice, colour_of, nominal, quantitative, shown
+from fcos.reporting.vega import (
+    COLOURS,
+    QUIET,
+    Chart,
+    Control,
+    Spec,
+    choice,
+    colour_of,
+    nominal,
+    quantitative,
+    shown,
+)
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.errors import ERROR_KINDS
 
@@ -20,6 +31,7 @@ Runs = Mapping[str, RunResults]
 MAX_POINTS = 200  # of a curve in the page; more cannot be told apart
 MAX_READABLE = 24  # classes of a confusion matrix with a number in each cell
 MAX_APART = 120  # runs of classes with a line each; more share the line of their class
+OURS, OTHER = COLOURS[:2]
 METRICS = list(AP_METRICS)
 CURVES = {
     "loss": "total loss",
@@ -85,9 +97,9 @@ def _rows(table: ReportTable) -> Chart:
     tooltip = [nominal("label", label), nominal("source", "source"), *_estimate(), nominal("runs_of", "runs")]
     published = any(row["source"] == "published" for row in rows)
     source = nominal(
-        "source", None, scale={"domain": ["ours", "published"], "range": ["#0072B2", "#D55E00"]}, legend={"columns": 2}
+        "source", None, scale={"domain": ["ours", "published"], "range": [OURS, OTHER]}, legend={"columns": 2}
     )
-    colour: Spec = {"color": source, "shape": source} if published else {"color": {"value": "#0072B2"}}
+    colour: Spec = {"color": source, "shape": source} if published else {"color": {"value": OURS}}
     spec: Spec = {
         "data": {"values": rows},
         "params": [choice("metric", METRICS[0])],
@@ -129,7 +141,7 @@ def _differences(table: ReportTable) -> Chart:
     """Every pair of rows: the paired difference and its interval; away from zero is significant."""
     frame = table.difference_frame()
     significant = [
-        bool(comparison.is_significant(place)) for comparison in table.comparisons for place in range(len(METRICS))
+        comparison.is_significant(place) for comparison in table.comparisons for place in range(len(METRICS))
     ]
     rows = [
         {
@@ -146,7 +158,7 @@ def _differences(table: ReportTable) -> Chart:
     verdict = nominal(
         "verdict",
         None,
-        scale={"domain": ["significant", "not significant"], "range": ["#D55E00", "#7f8790"]},
+        scale={"domain": ["significant", "not significant"], "range": [OTHER, QUIET]},
         legend={"columns": 2},
     )
     tooltip = [
@@ -218,8 +230,8 @@ def _views(table: ReportTable) -> Chart:
         "height": 280,
         "encoding": {"x": x, "y": y},
         "layer": [
-            {"mark": {"type": "line", "color": "#0072B2"}, "encoding": {"order": {"field": "views"}}},
-            {"mark": {"type": "point", "size": 90, "color": "#0072B2"}, "encoding": {"tooltip": tooltip}},
+            {"mark": {"type": "line", "color": OURS}, "encoding": {"order": {"field": "views"}}},
+            {"mark": {"type": "point", "size": 90, "color": OURS}, "encoding": {"tooltip": tooltip}},
             {
                 "transform": [{"calculate": "datum.views + (datum.views == 1 ? ' view' : ' views')", "as": "text"}],
                 "mark": {"type": "text", "align": "left", "dx": 8, "dy": 12},
@@ -250,8 +262,7 @@ def _pareto(runs: Runs) -> Chart:
         ap = _known_percent(results.metrics["AP"])
         for what, time in zip(times, (timing["ms_per_image"], results.training_s), strict=True):
             if ap is not None and time is not None:
-                ends = {end: _known_percent(interval[end]) for end in ("low", "high")}
-                rows.append({"run": name, "what": what, "time": time, "AP": ap, **ends})
+                rows.append({"run": name, "what": what, "time": time, "AP": ap, **_ends(interval)})
     for row in rows:
         others = [other for other in rows if other["what"] == row["what"] and other is not row]
         row["front"] = not any(_beats(other, row) for other in others)
@@ -268,7 +279,7 @@ def _pareto(runs: Runs) -> Chart:
         "layer": [
             {
                 "transform": [{"filter": "datum.front"}],
-                "mark": {"type": "line", "strokeDash": [5, 4], "color": "#7f8790"},
+                "mark": {"type": "line", "strokeDash": [5, 4], "color": QUIET},
                 "encoding": {"y": _percent_axis("AP", "AP (%)")},
             },
             {
@@ -360,18 +371,13 @@ def _per_class(runs: Runs) -> Chart:
         for of_class in results.evaluation["per_class"]:
             for metric in ("AP", "AP50"):
                 interval = of_class["intervals"].get(metric, {"low": None, "high": None})
-                ends = {end: _known_percent(interval[end]) for end in ("low", "high")}
                 value = _known_percent(of_class[metric])
-                rows.append({"run": name, "class": of_class["name"], "metric": metric, "value": value, **ends})
+                row = {"run": name, "class": of_class["name"], "metric": metric, "value": value}
+                rows.append(row | _ends(interval))
     num_classes = len({row["class"] for row in rows})
     apart = num_classes * len(runs) <= MAX_APART
     names = list(runs)
     parameter, only_shown = shown(names)
-    tooltip = [
-        nominal("class", "class"),
-        nominal("run", "run"),
-        *_estimate(),
-    ]
     spec: Spec = {
         "data": {"values": rows},
         "params": [parameter, choice("metric", "AP")],
@@ -382,13 +388,7 @@ def _per_class(runs: Runs) -> Chart:
             "color": colour_of(names),
             **({"yOffset": nominal("run", None, scale={"domain": names})} if apart else {}),
         },
-        "layer": [
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.6, "opacity": 0.6},
-                "encoding": {"x": quantitative("low", "value (%)"), "x2": {"field": "high"}},
-            },
-            {"mark": {"type": "point", "size": 50}, "encoding": {"x": quantitative("value", ""), "tooltip": tooltip}},
-        ],
+        "layer": _points_with_intervals("x", "class", width=1.6, size=50),
     }
     return Chart(
         stem="classes",
@@ -540,7 +540,7 @@ def _confusion(analyses: Mapping[str, Any]) -> Chart | None:
                 "mark": {"type": "rect"},
                 "encoding": {
                     # From see-through: the same on a light page as on a dark one.
-                    "color": {"value": "#0072B2"},
+                    "color": {"value": OURS},
                     "opacity": quantitative(
                         "share", "share of the row (%)", scale={"domain": [0, 100], "range": [0.06, 0.85]}
                     ),
@@ -592,7 +592,7 @@ def _calibration(analyses: Mapping[str, Any]) -> Chart | None:
         "layer": [
             {
                 "data": {"values": [{"score": 0, "precision": 0}, {"score": 1, "precision": 100}]},
-                "mark": {"type": "line", "strokeDash": [4, 4], "color": "#7f8790", "strokeWidth": 1.2},
+                "mark": {"type": "line", "strokeDash": [4, 4], "color": QUIET, "strokeWidth": 1.2},
                 "encoding": {"x": quantitative("score", "score"), "y": quantitative("precision", "right (%)")},
             },
             {
@@ -627,15 +627,10 @@ def _difficulty(analyses: Mapping[str, Any]) -> Chart | None:
         for by, group, row in groups:
             for metric in ("AP", "AP50"):
                 value = _known_percent(row[metric])
-                ends = {end: _known_percent(row["intervals"][metric][end]) for end in ("low", "high")}
-                rows.append({"run": name, "by": by, "group": group, "metric": metric, "value": value, **ends})
+                shown_row = {"run": name, "by": by, "group": group, "metric": metric, "value": value}
+                rows.append(shown_row | _ends(row["intervals"][metric]))
     names = list(analyses)
     parameter, only_shown = shown(names)
-    tooltip = [
-        nominal("group", "group"),
-        nominal("run", "run"),
-        *_estimate(),
-    ]
     kinds = list(dict.fromkeys(str(row["by"]) for row in rows))
     spec: Spec = {
         "data": {"values": rows},
@@ -647,13 +642,7 @@ def _difficulty(analyses: Mapping[str, Any]) -> Chart | None:
             "xOffset": nominal("run", None, scale={"domain": names}),
             "color": colour_of(names),
         },
-        "layer": [
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.8, "opacity": 0.6},
-                "encoding": {"y": quantitative("low", "value (%)"), "y2": {"field": "high"}},
-            },
-            {"mark": {"type": "point", "size": 60}, "encoding": {"y": quantitative("value", ""), "tooltip": tooltip}},
-        ],
+        "layer": _points_with_intervals("y", "group", width=1.8, size=60),
     }
     return Chart(
         stem="difficulty",
@@ -689,6 +678,21 @@ def _estimate(field: str = "value") -> list[Spec]:
     ]
 
 
+def _points_with_intervals(channel: str, of: str, *, width: float, size: float) -> list[Spec]:
+    """Layers of values with their intervals along x or y, of runs; `of` is what else names a point."""
+    tooltip = [nominal(of, of), nominal("run", "run"), *_estimate()]
+    return [
+        {
+            "mark": {"type": "rule", "strokeWidth": width, "opacity": 0.6},
+            "encoding": {channel: quantitative("low", "value (%)"), f"{channel}2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "size": size},
+            "encoding": {channel: quantitative("value", ""), "tooltip": tooltip},
+        },
+    ]
+
+
 def _percent_axis(field: str, title: str = "value (%)") -> Spec:
     return quantitative(field, title, scale={"zero": False, "nice": True})
 
@@ -705,6 +709,10 @@ def _known(value: Any) -> float | None:
 
 def _known_percent(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else _digits(100 * value, 5)
+
+
+def _ends(interval: Mapping[str, float | None]) -> Row:
+    return {end: _known_percent(interval[end]) for end in ("low", "high")}
 
 
 def _as_percent(values: Iterable[float]) -> list[float]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_picture
-from fcos.files import whole_file
+from fcos.reporting.png import save_png
 from fcos.reporting.results import RunResults
 from fcos.scoring.errors import SHOWN_SCORE
 
@@ -63,7 +63,7 @@ def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
     return [images[index * len(images) // count] for index in range(count)]
 
 
-def draw(path: Path, function: Callable[..., Figure], *arguments: Any) -> Path:
+def draw(path: Path, function: Callable[..., Figure], *arguments: Any) -> None:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes; the text of the report has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -71,12 +71,7 @@ def draw(path: Path, function: Callable[..., Figure], *arguments: Any) -> Path:
         figure.set_dpi(DPI)
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
-    # A palette makes the file a third as large. No metadata: the same numbers give the same bytes.
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    with whole_file(path) as scratch:
-        picture.save(scratch, format="PNG", optimize=True)
-    return path
+    save_png(Image.fromarray(np.asarray(canvas.buffer_rgba())), path)
 
 
 def _detections(
@@ -100,7 +95,7 @@ def _detections(
     for axes, image in zip(grid, images, strict=False):
         draw_picture(axes, split, image, found[image["id"]], pixels=round(width / columns * DPI))
     handles = [
-        Line2D([], [], color="#555555", linestyle="--", label="ground truth"),
+        Line2D([], [], color=GREY, linestyle="--", label="ground truth"),
         Line2D([], [], color=COLOURS[0], label=f"{results.run.name}: class and score from {SHOWN_SCORE} on"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)

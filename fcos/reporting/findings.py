@@ -39,7 +39,7 @@ def _answer(table: ReportTable) -> str:
         if row["AP"] is None:
             return "COCO defines no AP here: there is no object to find."
         return f"AP {row['AP']:.1f}{_half_width(row)}, AP50 {row['AP50']:.1f}."
-    sure = [comparison for comparison in table.comparisons if _is_significant(comparison)]
+    sure = [comparison for comparison in table.comparisons if comparison.is_significant(_AP)]
     num = len(table.comparisons)
     if not sure:
         if num > 1:  # the intervals of several pairs do not hold together
@@ -86,10 +86,6 @@ def _of_tables(tables: Iterable[ReportTable]) -> str:
 def _half_width(row: Mapping[Any, Any]) -> str:
     low, high = row["AP low"], row["AP high"]
     return "" if low is None or low != low else f" ± {(high - low) / 2:.1f}"
-
-
-def _is_significant(comparison: Comparison) -> bool:
-    return bool(comparison.is_significant(_AP))
 
 
 def _in_words(comparison: Comparison) -> str:

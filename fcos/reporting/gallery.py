@@ -122,14 +122,14 @@ def found_by(
     label_of = [split.label_of[category_id] for category_id in matches.truth.category_ids.tolist()]
     place_of = {id(a): place for of_image in part.annotations_of.values() for place, a in enumerate(of_image)}
     found: dict[int, list[list[Any]]] = {image_id: [] for image_id in image_ids}
-    for place in np.argsort(-matches.score, kind="stable").tolist():
+    sure = np.flatnonzero((matches.score >= SHOWN_SCORE) & (kind_of != ""))
+    for place in sure[np.argsort(-matches.score[sure], kind="stable")].tolist():
         boxes = found[int(matches.truth.image_ids[matches.image[place]])]
-        score = float(matches.score[place])
-        wrong = sum(box[6] != RIGHT for box in boxes)
-        if score >= SHOWN_SCORE and kind_of[place] and (kind_of[place] == RIGHT or wrong < MAX_WRONG):
+        if kind_of[place] == RIGHT or sum(box[6] != RIGHT for box in boxes) < MAX_WRONG:
             bbox = _rounded(matches.boxes_xywh[place].tolist())
             finds = place_of[id(part.annotations[outcome.gt[place]])] if outcome.true_positive[place] else None
-            boxes.append([label_of[matches.label[place]], *bbox, round(score, 3), kind_of[place], finds])
+            score = round(float(matches.score[place]), 3)
+            boxes.append([label_of[matches.label[place]], *bbox, score, kind_of[place], finds])
     return found
 
 

@@ -25,7 +25,7 @@ from fcos.reporting.markdown import escape
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
-from fcos.reporting.vega import COLOURS, Chart, script
+from fcos.reporting.vega import Chart, colours_of, script
 from fcos.scoring.errors import ERROR_KINDS
 
 Grid = tuple[list[str], list[list[str]]]
@@ -75,7 +75,7 @@ def write_pages(
     markdown.globals["picture"] = _markdown_picture
     write_text(out_dir / "report.md", markdown.get_template("report.md.j2").render(context))
     content = gallery.content()
-    runs = [{"name": name, "colour": COLOURS[place % len(COLOURS)]} for place, name in enumerate(study.runs)]
+    runs = [{"name": name, "colour": colour} for name, colour in colours_of(list(study.runs)).items()]
     scripts = [script(), (_HERE / "page.js").read_text(encoding="utf-8")]
     page = {
         "run_list": runs,

@@ -5,14 +5,17 @@ Source: Satyanarayan, Moritz, Wongsuphasawat, Heer, "Vega-Lite: A Grammar of Int
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 from PIL import Image
 
-from fcos.files import whole_file, write_text
+from fcos.files import write_text
+from fcos.reporting.png import save_png
 
 Spec = dict[str, Any]
 VERSION = "6.1"  # of Vega-Lite
@@ -86,12 +89,7 @@ def _slug(text: str) -> str:
 
 
 def _write_png(spec: Spec, path: Path) -> None:
-    png = vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=SCALE)
-    # A palette makes the file a third as large.
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    with whole_file(path) as scratch:
-        picture.save(scratch, format="PNG", optimize=True)
+    save_png(Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=SCALE))), path)
 
 
 def script() -> str:
@@ -110,10 +108,14 @@ def nominal(field: str, title: str | None, **more: Any) -> Spec:
     return {"field": field, "type": "nominal", "title": title, "sort": None, **more}
 
 
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """The same colour for a name in every chart and in the page, whatever else is shown."""
+    return dict(zip(names, cycle(COLOURS), strict=False))
+
+
 def colour_of(names: list[str], field: str = "run") -> Spec:
-    """The same colour for a name in every chart, whatever else is shown."""
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(names))]
-    return nominal(field, None, scale={"domain": names, "range": colours})
+    """A channel of these colours."""
+    return nominal(field, None, scale={"domain": names, "range": list(colours_of(names).values())})
 
 
 def choice(parameter: str, value: Any) -> Spec:
@@ -154,7 +156,6 @@ def _about(ink: str) -> Spec:
             "labelLimit": 240,
             "symbolLimit": 40,
         },
-        "header": {**text, "labelFontSize": 12, "titleFontWeight": "normal"},
         "title": {"color": ink, "subtitleColor": ink, "anchor": "start", "fontSize": 14, "offset": 12},
         "text": {"color": ink, "fontSize": 11.5},
         "rule": {"color": QUIET},
