@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -168,14 +168,39 @@ def study_run(
     run_study(jobs)
 
 
+@app.command(epilog="Example: fcos source --at /data/cells")
+def source(
+    at: Annotated[
+        Path | None,
+        typer.Option(
+            "--at",
+            metavar="FOLDER",
+            envvar="FCOS_DATA_ROOT",
+            help="Where the data of the study lie on this machine; data.root becomes a link to it.",
+        ),
+    ] = None,
+) -> None:
+    """Find or fetch what the study is made from, and link it so that DVC sees when it changes."""
+    params = _params()
+    from fcos.commands.source import source
+
+    with _at_work(params, "source"):
+        changes = source(at)
+    if changes:
+        typer.echo(f"the source changed: {changes}; prepare runs, and what reads a split that it changes")
+
+
 @app.command(epilog="Example: fcos prepare")
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
     params = _params()
     from fcos.commands.prepare import prepare
+    from fcos.commands.source import source
 
     with _at_work(params, "prepare"):
         manifest = prepare()
+        if "DVC_STAGE" not in os.environ:
+            source()
     for split, counts in manifest["splits"].items():
         typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
     for finding in ("dropped", "clipped", "near_duplicates", "odd"):
@@ -204,7 +229,10 @@ def import_checkpoint(
     params = _params(run)
     from fcos.commands.import_checkpoint import import_checkpoint
 
-    with _at_work(params, "train", run):
+    # Other weights than the study names are no output of its stage.
+    named = params.runs[run].checkpoint
+    by_name = named is not None and Path(named).exists() and file.exists() and file.samefile(named)
+    with _at_work(params, "train", run, recorded=by_name):
         typer.echo(f"wrote {import_checkpoint(file, run)}")
     _track(params, [run])
 
@@ -218,7 +246,8 @@ def predict(
     params = _params(run)
     from fcos.commands.predict import predict
 
-    with _at_work(params, "predict" if views is Views.test else "evaluate_tta", run):
+    first_of_two = views is Views.tta
+    with _at_work(params, "evaluate_tta" if first_of_two else "predict", run, ends=not first_of_two):
         predict(run, views.value)
 
 
@@ -271,10 +300,12 @@ def sweep_nms(run: RunName) -> None:
 def report() -> None:
     """Build all tables and figures of the study: reports/STUDY/index.html."""
     params = _params()
+    from fcos.commands.by_hand import drop_recorded
     from fcos.commands.report import report
 
     with _at_work(params, "report"):
         typer.echo(f"wrote {report()}")
+    drop_recorded(params.study)
     _track(params, list(params.runs))
 
 
@@ -459,8 +490,17 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
     return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
 
 
-def _at_work(params: "Params", stage: str, run: str | None = None) -> contextlib.AbstractContextManager[object]:
-    """Let `fcos status` know of a stage, and how far it is, while it is at work."""
+@contextlib.contextmanager
+def _at_work(
+    params: "Params", stage: str, run: str | None = None, *, ends: bool = True, recorded: bool = True
+) -> Iterator[None]:
+    """A stage at work: `fcos status` knows how far it is, it ends with its DVC, and typed by hand it is recorded."""
+    from fcos.commands.by_hand import by_hand
     from fcos.commands.heartbeat import heartbeat
+    from fcos.commands.parent import end_with_parents
+    from fcos.commands.stages import Stage
 
-    return heartbeat(params.study, stage, run)
+    end_with_parents()
+    record = by_hand(Stage(stage, run), params.study, ends=ends) if recorded else contextlib.nullcontext()
+    with record, heartbeat(params.study, stage, run):
+        yield

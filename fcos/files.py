@@ -21,6 +21,12 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
+def in_project(path: str) -> Path:
+    """A path as params.yaml gives it; in DVC's temporary copies, of tracked files only, that of the original."""
+    here = Path(path)
+    return here if here.exists() or "DVC_ROOT" not in os.environ else project_root() / here
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a scratch path beside `path`; rename it onto `path` when the block ends without an error."""
@@ -32,6 +38,21 @@ def whole_file(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have the file `source` at `target` too: as a hard link, or as a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        try:
+            part.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ OPTIONS = {
     "predict": ["RUN", "--views"],
     "prepare": [],
     "report": [],
+    "source": ["--at"],
     "score": ["--gt", "--detections", "--out", "--replicates", "--confidence", "--seed"],
     "status": ["--watch", "--json", "--quick"],
     "study list": [],

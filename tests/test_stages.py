@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-STAGES = ["prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms"]
+STAGES = ["source", "prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms"]
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def test_watching_is_ended_by_ctrl_c_without_a_word(workspace):
         first = process.stdout.readline()
         os.kill(process.pid, signal.SIGINT)
         output = first + process.communicate(timeout=20)[0]
-    assert process.returncode == 0 and output.startswith("study smoke: 0 of 10 stages done"), output
+    assert process.returncode == 0 and output.startswith("study smoke: 0 of 11 stages done"), output
     assert "Traceback" not in output
 
 
@@ -240,7 +240,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs, 
         trainer = states["train", "one-epoch"]["at_work"]["pid"]
         os.kill(process.pid, signal.SIGINT)  # to that process alone: it must end the others itself
         said = assert_stopped(process, f"study run --jobs {jobs}")
-    assert jobs == "1" or "1 of 10 stages done, " in said
+    assert jobs == "1" or "2 of 11 stages done, " in said
     assert not Path(f"/proc/{trainer}").exists() and not beat_of("smoke", "train", "one-epoch")["alive"]
     text = status_text(Look(quick=False)())
     assert "train one-epoch: interrupted: stopped at" in text and text.endswith("to go on: fcos study run")

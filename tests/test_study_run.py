@@ -34,7 +34,7 @@ def dvc(workspace, monkeypatch):
 
     def does(what):
         Path("dvc.py").write_text(SCRIPT.format(what=what))
-        monkeypatch.setattr(study_run, "_dvc", lambda *arguments: [sys.executable, "dvc.py", *arguments])
+        monkeypatch.setattr(study_run, "dvc", lambda *arguments: [sys.executable, "dvc.py", *arguments])
 
     def calls():
         return Path("calls").read_text().splitlines()
@@ -50,7 +50,7 @@ def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_pa
     does("")
     run_study(2)
     of = {name: " ".join(stage.address for stage in stages_of(name, params.read())) for name in smoke_params["runs"]}
-    assert calls()[0] == "- repro --single-item stages/prepare/dvc.yaml:prepare"
+    assert calls()[0] == "- repro --single-item stages/source/dvc.yaml:source stages/prepare/dvc.yaml:prepare"
     assert sorted(calls()[1:-1]) == sorted(f"2 repro --single-item {stages}" for stages in of.values())
     assert of["long"] in " ".join(calls()[1:3])
     assert calls()[-1] == "- repro"
@@ -74,10 +74,10 @@ def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
     does(SAYS + (f"if 'train@one-epoch' in str(sys.argv): {ends}" if ends else ""))
     with pytest.raises(UserError) if ends else contextlib.nullcontext():
         run_study(2)
-    said = re.findall(r"^(\d+) of 10 stages done(.*)$", capfd.readouterr().out, re.MULTILINE)
+    said = re.findall(r"^(\d+) of 11 stages done(.*)$", capfd.readouterr().out, re.MULTILINE)
     counts = [int(done) for done, _ in said]
     # The last stage that DVC began, sweep_nms, is done only where DVC ends well.
-    assert counts == sorted(set(counts)) and counts[-1] == (8 if ends else 9)
+    assert counts == sorted(set(counts)) and counts[-1] == (9 if ends else 10)
     assert len(counts) == counts[-1] - 2 and "unknown until the first training" in said[0][1]
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_started_where_all_is_up_to_date(dvc, monkeypatch, capfd):
     does("")
     monkeypatch.setattr(study_run, "ask_dvc", lambda: ({}, None))
     run_study(2)
-    assert not Path("calls").exists() and "10 of 10 stages done" in capfd.readouterr().out
+    assert not Path("calls").exists() and "11 of 11 stages done" in capfd.readouterr().out
 
 
 def test_one_at_a_time_is_plain_dvc(dvc):

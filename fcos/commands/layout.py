@@ -17,6 +17,11 @@ class Layout:
         return Path("data") / self.study
 
     @property
+    def source(self) -> Path:
+        """Links to what the study is made from, wherever that lies on this machine."""
+        return Path("data") / ".source" / self.study
+
+    @property
     def runs(self) -> Path:
         return Path("runs") / self.study
 
@@ -34,6 +39,11 @@ class Layout:
     def decoded(self) -> Path:
         """For `data.cache: disk`: shared by all studies, outside of what DVC knows and of its temporary copies."""
         return project_root() / "data" / ".scratch"
+
+    @property
+    def by_hand(self) -> Path:
+        """Notes of stages that were typed by hand and that DVC has not recorded yet."""
+        return project_root() / "runs" / self.study / ".scratch" / "by-hand"
 
     def scratch(self, name: str, key: str) -> Path:
         """For an unfinished training: outside of what DVC knows, and outside its temporary copies."""

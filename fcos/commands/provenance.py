@@ -4,9 +4,11 @@ import platform
 import subprocess
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fcos import __version__
+from fcos.files import project_root
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 
@@ -14,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 def provenance(started: float, **more: Any) -> dict[str, Any]:
     """Commit, versions and times (`started` as of time.time()) of the command that calls it."""
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD") if _is_ours() else None,
         "clean_tree": _clean(),
         "versions": {
             "fcos": __version__,
@@ -36,7 +38,15 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def _is_ours() -> bool:
+    """Whether the repository found from here is this project's own: an unpacked archive may lie below another one."""
+    top = _git("rev-parse", "--show-toplevel")
+    return top is not None and Path(top).resolve() == project_root().resolve()
+
+
 def _clean() -> bool | None:
     """Whether the code and settings are as committed; locks and reports are what a run itself writes."""
+    if not _is_ours():
+        return None
     status = _git("status", "--porcelain", "--", "fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml")
     return None if status is None else status == ""

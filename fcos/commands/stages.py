@@ -1,20 +1,14 @@
 """The stages of a study, and what is known of each: from the commands at work, from DVC, and from the files."""
 
-import contextlib
-import json
-import subprocess
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fcos.commands.heartbeat import Beat
 from fcos.commands.layout import Layout
 from fcos.config.params import Params
 
-DVC_TIMEOUT_S = 60.0
-# What a stage reads of the same run; prepare is read by every training, and every stage by the report.
+# What a stage reads of the same run. Every training reads prepare, which reads source; the report reads every stage.
 _READS = {"predict": "train", "evaluate": "predict", "sweep_nms": "predict", "evaluate_tta": "train"}
 _LAST_FILE = {
     "train": "train.json",
@@ -22,6 +16,11 @@ _LAST_FILE = {
     "evaluate": "metrics.json",
     "evaluate_tta": "tta.json",
     "sweep_nms": "nms_sweep.json",
+}
+_LAST_FILE_OF_STUDY: Mapping[str, Callable[[Layout], Path]] = {
+    "source": lambda layout: layout.source / "index.json",
+    "prepare": lambda layout: layout.data / "manifest.json",
+    "report": lambda layout: layout.report / "index.html",
 }
 DONE, RUNNING, TO_DO, OUT_OF_DATE = "done", "running", "to do", "out of date"
 INTERRUPTED, NOT_CHECKED = "interrupted", "not checked"
@@ -46,7 +45,7 @@ class Stage:
         """The file that it writes last."""
         if self.run:
             return layout.run(self.run) / _LAST_FILE[self.name]
-        return layout.report / "index.html" if self.name == "report" else layout.data / "manifest.json"
+        return _LAST_FILE_OF_STUDY[self.name](layout)
 
     def __str__(self) -> str:
         return f"{self.name} {self.run}" if self.run else self.name
@@ -72,7 +71,7 @@ def stages_of(name: str, study: Params) -> list[Stage]:
 
 def all_stages(study: Params) -> list[Stage]:
     of_runs = [stage for name in study.runs for stage in stages_of(name, study)]
-    return [Stage("prepare"), *of_runs, Stage("report")]
+    return [Stage("source"), Stage("prepare"), *of_runs, Stage("report")]
 
 
 def what_is_open(stages: Sequence[Stage], changed: Mapping[str, str]) -> dict[str, str | None]:
@@ -125,33 +124,6 @@ def _find(stage: Stage, layout: Layout, beat: Beat | None, still_open: Mapping[s
 def _needs(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
     if stage.name == "report":
         return [other for other in stages if other != stage]
-    if stage.name == "train":
-        return [Stage("prepare")]
+    if stage.name in ("prepare", "train"):
+        return [Stage("source" if stage.name == "prepare" else "prepare")]
     return [Stage(_READS[stage.name], stage.run)] if stage.run else []
-
-
-def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
-    """By address, why DVC would run a stage; or None and why DVC could not be asked."""
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DVC_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return None, f"`dvc status` took longer than {DVC_TIMEOUT_S:.0f} s"
-    with contextlib.suppress(json.JSONDecodeError):
-        if done.returncode == 0:
-            return {address: _why(changes) for address, changes in json.loads(done.stdout).items()}, None
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return None, next((line.removeprefix("ERROR: ") for line in said if "ERROR" in line), said[-1] if said else "?")
-
-
-def _why(changes: Sequence[Any]) -> str:
-    """DVC's list of changes of a stage, in a line."""
-    named = []
-    for change in changes:
-        if not isinstance(change, Mapping):
-            named.append(str(change))
-            continue
-        for path, how in [item for part in change.values() for item in part.items()]:
-            keys = [f"{path} {key} {what}" for key, what in how.items()] if isinstance(how, Mapping) else []
-            named += keys or [f"{path} {how}"]
-    return ", ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fcos.commands.dvc import ask_dvc
 from fcos.commands.heartbeat import STUDY, Beat, read_heartbeats
 from fcos.commands.layout import Layout
+from fcos.commands.places import drop_dangling
+from fcos.commands.source import source_changes
 from fcos.commands.stages import (
     DONE,
     INTERRUPTED,
     NOT_CHECKED,
     RUNNING,
     Found,
+    Stage,
     all_stages,
-    ask_dvc,
     find_states,
     what_is_open,
 )
@@ -63,7 +66,7 @@ class Look:
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
         self._answer: tuple[dict[str, str] | None, str | None] = (None, "not asked (--quick)")
-        self._asked_at: list[tuple[str, int]] | None = None
+        self._asked_at: tuple[list[tuple[str, int]], str] | None = None
 
     def __call__(self) -> Status:
         study = params.read()
@@ -78,18 +81,26 @@ class Look:
         elif whole and whole["alive"]:
             still_open, unasked = dict.fromkeys(stage.address for stage in stages), "`fcos study run` is looking"
         else:
-            changed, unasked = (None, "it is at work") if at_work else self._ask()
+            changed, unasked = (None, "it is at work") if at_work else self._ask(layout)
             addresses: list[str] = [stage.address for stage in stages]
             still_open = dict.fromkeys(addresses) if changed is None else what_is_open(stages, changed)
         states = find_states(stages, layout, beats, still_open, begun)
         jobs = _jobs(study, whole, at_work)
         return Status(study.study, jobs, states, time_left(study, states, jobs=jobs), unasked, whole)
 
-    def _ask(self) -> tuple[dict[str, str] | None, str | None]:
-        now = sorted((str(path), path.stat().st_mtime_ns) for glob in _WATCHED for path in Path().glob(glob))
-        if not self.quick and now != self._asked_at:
+    def _ask(self, layout: Layout) -> tuple[dict[str, str] | None, str | None]:
+        """DVC's answer, with what is known of a changed source."""
+        if self.quick:
+            return self._answer
+        drop_dangling(layout)
+        changes = source_changes(layout)
+        seen = sorted((str(path), path.stat().st_mtime_ns) for glob in _WATCHED for path in Path().glob(glob))
+        now = (seen, str(changes))
+        if now != self._asked_at:
             self._answer, self._asked_at = ask_dvc(), now
-        return self._answer
+        changed, why_not = self._answer
+        source = Stage("source").address
+        return {**changed, source: str(changes)} if changed and source in changed and changes else changed, why_not
 
 
 def _jobs(study: Params, whole: Beat | None, at_work: Sequence[Beat]) -> int:
@@ -136,7 +147,8 @@ def _table(states: Sequence[Found]) -> list[str]:
     runs = list(dict.fromkeys(found.stage.run for found in states if found.stage.run))
     columns = [column for column in _COLUMNS if any((column, run) in of for run in runs)]
     rows = [["", *columns], *([run, *(of.get((column, run), "-") for column in columns)] for run in runs)]
-    rows = [["prepare", of["prepare", None]], *rows, ["report", of["report", None]]]
+    first = [[name, of[name, None]] for name in ("source", "prepare")]
+    rows = [*first, *rows, ["report", of["report", None]]]
     widths = [max(len(row[place]) for row in rows if place < len(row)) for place in range(len(columns) + 1)]
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
 

@@ -1,6 +1,7 @@
 """`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
 
 import http.client
+import os
 import tempfile
 import textwrap
 import urllib.request
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torchvision.models import get_model_weights
 
 from fcos.commands.doctor import largest_batch, make_trial
+from fcos.commands.places import link_root
 from fcos.commands.prepare import write_data
 from fcos.commands.study import STUDIES
 from fcos.commands.study_run import suitable_jobs
@@ -67,8 +69,10 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
     if path.exists():
         raise UserError(path, "is there already; nothing was changed", do="choose another name, or delete the file")
     found = discover(folder)
+    root, outside = _place(name, found.data["root"])
     with tempfile.TemporaryDirectory() as scratch:
         data, manifest = _check(found, Path(scratch), path)
+        data["root"] = str(root)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
     data["outside_boxes"] = "clip" if _reach_outside(manifest, splits) else "error"
     facts = facts_of(list(splits.values()))
@@ -83,18 +87,34 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
     params.parse(yaml.safe_load(text), path)
     lines = [*_found(found, manifest, facts, most_objects(list(splits.values()))), *_chosen(facts, settings, fitting)]
     lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
+    lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
     said = _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
+    if outside:
+        link_root(root, outside)
     write_text(path, text)
     return said
 
 
+def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
+    """`data.root` for the data in `folder`, and the folder itself where it lies outside of this project.
+
+    No file of a study names a place on this machine: a folder elsewhere gets a link in datasets/.
+    """
+    absolute = Path(os.path.normpath(Path.cwd() / folder))
+    if absolute.is_relative_to(Path.cwd()):
+        return absolute.relative_to(Path.cwd()), None
+    link = Path("datasets") / name
+    if link.exists() and not link.is_symlink() and not link.samefile(absolute):
+        hint = "choose another name for the study, or move that folder"
+        raise UserError(link, "is there already and is another folder; nothing was changed", found=absolute, do=hint)
+    return link, absolute
+
+
 def _check(found: Discovered, scratch: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The section `data` in full, and the manifest of the data prepared in `scratch`."""
-    root: Path = found.data["root"].resolve()
-    inside = root.is_relative_to(Path.cwd())
     data = {key: value for key, value in found.data.items() if value is not None or not key.startswith("validation")}
-    data |= {"root": str(root.relative_to(Path.cwd()) if inside else root), "validation_fraction": 0.0, "cache": "auto"}
+    data |= {"root": str(found.data["root"]), "validation_fraction": 0.0, "cache": "auto"}
     data |= {"outside_boxes": "clip", **({"difficult": "keep"} if data["source"] == "voc" else {})}
     config: DataConfig = parse_section({"data": data}, "data", DataConfig, path)  # type: ignore[arg-type]
     manifest = write_data(config, scratch)

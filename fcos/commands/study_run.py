@@ -6,7 +6,6 @@ stage after the other. So the stages of each run go through a DVC of their own, 
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -17,26 +16,38 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fcos.commands.by_hand import drop_recorded, record_pending
 from fcos.commands.children import Children
+from fcos.commands.dvc import (
+    BEGINS,
+    SKIPPED,
+    allow_without_git,
+    ask_dvc,
+    dvc,
+    dvc_environment,
+    holders,
+    is_busy,
+    is_project,
+    refuse_dead_locks,
+)
 from fcos.commands.heartbeat import STUDY, Heartbeat, heartbeat, read_heartbeats
 from fcos.commands.layout import Layout
-from fcos.commands.stages import RUNNING, Stage, all_stages, ask_dvc, find_states, stages_of, what_is_open
+from fcos.commands.parent import STARTED_BY, this_process
+from fcos.commands.places import drop_dangling
+from fcos.commands.source import source_changes
+from fcos.commands.stages import RUNNING, Stage, all_stages, find_states, stages_of, what_is_open
 from fcos.commands.time_left import cost, time_left
 from fcos.config import params
 from fcos.config.params import Params
 from fcos.errors import UserError
 from fcos.memory import available_memory
-from fcos.progress import say
+from fcos.progress import duration, say
 
 JOB_BYTES = 4 << 30  # for a training on a CPU; ResNet-101 at 128 pixels takes 2 GB
-# DVC asks for its locks for three seconds only; another one may be hashing weights.
-BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 RETRY_S = 2.0
+SAY_AGAIN_S = 60.0  # between two lines on what is waited for
 REFRESH_S = 2.0
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd")
-# What DVC says of a stage.
-_BEGINS = re.compile(r"Running stage '(.+)'")
-_SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
 
 
 def run_study(jobs: int | None) -> None:
@@ -51,12 +62,15 @@ def run_study(jobs: int | None) -> None:
     """
     study = params.read()
     jobs = min(jobs or suitable_jobs(), len(study.runs))
+    allow_without_git()
     with heartbeat(study.study, STUDY) as beat:
+        record_pending(study.study, all_stages(study))
         children, count = Children(), _Count(study, jobs, beat)
         if count.open:
             _bring_up_to_date(study, jobs, children, count)
         else:
             count.print(count.headline())
+        drop_recorded(study.study)
 
 
 def _bring_up_to_date(study: Params, jobs: int, children: Children, count: "_Count") -> None:
@@ -64,7 +78,7 @@ def _bring_up_to_date(study: Params, jobs: int, children: Children, count: "_Cou
         threads = max(1, (os.cpu_count() or 1) // jobs)
         say(f"{len(study.runs)} runs, {jobs} at a time, with {threads} {'thread' if threads == 1 else 'threads'} each")
         with count.shown():
-            if not _reproduce([Stage("prepare").address], {}, "prepare", children, count):
+            if not _reproduce([Stage(name).address for name in ("source", "prepare")], {}, "prepare", children, count):
                 raise _failure("prepare")
             failed = _run_all(study, jobs, {"OMP_NUM_THREADS": str(threads)}, children, count)
         if failed:
@@ -82,21 +96,28 @@ def _failure(what: str) -> UserError:
     )
 
 
+def _unusable(why: str) -> UserError:
+    hint = "go to the folder of the project; source .venv/bin/activate"
+    if is_project():
+        hint = "do what DVC says; `dvc doctor` and `dvc status -v` say more"
+    expected = "DVC in this Python, and a project with dvc.yaml and .dvc/"
+    return UserError("DVC", "cannot be used here", found=why, expected=expected, do=hint)
+
+
 class _Count:
     """How many stages are done, and how long the others will take: said after each, and in a line on a terminal."""
 
     def __init__(self, study: Params, jobs: int, beat: Heartbeat) -> None:
         self.study, self.jobs, self.beat = study, jobs, beat
         self.stages = all_stages(study)
+        layout = Layout(study.study)
+        drop_dangling(layout)
         changed, why_not = ask_dvc()
-        if why_not and not _is_busy(why_not):
-            raise UserError(
-                "DVC",
-                "cannot be used here",
-                found=why_not,
-                expected="DVC in this Python, and a project with dvc.yaml and .dvc/",
-                do="go to the folder of the project; source .venv/bin/activate; where .dvc/ is missing: dvc init",
-            )
+        refuse_dead_locks(why_not)
+        if why_not and not is_busy(why_not):
+            raise _unusable(why_not)
+        if changed and Stage("source").address in changed and (changes := source_changes(layout)):
+            self.print(f"the source changed: {changes}; prepare runs, and what reads a split that it changes")
         # Where another DVC is at work, nobody has looked at any of them.
         unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
         self.open = unknown if changed is None else what_is_open(self.stages, changed)
@@ -205,20 +226,22 @@ def _reproduce(
     """
     single = ["--single-item", *stages] if stages else []
     errors = None if label is None else subprocess.STDOUT
-    waiting = False
+    waiting = _Waiting(label or "dvc", count)
     while True:
-        busy, at_work, said = False, None, False
-        with children.start(_dvc("repro", *single), _environment(environment), errors=errors) as child:
+        busy, at_work, said = None, None, False
+        with children.start(dvc("repro", *single), _environment(environment), errors=errors) as child:
             assert child.stdout is not None
             for line in child.stdout:
-                begins, skipped = _BEGINS.match(line), _SKIPPED.match(line)
+                begins, skipped = BEGINS.match(line), SKIPPED.match(line)
                 said |= bool(begins or skipped)
                 if at_work and (begins or skipped):
                     count.settle(at_work, ran=True)
                     at_work = None
-                busy |= _is_busy(line)
-                if line.strip() and not busy:
+                if busy or is_busy(line):
+                    busy = (busy or "") + line
+                elif line.strip():
                     count.print(f"{label} | {line.rstrip()}" if label else line.rstrip())
+                    refuse_dead_locks(line)
                 if begins:
                     at_work = begins[1]
                     count.begin(at_work)
@@ -230,25 +253,32 @@ def _reproduce(
         elif at_work:
             count.fail(at_work)
         if errors is None and not ended_well and not said:  # why, it told the terminal: so it is asked again
-            busy = _is_busy(ask_dvc()[1])
+            why_not = ask_dvc()[1]
+            busy = why_not if is_busy(why_not) else None
         if ended_well or not busy:
             return ended_well
-        if not waiting:
-            count.print(f"{label or 'dvc'} | waiting for another DVC to let go of the repository")
-        waiting = True
+        refuse_dead_locks(busy)
+        waiting.say()
         time.sleep(RETRY_S)
 
 
-def _is_busy(said: str | None) -> bool:
-    """Whether DVC says that another one is at work."""
-    return said is not None and any(sign in said for sign in BUSY)
+class _Waiting:
+    """Says whom a DVC is waited for, at first and now and then."""
 
+    def __init__(self, label: str, count: _Count) -> None:
+        self.label, self.count = label, count
+        self.since: float | None = None
+        self.last = 0.0
 
-def _dvc(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dvc", *arguments]
+    def say(self) -> None:
+        now = time.monotonic()
+        if self.since is not None and now - self.last < SAY_AGAIN_S:
+            return
+        who = ", ".join(map(str, holders())) or "another DVC"
+        so_far = f", for {duration(now - self.since)} now" if self.since is not None else ""
+        self.count.print(f"{self.label} | waiting for another DVC to let go of the repository{so_far} ({who})")
+        self.since, self.last = self.since or now, now
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """This one's, with this Python first on the path, for the stages call `python`; what the user has set stays."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**more, **os.environ, "PATH": path}
+    return {**dvc_environment(more), STARTED_BY: this_process()}

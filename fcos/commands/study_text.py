@@ -109,7 +109,7 @@ _ADAMW = """\
 # What the keys of `data` mean, in the order in which they are written.
 _DATA = {
     "source": "voc, coco, yolo or shapes",
-    "root": "the folder of the data; relative to this project, or absolute",
+    "root": "the folder of the data, or a link to it; on another machine: fcos source --at FOLDER",
     "train_split": "a list in ImageSets/Main",
     "validation_split": "to choose settings on",
     "test_split": "what all numbers of the report are of",

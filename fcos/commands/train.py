@@ -18,12 +18,15 @@ from fcos.config.section import parse_section, read_params
 from fcos.data.cache import keep_pictures
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
-from fcos.files import sha256_file, write_csv, write_json
+from fcos.files import in_project, read_json, sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.model.device import find_device, find_dtype
+from fcos.progress import say
 from fcos.training.key import training_key
 from fcos.training.loop import HISTORY_COLUMNS, Plan, Row, fit, peak_memory_mb
 from fcos.training.resume import Scratch
+
+OUTPUTS = ("model.safetensors", "history.csv", "train.json")
 
 
 class Observer(Protocol):
@@ -41,7 +44,7 @@ def train(name: str, observer: Observer) -> None:
     layout = Layout(run.study)
     split = read_split(layout.data, "train")
     if run.checkpoint is not None:
-        import_run(Path(run.checkpoint), run, split)
+        import_run(in_project(run.checkpoint), run, split)
     else:
         data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
         _train(run, split, layout, observer, cache=data.cache)
@@ -67,39 +70,52 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
     key = training_key(
         run.identity(), split.digest, torch_version=torch.__version__, device_type=device.type, dtype=dtype_name
     )
-    observer.started(run=run.name, key=key)
     scratch = Scratch(layout.scratch(run.name, key))
-    assert run.epochs is not None
-    model = build_model(run, len(split.categories), pretrained=run.model.weights == "imagenet")
-    history = fit(
-        model,
-        DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
-        build_assigner(run.model),
-        Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=config),
-        device=device,
-        dtype=dtype,
-        scratch=scratch,
-        on_rows=observer.rows,
-    )
-    identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest)
-    save_weights(layout.weights(run.name), model.state_dict(), identity)
-    write_csv(layout.run(run.name) / "history.csv", history.rows, HISTORY_COLUMNS)
-    _write_summary(
-        layout,
-        run,
-        key=key,
-        digest=sha256_file(layout.weights(run.name)),
-        imported_from=None,
-        provenance=provenance(
-            started,
-            training_seconds=round(history.seconds, 3),
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            dtype=dtype_name,
-            threads=torch.get_num_threads(),
-            peak_memory_mb=round(peak_memory_mb(device)),
-        ),
-    )
-    scratch.remove()
+    with scratch.alone():
+        if scratch.put_back(layout.run(run.name)):
+            _keep_role(layout, run)
+            say(f"{run.name} had finished training: its files are put back (to train anew, delete {scratch.folder})")
+            return
+        observer.started(run=run.name, key=key)
+        assert run.epochs is not None
+        model = build_model(run, len(split.categories), pretrained=run.model.weights == "imagenet")
+        history = fit(
+            model,
+            DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
+            build_assigner(run.model),
+            Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=config),
+            device=device,
+            dtype=dtype,
+            scratch=scratch,
+            on_rows=observer.rows,
+        )
+        identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest)
+        save_weights(layout.weights(run.name), model.state_dict(), identity)
+        write_csv(layout.run(run.name) / "history.csv", history.rows, HISTORY_COLUMNS)
+        _write_summary(
+            layout,
+            run,
+            key=key,
+            digest=sha256_file(layout.weights(run.name)),
+            imported_from=None,
+            provenance=provenance(
+                started,
+                training_seconds=round(history.seconds, 3),
+                device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+                dtype=dtype_name,
+                threads=torch.get_num_threads(),
+                peak_memory_mb=round(peak_memory_mb(device)),
+            ),
+        )
+        scratch.finish([layout.run(run.name) / name for name in OUTPUTS])
+
+
+def _keep_role(layout: Layout, run: Run) -> None:
+    """The role of a run, which is in no key, as params.yaml has it now."""
+    path = layout.run(run.name) / "train.json"
+    summary = read_json(path, do=f"fcos train {run.name}")
+    if summary["role"] != run.role:
+        write_json(path, {**summary, "role": run.role})
 
 
 def _write_summary(layout: Layout, run: Run, *, key: str, digest: str, **more: Any) -> None:

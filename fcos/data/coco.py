@@ -61,9 +61,9 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     if not image_dir.is_dir():
         raise UserError(
             image_dir,
-            "the folder of the pictures is gone",
+            "the folder of the images is gone",
             expected=f"the folder that `{PREPARE}` found",
-            do=f"put it back, or change data.root and run `{PREPARE}`",
+            do="put it back and type `fcos source`; where the data lie elsewhere now: fcos source --at FOLDER",
         )
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
 

@@ -1,24 +1,42 @@
-"""The scratch of an unfinished training: used under the same key only, deleted when the training has ended well."""
+"""The scratch of a training: used under its key only, by one process at a time, until DVC has the results."""
 
+import contextlib
+import fcntl
+import json
+import os
 import shutil
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fcos.files import whole_file
+from fcos.files import link_or_copy, whole_file
+from fcos.progress import say
+
+KEPT = 3  # unfinished states of one run, under other keys than the present one
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """One file, in a folder named after everything that decides the result."""
+    """A folder named after the run and after everything that decides the result: RUN-KEY.
+
+    While the training is unfinished it holds its last state, `state.pt`. Afterwards it holds the finished files, as
+    hard links: DVC deletes the outputs of a stage whenever it begins it anew, also where it was kept from writing down
+    that they were there.
+    """
 
     folder: Path
 
     @property
     def path(self) -> Path:
         return self.folder / "state.pt"
+
+    @property
+    def finished(self) -> Path:
+        return self.folder / "finished"
 
     def save(self, state: dict[str, Any]) -> None:
         with whole_file(self.path) as part:
@@ -31,5 +49,59 @@ class Scratch:
         state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
         return state
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self, files: Sequence[Path]) -> None:
+        """Keep the files of the finished training instead of its state, and drop what other keys of the run left."""
+        part = self.folder / "finished.part"
+        shutil.rmtree(part, ignore_errors=True)
+        for file in files:
+            link_or_copy(file, part / file.name)
+        shutil.rmtree(self.finished, ignore_errors=True)
+        part.replace(self.finished)
+        self.path.unlink(missing_ok=True)
+        self._drop_others()
+
+    def put_back(self, folder: Path) -> bool:
+        """Put the files of the finished training into `folder`; False where it has not finished."""
+        if not self.finished.is_dir():
+            return False
+        for file in sorted(self.finished.iterdir()):
+            link_or_copy(file, folder / file.name)
+        return True
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one process at a time into the block; another one waits, and says for whom.
+
+        The system opens the lock of a process that has ended, however it ended.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with self.folder.with_name(f"{self.folder.name}.lock").open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting: this training is already running in {_holder(stream.name)}")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.truncate(0)
+            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
+            stream.flush()
+            yield
+
+    def _drop_others(self) -> None:
+        """Of other keys of this run: finished files, and all but the newest unfinished states."""
+        run = self.folder.name.rpartition("-")[0]
+        others = [path for path in self.folder.parent.glob(f"{run}-*") if path.name.rpartition("-")[0] == run]
+        others = [path for path in others if path.is_dir() and path != self.folder]
+        unfinished = sorted(
+            (path for path in others if (path / "state.pt").exists()), key=lambda path: path.stat().st_mtime
+        )
+        for path in {*others} - {*unfinished[-KEPT:]}:
+            shutil.rmtree(path, ignore_errors=True)
+            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+
+
+def _holder(lock: str) -> str:
+    """Who holds the lock, as the file says."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        holder = json.loads(Path(lock).read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}"
+    return "another process"

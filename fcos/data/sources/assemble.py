@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -53,6 +53,7 @@ def assemble(
     clip_outside: bool,
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
+    name_of: Callable[[Path], str] = str,
 ) -> dict[str, Any]:
     """Check the pictures and boxes of `source`, write the four files into `out_dir`, return the manifest.
 
@@ -61,6 +62,7 @@ def assemble(
     Args:
         validation_fraction: share of the training pictures to hold out, for a source without a validation split.
         test_fraction: the same for a source without a test split; taken out before the validation pictures are.
+        name_of: what the manifest calls a folder of images outside of `out_dir`.
 
     Raises:
         UserError: a picture is missing, damaged or in two splits; a box lies outside; a class is not in the list;
@@ -86,8 +88,8 @@ def assemble(
             continue
         image_dir = image_dirs[split]
         inside = image_dir.is_relative_to(out_dir)
-        place = image_dir.relative_to(out_dir) if inside else image_dir.resolve()
-        splits[split] = {"image_dir": str(place), **_counts(content)}
+        place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
+        splits[split] = {"image_dir": place, **_counts(content)}
     manifest = {"categories": source.categories, "splits": splits, **findings.__dict__}
     write_json(out_dir / "manifest.json", manifest)
     return manifest

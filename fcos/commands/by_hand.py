@@ -1,0 +1,179 @@
+"""Stages that are typed by hand: DVC records what they made, so that it runs nothing twice.
+
+A command notes what its stage reads, by DVC's description of it, before and after; only where nothing of that changed
+in the meantime is what it made what DVC would have made. The note lies in the study's scratch folder until DVC has
+recorded the stage, at once or, where another DVC holds the locks, at the next `fcos study run`.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fcos.commands.dvc import commit, is_busy, is_project
+from fcos.commands.layout import Layout
+from fcos.commands.places import SLOTS
+from fcos.commands.stages import Stage
+from fcos.config.section import read_params
+from fcos.errors import UserError
+from fcos.files import project_root, read_json, sha256_json, write_json
+from fcos.progress import say
+
+TRIES, RETRY_S = 5, 2.0  # where another DVC is busy
+Inputs = dict[str, Any]
+
+
+@contextlib.contextmanager
+def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
+    """Have DVC record the stage when the block, its command typed by hand, has ended well; in a DVC stage do nothing.
+
+    Args:
+        ends: whether the command is the last one of the stage; evaluate_tta has two.
+    """
+    if "DVC_STAGE" in os.environ or not is_project():
+        yield
+        return
+    before, started = stage_inputs(stage), time.time()
+    yield
+    digest = sha256_json(before)
+    if before != stage_inputs(stage) or _source_changed(stage, study, started):
+        say(f"not recorded in DVC, which will run {stage} again: what it reads changed while it ran")
+        return
+    note = _note(stage, study)
+    if not ends:
+        write_json(note, {"address": stage.address, "inputs": digest, "ended": False})
+    elif stage.name != "evaluate_tta" or _first_half(note) == digest:
+        write_json(note, {"address": stage.address, "inputs": digest, "ended": True})
+        record(stage, study)
+
+
+def record(stage: Stage, study: str) -> None:
+    """Have DVC record a stage that was run by hand, and say how that went."""
+    for attempt in range(TRIES):
+        why_not = commit([Stage("source").address, stage.address] if stage.name == "prepare" else [stage.address])
+        if not is_busy(why_not):
+            break
+        if attempt == 0:
+            say("waiting for another DVC to let go of the repository")
+        time.sleep(RETRY_S)
+    if why_not is None:
+        _note(stage, study).unlink(missing_ok=True)
+        drop_recorded(study)
+        say(f"recorded in DVC: {stage} is done")
+    elif is_busy(why_not):
+        say(f"not recorded in DVC yet, since another DVC is at work: the next `fcos study run` records {stage}")
+    else:
+        say(f"not recorded in DVC, which will run {stage} again: {why_not}")
+
+
+def record_pending(study: str, stages: list[Stage]) -> None:
+    """Record the stages that were run by hand while DVC was busy, where what they read is still the same."""
+    if not is_project():
+        return
+    for stage in stages:
+        note = _note(stage, study)
+        content = _read(note)
+        if not content.get("ended"):
+            continue
+        if content.get("inputs") == sha256_json(stage_inputs(stage)):
+            record(stage, study)
+        else:
+            note.unlink(missing_ok=True)
+
+
+def stage_inputs(stage: Stage) -> Inputs:
+    """What decides the result of a stage, by its dvc.yaml: its parameters, and size and time of each file it reads.
+
+    But for the links to the source, which `fcos prepare` makes when it has read what they will lead to.
+    """
+    params = read_params()
+    definition = yaml.safe_load(_dvc_file(stage).read_text(encoding="utf-8"))["stages"][stage.name]
+    definition = definition.get("do", definition)
+    fill = {"${study}": params["study"], "${key}": stage.run or "", "${item}": stage.run or ""}
+
+    def filled(text: str) -> str:
+        for name, value in fill.items():
+            text = text.replace(name, value)
+        return text
+
+    deps = [dep for dep in map(filled, definition["deps"]) if not dep.startswith("data/.source/")]
+    files = {dep: _stamp(Path(dep)) for dep in deps}
+    return {"files": files, "params": {filled(key): _value(params, filled(key)) for key in definition["params"]}}
+
+
+def _source_changed(stage: Stage, study: str, since: float) -> bool:
+    """Whether a file of the source was written since then; of the stages that read it."""
+    links = Layout(study).source
+    read = {"prepare": [links / slot for slot in SLOTS], "train": [links / "checkpoints" / str(stage.run)]}
+    files = (file for link in read.get(stage.name, []) if link.is_symlink() for file in _files(link))
+    return any(file.stat().st_mtime_ns >= since * 1e9 for file in files)
+
+
+def drop_recorded(study: str) -> None:
+    """Drop the kept files of finished trainings that DVC has: it holds them in its cache, and has written it down."""
+    recorded = _recorded_weights(study)
+    for finished in (project_root() / "runs" / study / ".scratch").glob("*/finished"):
+        weights = finished / "model.safetensors"
+        if weights.is_file() and _md5(weights) in recorded:
+            shutil.rmtree(finished.parent, ignore_errors=True)
+            finished.parent.with_name(f"{finished.parent.name}.lock").unlink(missing_ok=True)
+
+
+def _recorded_weights(study: str) -> set[str]:
+    """md5 of the weights that DVC's lock file names."""
+    try:
+        locked = yaml.safe_load((project_root() / "stages/train/dvc.lock").read_text(encoding="utf-8"))
+    except OSError:
+        return set()
+    outputs = [out for stage in (locked or {}).get("stages", {}).values() for out in stage.get("outs", [])]
+    return {out["md5"] for out in outputs if out["path"].startswith(f"runs/{study}/") and "md5" in out}
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _dvc_file(stage: Stage) -> Path:
+    return Path("dvc.yaml") if stage.name == "report" else Path("stages") / stage.name / "dvc.yaml"
+
+
+def _files(path: Path) -> list[Path]:
+    """The file at `path`, or all files below it."""
+    if path.is_dir():
+        return sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    return [path] if path.is_file() else []
+
+
+def _stamp(path: Path) -> list[list[Any]]:
+    """Name, size and time of change of a file, or of all files below a folder; of what is missing nothing."""
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in _files(path)]
+
+
+def _value(params: Mapping[str, Any], key: str) -> Any:
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _first_half(note: Path) -> str | None:
+    """The digest of what the first command of a stage read, where it was typed by hand too."""
+    return _read(note).get("inputs")
+
+
+def _read(note: Path) -> dict[str, Any]:
+    with contextlib.suppress(UserError):
+        content = read_json(note, do="fcos study run")
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _note(stage: Stage, study: str) -> Path:
+    return Layout(study).by_hand / (f"{stage.name}@{stage.run}.json" if stage.run else f"{stage.name}.json")

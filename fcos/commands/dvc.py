@@ -1,0 +1,175 @@
+"""DVC as a program: what is typed, what it says (seen in 3.67), and who holds its locks."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from fcos.errors import UserError
+from fcos.progress import say
+
+# What it says of a stage.
+BEGINS = re.compile(r"Running stage '(.+)'")
+SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
+# It asks for its locks for three seconds only; another one may be hashing weights.
+_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+_DAMAGED = "RWLock-file"
+LOCK, RWLOCK = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
+PATIENCE_S = 20.0  # after which it is said that an answer is waited for
+
+
+def dvc(*arguments: str) -> list[str]:
+    """The command, by this Python."""
+    return [sys.executable, "-m", "dvc", *arguments]
+
+
+def dvc_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """This one's, with this Python first on the path, for the stages call `python`; what the user has set stays."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**more, **os.environ, "PATH": path}
+
+
+def is_project() -> bool:
+    """Whether DVC has anything to do with this folder."""
+    return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
+
+
+def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
+    """By address, why DVC would run a stage; or None and why DVC could not be asked."""
+    done = _run("status", "--json", waiting="waiting for `dvc status`: DVC reads what it has not seen yet")
+    with contextlib.suppress(json.JSONDecodeError):
+        if done.returncode == 0:
+            return {address: _why(changes) for address, changes in json.loads(done.stdout).items()}, None
+    return None, _error(done.stderr)
+
+
+def commit(addresses: Sequence[str]) -> str | None:
+    """Have DVC record what lies there as the outputs of stages; why it could not, or None."""
+    done = _run("commit", "--force", *addresses, waiting="waiting for `dvc commit`: DVC reads what was made")
+    return None if done.returncode == 0 else _error(done.stderr)
+
+
+def _run(*arguments: str, waiting: str) -> subprocess.CompletedProcess[str]:
+    process = subprocess.Popen(
+        dvc(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dvc_environment({}),
+    )
+    with process:
+        try:
+            output, errors = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            say(waiting)
+            output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def _error(text: str) -> str:
+    """What DVC said when it failed: from the line that it calls an error on."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    first = next((number for number, line in enumerate(lines) if "ERROR" in line), len(lines) - 1)
+    said = [line for line in lines[max(first, 0) :] if "dvc.org/support" not in line]
+    return "\n".join(said[:4]).replace("ERROR: ", "", 1) or "nothing"
+
+
+def _why(changes: Sequence[Any]) -> str:
+    """DVC's list of changes of a stage, in a line."""
+    named = []
+    for change in changes:
+        if not isinstance(change, Mapping):
+            named.append(str(change))
+            continue
+        for path, how in [item for part in change.values() for item in part.items()]:
+            keys = [f"{path} {key} {what}" for key, what in how.items()] if isinstance(how, Mapping) else []
+            named += keys or [f"{path} {how}"]
+    return ", ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that one of DVC's lock files names."""
+
+    pid: int
+    command: str  # as it runs now
+
+    @property
+    def is_dvc(self) -> bool:
+        return re.search(r"(^|[\s/])dvc(\s|$)", self.command) is not None
+
+    def __str__(self) -> str:
+        return f"process {self.pid}: {self.command[:80]}"
+
+
+def is_busy(said: str | None) -> bool:
+    """Whether DVC says that another one is at work."""
+    return said is not None and any(sign in said for sign in _BUSY)
+
+
+def holders() -> list[Holder]:
+    """The living processes that DVC's lock files name; the number of one that was killed may be another's now."""
+    found = {}
+    for pid in [*_pid_of_lock(), *_pids_of_rwlock()]:
+        with contextlib.suppress(psutil.Error):
+            found[pid] = Holder(pid, " ".join(psutil.Process(pid).cmdline()))
+    return list(found.values())
+
+
+def refuse_dead_locks(said: str | None) -> None:
+    """Stop where waiting would never end: a lock file that is damaged, or names processes that are no DVC.
+
+    Raises:
+        UserError: with what DVC said and its cure.
+    """
+    cure = f"where no DVC is running: rm {RWLOCK}"
+    if said and _DAMAGED in said:
+        raise UserError(
+            RWLOCK, "is damaged, so that DVC stops; a process was killed while writing it", found=said, do=cure
+        )
+    strangers = [holder for holder in holders() if holder.pid in set(_pids_of_rwlock()) and not holder.is_dvc]
+    if strangers and "is being blocked by" in (said or ""):
+        found = ", ".join(map(str, strangers))
+        raise UserError(RWLOCK, "names a process that is no DVC: one was killed here", found=found, do=cure)
+
+
+def _pid_of_lock() -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError):
+        yield int(LOCK.read_text(encoding="utf-8").split()[0])
+
+
+def _pids_of_rwlock() -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        content = json.loads(RWLOCK.read_text(encoding="utf-8"))
+        infos = [
+            *content.get("write", {}).values(),
+            *(info for part in content.get("read", {}).values() for info in part),
+        ]
+        yield from {int(info["pid"]) for info in infos if info}
+
+
+def allow_without_git() -> None:
+    """Let DVC work in a folder that no git repository has: an archive that was downloaded and unpacked."""
+    config = Path(".dvc/config.local")
+    said = config.is_file() and "no_scm" in config.read_text(encoding="utf-8")
+    if Path(".dvc").is_dir() and not said and not _is_tracked():
+        subprocess.run(dvc("config", "--local", "core.no_scm", "true"), check=True, capture_output=True)
+
+
+def _is_tracked() -> bool:
+    """Whether git has this project: in a repository of its own, or as a part of a larger one."""
+    try:
+        command = ["git", "ls-files", "--error-unmatch", "dvc.yaml"]
+        tracked = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+    return tracked or Path(".git").exists()

@@ -1,0 +1,157 @@
+"""Where the source of a study lies on this machine: found, fetched where the study says so, and linked.
+
+What is used lies behind links in data/.source/STUDY/. So no file of the study names a folder of this machine, and DVC
+sees the content of the source through paths that every machine has: docs/decisions/2026-11-25-the-source-is-linked.md.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from fcos.commands.layout import Layout
+from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
+from fcos.data.sources.download import ARCHIVES, download
+from fcos.data.sources.voc import find_voc_folder
+from fcos.errors import UserError
+from fcos.files import in_project, project_root, write_text
+
+# Names of the links; stages/source/dvc.yaml lists them as outputs, stages/prepare/dvc.yaml as dependencies.
+SLOTS = ("images", "images-validation", "images-test", "labels", "labels-validation", "labels-test", "lists")
+UNUSED = "nothing of the source\n"  # not empty: DVC warns of what is empty
+HERE = "fcos source --at FOLDER"
+_SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
+
+
+def fetch(config: DataConfig) -> None:
+    """Have the files of the source: download them where the study says so.
+
+    Raises:
+        UserError: there is no such folder, or the download failed.
+    """
+    if isinstance(config, ShapesData):
+        return
+    root = in_project(config.root)
+    if not isinstance(config, YoloData) and config.download:
+        wanted = "VOCdevkit/VOC2007/JPEGImages" if config.download == "voc2007" else "annotations"
+        if not (root / wanted).is_dir() or (root / ".downloads").is_dir():
+            download(ARCHIVES[config.download], root)
+    elif not root.is_dir():
+        raise UserError(
+            "params.yaml: data.root",
+            "no such folder; nothing was changed",
+            found=config.root,
+            expected="the folder of the images and annotations",
+            do=f"correct data.root, put the data there, or say where they lie on this machine: {HERE}",
+        )
+
+
+def find_places(config: DataConfig) -> dict[str, Path]:
+    """The folders and files of the source that are used, by the name of their link; each is there once."""
+    if isinstance(config, ShapesData):
+        return {}
+    root = in_project(config.root)
+    places: dict[str, Path] = {}
+    if isinstance(config, VocData):
+        folder = find_voc_folder(root)
+        places = {"images": folder / "JPEGImages", "labels": folder / "Annotations"}
+        lists = folder / "ImageSets" / "Main"
+        return {**places, "lists": lists} if lists.is_dir() else places
+    labels = "annotations" if isinstance(config, CocoData) else "labels"
+    for split, suffix in _SUFFIXES.items():
+        for slot, part in (("images", "images"), ("labels", labels)):
+            name = getattr(config, f"{split}_{part}")
+            if name is not None and root / name not in places.values():
+                places[slot + suffix] = root / name
+    return places
+
+
+def place_root(config: DataConfig, at: Path) -> None:
+    """Make `data.root` a link to `at`, the folder in which the data of the study lie on this machine."""
+    where = "params.yaml: data.root"
+    if isinstance(config, ShapesData):
+        raise UserError("params.yaml: data.source", "shapes are drawn and lie nowhere", do="leave --at out")
+    root = Path(config.root)
+    if not at.is_dir():
+        raise UserError(at, "no such folder; nothing was changed", expected="the folder of the images and annotations")
+    if root.is_absolute():
+        hint = "write a path in this project, such as datasets/mine, into data.root"
+        raise UserError(where, "is absolute, so that it can lie nowhere else", found=root, do=hint)
+    link_root(project_root() / root, at)
+
+
+def link_root(root: Path, at: Path) -> None:
+    """Make `root` a link to the folder `at`; a link that is there already is made anew, a folder is left alone.
+
+    Raises:
+        UserError: `root` is a folder, and not `at`.
+    """
+    if root.exists() and root.samefile(at):
+        return
+    if root.exists() and not root.is_symlink():
+        hint = "move that folder, or leave --at out to use it"
+        raise UserError(root, "is a folder, and not the one that is given; nothing was changed", found=at, do=hint)
+    make_link(root, at)
+
+
+def link_places(config: DataConfig, layout: Layout) -> None:
+    """Make the links in data/.source/STUDY/; what is right already stays as it is.
+
+    Raises:
+        UserError: a place is missing, or holds this project itself.
+    """
+    places = find_places(config)
+    for place in places.values():
+        _check_place(place)
+    for slot in SLOTS:
+        link = layout.source / slot
+        if slot in places:
+            make_link(link, places[slot])
+        elif link.is_symlink() or not link.is_file():
+            _clear(link)
+            write_text(link, UNUSED)
+
+
+def drop_dangling(layout: Layout) -> None:
+    """Take away links whose end is gone, over which DVC stumbles; a missing output it makes anew."""
+    for slot in SLOTS:
+        link = layout.source / slot
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+
+
+def _check_place(place: Path) -> None:
+    if not place.exists():
+        hint = f"correct data.root and the other keys of data, or say where the data lie: {HERE}"
+        raise UserError(place, "no such file or folder; nothing was changed", do=hint)
+    if Path.cwd().is_relative_to(place.resolve()):
+        hint = "move the data into a folder of their own"
+        raise UserError(place, "holds this project itself, whose files change all the time", do=hint)
+
+
+def make_link(link: Path, target: Path) -> None:
+    """A link to `target`: relative where both are in the project, which may be renamed, else absolute."""
+    absolute, place = Path.cwd() / target, Path.cwd() / link
+    inside = absolute.is_relative_to(Path.cwd()) and place.is_relative_to(Path.cwd())
+    wanted = os.path.relpath(absolute, place.parent) if inside else os.path.normpath(absolute)
+    if link.is_symlink() and str(link.readlink()) == wanted:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    _clear(link)
+    link.symlink_to(wanted)
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def name_of_place(image_dir: Path, places: Mapping[str, Path], layout: Layout) -> str:
+    """What manifest.json calls a folder of images: the way to it from data/STUDY/, by the links."""
+    for slot, place in places.items():
+        with contextlib.suppress(ValueError):
+            return os.path.relpath(layout.source / slot / image_dir.relative_to(place), layout.data)
+    raise AssertionError(f"{image_dir} is in none of {places}")

@@ -1,0 +1,254 @@
+"""What was done is not done again: with a real DVC, real kills and real locks."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import zc.lockfile
+from project_helpers import (
+    address,
+    call,
+    changed_stages,
+    fcos,
+    make_project,
+    repro,
+    small_study,
+    stages_run,
+    started,
+    wait_for,
+    write_params_to,
+)
+
+from fcos.files import sha256_file
+
+pytestmark = pytest.mark.slow
+TRAIN = address("train", "one-epoch")
+RUN = Path("runs/smoke/one-epoch")
+SCRATCH = Path("runs/smoke/.scratch")
+PYTHON = (sys.executable, "-m")
+
+
+def finished(project):
+    return list((project / SCRATCH).glob("one-epoch-*/finished"))
+
+
+def digests(project):
+    return {
+        path.name: sha256_file(path) for path in (project / RUN).iterdir() if path.suffix in (".csv", ".safetensors")
+    }
+
+
+def trainer(project):
+    """The number of the process that trains, once it is at its steps."""
+    beat = project / SCRATCH / "at-work/train@one-epoch.json"
+    try:
+        content = json.loads(beat.read_text())
+    except (OSError, ValueError):
+        return None
+    return content["pid"] if content.get("per_second") else None
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A project with prepared data, to be copied."""
+    project = make_project(tmp_path_factory.mktemp("prepared") / "project", small_study())
+    repro(project, address("prepare"))
+    return project
+
+
+@pytest.fixture
+def project(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def long_project(project):
+    """One whose training takes hours."""
+    params = small_study()
+    params["runs"]["one-epoch"]["epochs"] = 100_000
+    write_params_to(project, params)
+    return project
+
+
+def test_stages_run_by_hand_count(tmp_path):
+    project = make_project(tmp_path / "project", small_study())
+    assert "recorded in DVC: prepare is done" in fcos(project, "prepare")
+    assert "recorded in DVC: train one-epoch is done" in fcos(project, "train", "one-epoch")
+    before = digests(project)
+    shown = fcos(project, "status")
+    assert "prepare    done" in shown and "one-epoch  done" in shown
+    assert finished(project) == []  # DVC has it
+    output = fcos(project, "study", "run")
+    assert stages_run(output) == ["evaluate@one-epoch", "predict@one-epoch", "report"]
+    assert digests(project) == before
+
+
+def test_both_commands_of_a_stage_by_hand_count(project):
+    params = small_study()
+    params["tta"] = {**params["tta"], "runs": ["one-epoch"]}
+    write_params_to(project, params)
+    fcos(project, "train", "one-epoch")
+    fcos(project, "predict", "one-epoch", "--views", "tta")
+    assert "evaluate_tta@one-epoch" in changed_stages(project)
+    fcos(project, "evaluate-tta", "one-epoch")
+    assert "evaluate_tta@one-epoch" not in changed_stages(project)
+
+
+def test_what_changed_while_it_ran_is_not_recorded(long_project):
+    params = small_study()
+    params["runs"]["one-epoch"]["epochs"] = 200
+    write_params_to(long_project, params)
+    with started(long_project, *PYTHON, "fcos", "train", "one-epoch", ready=lambda: trainer(long_project)) as process:
+        params["train"]["learning_rate"] = 0.123
+        write_params_to(long_project, params)
+        assert process.wait() == 0
+        assert "not recorded in DVC, which will run train one-epoch again" in process.log.read_text()
+    assert "train@one-epoch" in changed_stages(long_project)
+
+
+def test_a_busy_dvc_is_told_later(project):
+    lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
+    try:
+        output = fcos(project, "train", "one-epoch")
+    finally:
+        lock.close()
+    assert "waiting for another DVC" in output and "the next `fcos study run` records train one-epoch" in output
+    assert "recorded in DVC: train one-epoch is done" in (output := fcos(project, "study", "run"))
+    assert stages_run(output) == ["evaluate@one-epoch", "predict@one-epoch", "report"]
+
+
+def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
+    """DVC asks for its lock for three seconds when the command has ended; then it records nothing."""
+    with started(project, *PYTHON, "dvc", "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
+        lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
+        assert process.wait() != 0
+    lock.close()
+    before = digests(project)
+    output = call(project, "dvc", "repro", TRAIN)
+    assert stages_run(output) == ["train@one-epoch"] and "one-epoch had finished training" in output
+    assert digests(project) == before and repro(project, TRAIN) == []
+
+
+def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project):
+    with started(project, *PYTHON, "dvc", "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
+        lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
+        wait_for(lambda: finished(project))
+        process.kill()
+        process.wait()
+    lock.close()
+    before = digests(project)
+    assert before and "one-epoch had finished training" in call(project, "dvc", "repro", TRAIN)
+    assert digests(project) == before
+    fcos(project, "study", "run")
+    assert finished(project) == []
+
+
+def test_a_training_is_not_lost_where_the_cache_cannot_hold_it(project):
+    (project / "no-folder").write_text("a file where the cache should be")
+    call(project, "dvc", "config", "--local", "cache.dir", str(project / "no-folder"))
+    call(project, "dvc", "repro", "-s", TRAIN, code=255)
+    before = digests(project)
+    call(project, "dvc", "config", "--local", "--unset", "cache.dir")
+    assert "one-epoch had finished training" in call(project, "dvc", "repro", "-s", TRAIN)
+    assert before and digests(project) == before
+
+
+def test_two_of_one_training_wait_for_each_other(project):
+    params = small_study()
+    params["runs"]["one-epoch"]["epochs"] = 60
+    write_params_to(project, params)
+    with started(project, *PYTHON, "fcos", "train", "one-epoch", ready=lambda: trainer(project)) as first:
+        output = call(project, "dvc", "repro", "-s", TRAIN)
+        assert f"waiting: this training is already running in process {first.pid}" in output
+        assert "one-epoch had finished training" in output
+        assert first.wait() == 0, first.log.read_text()
+    assert len(json.loads((project / RUN / "train.json").read_text())) > 0 and repro(project, TRAIN) == []
+
+
+@pytest.mark.parametrize("killed", ["study run", "dvc"])
+def test_a_kill_leaves_no_training_behind(long_project, killed):
+    command = ["fcos", "study", "run"] if killed == "study run" else ["dvc", "repro", TRAIN]
+    with started(long_project, *PYTHON, *command, ready=lambda: trainer(long_project)) as process:
+        pid = trainer(long_project)
+        below = [child.pid for child in process_tree(process.pid)]
+        assert pid in below
+        process.kill()
+        process.wait()
+        wait_for(lambda: all(map(is_gone, below)))
+
+
+def process_tree(pid):
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_a_training_under_nohup_goes_on(long_project):
+    """Typed by hand, it ends with nobody else."""
+    start = (
+        "import subprocess, sys, time\n"
+        "command = ['nohup', sys.executable, '-m', 'fcos', 'train', 'one-epoch']\n"
+        "subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)\n"
+        "time.sleep(1000)"
+    )
+    with started(long_project, sys.executable, "-c", start, ready=lambda: trainer(long_project)) as parent:
+        pid = trainer(long_project)
+        try:
+            parent.kill()
+            parent.wait()
+            steps = beat(long_project)["done"]
+            wait_for(lambda: beat(long_project)["done"] > steps + 20)
+            assert not is_gone(pid)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def beat(project):
+    return json.loads((project / SCRATCH / "at-work/train@one-epoch.json").read_text())
+
+
+def test_a_lock_that_names_another_program_is_explained(project):
+    """A killed DVC leaves its number behind, which the system gives to another process."""
+    with subprocess.Popen(["sleep", "1000"]) as stranger:
+        try:
+            info = {"pid": stranger.pid, "cmd": "dvc repro"}
+            place = str(project / "runs/smoke/one-epoch/model.safetensors")
+            (project / ".dvc/tmp/rwlock").write_text(json.dumps({"write": {place: info}, "read": {}}))
+            said = fcos(project, "study", "run", "--jobs", "1", code=2)
+        finally:
+            stranger.kill()
+    assert f"process {stranger.pid}: sleep 1000" in said and "rm .dvc/tmp/rwlock" in said
+    assert "names a process that is no DVC" in said
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_empty_lock_is_explained(project, jobs):
+    (project / ".dvc/tmp/rwlock").write_text("")
+    said = fcos(project, "study", "run", "--jobs", jobs, code=2)
+    assert ".dvc/tmp/rwlock: is damaged" in said and "rm .dvc/tmp/rwlock" in said and "dvc init" not in said
+
+
+def test_an_archive_without_git_below_another_repository(tmp_path):
+    """`make repro` there: DVC needs no git, and the commit of the repository around it is not taken for ours."""
+    call(tmp_path, "git", "init", "-q")
+    (tmp_path / "notes").write_text("of others")
+    call(tmp_path, "git", "add", "notes")
+    call(tmp_path, "git", "commit", "-qm", "others")
+    project = make_project(tmp_path / "archive", small_study(), git=False)
+    output = fcos(project, "study", "run")
+    assert "train@one-epoch" in stages_run(output)
+    provenance = json.loads((project / RUN / "train.json").read_text())["provenance"]
+    assert provenance["commit"] is None and provenance["clean_tree"] is None
+    assert repro(project) == []
