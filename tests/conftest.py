@@ -1,21 +1,76 @@
-"""What several test files share."""
+"""What several test files share, and what keeps each test apart from the machine, its user and the other tests."""
 
 import os
+import re
 import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
+READY_MADE = ("coco2017", "shapes", "smoke", "voc2007", "voc2007-seeds")  # whoever runs the tests may have others
+# A wait ends with the state that it waits for; this only keeps a fault from lasting for ever.
+LIMIT_S = 300.0
+expect.set_options(timeout=1000 * LIMIT_S)
+
+# What a user, a git hook or a CI system may have set, and what changes what programs do or print.
+FOREIGN = re.compile(
+    r"(DVC|MLFLOW|GIT|MPL|TQDM|CLICOLOR|TTY|CONDA|XDG_\w+_HOME|TORCH_HOME|VIRTUAL_ENV|PYTHONWARNINGS|SOURCE_DATE_EPOCH"
+    r"|NO_COLOR|FORCE_COLOR|PY_COLORS|GITHUB_ACTIONS|\w+_proxy)",
+    re.IGNORECASE,
+)
+OWN = {
+    "DVC_NO_ANALYTICS": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "COLUMNS": "100",
+    # No test reaches beyond this machine: nobody listens there.
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "127.0.0.1,localhost",
+}
+# The checkout may belong to another user than the one who runs the tests.
+GIT_CONFIG = "[user]\nname = Tests\nemail = tests@example.org\n[safe]\ndirectory = *\n"
 
 
+@pytest.hookimpl(trylast=True)  # pytest itself has looked at the colours that the user wants
+def pytest_configure(config):
+    """An environment and a home folder of the tests' own, which xdist's workers and all processes inherit."""
+    if hasattr(config, "workerinput"):
+        return
+    home = Path(tempfile.mkdtemp(prefix="fcos-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    (home / ".gitconfig").write_text(GIT_CONFIG)
+    for name in filter(FOREIGN.match, list(os.environ)):
+        del os.environ[name]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ.update(OWN, HOME=str(home), PATH=path, DVC_SITE_CACHE_DIR=str(home / "dvc"))
+    os.environ["DVC_SYSTEM_CONFIG_DIR"] = str(home / "none")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """The files with slow tests first: at the end nobody waits for one that began last."""
+    """The files with slow tests first: at the end nobody waits for one that began last. Otherwise in random order."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path, monkeypatch):
+    """Each test is in an empty folder, not in the user's checkout, and leaves the environment as it was."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -25,13 +80,59 @@ def smoke_params():
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch, smoke_params):
+def workspace(tmp_path, smoke_params):
     """An empty project folder with the smoke study as params.yaml, as the current folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
     write_params(smoke_params)
-    shutil.copytree(ROOT / "studies", "studies")
+    Path("studies").mkdir()
+    for name in READY_MADE:
+        shutil.copy(ROOT / "studies" / f"{name}.yaml", "studies")
     return tmp_path
+
+
+@dataclass
+class Done:
+    """What a command line left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line in this process: exit code, standard output and standard error."""
+    import fcos.cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fcos", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            fcos.cli.main()
+        out, err = capsys.readouterr()
+        return Done(ended.value.code or 0, out, err)
+
+    return call
+
+
+def assert_mistake(done, *parts):
+    """Exit code 2, one message on standard error, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "\nerror: " in f"\n{done.stderr}" and "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    for part in parts:
+        assert part in done.stderr
+
+
+def wait_until(condition, process=None):
+    """Wait until `condition()` is true, and return what it said; a process that brings it about must not end first."""
+    until = time.monotonic() + LIMIT_S
+    while True:
+        ended = process is not None and process.poll() is not None
+        if found := condition():
+            return found
+        assert not ended, f"ended with {process.returncode}: {process.communicate()}"
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +145,9 @@ def chromium():
     # Without these it looks for hosts of its maker at every start.
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*quiet, "--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=path, args=[*quiet, "--no-sandbox"], timeout=1000 * LIMIT_S
+        )
         yield browser
         browser.close()
 
@@ -53,6 +156,7 @@ def chromium():
 def page(chromium):
     """A page in a window of its own; whatever it says in error, or asks of another host, fails the test at its end."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(1000 * LIMIT_S)
     page = context.new_page()
     errors, asked = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))

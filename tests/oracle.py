@@ -27,7 +27,7 @@ ASSIGNER = Assigner(grid=GRID, regression_ranges=ORACLE_RANGES, center_sampling_
 
 def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: int = 0) -> tuple[OracleFCOS, FCOS]:
     """Two networks with the same weights, random enough to be confident about something."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = get_model(backbone, weights=None)
         oracle = OracleFCOS(
@@ -56,7 +56,7 @@ def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: i
 
 def published_oracle() -> OracleFCOS:
     """torchvision's `fcos_resnet50_fpn` for COCO's ids 0..90 as it is with published weights, but with random ones."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         oracle = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
         _make_confident(oracle)

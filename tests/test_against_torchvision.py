@@ -90,18 +90,24 @@ def test_losses_and_their_gradients_equal_torchvisions(networks, size):
     torch.testing.assert_close(our_gradient, theirs, rtol=1e-3, atol=1e-5)
 
 
+def random_backbone(name, *, frozen):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Backbone(name, pretrained=False, frozen_statistics=frozen)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_features_and_their_gradients_equal_torchvisions_with_any_statistics(name, frozen):
-    torch.manual_seed(0)
-    ours = Backbone(name, pretrained=False, frozen_statistics=frozen).double().train()
+    generator = torch.Generator().manual_seed(0)
+    ours = random_backbone(name, frozen=frozen).double().train()
     for values in (
         v for n, v in ours.state_dict().items() if n.endswith(("running_mean", "running_var", "bn1.weight"))
     ):
-        values.uniform_(0.5, 1.5)
+        values.uniform_(0.5, 1.5, generator=generator)
     theirs = get_model(name).double().train(not frozen)
     theirs.load_state_dict({**theirs.state_dict(), **ours.state_dict()})
-    images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
+    images = torch.rand(2, 3, 64, 96, dtype=torch.float64, generator=generator)
     x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
     c3 = theirs.layer2(theirs.layer1(x))
     c4 = theirs.layer3(c3)
@@ -119,12 +125,13 @@ def test_features_and_their_gradients_equal_torchvisions_with_any_statistics(nam
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_batch_norm_folded_into_its_convolution_changes_nothing(stride):
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     conv = torch.nn.Conv2d(4, 6, 3, stride=stride, padding=1, bias=False).double()
+    torch.nn.init.uniform_(conv.weight, -0.2, 0.2, generator=generator)
     norm = torch.nn.BatchNorm2d(6).double().eval()
     for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        torch.nn.init.uniform_(values, 0.5, 1.5)
-    x = torch.rand(2, 4, 9, 11, dtype=torch.float64, requires_grad=True)
+        torch.nn.init.uniform_(values, 0.5, 1.5, generator=generator)
+    x = torch.rand(2, 4, 9, 11, dtype=torch.float64, generator=generator).requires_grad_()
     results = []
     for y in (folded(conv, norm, x), norm(conv(x))):
         results.append((y, *torch.autograd.grad(y.sin().sum(), [x, conv.weight, norm.weight, norm.bias])))
@@ -133,9 +140,8 @@ def test_a_batch_norm_folded_into_its_convolution_changes_nothing(stride):
 
 def test_bfloat16_features_are_as_close_to_float32_as_without_folding():
     """Rounding to 8 bits: measured 0.64, 0.79 and 0.82 % of a map's length folded, 0.64, 0.79 and 0.84 % not."""
-    torch.manual_seed(0)
-    ours = Backbone("resnet18", pretrained=False, frozen_statistics=True).eval()
-    images = torch.rand(2, 3, 96, 128)
+    ours = random_backbone("resnet18", frozen=True).eval()
+    images = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     exact = ours(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = ours(images)
@@ -394,12 +400,12 @@ def test_ignored_boxes_give_no_loss_where_they_lie():
 
 def test_a_batch_without_boxes_is_all_background(networks):
     _, ours = networks
-    images = torch.rand(2, 3, 64, 64)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     nothing = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 2
     outputs = ours(images)
     losses, num_positives = detection_losses(outputs, ASSIGNER(outputs, as_batch(images, nothing)))
     assert num_positives == 0
     assert losses["regression"] == 0 and losses["centerness"] == 0 and losses["classification"] > 0
-    sum(losses.values()).backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in ours.parameters())
+    gradients = torch.autograd.grad(sum(losses.values()), ours.parameters(), allow_unused=True)
+    assert all(of is None or of.isfinite().all() for of in gradients)
     assert len(STRIDES) == len(outputs.feature_sizes)

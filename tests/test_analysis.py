@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from test_statistics import make_results, make_truth
+from random_truth import make_results, make_truth
 
 from fcos.data.coco import CocoSplit
 from fcos.reporting.figures import COLOURS, draw_run_pictures

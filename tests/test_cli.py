@@ -3,16 +3,16 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import typer.main
 import yaml
-from conftest import ROOT, write_params
+from conftest import LIMIT_S, READY_MADE, ROOT, assert_mistake, write_params
 from data_helpers import small_voc, snapshot, voc_object
 
 import fcos.cli
+from fcos.tracking import live
 
 # What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
 OPTIONS = {
@@ -50,28 +50,6 @@ def commands(group=None, prefix=""):
             yield f"{prefix}{name}", command
 
 
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command line in this process: exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fcos", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            fcos.cli.main()
-        out, err = capsys.readouterr()
-        return Done(ended.value.code or 0, out, err)
-
-    return call
-
-
 def test_the_options_are_frozen():
     offered = {
         name: [p.opts[0] if p.opts[0].startswith("-") else (p.metavar or p.name.upper()) for p in command.params]
@@ -90,15 +68,6 @@ def test_help_loads_neither_torch_nor_mlflow_nor_pydantic():
     code = "import sys, fcos.cli; print({'torch', 'mlflow', 'pydantic', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
-
-
-def assert_mistake(done, *parts):
-    """Exit code 2, one message on standard error, no traceback."""
-    assert done.returncode == 2, done.stderr
-    assert "\nerror: " in f"\n{done.stderr}" and "Traceback" not in done.stderr
-    assert done.stderr.count("error: ") == 1
-    for part in parts:
-        assert part in done.stderr
 
 
 def test_a_mistake_in_a_process_of_its_own(workspace):
@@ -189,6 +158,7 @@ def test_bad_annotations(workspace, smoke_params, objects, changes, problem, run
 def test_a_store_that_is_away_stops_nothing(workspace, monkeypatch, run):
     assert run("prepare").returncode == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(live, "CLOSE_S", LIMIT_S)
     done = run("train", "one-epoch")
     assert done.returncode == 0 and "fcos sync-mlflow" in done.stderr
     assert Path("runs/smoke/one-epoch/model.safetensors").exists()
@@ -207,13 +177,7 @@ def test_doctor_says_what_is_wrong(workspace, run):
 
 def test_studies_are_listed_shown_and_chosen(workspace, run):
     listed = run("study", "list").stdout
-    assert [line.split()[0] for line in listed.splitlines()] == [
-        "coco2017",
-        "shapes",
-        "smoke",
-        "voc2007-seeds",
-        "voc2007",
-    ]
+    assert sorted(line.split()[0] for line in listed.splitlines()) == sorted(READY_MADE)
     assert "resnet101-e12-c3: resnet101" in run("study", "show", "voc2007").stdout
     assert run("study", "use", "shapes").returncode == 0
     assert yaml.safe_load(Path("params.yaml").read_text())["study"] == "shapes"

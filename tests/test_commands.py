@@ -93,7 +93,6 @@ def held_out(trained_and_held_out, tmp_path, monkeypatch):
 def copied(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
-    monkeypatch.delenv("DVC_ROOT", raising=False)
     return yaml.safe_load(Path("params.yaml").read_text())
 
 
@@ -490,7 +489,7 @@ def pixels_of(path):
         return np.asarray(picture.convert("RGB"))
 
 
-def test_detect_draws_boxes_and_writes_records(study, tmp_path):
+def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
     pictures = tmp_path / "pictures"
     (pictures / "more").mkdir(parents=True)
     shutil.copy("data/smoke/images/test/000017.png", pictures / "a.png")
@@ -508,7 +507,7 @@ def test_detect_draws_boxes_and_writes_records(study, tmp_path):
     assert (pixels_of(tmp_path / "out" / "0001-a.png") != pixels_of(pictures / "a.png")).any()
     # A weights file needs no params.yaml: it knows its network itself.
     weights = (RUN / "model.safetensors").resolve()
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert detect([pictures / "a.png"], str(weights), tmp_path / "alone") is not None
 
 

@@ -1,5 +1,4 @@
 """`fcos score` and `fcos compare`: other people's files, checked in full; numbers, words and files that agree."""
-# ruff: noqa: F811  (`run` is a fixture)
 
 import csv
 import hashlib
@@ -17,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_oracle import coco_eval_of_files
-from conftest import ROOT
+from conftest import ROOT, assert_mistake
 from PIL import Image
-from test_cli import assert_mistake, run  # noqa: F401
-from test_statistics import make_results, make_truth
+from random_truth import make_results, make_truth
 
 from fcos.commands.compare import Row, parse_rows
 from fcos.errors import UserError

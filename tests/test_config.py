@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import READY_MADE, ROOT
+from project_helpers import committed, tracked_files
 
 from fcos.commands.study import use_study
 from fcos.config import params as config
 from fcos.config.model import STRIDES
 from fcos.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 SEEDS = "voc2007-seeds"
 
 
@@ -20,15 +21,21 @@ def message(params):
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "studies").glob("*.yaml")))
+@pytest.mark.parametrize("name", READY_MADE)
 def test_every_ready_made_study_is_valid_and_named_after_its_file(name):
     study = config.read(ROOT / "studies" / f"{name}.yaml")
     assert study.study == name
     assert study.runs and study.tables
 
 
-def test_params_yaml_is_the_shapes_study():
-    assert (ROOT / "params.yaml").read_text() == (ROOT / "studies" / "shapes.yaml").read_text()
+def test_params_yaml_is_committed_as_the_shapes_study():
+    """What the user has chosen since, or changed, is in the working tree only."""
+    assert committed("params.yaml") == committed("studies/shapes.yaml")
+
+
+def test_the_ready_made_studies_are_all_that_are_committed():
+    names = [Path(name) for name in tracked_files() if name.startswith("studies/")]
+    assert sorted(name.stem for name in names) == sorted(READY_MADE)
 
 
 def test_voc2007_has_the_published_settings():
@@ -43,7 +50,7 @@ def test_voc2007_has_the_published_settings():
     assert all(name.startswith(run.backbone + "-") for name, run in study.runs.items())
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "studies").glob("*.yaml")))
+@pytest.mark.parametrize("name", READY_MADE)
 def test_ready_made_studies_say_where_choices_are_made(name):
     """DVC refuses a stage whose parameter is not in the file, default or not."""
     study = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT
+from conftest import LIMIT_S, ROOT
 from data_helpers import exif, pixels
 from model_helpers import RUN, make_study
 from PIL import Image
@@ -39,7 +39,6 @@ def made(tmp_path_factory):
 def study(made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
-    monkeypatch.delenv("DVC_ROOT", raising=False)
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def url(server):
 
 def request(server, method, path, body=None, **headers):
     """Status and body, JSON as plain data."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_S)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
     content = answer.read()
@@ -195,7 +194,7 @@ def test_a_port_in_use_and_ctrl_c(server):
     ) as process:
         assert re.match(r"http://127\.0\.0\.1:\d+ ", process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0 and process.stderr.read() == ""
+        assert process.wait(LIMIT_S) == 0 and process.stderr.read() == ""
 
 
 # The page ------------------------------------------------------------------------------------------------------------

@@ -11,18 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 import zc.lockfile
+from conftest import wait_until
 from project_helpers import (
     address,
     call,
     changed_stages,
+    copy_project,
     fcos,
-    make_project,
     repro,
+    set_params,
     small_study,
     stages_run,
     started,
-    wait_for,
-    write_params_to,
 )
 
 from fcos.files import sha256_file
@@ -39,9 +39,7 @@ def finished(project):
 
 
 def digests(project):
-    return {
-        path.name: sha256_file(path) for path in (project / RUN).iterdir() if path.suffix in (".csv", ".safetensors")
-    }
+    return {name: sha256_file(project / RUN / name) for name in ("model.safetensors", "history.csv")}
 
 
 def trainer(project):
@@ -64,7 +62,7 @@ def is_gone(pid):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A project with prepared data, to be copied."""
-    project = make_project(tmp_path_factory.mktemp("prepared") / "project", small_study())
+    project = copy_project(tmp_path_factory.mktemp("prepared") / "project", small_study())
     repro(project, address("prepare"))
     return project
 
@@ -80,12 +78,12 @@ def long_project(project):
     """One whose training takes hours."""
     params = small_study()
     params["runs"]["one-epoch"]["epochs"] = 100_000
-    write_params_to(project, params)
+    set_params(project, params)
     return project
 
 
 def test_stages_run_by_hand_count(tmp_path):
-    project = make_project(tmp_path / "project", small_study())
+    project = copy_project(tmp_path / "project", small_study())
     assert "recorded in DVC: prepare is done" in fcos(project, "prepare")
     assert "recorded in DVC: train one-epoch is done" in fcos(project, "train", "one-epoch")
     before = digests(project)
@@ -100,7 +98,7 @@ def test_stages_run_by_hand_count(tmp_path):
 def test_both_commands_of_a_stage_by_hand_count(project):
     params = small_study()
     params["tta"] = {**params["tta"], "runs": ["one-epoch"]}
-    write_params_to(project, params)
+    set_params(project, params)
     fcos(project, "train", "one-epoch")
     fcos(project, "predict", "one-epoch", "--views", "tta")
     assert "evaluate_tta@one-epoch" in changed_stages(project)
@@ -111,10 +109,10 @@ def test_both_commands_of_a_stage_by_hand_count(project):
 def test_what_changed_while_it_ran_is_not_recorded(long_project):
     params = small_study()
     params["runs"]["one-epoch"]["epochs"] = 200
-    write_params_to(long_project, params)
+    set_params(long_project, params)
     with started(long_project, *PYTHON, "fcos", "train", "one-epoch", ready=lambda: trainer(long_project)) as process:
         params["train"]["learning_rate"] = 0.123
-        write_params_to(long_project, params)
+        set_params(long_project, params)
         assert process.wait() == 0
         assert "not recorded in DVC, which will run train one-epoch again" in process.log.read_text()
     assert "train@one-epoch" in changed_stages(long_project)
@@ -146,7 +144,7 @@ def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
 def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project):
     with started(project, *PYTHON, "dvc", "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
         lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
-        wait_for(lambda: finished(project))
+        wait_until(lambda: finished(project))
         process.kill()
         process.wait()
     lock.close()
@@ -167,10 +165,10 @@ def test_a_training_is_not_lost_where_the_cache_cannot_hold_it(project):
     assert before and digests(project) == before
 
 
-def test_two_of_one_training_wait_for_each_other(project):
+def test_two_of_one_training_wait_until_each_other(project):
     params = small_study()
     params["runs"]["one-epoch"]["epochs"] = 60
-    write_params_to(project, params)
+    set_params(project, params)
     with started(project, *PYTHON, "fcos", "train", "one-epoch", ready=lambda: trainer(project)) as first:
         output = call(project, "dvc", "repro", "-s", TRAIN)
         assert f"waiting: this training is already running in process {first.pid}" in output
@@ -188,7 +186,7 @@ def test_a_kill_leaves_no_training_behind(long_project, killed):
         assert pid in below
         process.kill()
         process.wait()
-        wait_for(lambda: all(map(is_gone, below)))
+        wait_until(lambda: all(map(is_gone, below)))
 
 
 def process_tree(pid):
@@ -209,7 +207,7 @@ def test_a_training_under_nohup_goes_on(long_project):
             parent.kill()
             parent.wait()
             steps = beat(long_project)["done"]
-            wait_for(lambda: beat(long_project)["done"] > steps + 20)
+            wait_until(lambda: beat(long_project)["done"] > steps + 20)
             assert not is_gone(pid)
         finally:
             os.kill(pid, signal.SIGKILL)
@@ -246,7 +244,7 @@ def test_an_archive_without_git_below_another_repository(tmp_path):
     (tmp_path / "notes").write_text("of others")
     call(tmp_path, "git", "add", "notes")
     call(tmp_path, "git", "commit", "-qm", "others")
-    project = make_project(tmp_path / "archive", small_study(), git=False)
+    project = copy_project(tmp_path / "archive", small_study(), git=False)
     output = fcos(project, "study", "run")
     assert "train@one-epoch" in stages_run(output)
     provenance = json.loads((project / RUN / "train.json").read_text())["provenance"]

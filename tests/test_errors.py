@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
-from conftest import ROOT
-from test_cli import assert_mistake, run  # noqa: F401 (a fixture)
+from conftest import ROOT, assert_mistake
 
 from fcos.commands import study_run
 from fcos.commands.mishaps import explain
@@ -37,7 +36,7 @@ def as_folder(path):
         (b"study: \xff\xfe", ["params.yaml: is not text in UTF-8", "save it as UTF-8"]),
     ],
 )
-def test_params_yaml_that_is_no_study(workspace, run, text, parts):  # noqa: F811
+def test_params_yaml_that_is_no_study(workspace, run, text, parts):
     Path("params.yaml").write_bytes(text)
     assert_mistake(run("status"), *parts)
 
@@ -52,7 +51,7 @@ def test_params_yaml_that_is_no_study(workspace, run, text, parts):  # noqa: F81
         (MANIFEST, lambda path: path.write_text("{}"), ["is not what `fcos prepare` wrote", "splits"]),
     ],
 )
-def test_prepared_data_that_were_damaged(workspace, run, path, spoil, parts):  # noqa: F811
+def test_prepared_data_that_were_damaged(workspace, run, path, spoil, parts):
     assert run("prepare").returncode == 0
     spoil(path)
     assert_mistake(run("evaluate", "one-epoch"), str(path), "to do:    fcos prepare", *parts)
@@ -71,17 +70,17 @@ def test_a_folder_where_a_file_should_be(tmp_path, read):
         ("params.yaml", ["params.yaml: cannot be read as a state dict", "torch.save(model.state_dict()"]),
     ],
 )
-def test_checkpoints_that_are_none(workspace, run, source, parts):  # noqa: F811
+def test_checkpoints_that_are_none(workspace, run, source, parts):
     assert run("prepare").returncode == 0
     assert_mistake(run("import-checkpoint", source, "--run", "one-epoch"), *parts)
 
 
-def test_an_out_that_cannot_be_written_is_refused_before_the_work(workspace, run):  # noqa: F811
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(workspace, run):
     arguments = ["score", "--gt", "no.json", "--detections", "no.json", "--out", "params.yaml/numbers.json"]
     assert_mistake(run(*arguments), "--out params.yaml/numbers.json: cannot be written")
 
 
-def test_names_that_are_not_utf8(workspace, run):  # noqa: F811
+def test_names_that_are_not_utf8(workspace, run):
     assert run("prepare").returncode == 0
     odd = os.fsdecode(b"\xff.json")
     for name in (odd, "b.json"):
@@ -95,13 +94,13 @@ def test_names_that_are_not_utf8(workspace, run):  # noqa: F811
     assert missing.returncode == 2 and b"no such file" in missing.stderr
 
 
-def test_no_study_here(tmp_path, monkeypatch, run):  # noqa: F811
+def test_no_study_here(tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     assert_mistake(run("study", "use", "smoke"), "studies/smoke.yaml", "go to the folder of the project")
     assert_mistake(run("train", "x"), "params.yaml: cannot be read", "go to the folder of the project")
 
 
-def test_a_study_file_without_a_line(workspace, run):  # noqa: F811
+def test_a_study_file_without_a_line(workspace, run):
     Path("studies/mine.yaml").write_text("")
     assert "mine" in run("study", "list").stdout
 

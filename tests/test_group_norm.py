@@ -13,10 +13,15 @@ LARGE = (40, 30)  # 1,200 pixels
 LITTLE = (5, 7)
 
 
-def norms():
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def norms(generator):
     ours, theirs = GroupNorm(GROUPS, CHANNELS), nn.GroupNorm(GROUPS, CHANNELS)
-    nn.init.normal_(theirs.weight, mean=1)
-    nn.init.normal_(theirs.bias)
+    nn.init.normal_(theirs.weight, mean=1, generator=generator)
+    nn.init.normal_(theirs.bias, generator=generator)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
@@ -31,20 +36,20 @@ def passed(norm, x, grad):
 
 @pytest.mark.parametrize("size", [LARGE, LITTLE, (1, 1)])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_same_numbers_in_float32(size, memory_format):
-    x = (torch.randn(3, CHANNELS, *size) * 2 + 5).to(memory_format=memory_format)  # a mean far from 0
-    grad = torch.randn(3, CHANNELS, *size).to(memory_format=memory_format)
-    ours, theirs = norms()
+def test_same_numbers_in_float32(size, memory_format, generator):
+    x, grad = torch.randn(2, 3, CHANNELS, *size, generator=generator)
+    x, grad = (of.to(memory_format=memory_format) for of in (2 * x + 5, grad))  # a mean far from 0
+    ours, theirs = norms(generator)
     # Sums over up to 7,200 values in another order.
     for mine, other in zip(passed(ours, x, grad), passed(theirs, x, grad), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [LARGE, LITTLE])
-def test_bfloat16_is_as_close_to_float32_as_torch_is(size):
-    x, grad = torch.randn(2, 3, CHANNELS, *size).bfloat16()
+def test_bfloat16_is_as_close_to_float32_as_torch_is(size, generator):
+    x, grad = torch.randn(2, 3, CHANNELS, *size, generator=generator).bfloat16()
     x, grad = (of.to(memory_format=torch.channels_last) for of in (x, grad))
-    ours, theirs = norms()
+    ours, theirs = norms(generator)
     exact = passed(copy.deepcopy(theirs), x.float(), grad.float())
     names = ("output", "input", "weight", "bias")
     mine, others = passed(ours, x, grad), passed(theirs, x, grad)
@@ -55,11 +60,11 @@ def test_bfloat16_is_as_close_to_float32_as_torch_is(size):
         assert error[0] <= 1.5 * error[1] + 1e-5, name
 
 
-def test_large_maps_stay_in_channels_last():
+def test_large_maps_stay_in_channels_last(generator):
     assert LARGE[0] * LARGE[1] >= SMALL > LITTLE[0] * LITTLE[1]
-    ours, _ = norms()
+    ours, _ = norms(generator)
     for size in (LARGE, LITTLE):
-        x = torch.randn(2, CHANNELS, *size).to(memory_format=torch.channels_last).requires_grad_()
+        x = torch.randn(2, CHANNELS, *size, generator=generator).to(memory_format=torch.channels_last).requires_grad_()
         y = ours(x)
         y.sum().backward()
         assert y.is_contiguous(memory_format=torch.channels_last)

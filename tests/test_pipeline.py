@@ -2,16 +2,12 @@
 
 import csv
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from project_helpers import call, copy_project, stages_run
 
 from fcos.tracking.store import connect
 
@@ -19,40 +15,19 @@ pytestmark = pytest.mark.slow
 RUNS = ["reference", "one-epoch"]
 
 
-def tracked_files():
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split(
-        "\n"
-    )
-    return [name for name in listed if name and (ROOT / name).is_file()]
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of this repository with the smoke study run to its end."""
+    """A copy of this repository with the smoke study run to its end; what changes it works on a copy of that."""
     folder = tmp_path_factory.mktemp("project")
-    for name in tracked_files():
-        if name.endswith(".lock") or name.startswith("reports/shapes"):
-            continue
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    shutil.copy(folder / "studies" / "smoke.yaml", folder / "params.yaml")
-    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
-        call(folder, *command)
+    copy_project(folder, (ROOT / "studies" / "smoke.yaml").read_text())
     return folder, call(folder, "python", "-m", "fcos", "study", "run", "--jobs", "2")
 
 
-def call(folder, *command):
-    """Run a command with this environment's programs; its output."""
-    env = {k: v for k, v in os.environ.items() if k not in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI")}
-    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "DVC_NO_ANALYTICS": "true"}
-    env |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def stages_run(output):
-    return sorted(re.findall(r"Running stage '(?:stages/\w+/dvc.yaml:)?([^']+)'", output))
+@pytest.fixture
+def own_project(project, tmp_path):
+    """The finished project to be changed; MLflow's store stays behind, which knows the folder of its files."""
+    no_store = shutil.ignore_patterns("mlflow.db*", "mlruns")
+    return shutil.copytree(project[0], tmp_path / "project", symlinks=True, ignore=no_store)
 
 
 def change(folder, edit):
@@ -64,7 +39,7 @@ def change(folder, edit):
 
 def test_one_command_runs_every_stage_and_builds_every_table(project):
     folder, output = project
-    expected = ["evaluate_tta@reference", "prepare", "report", "sweep_nms@one-epoch"]
+    expected = ["evaluate_tta@reference", "prepare", "report", "source", "sweep_nms@one-epoch"]
     expected += [f"{stage}@{run}" for stage in ("train", "predict", "evaluate") for run in RUNS]
     assert stages_run(output) == sorted(expected)
     report = folder / "reports" / "smoke"
@@ -126,8 +101,8 @@ def test_dvc_shows_metrics_and_plots(project):
     assert kinds["reports/smoke/figures/training-curves.png"] == "image"
 
 
-def test_another_threshold_runs_no_network(project):
-    folder, _ = project
+def test_another_threshold_runs_no_network(own_project):
+    folder = own_project
     output = call(folder, "dvc", "exp", "run", "-S", "nms_sweep.thresholds=[0.4]")
     assert stages_run(output) == ["report", "sweep_nms@one-epoch"]
     sweep = json.loads((folder / "runs/smoke/one-epoch/nms_sweep.json").read_text())
@@ -137,10 +112,10 @@ def test_another_threshold_runs_no_network(project):
     assert "['0.4']" in shown
 
 
-def test_changing_a_run_runs_that_run_and_the_report(project):
-    folder, _ = project
+def test_changing_a_run_runs_that_run_and_the_report(own_project):
+    folder = own_project
     change(folder, lambda params: params["runs"]["one-epoch"].update(epochs=2))
     change(folder, lambda params: params["tables"].pop())
     output = call(folder, "dvc", "repro")
     own = [f"{stage}@one-epoch" for stage in ("train", "predict", "evaluate", "sweep_nms")]
-    assert stages_run(output) == sorted([*own, "report"])
+    assert stages_run(output) == sorted([*own, "report", "source"])

@@ -19,7 +19,9 @@ import pandas as pd
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from conftest import ROOT
 from PIL import Image
+from playwright.sync_api import expect
 
 from fcos.config.params import Params, parse
 from fcos.data.coco import CocoSplit
@@ -34,7 +36,7 @@ from fcos.scoring.replicates import numbers_digest, read_replicates, save_replic
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
 EVIL = "<script>alert('$x_1$ | `class`')</script>"
-SHAPES = yaml.safe_load(Path("studies/shapes.yaml").read_text())
+SHAPES = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text())
 # What the expected values below rest on, so that tuning the study changes no test.
 SHAPES["test"] |= {"size": 128, "max_size": 160, "score_threshold": 0.1, "max_candidates": 1000}
 SHAPES["tta"]["sizes"] = [96, 112, 128, 144, 160]
@@ -863,24 +865,25 @@ def test_bars_are_as_long_as_what_an_error_costs(shown: Any) -> None:
 
 
 def test_a_run_can_be_taken_out_of_all_charts_and_of_the_gallery(shown: Any) -> None:
-    points = shown.locator("#chart-accuracy-and-time .mark-symbol path[aria-hidden], #chart-classes .mark-symbol path")
+    points = shown.locator("#chart-classes .mark-symbol path")
     before = points.count()
-    assert shown.locator(".strip").first.locator("figure").count() == 1 + len(RUNS)
+    figures = shown.locator(".strip").first.locator("figure")
+    expect(figures).to_have_count(1 + len(RUNS))
     box = shown.get_by_role("checkbox", name=TRAINED)
     box.focus()
     shown.keyboard.press("Space")
     shown.wait_for_function(
         "count => document.querySelectorAll('#chart-classes .mark-symbol path').length < count", arg=before
     )
-    assert shown.locator(".strip").first.locator("figure").count() == len(RUNS)
-    assert TRAINED not in shown.locator("#pictures").inner_text()
+    expect(figures).to_have_count(len(RUNS))
+    expect(shown.locator("#pictures")).not_to_contain_text(TRAINED)
     box.check()
-    assert shown.locator(".strip").first.locator("figure").count() == 1 + len(RUNS)
+    expect(figures).to_have_count(1 + len(RUNS))
+    expect(points).to_have_count(before)
 
 
 def test_another_metric_can_be_chosen(shown: Any) -> None:
-    chart = shown.locator("#chart-4-backbones")
-    assert "38.0" in chart.inner_text()  # AP of ResNet-34
+    expect(shown.locator("#chart-4-backbones")).to_contain_text("38.0")  # AP of ResNet-34
     shown.locator('select[data-chart="4-backbones"]').select_option("AP50")
     shown.wait_for_function("document.getElementById('chart-4-backbones').innerText.includes('63.0')")  # AP + 25
 
@@ -888,25 +891,25 @@ def test_another_metric_can_be_chosen(shown: Any) -> None:
 def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
     """In each picture the surest detection finds the first object; the second is missed; 0.1 is not shown."""
     card = shown.locator(".strip").first.locator("figure")
-    assert card.nth(0).locator("rect").count() == 2
-    assert "2 objects" in card.nth(0).inner_text()
-    assert "1 right, 0 wrong, 1 missed" in card.nth(1).inner_text()
-    assert card.nth(1).locator("rect title").all_text_contents() == ["круг: missed", f"{EVIL} 0.90: right"]
+    expect(card.nth(0).locator("rect")).to_have_count(2)
+    expect(card.nth(0)).to_contain_text("2 objects")
+    expect(card.nth(1)).to_contain_text("1 right, 0 wrong, 1 missed")
+    expect(card.nth(1).locator("rect title")).to_have_text(["круг: missed", f"{EVIL} 0.90: right"])
     controls = shown.locator("#gallery-controls")
     controls.get_by_label("with").select_option("missed")
-    assert card.nth(1).locator("rect.faded").count() == 1
+    expect(card.nth(1).locator("rect.faded")).to_have_count(1)
     controls.get_by_label("score").fill("0.95")  # nothing is so sure: both objects are missed
-    assert "0 right, 0 wrong, 2 missed" in card.nth(1).inner_text()
+    expect(card.nth(1)).to_contain_text("0 right, 0 wrong, 2 missed")
     controls.get_by_label("with").select_option("duplicate")
-    assert shown.locator(".strip").count() == 0
-    assert shown.locator("#gallery-count").inner_text().startswith("0 pictures of 8")
+    expect(shown.locator(".strip")).to_have_count(0)
+    expect(shown.locator("#gallery-count")).to_contain_text("0 pictures of 8")
 
 
 def test_a_number_leads_to_its_run(shown: Any) -> None:
     shown.locator("#table-2").get_by_role("link", name="33.0 ± 2.0").click()
-    run = shown.locator(f"#run-{TRAINED}")
-    assert run.get_attribute("open") is not None
-    assert "metrics.json" in run.inner_text() and "train.learning_rate" in run.inner_text()
+    run = shown.locator(f"#run-{TRAINED}[open]")
+    for text in ("metrics.json", "train.learning_rate"):
+        expect(run.get_by_text(text).first).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -923,4 +926,5 @@ def test_page_fits_a_phone_and_paper(built: Study, page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF") and pdf.count(b"/Type /Page\n") > 5
-    assert page.locator("details[open]").count() == page.locator("details").count()
+    expect(page.locator("details:not([open])")).to_have_count(0)
+    expect(page.locator("details[open]")).not_to_have_count(0)

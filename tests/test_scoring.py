@@ -196,10 +196,13 @@ def test_decoding_by_hand():
 
 
 def test_at_most_so_many_candidates_of_a_level():
-    outputs = HeadOutputs(torch.randn(2, 20, 3), torch.rand(2, 20, 4), torch.randn(2, 20), ((4, 4), (2, 2)))
+    generator = torch.Generator().manual_seed(0)
+    logits, ltrb = (torch.randn(2, 20, last, generator=generator) for last in (3 + 1, 4))
+    outputs = HeadOutputs(logits[..., :3], ltrb.abs(), logits[..., 3], ((4, 4), (2, 2)))
+    locations = 32 * torch.rand(20, 2, generator=generator)
     size = torch.tensor([[32.0, 32.0]] * 2)
     found = decode_candidates(
-        outputs, torch.rand(20, 2) * 32, torch.full((20,), 8.0), size, size, score_threshold=0.0, max_candidates=5
+        outputs, locations, torch.full((20,), 8.0), size, size, score_threshold=0.0, max_candidates=5
     )
     assert [len(c) for c in found] == [10, 10]  # 5 of each of the two levels
     best = detect_all(dict(enumerate(found)), nms_iou_threshold=1.0, max_detections=3)

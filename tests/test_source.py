@@ -11,11 +11,11 @@ from project_helpers import (
     address,
     call,
     changed_stages,
+    copy_project,
     fcos,
-    make_project,
     repro,
+    set_params,
     small_study,
-    write_params_to,
 )
 
 from fcos.commands.source import source
@@ -96,7 +96,7 @@ def test_every_change_of_the_data_is_seen(tmp_path, layout):
     """A label corrected, an image added, removed and replaced: bare DVC sees each, and a touch changes nothing."""
     data, make, edit, add, remove, picture = LAYOUTS[layout]
     root = make(tmp_path / "elsewhere")
-    project = make_project(tmp_path / "project", small_study(**data, root=str(root)))
+    project = copy_project(tmp_path / "project", small_study(**data, root=str(root)))
     prepare, both = address("prepare"), ["prepare", "source"]
     assert repro(project, prepare) == both
 
@@ -107,22 +107,22 @@ def test_every_change_of_the_data_is_seen(tmp_path, layout):
     first = prepared()
     for path in root.rglob("*"):
         path.touch()
-    assert not {"prepare", "source"} & set(changed_stages(project)) and repro(project, prepare) == []
+    assert not {"prepare", "source"} & changed_stages(project) and repro(project, prepare) == []
     edit(root)
-    assert {"prepare", "source"} <= set(changed_stages(project))
+    assert {"prepare", "source"} <= changed_stages(project)
     assert repro(project, prepare) == both
     edited = prepared()
     assert edited[1] == first[1]
     assert sum(now != before for now, before in zip(edited[0], first[0], strict=True)) == 1
     add(root)
-    assert {"prepare", "source"} <= set(changed_stages(project)) and repro(project, prepare) == both
+    assert {"prepare", "source"} <= changed_stages(project) and repro(project, prepare) == both
     assert len(prepared()[1]) == 3
     remove(root)
-    assert {"prepare", "source"} <= set(changed_stages(project))
+    assert {"prepare", "source"} <= changed_stages(project)
     # The content of before: its outputs may come out of the cache, and are those of before.
     assert "source" in repro(project, prepare) and prepared() == edited
     save_picture(root / picture, name="another")
-    assert {"prepare", "source"} <= set(changed_stages(project)) and repro(project, prepare) == both
+    assert {"prepare", "source"} <= changed_stages(project) and repro(project, prepare) == both
     assert prepared()[0] == edited[0] and prepared()[1] != edited[1]
     assert repro(project, prepare) == []
 
@@ -130,7 +130,7 @@ def test_every_change_of_the_data_is_seen(tmp_path, layout):
 @pytest.mark.slow
 def test_a_corrected_label_trains_again_where_it_is_trained_on_and_nowhere_else(tmp_path):
     root = small_yolo(tmp_path / "elsewhere")
-    project = make_project(tmp_path / "project", small_study(**YOLO, root=str(root)))
+    project = copy_project(tmp_path / "project", small_study(**YOLO, root=str(root)))
     train = address("train", "one-epoch")
     assert repro(project, train) == ["prepare", "source", "train@one-epoch"]
     replace(root / "labels/val/c.txt", "0.5 0.625", "0.55 0.625")
@@ -150,7 +150,7 @@ def test_a_corrected_label_trains_again_where_it_is_trained_on_and_nowhere_else(
 @pytest.mark.slow
 def test_data_prepared_by_hand_are_not_replaced_by_those_of_before(tmp_path):
     root = small_voc(tmp_path / "elsewhere")
-    project = make_project(tmp_path / "project", small_study(**VOC, root=str(root)))
+    project = copy_project(tmp_path / "project", small_study(**VOC, root=str(root)))
     repro(project, address("prepare"))
     edit_voc(root)
     fcos(project, "prepare")
@@ -161,17 +161,17 @@ def test_data_prepared_by_hand_are_not_replaced_by_those_of_before(tmp_path):
 
 @pytest.mark.slow
 def test_another_checkpoint_of_the_same_name_is_imported(tmp_path):
-    project = make_project(tmp_path / "project", small_study())
+    project = copy_project(tmp_path / "project", small_study())
     params = small_study()
     train, weights = address("train", "imported"), Path("runs/smoke/one-epoch/model.safetensors")
     repro(project, address("train", "one-epoch"))
     params["runs"]["imported"] = {"backbone": "resnet18", "num_convs": 1, "checkpoint": "given.safetensors"}
     shutil.copy(project / weights, project / "given.safetensors")
-    write_params_to(project, params)
+    set_params(project, params)
     assert "train@imported" in repro(project, train)
     assert repro(project, train) == []
     params["runs"]["one-epoch"]["seed"] = 3
-    write_params_to(project, params)
+    set_params(project, params)
     assert "train@one-epoch" in repro(project, address("train", "one-epoch")) and repro(project, train) == []
     (project / "given.safetensors").unlink()
     shutil.copy(project / weights, project / "given.safetensors")
@@ -183,7 +183,7 @@ def test_another_checkpoint_of_the_same_name_is_imported(tmp_path):
 def test_prepared_data_move_to_another_machine(tmp_path):
     """Clone A prepares, trains and pushes; clone B, elsewhere, with the images elsewhere, has it all."""
     here = small_voc(tmp_path / "here")
-    project = make_project(tmp_path / "a", small_study(**VOC, root="datasets/pets"))
+    project = copy_project(tmp_path / "a", small_study(**VOC, root="datasets/pets"))
     fcos(project, "source", "--at", str(here))
     repro(project)
     call(project, "dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
@@ -203,7 +203,8 @@ def test_prepared_data_move_to_another_machine(tmp_path):
     missing = fcos(clone, "source", code=2)
     assert "params.yaml: data.root: no such folder" in missing and "fcos source --at FOLDER" in missing
     fcos(clone, "source", FCOS_DATA_ROOT=str(there))
-    assert set(repro(clone, "--pull")) <= {"report"}
+    # The report alone is not in DVC's cache, and with --pull DVC does not mind that it is missing.
+    assert repro(clone, "--pull") == [] and repro(clone) == ["report"]
     assert call(clone, "dvc", "status").strip() == "Data and pipelines are up to date."
     assert (clone / TRAIN_JSON).read_bytes() == (project / TRAIN_JSON).read_bytes()
     train = address("train", "one-epoch")
@@ -211,7 +212,7 @@ def test_prepared_data_move_to_another_machine(tmp_path):
     # The data set moves once more, and the project is renamed.
     there.rename(tmp_path / "moved")
     (tmp_path / "b").rename(tmp_path / "c")
-    assert "data.root: no such folder" in fcos(tmp_path / "c", "train", "one-epoch", code=2) or True
+    assert "fcos source --at FOLDER" in fcos(tmp_path / "c", "train", "one-epoch", code=2)
     fcos(tmp_path / "c", "source", "--at", str(tmp_path / "moved"))
     assert repro(tmp_path / "c", address("prepare")) == []
 
@@ -219,7 +220,7 @@ def test_prepared_data_move_to_another_machine(tmp_path):
 def test_a_renamed_project_finds_its_data(tmp_path):
     project = tmp_path / "before"
     small_voc(project / "datasets" / "pets")
-    make_project(project, small_study(**VOC, root="datasets/pets"), git=False)
+    copy_project(project, small_study(**VOC, root="datasets/pets"), git=False)
     fcos(project, "prepare", DVC_STAGE="prepare")
     project.rename(tmp_path / "after")
     assert (tmp_path / "after/data/.source/pets/images/000001.jpg").is_file()
@@ -229,11 +230,9 @@ def test_a_renamed_project_finds_its_data(tmp_path):
 
 
 @pytest.fixture
-def pets(tmp_path, monkeypatch):
+def pets(tmp_path):
     """A folder with a small YOLO set as the source of params.yaml, linked."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    write_params_to(tmp_path, small_study(**YOLO, root="pets"))
+    set_params(tmp_path, small_study(**YOLO, root="pets"))
     root = small_yolo(tmp_path / "pets")
     assert source() is None
     return root
@@ -265,7 +264,7 @@ def test_links_follow_the_settings(pets, tmp_path):
     assert (links / "images-validation").read_text() == "nothing of the source\n"
     params = small_study(**YOLO, root="pets", validation_images="images/val", validation_labels="labels/val")
     params["data"] |= {"test_images": None, "test_labels": None, "test_fraction": 0.5}
-    write_params_to(tmp_path, params)
+    set_params(tmp_path, params)
     source()
     assert str((links / "images-validation").readlink()) == "../../../pets/images/val"
     assert (links / "images-test").is_file() and not (links / "images-test").is_symlink()
@@ -281,12 +280,12 @@ def test_links_follow_the_settings(pets, tmp_path):
 )
 def test_a_place_that_cannot_be_given(pets, tmp_path, root, at, message):
     (tmp_path / "other").mkdir()
-    write_params_to(tmp_path, small_study(**YOLO, root=root))
+    set_params(tmp_path, small_study(**YOLO, root=root))
     with pytest.raises(UserError, match=message):
         source(Path(at))
 
 
 def test_a_source_that_holds_the_project_is_refused(pets, tmp_path):
-    write_params_to(tmp_path, small_study(**YOLO, root=".", train_images="."))
+    set_params(tmp_path, small_study(**YOLO, root=".", train_images="."))
     with pytest.raises(UserError, match="holds this project itself"):
         source()

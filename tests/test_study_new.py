@@ -437,7 +437,7 @@ def test_a_step_of_training_is_tried_on_this_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(fcos.commands.study_new, "why_no_weights", lambda: "offline")
     small_voc()
     said = study_new("mine", Path("pictures"))
-    assert re.search(r"training takes about \d+(\.\d)? (s|min) on this machine \(resnet18 ", said)
+    assert re.search(r"training takes about \d+ (s|min|h \d+ min) on this machine \(resnet18 ", said)
     assert "train.batch_size 2: 2 fit into memory" in said
 
 
