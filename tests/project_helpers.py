@@ -88,12 +88,8 @@ def address(stage, run=None):
     return f"stages/{stage}/dvc.yaml:{stage}" + (f"@{run}" if run else "")
 
 
-@contextmanager
-def started(folder, *command, ready):
-    """A command as the leader of a group of its own, once `ready` says so; the group is killed at the end.
-
-    What it prints is in the file `log` of the process.
-    """
+def start(folder, *command):
+    """A command as the leader of a group of its own; what it prints is in the file `log` of the process."""
     log = folder / f"output-{time.monotonic_ns()}"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -105,9 +101,16 @@ def started(folder, *command, ready):
             start_new_session=True,
         )
     process.log = log
+    return process
+
+
+@contextmanager
+def started(folder, *command, ready):
+    """A command like that, once `ready` says so; it is killed at the end, with its group."""
+    process = start(folder, *command)
     try:
         wait_until(lambda: ready() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
+        assert process.poll() is None, process.log.read_text()
         yield process
     finally:
         if process.poll() is None:

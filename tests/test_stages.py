@@ -8,6 +8,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from fcos.commands.places import SLOTS
+
 STAGES = ["source", "prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms"]
 
 
@@ -70,3 +72,13 @@ def test_templates_of_the_report_are_its_deps():
 def test_compiled_code_and_scratch_are_ignored_by_dvc():
     ignored = (ROOT / ".dvcignore").read_text().split()
     assert {"__pycache__/", ".scratch/"} <= set(ignored)
+
+
+def test_every_link_of_the_source_is_seen_by_dvc():
+    """Each is an output of source, of which DVC keeps and deletes nothing, and a dependency of who reads it."""
+    links = {f"data/.source/${{study}}/{slot}" for slot in (*SLOTS, "checkpoints")}
+    outputs = {path: how for out in stage("source")["outs"] for path, how in out.items()}
+    assert outputs.keys() == links
+    assert all(how == {"cache": False, "persist": True} for how in outputs.values())
+    read = {dep.removesuffix("/${key}") for name in ("prepare", "train") for dep in stage(name)["deps"]}
+    assert links <= read

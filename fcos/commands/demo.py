@@ -23,7 +23,7 @@ from fcos.commands.layout import Layout
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.data.coco import read_split
-from fcos.data.pictures import UNREADABLE, hush, read_picture
+from fcos.data.pictures import opened, read_picture
 from fcos.detections import Candidates, detect
 from fcos.errors import UserError
 from fcos.files import sha256_bytes
@@ -158,10 +158,9 @@ class Demo:
 def decode(data: bytes) -> Picture:
     """The picture in the bytes of a file; raises Refused, with what is wrong with it."""
     try:
-        hush()
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data), "the picture") as image:
             width, height = image.size
-    except UNREADABLE:
+    except UserError:
         raise Refused(HTTPStatus.BAD_REQUEST, "This is not a picture that can be read: JPEG, PNG, WebP ...") from None
     if width * height > MAX_PIXELS:
         most = f"{MAX_PIXELS // 1_000_000} million pixels are the limit"

@@ -18,10 +18,10 @@ from fcos.errors import UserError
 from fcos.files import in_project, project_root, write_text
 
 # Names of the links; stages/source/dvc.yaml lists them as outputs, stages/prepare/dvc.yaml as dependencies.
-SLOTS = ("images", "images-validation", "images-test", "labels", "labels-validation", "labels-test", "lists")
+_SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
+SLOTS = tuple(part + suffix for part in ("images", "labels", "lists") for suffix in _SUFFIXES.values())
 UNUSED = "nothing of the source\n"  # not empty: DVC warns of what is empty
 HERE = "fcos source --at FOLDER"
-_SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
 
 
 def fetch(config: DataConfig) -> None:

@@ -1,7 +1,10 @@
 """Reading a picture as the annotations mean it."""
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +14,67 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fcos.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+# What is read; the JPEG with a second image of many phones (MPO) is a JPEG to Pillow. It knows more formats, EPS among
+# them, which starts another program.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 BOUNDLESS = ("I", "F")  # 32 bits a pixel: no range that all agree on
-UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 _PILLOW = re.compile(r"PIL\.")
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Decode a picture of any mode to (height, width, 3) RGB, turned as EXIF says.
+    """Decode an image of any mode to (height, width, 3) RGB, turned as EXIF says.
 
     Args:
-        size: (height, width) that the annotations speak of. Where only the picture as stored has it, the
+        size: (height, width) that the annotations speak of. Where only the image as stored has it, the
             annotations ignore EXIF, and so does this.
+
+    Raises:
+        UserError: the image is missing, damaged, too large, of another size or of a kind that is not read.
     """
+    with opened(path) as picture:
+        stored = (picture.height, picture.width)
+        turned = displayed_size(picture)
+        if size is not None and size not in (turned, stored):
+            raise UserError(path, "is not the picture of its annotation", found=_text(turned), expected=_text(size))
+        if size in (None, turned):
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        return np.array(picture.convert("RGB"))
+
+
+@contextlib.contextmanager
+def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[Image.Image]:
+    """An image to be looked at or decoded in the block; whatever Pillow raises there becomes a UserError.
+
+    Damaged bytes make its decoders raise nearly anything: ValueError, IndexError, NotImplementedError ...
+
+    Args:
+        name: of the image in messages; None: its path.
+    """
+    name = name or str(source)
     try:
         hush()
-        with Image.open(path) as picture:
-            refuse_boundless(path, picture.mode)
-            stored = (picture.height, picture.width)
-            turned = displayed_size(picture)
-            if size is not None and size not in (turned, stored):
-                raise UserError(path, "is not the picture of its annotation", found=_text(turned), expected=_text(size))
-            if size in (None, turned):
-                picture = ImageOps.exif_transpose(picture)  # type: ignore[assignment]
-            if picture.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))  # type: ignore[assignment]
-            return np.array(picture.convert("RGB"))
+        with Image.open(source, formats=FORMATS) as picture:
+            refuse_boundless(Path(name), picture.mode)
+            yield picture
+    except (UserError, MemoryError):
+        raise
     except FileNotFoundError:
-        raise UserError(path, "no such picture", expected="a picture", do="put it back") from None
-    except UNREADABLE as error:
+        raise UserError(name, "no such image", expected="an image", do="put it back") from None
+    except Image.DecompressionBombError as error:
+        most = f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels"
+        raise UserError(name, "is too large", found=error, expected=most, do="cut it into tiles") from None
+    except UnidentifiedImageError:
+        expected = f"one of {', '.join(FORMATS)}"
         raise UserError(
-            path, "cannot be decoded", found=error, expected="a whole picture", do="fetch the file again"
+            name, "is not an image that is read", expected=expected, do="convert it, or fetch it again"
+        ) from None
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise UserError(
+            name, "cannot be decoded", found=found, expected="a whole image", do="fetch the file again"
         ) from None
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from fcos.data.pictures import ORIENTATION, UNREADABLE, displayed_size, hush, refuse_boundless
+from fcos.data.pictures import ORIENTATION, displayed_size, opened
 from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
@@ -21,6 +20,7 @@ from fcos.progress import track
 
 CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
 NEAR_DUPLICATE_IOU = 0.8
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
@@ -206,25 +206,12 @@ def _inspect(image: SourceImage) -> _File:
             expected="a picture for each annotation",
             do="put the picture there, or take its entry out",
         ) from None
-    try:
-        hush()
-        with Image.open(image.path) as picture:
-            refuse_boundless(image.path, picture.mode)
-            orientation = picture.getexif().get(ORIENTATION, 1)
-            file = _File(displayed_size(picture), sha256_bytes(data), picture.mode, orientation)
-            end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(picture.format or "", b"")
-            if end not in data[-4096:]:  # truncated, or something else stands behind the picture
-                picture.load()
-    except UnidentifiedImageError as error:
-        raise UserError(image.path, "is not a picture", found=error, do="fetch the file again") from None
-    except UNREADABLE as error:
-        raise UserError(
-            image.path,
-            "cannot be decoded; nothing was changed",
-            found=f"{error} ({len(data)} bytes)",
-            expected="a whole picture",
-            do="fetch the file again",
-        ) from None
+    with opened(image.path) as picture:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+        file = _File(displayed_size(picture), sha256_bytes(data), picture.mode, orientation)
+        end = _ENDS.get(picture.format or "")
+        if end is None or end not in data[-4096:]:  # truncated, of a kind without an end, or with something behind it
+            picture.load()
     return file
 
 
