@@ -22,11 +22,6 @@ def _git(*arguments):
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-def committed(name):
-    """The text of a file as it was committed last."""
-    return _git("show", f"HEAD:{name}")
-
-
 def tracked_files():
     return [name for name in _git("ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
 
