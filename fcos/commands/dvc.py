@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ BEGINS = re.compile(r"Running stage '(.+)'")
 SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
 # It asks for its locks for three seconds only; another one may be hashing weights.
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
-_DAMAGED = "RWLock-file"
 LOCK, RWLOCK = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
+READ_TRIES = 20
+_MALFORMED = (ValueError, AttributeError, TypeError, KeyError)  # of JSON of another form
 PATIENCE_S = 20.0  # after which it is said that an answer is waited for
 
 
@@ -117,29 +119,39 @@ def is_busy(said: str | None) -> bool:
 
 
 def holders() -> list[Holder]:
-    """The living processes that DVC's lock files name; the number of one that was killed may be another's now."""
+    """The living processes that DVC's lock files name."""
+    with contextlib.suppress(*_MALFORMED):
+        return _living([*_pid_of_lock(), *_pids_of_rwlock()])
+    return []
+
+
+def refuse_dead_locks() -> None:
+    """Stop where waiting would never end: DVC's lock file is damaged, or names a process that is no DVC.
+
+    Raises:
+        UserError: with the process, where there is one, and the cure.
+    """
+    cure = f"where no DVC is running: rm {RWLOCK}"
+    for _ in range(READ_TRIES):  # a living DVC may be writing it
+        with contextlib.suppress(*_MALFORMED):
+            pids = _pids_of_rwlock()
+            break
+        time.sleep(0.1)
+    else:
+        problem = "is damaged, so that DVC stops: one was killed while it wrote this"
+        raise UserError(RWLOCK, problem, found=f"{RWLOCK.stat().st_size} bytes", expected="JSON", do=cure)
+    strangers = [holder for holder in _living(pids) if not holder.is_dvc]
+    if strangers:
+        problem = "names a process that is no DVC: one was killed here, and its number is another's now"
+        raise UserError(RWLOCK, problem, found=", ".join(map(str, strangers)), expected="processes of DVC", do=cure)
+
+
+def _living(pids: Iterable[int]) -> list[Holder]:
     found = {}
-    for pid in [*_pid_of_lock(), *_pids_of_rwlock()]:
+    for pid in pids:
         with contextlib.suppress(psutil.Error):
             found[pid] = Holder(pid, " ".join(psutil.Process(pid).cmdline()))
     return list(found.values())
-
-
-def refuse_dead_locks(said: str | None) -> None:
-    """Stop where waiting would never end: a lock file that is damaged, or names processes that are no DVC.
-
-    Raises:
-        UserError: with what DVC said and its cure.
-    """
-    cure = f"where no DVC is running: rm {RWLOCK}"
-    if said and _DAMAGED in said:
-        raise UserError(
-            RWLOCK, "is damaged, so that DVC stops; a process was killed while writing it", found=said, do=cure
-        )
-    strangers = [holder for holder in holders() if holder.pid in set(_pids_of_rwlock()) and not holder.is_dvc]
-    if strangers and "is being blocked by" in (said or ""):
-        found = ", ".join(map(str, strangers))
-        raise UserError(RWLOCK, "names a process that is no DVC: one was killed here", found=found, do=cure)
 
 
 def _pid_of_lock() -> Iterator[int]:
@@ -147,14 +159,13 @@ def _pid_of_lock() -> Iterator[int]:
         yield int(LOCK.read_text(encoding="utf-8").split()[0])
 
 
-def _pids_of_rwlock() -> Iterator[int]:
-    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
-        content = json.loads(RWLOCK.read_text(encoding="utf-8"))
-        infos = [
-            *content.get("write", {}).values(),
-            *(info for part in content.get("read", {}).values() for info in part),
-        ]
-        yield from {int(info["pid"]) for info in infos if info}
+def _pids_of_rwlock() -> list[int]:
+    """The processes that hold a path; raises what JSON of another form makes Python raise."""
+    if not RWLOCK.is_file():
+        return []
+    content = json.loads(RWLOCK.read_text(encoding="utf-8"))
+    writers, readers = content.get("write", {}).values(), content.get("read", {}).values()
+    return sorted({int(info["pid"]) for info in [*writers, *(info for part in readers for info in part)] if info})
 
 
 def allow_without_git() -> None:
@@ -162,7 +173,7 @@ def allow_without_git() -> None:
     config = Path(".dvc/config.local")
     said = config.is_file() and "no_scm" in config.read_text(encoding="utf-8")
     if Path(".dvc").is_dir() and not said and not _is_tracked():
-        subprocess.run(dvc("config", "--local", "core.no_scm", "true"), check=True, capture_output=True)
+        subprocess.run(dvc("config", "--local", "core.no_scm", "true"), check=False, capture_output=True)
 
 
 def _is_tracked() -> bool:

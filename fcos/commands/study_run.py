@@ -112,8 +112,8 @@ class _Count:
         self.stages = all_stages(study)
         layout = Layout(study.study)
         drop_dangling(layout)
+        refuse_dead_locks()
         changed, why_not = ask_dvc()
-        refuse_dead_locks(why_not)
         if why_not and not is_busy(why_not):
             raise _unusable(why_not)
         if changed and Stage("source").address in changed and (changes := source_changes(layout)):
@@ -228,22 +228,19 @@ def _reproduce(
     errors = None if label is None else subprocess.STDOUT
     waiting = _Waiting(label or "dvc", count)
     while True:
-        busy, at_work, said = None, None, False
+        busy, at_work, began = False, None, False
         with children.start(dvc("repro", *single), _environment(environment), errors=errors) as child:
             assert child.stdout is not None
             for line in child.stdout:
                 begins, skipped = BEGINS.match(line), SKIPPED.match(line)
-                said |= bool(begins or skipped)
                 if at_work and (begins or skipped):
                     count.settle(at_work, ran=True)
                     at_work = None
-                if busy or is_busy(line):
-                    busy = (busy or "") + line
-                elif line.strip():
+                busy |= is_busy(line)
+                if line.strip() and not busy:
                     count.print(f"{label} | {line.rstrip()}" if label else line.rstrip())
-                    refuse_dead_locks(line)
                 if begins:
-                    at_work = begins[1]
+                    at_work, began = begins[1], True
                     count.begin(at_work)
                 elif skipped:
                     count.settle(skipped[1], ran=False)
@@ -252,12 +249,12 @@ def _reproduce(
             count.settle(at_work, ran=True)
         elif at_work:
             count.fail(at_work)
-        if errors is None and not ended_well and not said:  # why, it told the terminal: so it is asked again
-            why_not = ask_dvc()[1]
-            busy = why_not if is_busy(why_not) else None
+        if not ended_well:
+            refuse_dead_locks()
+            if errors is None and not began:  # why, it told the terminal
+                busy = bool(holders()) or is_busy(ask_dvc()[1])
         if ended_well or not busy:
             return ended_well
-        refuse_dead_locks(busy)
         waiting.say()
         time.sleep(RETRY_S)
 
