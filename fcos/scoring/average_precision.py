@@ -66,7 +66,7 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
     counted, area = np.nonzero(~truth.ignored)
     num_objects = _counts(
         truth.label[counted] * num_areas + area, truth.image[counted], truth.num_classes * num_areas, of_image
-    ).reshape(-1, num_areas, num_sets)  # (K, A, B)
+    ).reshape(truth.num_classes, num_areas, num_sets)  # (K, A, B)
 
     true_positive = ~matches.is_ignored
     image = matches.image[matches.detection]
@@ -75,7 +75,7 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
         kept = kept & true_positive
         rows = truth.num_classes * num_areas * num_thresholds
         found = _counts(matches.curve[kept], image[kept], rows, of_image)
-        share = _divide(found.reshape(-1, num_areas, num_thresholds, num_sets), num_objects[:, :, None])
+        share = _divide(found.reshape(truth.num_classes, num_areas, num_thresholds, num_sets), num_objects[:, :, None])
         return np.moveaxis(share, -1, 0)
 
     def recall_of_all_areas(most: int) -> Floats:

@@ -166,9 +166,7 @@ def match_table(results: ResultTable, truth: GroundTruth, protocol: Protocol = C
     truth_group = truth.image * truth.num_classes + truth.label
     bounds = _class_blocks(ordered.label, truth.num_classes)
     with ThreadPoolExecutor(len(bounds)) as pool:  # numpy lets go of the interpreter in what takes long
-        blocks = list(
-            pool.map(lambda b: _match_block(ordered, rank, group, truth, truth_group, protocol, *b), bounds)
-        )
+        blocks = list(pool.map(lambda b: _match_block(ordered, rank, group, truth, truth_group, protocol, *b), bounds))
     detection, area, threshold, gt = (np.concatenate(column) for column in zip(*blocks, strict=True))
     return Matches(
         truth=truth,
@@ -222,8 +220,10 @@ def _narrow(values: Ints) -> NDArray[Any]:
 def _class_blocks(label: Ints, num_classes: int) -> list[tuple[int, int]]:
     """(begin, end) of about equally many detections of whole classes, one for each processor."""
     parts = min(os.cpu_count() or 1, num_classes) if len(label) >= _MIN_THREADED else 1
-    ends = np.searchsorted(label, label[[len(label) * part // parts for part in range(1, parts)]]) if parts > 1 else []
-    return list(pairwise(sorted({0, *map(int, ends), len(label)}))) or [(0, 0)]
+    cuts = {0, len(label)}
+    for part in range(1, parts):
+        cuts.add(int(np.searchsorted(label, label[len(label) * part // parts])))
+    return list(pairwise(sorted(cuts))) or [(0, 0)]
 
 
 def _match_block(

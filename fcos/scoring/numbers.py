@@ -45,6 +45,11 @@ def in_order(category: Mapping[str, Any]) -> tuple[bool, Any]:
     return isinstance(category["id"], str), category["id"]
 
 
+def rename_limit(numbers: Mapping[str, Any], max_detections: int) -> Row:
+    """The same with AR100 called after the number of detections that are looked at."""
+    return {f"AR{max_detections}" if name == "AR100" else name: value for name, value in numbers.items()}
+
+
 def with_intervals(numbers: Mapping[str, Any], replicates: Scores, *, confidence: float) -> Row:
     """What `coco_metrics` gave, with "intervals": {name: {"low", "high", "standard_error"}}, also in each class."""
     per_class = [
