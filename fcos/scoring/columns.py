@@ -42,7 +42,7 @@ def values_of(records: Records, where: str, key: str, *, expected: str) -> list[
 
 def numbers(values: list[Any], where: str, key: str, *, expected: str = "a finite number") -> Floats:
     """(N,)"""
-    column = _floats(values)
+    column = floats_or_none(values)
     if column is None:
         _refuse(values, where, key, _is_number, expected)
     return column
@@ -51,7 +51,7 @@ def numbers(values: list[Any], where: str, key: str, *, expected: str = "a finit
 def boxes(values: list[Any], where: str, key: str = "bbox") -> Floats:
     """(N, 4)"""
     right = set(map(type, values)) <= {list} and set(map(len, values)) <= {4}
-    column = _floats(list(chain.from_iterable(values))) if right else None
+    column = floats_or_none(list(chain.from_iterable(values))) if right else None
     if column is not None:
         return column.reshape(-1, 4)
     return _refuse(values, where, key, _is_box, "four finite numbers: x, y, width, height")
@@ -60,11 +60,10 @@ def boxes(values: list[Any], where: str, key: str = "bbox") -> Floats:
 def keys(values: list[Any], where: str, key: str, *, expected: str) -> Keys:
     """Ids: whole numbers (1.0 is 1) or text."""
     types = set(map(type, values))
-    if types <= {int, float}:
-        column = _whole(values, types)
-        if column is not None:
-            return column
-    if not types <= {int, str} and not all(map(_is_key, values)):
+    column = wholes_or_none(values)
+    if column is not None:
+        return column
+    if not types <= {str} and not all(map(_is_key, values)):
         _refuse(values, where, key, _is_key, expected)
     return [int(value) if type(value) is float else value for value in values]
 
@@ -93,7 +92,7 @@ def some(ids: Collection[Any], of: str) -> str:
     return f"{of} {', '.join(ordered)}" + (f" ({len(ids)} of them)" if len(ids) > _SHOWN else "")
 
 
-def _floats(values: list[Any]) -> Floats | None:
+def floats_or_none(values: list[Any]) -> Floats | None:
     """(N,); None where one is not a finite number."""
     if not set(map(type, values)) <= {int, float}:
         return None
@@ -104,8 +103,11 @@ def _floats(values: list[Any]) -> Floats | None:
     return column if np.isfinite(column).all() else None
 
 
-def _whole(values: list[Any], types: set[type]) -> NDArray[np.int64] | None:
+def wholes_or_none(values: list[Any]) -> NDArray[np.int64] | None:
     """(N,); None where one is not a whole number of 64 bits."""
+    types = set(map(type, values))
+    if not types <= {int, float}:
+        return None
     try:
         if float not in types:
             return np.array(values, dtype=np.int64)

@@ -32,8 +32,8 @@ def of_results(table: ResultTable, matches: Matches, truth: Truth) -> list[Findi
         table: all results, in the order of the file.
         matches: of them.
     """
-    found = [*_without_results(table, truth), *_copies(table), *_negative(table), *_outside(table, truth)]
-    found += [*_ties(table), *_shifted(table, truth)]
+    found = [*_without_results(table, truth), *_negative(table), *_outside(table, truth)]
+    found += [*_ties_and_copies(table), *_shifted(table, truth)]
     return [*found, *_beyond(matches, len(table)), *_lost(matches, truth)]
 
 
@@ -97,27 +97,6 @@ def _without_results(table: ResultTable, truth: Truth) -> Iterator[Finding]:
         )
 
 
-def _copies(table: ResultTable) -> Iterator[Finding]:
-    count, total = _count_copies(table), len(table)
-    if count:
-        yield Finding(
-            "exact_copies",
-            count,
-            total,
-            f"{count} of {total} detections are exact copies of another (image, class, box and score): "
-            "each copy is a false positive",
-        )
-
-
-def _count_copies(table: ResultTable) -> int:
-    order = np.argsort(table.score)  # copies have equal scores, so they stand in one run of ties
-    tied = np.flatnonzero(np.diff(table.score[order]) == 0)
-    which = order[np.unique(np.concatenate((tied, tied + 1)))] if len(tied) else order[:0]
-    rows = np.column_stack((table.image[which], table.label[which], table.score[which], table.boxes_xywh[which]))
-    rows = rows[np.lexsort(rows.T)]
-    return int((rows[1:] == rows[:-1]).all(axis=1).sum()) if len(rows) else 0
-
-
 def _negative(table: ResultTable) -> Iterator[Finding]:
     count = int((table.boxes_xywh[:, 2:] < 0).any(axis=1).sum())
     if count:
@@ -153,24 +132,43 @@ def _why(table: ResultTable, size: Floats) -> str:
     return "; read as corners (x1, y1, x2, y2) all would fit: COCO wants x, y, width, height" if corners else ""
 
 
-def _ties(table: ResultTable) -> Iterator[Finding]:
-    _, counts = np.unique(table.score, return_counts=True)
-    tied, total = int(counts[counts > 1].sum()), len(table)
-    if 2 * tied > total:
+def _ties_and_copies(table: ResultTable) -> Iterator[Finding]:
+    order, total = np.argsort(table.score), len(table)
+    same = table.score[order][1:] == table.score[order][:-1]
+    tied = np.zeros(total, dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    copies = _count_copies(table[order[tied]])
+    if copies:
+        yield Finding(
+            "exact_copies",
+            copies,
+            total,
+            f"{copies} of {total} detections are exact copies of another (image, class, box and score): "
+            "each copy is a false positive",
+        )
+    count = int(tied.sum())
+    if 2 * count > total:
+        different = total - int(same.sum())
         yield Finding(
             "tied_scores",
-            tied,
+            count,
             total,
-            f"{tied} of {total} detections share their score with another ({len(counts)} different scores): "
+            f"{count} of {total} detections share their score with another ({different} different scores): "
             "the order of the file decides between them, and moves AP",
         )
 
 
+def _count_copies(table: ResultTable) -> int:
+    rows = np.column_stack((table.image, table.label, table.score, table.boxes_xywh))
+    rows = rows[np.lexsort(rows.T)]
+    return int((rows[1:] == rows[:-1]).all(axis=1).sum())
+
+
 def _shifted(table: ResultTable, truth: Truth) -> Iterator[Finding]:
     """Labels counted from another number: the boxes then lie on objects of the class beside theirs."""
-    as_is, judged = boxes_that_fit(table, truth)
-    for shift in (1, -1):
-        fits, _ = boxes_that_fit(table, truth, shift)
+    (as_is, up, down), judged = boxes_that_fit(table, truth, (0, 1, -1))
+    for shift, fits in ((1, up), (-1, down)):
         if fits > 2 * as_is and 4 * fits > judged:
             yield Finding(
                 "shifted_classes",

@@ -15,7 +15,7 @@ from fcos.errors import UserError
 from fcos.scoring.columns import Key, boxes, numbers, values_of
 from fcos.scoring.findings import Finding, Found, names_of
 from fcos.scoring.json_files import read_json_file
-from fcos.scoring.lookup import Lookup, name_ways
+from fcos.scoring.lookup import Lookup
 from fcos.scoring.matching import ResultTable
 from fcos.scoring.truth import Truth
 
@@ -49,7 +49,7 @@ def read_folder(path: Path, truth: Truth) -> Found:
         inside = names_of(sorted(file.name for file in path.iterdir()))
         raise UserError(path, "a folder without results", found=inside or "nothing", expected=f".txt files of {_LINE}")
     rows = _Rows()
-    lookup = Lookup(name_ways(truth.file_names))
+    lookup = truth.image_names
     for file in labels:
         _read_labels(file, path, lookup, truth, rows)
     for file in predictions:
@@ -171,7 +171,7 @@ def _labels(class_numbers: Iterable[int], names: list[str] | None, truth: Truth)
     if names is None:
         labels = truth.numbered_labels
         return {number: labels[number] if number < len(labels) else -1 for number in class_numbers}
-    by_name = truth.classes.ways[2]
+    by_name = truth.classes.way(2)
     return {number: by_name.find(names[number]) if number < len(names) else -1 for number in class_numbers}
 
 

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -37,21 +36,28 @@ class Way:
         return self.table.get(self.of_key(key), -1)
 
 
-@dataclass(frozen=True)
 class Lookup:
-    """The ways to read a key, in the order in which they are tried."""
+    """The ways to read a key, in the order in which they are tried; each is made when it is."""
 
-    ways: list[Way]
+    def __init__(self, ways: Sequence[Callable[[], Way]]) -> None:
+        self._ways = ways
+        self._made: dict[int, Way] = {}
+
+    def way(self, number: int) -> Way:
+        """One of them, by its place."""
+        if number not in self._made:
+            self._made[number] = self._ways[number]()
+        return self._made[number]
 
     def find(self, keys: Keys) -> tuple[Ints, str]:
         """Places (N,) of `keys`, -1 of unknown ones, and the name of the way: the first that knows most of them."""
         whole = self._by_number(keys)
         if whole is not None:
-            return whole, self.ways[0].name
+            return whole, self.way(0).name
         listed: list[Key] = keys.tolist() if isinstance(keys, np.ndarray) else keys
         distinct = list(dict.fromkeys(listed))
-        best, most = self.ways[0], -1
-        for way in self.ways:
+        best, most = self.way(0), -1
+        for way in map(self.way, range(len(self._ways))):
             known = sum(way.find(key) >= 0 for key in distinct)
             if known > most:
                 best, most = way, known
@@ -62,12 +68,12 @@ class Lookup:
 
     def _by_number(self, keys: Keys) -> Ints | None:
         """Places where all keys are numbers that the first way knows: without Python's dicts."""
-        first = self.ways[0]
-        if not isinstance(keys, np.ndarray) or not first.table or not all(type(key) is int for key in first.table):
+        table = self.way(0).table
+        if not isinstance(keys, np.ndarray) or not table or set(map(type, table)) != {int}:
             return None
-        known = np.array(list(first.table), dtype=np.int64)
+        known = np.array(list(table), dtype=np.int64)
         order = np.argsort(known)
-        places = np.array(list(first.table.values()), dtype=np.int64)[order]
+        places = np.array(list(table.values()), dtype=np.int64)[order]
         at = np.minimum(np.searchsorted(known[order], keys), len(known) - 1)
         return places[at] if (known[order][at] == keys).all() else None
 
@@ -78,36 +84,40 @@ def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_
     Args:
         names_first: ids are nobody's: they were given when a folder was read.
     """
-    by_id = [Way.of(BY_ID, ids, _same), Way.of("id as text", [str(i) for i in ids], str)]
-    by_name = name_ways(file_names)
+    by_id, by_name = id_ways(ids), name_ways(file_names)
     return Lookup([*by_name, *by_id] if names_first else [*by_id, *by_name])
 
 
-def name_ways(file_names: Sequence[str | None]) -> list[Way]:
+def class_lookup(categories: Sequence[dict[str, Any]]) -> Lookup:
+    """By category id; else by name."""
+    names = [category["name"] for category in categories]
+    return Lookup([*id_ways([category["id"] for category in categories]), lambda: Way.of("name", names, str)])
+
+
+def id_ways(ids: Sequence[Key]) -> list[Callable[[], Way]]:
+    """The ways to find an entry by its id; 7 and the text 7 are the same where nothing else fits."""
+    return [lambda: Way.of(BY_ID, ids, _same), lambda: Way.of("id as text", [str(i) for i in ids], str)]
+
+
+def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], Way]]:
     """The ways to find an image by what its file is called."""
+
+    def way(name: str, of_file: Callable[[str], Any], of_key: Callable[[Key], Any]) -> Callable[[], Way]:
+        return lambda: Way.of(name, [None if file is None else of_file(file) for file in file_names], of_key)
+
     return [
-        Way.of("file name", file_names, _slashes),
-        Way.of("last part of the file name", [None if n is None else _base(n) for n in file_names], _base),
-        Way.of("stem of the file name", [None if n is None else stem(n) for n in file_names], _stem_of_key),
-        Way.of("number in the file name", [None if n is None else _number(stem(n)) for n in file_names], _number),
+        way("file name", _slashes, _slashes),
+        way("last part of the file name", _base, _base),
+        way("stem of the file name", stem, _stem_of_key),
+        way("number in the file name", lambda name: _number(stem(name)), _number),
     ]
-
-
-def class_lookup(categories: Sequence[dict[str, Any]], meant: Sequence[bool] | None = None) -> Lookup:
-    """By category id; else by name.
-
-    Args:
-        meant: which of the classes a name may mean; None: each.
-    """
-    ids, names = ([category[key] for category in categories] for key in ("id", "name"))
-    names = [name if meant is None or meant[label] else None for label, name in enumerate(names)]
-    as_text = Way.of("id as text", [str(i) for i in ids], str)
-    return Lookup([Way.of(BY_ID, ids, _same), as_text, Way.of("name", names, str)])
 
 
 def stem(name: str) -> str:
     """The last part of a file name, without its suffix."""
-    return PurePosixPath(_slashes(name)).stem
+    base = _base(name)
+    before, dot, _ = base.rpartition(".")
+    return before if dot and before else base
 
 
 def _same(key: Key) -> Key:
@@ -119,7 +129,7 @@ def _slashes(name: Key) -> str:
 
 
 def _base(name: Key) -> str:
-    return PurePosixPath(_slashes(name)).name
+    return _slashes(name).rpartition("/")[2]
 
 
 def _stem_of_key(key: Key) -> str:

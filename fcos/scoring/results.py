@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from fcos.errors import UserError
-from fcos.scoring.columns import Keys, Records, boxes, check_objects, keys, numbers, some, values_of, what
+from fcos.scoring.columns import Floats, Keys, Records, boxes, check_objects, keys, numbers, some, values_of, what
 from fcos.scoring.findings import Finding, Found
 from fcos.scoring.folders import read_folder
 from fcos.scoring.json_files import no_collection, parse, text_of
-from fcos.scoring.lookup import BY_ID, Lookup, name_ways
+from fcos.scoring.lookup import BY_ID, Lookup
 from fcos.scoring.matching import Bools, Ints, ResultTable, overlaps
+from fcos.scoring.plain_results import read_plain
 from fcos.scoring.truth import Truth
 
 _LISTS = ("annotations", "predictions", "results", "detections")  # what a list of results is called in an object
@@ -64,8 +65,12 @@ def read_results(
 def _read_file(path: Path, truth: Truth) -> Found:
     if not path.exists():
         raise UserError(path, "no such file", expected="a JSON file", do="give the path of COCO results")
+    text = text_of(path)
+    plain = read_plain(text)
+    if plain is not None:
+        return _looked_up(plain.image_id, plain.category_id, plain.boxes_xywh, plain.score, truth)
     with no_collection():
-        records, around = _records(parse(text_of(path), path), path)
+        records, around = _records(parse(text, path), path)
         return _found(records, around, f"{path}: ", truth)
 
 
@@ -109,19 +114,29 @@ def _found(records: Records, around: dict[str, Any], where: str, truth: Truth) -
     )
     xywh = boxes(values_of(records, where, "bbox", expected="four finite numbers: x, y, width, height"), where)
     score = numbers(values_of(records, where, "score", expected="a finite number"), where, "score")
-    of_image = Lookup(name_ways(truth.file_names))
-    of_class = Lookup(truth.classes.ways[2:])
     file_names = _names(records, image_keys, around.get("images"), "file_name")
     class_names = _names(records, class_keys, around.get("categories"), "name")
-    image, image_way = _place(truth.images, image_keys, of_image, file_names)
-    label, class_way = _place(truth.classes, class_keys, of_class, class_names)
-    ways = [("image", image_way, len(score)), ("class", class_way, len(score))]
+    return _looked_up(image_keys, class_keys, xywh, score, truth, file_names, class_names)
+
+
+def _looked_up(
+    image_keys: Keys,
+    class_keys: Keys,
+    xywh: Floats,
+    score: Floats,
+    truth: Truth,
+    file_names: list[Any] | None = None,
+    class_names: list[Any] | None = None,
+) -> Found:
+    image, image_way = _place(truth.images, image_keys, truth.image_names, file_names)
+    label, class_way = _place(truth.classes, class_keys, truth.class_names, class_names)
+    ways = [("image", image_way), ("class", class_way)]
     return Found(
         table=ResultTable(image=image, label=label, boxes_xywh=xywh, score=score),
         image_keys=image_keys,
         class_keys=class_keys,
         places=None,
-        findings=[_looked_up(of, way, count) for of, way, count in ways if way != BY_ID and count],
+        findings=[_other_ids(of, way, len(score)) for of, way in ways if way != BY_ID and len(score)],
     )
 
 
@@ -146,7 +161,7 @@ def _place(by_id: Lookup, ids: Keys, by_name: Lookup, names: list[Any] | None) -
     return (named, name_way) if own else (places, way)
 
 
-def _looked_up(of: str, way: str, count: int) -> Finding:
+def _other_ids(of: str, way: str, count: int) -> Finding:
     ids = "image ids" if of == "image" else "category ids"
     return Finding(f"{of}_by_name", count, None, f"{ids} are not those of the ground truth: found by {way}")
 
@@ -211,7 +226,7 @@ def _other_numbering(truth: Truth, found: Found) -> str | None:
         if min(of_key.values()) < 0:
             continue
         label = np.array([of_key[key] for key in found.class_keys.tolist()])
-        fits, judged = boxes_that_fit(replace(found.table, label=label), truth)
+        (fits,), judged = boxes_that_fit(replace(found.table, label=label), truth)
         if 2 * fits > judged:
             return (
                 f"the ids are probably labels 0..K-1 of the network (rf-detr#85): write {name}; "
@@ -220,18 +235,17 @@ def _other_numbering(truth: Truth, found: Found) -> str | None:
     return None
 
 
-def boxes_that_fit(table: ResultTable, truth: Truth, shift: int = 0) -> tuple[int, int]:
+def boxes_that_fit(table: ResultTable, truth: Truth, shifts: tuple[int, ...] = (0,)) -> tuple[list[int], int]:
     """How many of the (at most 5,000) highest-scoring boxes lie on an object of their class, and how many were judged.
 
     Args:
-        shift: added to the labels first.
+        shifts: numbers that are added to the labels first; there is a count for each.
     """
-    known = np.flatnonzero(table.image >= 0)
-    best = table[known[np.argsort(-table.score[known], kind="stable")[:_JUDGED]]]
-    objects, size = truth.objects, truth.num_images
-    label = best.label + shift
-    inside = (label >= 0) & (label < len(truth.categories))
-    group = np.where(inside, label * size + best.image, -1)
-    kept = np.flatnonzero(inside)
-    detection, _, iou = overlaps(best.boxes_xywh[kept], group[kept], objects, objects.label * size + objects.image)
-    return len(np.unique(detection[iou >= _FITS_IOU])), len(best)
+    known = np.flatnonzero(table.image >= 0) if (table.image < 0).any() else np.arange(len(table))
+    if len(known) > _JUDGED:
+        known = known[np.argpartition(-table.score[known], _JUDGED)[:_JUDGED]]
+    best, objects = table[known], truth.objects
+    detection, gt, iou = overlaps(best.boxes_xywh, best.image, objects, objects.image)  # of whatever class
+    near = iou >= _FITS_IOU
+    detection, wanted = detection[near], objects.label[gt[near]]
+    return [len(np.unique(detection[best.label[detection] + shift == wanted])) for shift in shifts], len(best)

@@ -24,9 +24,8 @@ from fcos.scoring.columns import (
     what,
 )
 from fcos.scoring.json_files import read_json_file
-from fcos.scoring.lookup import Lookup, class_lookup, image_lookup
+from fcos.scoring.lookup import Lookup, class_lookup, id_ways, image_lookup, name_ways
 from fcos.scoring.matching import Bools, GroundTruth, Ints
-from fcos.scoring.numbers import in_order
 from fcos.scoring.protocol import COCO, Protocol
 
 _PARTS = ("images", "annotations", "categories")
@@ -70,11 +69,26 @@ class Truth:
 
     @property
     def classes(self) -> Lookup:
-        """Of what a results file calls a class; of several of one name that with objects (Roboflow's root has none)."""
-        counts = Counter(category["name"] for category in self.categories)
-        used = set(self.objects.label.tolist())
-        meant = [counts[category["name"]] == 1 or label in used for label, category in enumerate(self.categories)]
-        return class_lookup(self.categories, meant)
+        """Of what a results file calls a class; Roboflow's root class is called by its id alone."""
+        named = [{**category, "name": None} if self._is_root(label) else category for label, category in self._labelled]
+        return class_lookup(named)
+
+    @property
+    def class_names(self) -> Lookup:
+        """Of class names."""
+        return Lookup([lambda: self.classes.way(2)])
+
+    @property
+    def image_names(self) -> Lookup:
+        """Of file names of images."""
+        return Lookup(name_ways(self.file_names))
+
+    @property
+    def _labelled(self) -> list[tuple[int, dict[str, Any]]]:
+        return list(enumerate(self.categories))
+
+    def _is_root(self, label: int) -> bool:
+        return self.has_root and label == 0
 
     @property
     def numbered_labels(self) -> list[int]:
@@ -193,7 +207,7 @@ def _numbered(records: Records, where: str) -> tuple[list[Key], Ints]:
     """The ids as they stand, and the place (N,) of each in their order: numbers before text."""
     ids = _listed(keys(values_of(records, where, "id", expected=_ID), where, "id", expected=_ID))
     _refuse_repeated(ids, where)
-    order = sorted(range(len(ids)), key=lambda place: in_order({"id": ids[place]}))
+    order = sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
     place = np.empty(len(ids), dtype=np.int64)
     place[order] = np.arange(len(ids))
     return ids, place
@@ -233,16 +247,11 @@ def _zero(annotations: Records, where: str) -> int | None:
 def _places(annotations: Records, where: str, key: str, known: list[Key]) -> tuple[Ints, str]:
     expected = f"{_ID}: the `id` of {'an image' if key == 'image_id' else 'a category'}"
     values = values_of(annotations, where, key, expected=expected)
-    lookup = image_lookup(known, []) if key == "image_id" else Lookup(class_lookup(_unnamed(known)).ways[:2])
-    places, way = lookup.find(keys(values, where, key, expected=expected))
+    places, way = Lookup(id_ways(known)).find(keys(values, where, key, expected=expected))
     if (places < 0).any():
         of = key.removesuffix("_id")
         refuse_at(int(np.argmax(places < 0)), values, where, key, f"an unknown {of}", some(known, f"{of} ids"))
     return places, way
-
-
-def _unnamed(known: list[Key]) -> list[dict[str, Any]]:
-    return [{"id": key, "name": str(key)} for key in known]
 
 
 def _boxes(annotations: Records, where: str) -> Floats:
@@ -256,8 +265,11 @@ def _boxes(annotations: Records, where: str) -> Floats:
 
 
 def _areas(annotations: Records, xywh: Floats, where: str) -> Floats:
-    products = (xywh[:, 2] * xywh[:, 3]).tolist() if not all("area" in a for a in annotations) else []
-    values = [a["area"] if "area" in a else products[place] for place, a in enumerate(annotations)]
+    try:
+        values = [annotation["area"] for annotation in annotations]
+    except KeyError:
+        products = (xywh[:, 2] * xywh[:, 3]).tolist()
+        values = [a.get("area", product) for a, product in zip(annotations, products, strict=True)]
     expected = "a finite number, 0 or more"
     area = numbers(values, where, "area", expected=expected)
     if (area < 0).any():
@@ -267,20 +279,20 @@ def _areas(annotations: Records, xywh: Floats, where: str) -> Floats:
 
 def _crowd(annotations: Records, where: str) -> Bools:
     values = [annotation.get("iscrowd", 0) for annotation in annotations]
-    for place, value in enumerate(values):
-        if type(value) not in (int, bool, float) or value not in (0, 1):
-            refuse_at(place, values, where, "iscrowd", "a wrong value", "0 or 1")
+    if not set(map(type, values)) <= {int, bool, float} or not set(values) <= {0, 1}:
+        for place, value in enumerate(values):
+            if type(value) not in (int, bool, float) or value not in (0, 1):
+                refuse_at(place, values, where, "iscrowd", "a wrong value", "0 or 1")
     return np.array(values, dtype=bool)
 
 
 def _sizes(images: Sequence[Mapping[str, Any]]) -> Floats:
     """(I, 2) width and height; NaN where they are missing, or are no positive numbers."""
 
-    def side(image: Mapping[str, Any], key: str) -> float:
-        value: Any = image.get(key)
+    def side(value: Any) -> float:
         return float(value) if type(value) in (int, float) and 0 < value < 2**31 else float("nan")
 
-    return np.array([[side(image, "width"), side(image, "height")] for image in images])
+    return np.array([[side(image.get("width")), side(image.get("height"))] for image in images])
 
 
 def _text(value: Any) -> str | None:
