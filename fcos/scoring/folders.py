@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from fcos.errors import UserError
 from fcos.scoring.columns import Key, boxes, numbers, values_of
@@ -149,6 +148,8 @@ def _read_predictions(file: Path, path: Path, lookup: Lookup, rows: _Rows) -> No
 
 def _class_names(path: Path) -> list[str] | None:
     """The names of classes 0, 1, ... where the folder, or the one above, says them."""
+    import yaml  # of folders alone
+
     for folder in (path, path.parent):
         if (folder / CLASS_FILE).is_file():
             lines = (folder / CLASS_FILE).read_text(encoding="utf-8-sig").splitlines()
