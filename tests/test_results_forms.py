@@ -148,6 +148,8 @@ def test_ids_of_the_file_s_own_are_found_by_names(plain, run):
         (lambda image: Path(image["file_name"]).stem, "stem of the file name"),
         (lambda image: image["file_name"], "file name"),
         (lambda image: str(image["id"]), "id as text"),
+        (lambda image: f"{image['id']:012d}", "number of the id"),
+        (lambda image: f"images\\{image['file_name']}", "last part of the file name"),
     ],
 )
 def test_image_ids_that_are_names(plain, run, id_of, way):
@@ -179,6 +181,24 @@ def test_numbers_in_file_names_are_not_taken_for_ids_where_file_names_are_said(p
     gt = changed(name, "numbered.json", "gt.json")
     numbers, findings = scored(run, gt, changed(stems))
     assert numbers == plain and findings["image_by_name"]["text"].endswith("found by file name")
+
+
+def test_numbers_that_are_ids_of_other_images_are_read_as_what_fits_the_boxes(plain, run):
+    """Older releases of Ultralytics say no `file_name`; id 3 is also the number in the file name of image 6."""
+
+    def name(truth):
+        for image in truth["images"]:
+            image["file_name"] = f"{9 - image['id']:06d}.jpg"
+
+    def stems(results):
+        for result in results:
+            result["image_id"] = 9 - result["image_id"]
+
+    gt = changed(name, "numbered.json", "gt.json")
+    numbers, findings = scored(run, gt, changed(stems))
+    assert numbers == plain and findings["image_by_name"]["text"].endswith("found by number in the file name")
+    numbers, findings = scored(run, gt, "dets.json")
+    assert numbers == plain and "image_by_name" not in findings
 
 
 def test_ids_are_keys(plain, run):
@@ -499,6 +519,16 @@ def as_corners(results):
         result["bbox"] = [x, y, x + w, y + h]
 
 
+def as_centres(results):
+    for result in results:
+        x, y, w, h = result["bbox"]
+        result["bbox"] = [x + w / 2, y + h / 2, w, h]
+
+
+def flatten(results):
+    results[0]["bbox"][2] = 0
+
+
 def normalise(results):
     for result in results:
         x, y, w, h = result["bbox"]
@@ -520,6 +550,9 @@ def tie(results):
     [
         (lambda results: results + results[:5], "exact_copies", 5, "5 of 33 detections are exact copies"),
         (as_corners, "boxes_outside", None, "read as corners (x1, y1, x2, y2) all would fit"),
+        (as_corners, "box_format", None, "boxes fit better read as corners"),
+        (as_centres, "box_format", None, "boxes fit better read as centres"),
+        (flatten, "empty_boxes", 1, "1 of 28 boxes have no area"),
         (normalise, "normalised_boxes", 28, "they look normalised"),
         (make_negative, "negative_sizes", 2, "2 of 28 boxes have a negative width or height"),
         (tie, "tied_scores", 28, "(1 different scores): the order of the file decides"),

@@ -17,6 +17,7 @@ from fcos.scoring.truth import Truth
 
 FEW_OBJECTS = 10
 _PIXEL = 1.0  # a box may end this far outside: toolboxes count pixels in two ways
+_NEARLY_ALL = 0.95
 _NORMALISED = 1.5  # all numbers of normalised boxes are below
 
 
@@ -32,8 +33,8 @@ def of_results(table: ResultTable, matches: Matches, truth: Truth) -> list[Findi
         table: all results, in the order of the file.
         matches: of them.
     """
-    found = [*_without_results(table, truth), *_negative(table), *_outside(table, truth)]
-    found += [*_ties_and_copies(table), *_shifted(table, truth)]
+    found = [*_without_results(table, truth), *_empty(table), *_outside(table, truth)]
+    found += [*_ties_and_copies(table), *_shifted(table, truth), *_other_format(table, truth)]
     return [*found, *_beyond(matches, len(table)), *_lost(matches, truth)]
 
 
@@ -97,11 +98,15 @@ def _without_results(table: ResultTable, truth: Truth) -> Iterator[Finding]:
         )
 
 
-def _negative(table: ResultTable) -> Iterator[Finding]:
-    count = int((table.boxes_xywh[:, 2:] < 0).any(axis=1).sum())
-    if count:
-        text = f"{count} of {len(table)} boxes have a negative width or height: they can find nothing"
-        yield Finding("negative_sizes", count, len(table), text)
+def _empty(table: ResultTable) -> Iterator[Finding]:
+    sides, total = table.boxes_xywh[:, 2:], len(table)
+    for kind, which, words in (
+        ("negative_sizes", (sides < 0).any(axis=1), "a negative width or height"),
+        ("empty_boxes", (sides == 0).any(axis=1), "no area"),
+    ):
+        count = int(which.sum())
+        if count:
+            yield Finding(kind, count, total, f"{count} of {total} boxes have {words}: they can find nothing")
 
 
 def _outside(table: ResultTable, truth: Truth) -> Iterator[Finding]:
@@ -124,12 +129,30 @@ def _within(ends: Floats, size: Floats) -> Bools:
 
 
 def _why(table: ResultTable, size: Floats) -> str:
-    """That the boxes are corners, if all of them would fit as such and few do as they are said to be."""
+    """That the boxes are corners, if nearly all of them would fit as such: a width is seldom beyond its x."""
+    boxes, total = table.boxes_xywh, len(table)
+    fits = int((_within(boxes[:, 2:], size) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)).sum())
+    if fits < _NEARLY_ALL * total:
+        return ""
+    many = "all" if fits == total else f"{fits}"
+    return f"; read as corners (x1, y1, x2, y2) {many} would fit: COCO wants x, y, width, height"
+
+
+def _other_format(table: ResultTable, truth: Truth) -> Iterator[Finding]:
+    """Boxes that find more objects as corners, or by their centres, than as COCO reads them."""
+    (as_is,), judged = boxes_that_fit(table, truth)
+    if 2 * as_is >= judged:
+        return  # no other reading fits twice as many
     boxes = table.boxes_xywh
-    ordered = (boxes[:, 2:] >= boxes[:, :2]).all()
-    known = not np.isnan(size).any()
-    corners = known and ordered and _within(boxes[:, 2:], size).all()
-    return "; read as corners (x1, y1, x2, y2) all would fit: COCO wants x, y, width, height" if corners else ""
+    corner, sides = boxes[:, :2], boxes[:, 2:]
+    for name, other in (
+        ("corners (x1, y1, x2, y2)", np.concatenate((corner, sides - corner), axis=1)),
+        ("centres (cx, cy, width, height)", np.concatenate((corner - sides / 2, sides), axis=1)),
+    ):
+        (fits,), _ = boxes_that_fit(replace(table, boxes_xywh=other), truth)
+        if fits > 2 * as_is and 4 * fits > judged:
+            text = f"boxes fit better read as {name}: {fits} of {judged} then lie on an object, {as_is} as they are"
+            yield Finding("box_format", fits, judged, text)
 
 
 def _ties_and_copies(table: ResultTable) -> Iterator[Finding]:

@@ -84,7 +84,9 @@ def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_
     Args:
         names_first: ids are nobody's: they were given when a folder was read.
     """
-    by_id, by_name = id_ways(ids), name_ways(file_names)
+    numbers = [key if isinstance(key, int) else None for key in ids]
+    by_id = [*id_ways(ids), lambda: Way.of("number of the id", numbers, _number)]
+    by_name = name_ways(file_names)
     return Lookup([*by_name, *by_id] if names_first else [*by_id, *by_name])
 
 
@@ -109,8 +111,19 @@ def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], Way]]:
         way("file name", _slashes, _slashes),
         way("last part of the file name", _base, _base),
         way("stem of the file name", stem, _stem_of_key),
-        way("number in the file name", lambda name: _number(stem(name)), _number),
+        way("file name without its suffix", _without_suffix, _without_image_suffix),
+        number_way(file_names),
     ]
+
+
+def number_way(file_names: Sequence[str | None]) -> Callable[[], Way]:
+    """Older releases of Ultralytics write the number that a file is called: 7 for 000007.jpg."""
+
+    def way() -> Way:
+        numbers = [None if file is None else _number(stem(file)) for file in file_names]
+        return Way.of("number in the file name", numbers, _number)
+
+    return way
 
 
 def stem(name: str) -> str:
@@ -132,9 +145,18 @@ def _base(name: Key) -> str:
     return _slashes(name).rpartition("/")[2]
 
 
-def _stem_of_key(key: Key) -> str:
+def _without_suffix(name: str) -> str:
+    folder, slash, _ = _slashes(name).rpartition("/")
+    return f"{folder}{slash}{stem(name)}"
+
+
+def _without_image_suffix(key: Key) -> str:
     # `a.b` is the stem of `a.b.jpg`: only what is the suffix of an image goes.
-    return _IMAGE_SUFFIX.sub("", _base(key))
+    return _IMAGE_SUFFIX.sub("", _slashes(key))
+
+
+def _stem_of_key(key: Key) -> str:
+    return _base(_without_image_suffix(key))
 
 
 def _number(text: Key) -> int | None:

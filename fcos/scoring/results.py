@@ -130,9 +130,14 @@ def _looked_up(
 ) -> Found:
     image, image_way = _place(truth.images, image_keys, truth.image_names, file_names)
     label, class_way = _place(truth.classes, class_keys, truth.class_names, class_names)
+    table = ResultTable(image=image, label=label, boxes_xywh=xywh, score=score)
+    if image_way == BY_ID and isinstance(image_keys, np.ndarray) and file_names is None:
+        numbered, number_way = truth.image_numbers.find(image_keys)
+        if _fits_better(replace(table, image=numbered), table, truth):
+            table, image_way = replace(table, image=numbered), number_way
     ways = [("image", image_way), ("class", class_way)]
     return Found(
-        table=ResultTable(image=image, label=label, boxes_xywh=xywh, score=score),
+        table=table,
         image_keys=image_keys,
         class_keys=class_keys,
         places=None,
@@ -159,6 +164,14 @@ def _place(by_id: Lookup, ids: Keys, by_name: Lookup, names: list[Any] | None) -
     named, name_way = by_name.find(names)
     own = (named >= 0).sum() >= (places >= 0).sum() and not np.array_equal(named, places)
     return (named, name_way) if own else (places, way)
+
+
+def _fits_better(other: ResultTable, table: ResultTable, truth: Truth) -> bool:
+    """Whether numbers that are ids of the ground truth, and in its file names too, are meant as the latter."""
+    if np.array_equal(other.image, table.image) or (other.image >= 0).sum() < (table.image >= 0).sum():
+        return False
+    ((fits,), _), ((as_is,), _) = boxes_that_fit(other, truth), boxes_that_fit(table, truth)
+    return fits > 2 * as_is
 
 
 def _other_ids(of: str, way: str, count: int) -> Finding:

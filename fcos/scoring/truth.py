@@ -24,7 +24,7 @@ from fcos.scoring.columns import (
     what,
 )
 from fcos.scoring.json_files import read_json_file
-from fcos.scoring.lookup import Lookup, class_lookup, id_ways, image_lookup, name_ways
+from fcos.scoring.lookup import Lookup, class_lookup, id_ways, image_lookup, name_ways, number_way
 from fcos.scoring.matching import Bools, GroundTruth, Ints
 from fcos.scoring.protocol import COCO, Protocol
 
@@ -82,6 +82,11 @@ class Truth:
     def image_names(self) -> Lookup:
         """Of file names of images."""
         return Lookup(name_ways(self.file_names))
+
+    @property
+    def image_numbers(self) -> Lookup:
+        """Of the numbers that files of images are called."""
+        return Lookup([number_way(self.file_names)])
 
     @property
     def _labelled(self) -> list[tuple[int, dict[str, Any]]]:
