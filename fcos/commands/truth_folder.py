@@ -8,6 +8,7 @@ from fcos.commands.prepare import write_data
 from fcos.config.data import DataConfig
 from fcos.config.section import parse_section
 from fcos.data.sources.discover import Discovered, discover
+from fcos.data.sources.voc import read_voc
 from fcos.errors import UserError
 from fcos.files import read_json
 
@@ -52,6 +53,8 @@ def _content(found: Discovered, split: str) -> dict[str, Any]:
     others = {f"{other}_{part}": None for other in ("validation", "test") for part in parts}
     settings = {"outside_boxes": "clip", "test_fraction": 0.5, **({"difficult": "keep"} if source == "voc" else {})}
     data |= {**chosen, **others, **settings, "root": str(data["root"])}
+    if source == "voc":
+        data["classes"] = _voc_classes(found)
     config: DataConfig = parse_section({"data": data}, "data", DataConfig)  # type: ignore[arg-type]
     # A study is never without test images; here all images of the split are scored.
     whole = config.model_copy(update={"test_fraction": 0.0})
@@ -59,3 +62,11 @@ def _content(found: Discovered, split: str) -> dict[str, Any]:
         write_data(whole, Path(temporary))
         content: dict[str, Any] = read_json(Path(temporary) / "train.json", do="fcos score")
     return content
+
+
+def _voc_classes(found: Discovered) -> list[str]:
+    """Those of all splits, as a study numbers them: a class may have no object in the one that is scored."""
+    names = {split: found.data.get(f"{split}_split") for split in reversed(SPLITS)}
+    splits = {split: name for split, name in names.items() if name is not None or split == "train"}
+    source = read_voc(Path(found.data["root"]), splits=splits, classes=None, ignore_difficult=False)
+    return [category["name"] for category in source.categories]
