@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from side_by_side import line, parser, write_report
-from synthetic import VOC2007_IMAGES, Detector, coco_sized, detect, draw_images
+from synthetic import COCO2017_IMAGES, VOC2007_IMAGES, Detector, coco_sized, detect, draw_images
 
 from fcos.progress import track
 
@@ -66,15 +66,16 @@ class Evaluator:
 
 def main() -> None:
     made = parser(__doc__, repetitions=3)
-    made.add_argument("--peers", default=sys.executable, help="a Python with the other packages")
+    made.add_argument("--peers", help="a Python with the other packages; left out: pycocotools alone, of this one")
+    made.add_argument("--images", type=int, nargs=2, default=[COCO2017_IMAGES, VOC2007_IMAGES])
     arguments = made.parse_args()
     lines = []
     with tempfile.TemporaryDirectory() as temporary:
         earlier = commit_before(Path(temporary) / "before")
         generator = np.random.default_rng(0)
-        voc = draw_images(generator, VOC2007_IMAGES)
+        voc = draw_images(generator, arguments.images[1])
         for name, (truth, results) in {
-            "COCO val2017": coco_sized(np.random.default_rng(0)),
+            "COCO val2017": coco_sized(np.random.default_rng(0), arguments.images[0]),
             "VOC2007 test": (voc, detect(generator, voc, Detector())),
         }.items():
             folder = Path(temporary) / name.split()[0]
@@ -102,8 +103,9 @@ def measured(
     evaluators = {"ours": Evaluator("ours", sys.executable, gt, detections)}
     if earlier is not None:
         evaluators["before"] = Evaluator("before", sys.executable, gt, detections, code=earlier)
-    evaluators |= {name: Evaluator(name, arguments.peers, gt, detections) for name in PEERS}
-    reference = Evaluator(REFERENCE, arguments.peers, gt, detections)
+    if arguments.peers:
+        evaluators |= {name: Evaluator(name, arguments.peers, gt, detections) for name in PEERS}
+    reference = Evaluator(REFERENCE, arguments.peers or sys.executable, gt, detections)
     first = {name: evaluator.ask("numbers") for name, evaluator in [*evaluators.items(), (REFERENCE, reference)]}
     reference.close()
     equal({name: answer["numbers"] for name, answer in first.items()})

@@ -118,9 +118,9 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, h
     )
 
 
-def coco_sized(generator: Generator) -> tuple[dict[str, Any], list[Any]]:
+def coco_sized(generator: Generator, num_images: int = COCO2017_IMAGES) -> tuple[dict[str, Any], list[Any]]:
     """Ground truth and results of the size of COCO val2017."""
-    truth = draw_images(generator, COCO2017_IMAGES, objects_per_image=7.36, class_weights=COCO2017_WEIGHTS)
+    truth = draw_images(generator, num_images, objects_per_image=7.36, class_weights=COCO2017_WEIGHTS)
     return truth, detect(generator, truth, Detector(clutter=COCO2017_CLUTTER))
 
 

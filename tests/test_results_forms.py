@@ -361,6 +361,12 @@ def test_bad_label_files(pair, run, line, parts):
     assert_mistake(run("score", "--gt", "gt.json", "--detections", "labels"), *parts)
 
 
+def test_a_folder_above_the_labels_is_read_too(plain, run):
+    """Ultralytics writes runs/detect/predict/labels/*.txt."""
+    write_labels("predict/labels", {1: 0, 3: 1})
+    assert scored(run, "gt.json", "predict")[0] == pytest.approx(plain, abs=1e-12)
+
+
 def test_label_files_need_sizes_and_known_images(pair, run):
     write_labels("labels", {1: 0, 3: 1})
 

@@ -25,6 +25,7 @@ AP_METRICS = METRICS[:6]
 CLASS_METRICS = ("AP", "AP50", "AP75", "AR100")
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)
 _EPS = np.spacing(1)
+_EXACT = 2**24  # whole numbers below are exact in float32
 _BLOCK = 256  # sets of weights at a time: what a curve needs then stays in the processor's cache
 
 
@@ -180,11 +181,18 @@ def _class_ap(matches: Matches, label: int, of_image: Floats, num_objects: Float
     for begin in range(0, of_image.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         objects = np.maximum(num_objects[:, block], 1)  # no object: no recall, whatever is found
-        for area, threshold, found, seen in _curves(matches, label, np.ascontiguousarray(of_image[:, block])):
+        weights = _whole_numbers(of_image[:, block], most=matches.of_class(label))
+        for area, threshold, found, seen in _curves(matches, label, weights):
             if len(found):
                 steps = _steps_reached(found / objects[area])
                 steps[1:] -= steps[:-1].copy()
                 ap[area, threshold, block] = np.einsum("nb,nb->b", _envelope(found, seen), steps) / len(RECALL_STEPS)
+
+
+def _whole_numbers(weights: Floats, *, most: slice) -> Floats:
+    """The weights in 32 bits where all sums of a class are exact in them: whole numbers below 2**24."""
+    largest = weights.max(initial=0) * (most.stop - most.start)
+    return np.ascontiguousarray(weights, dtype=np.float32 if largest < _EXACT else np.float64)
 
 
 def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[int, int, Floats, Floats]]:
@@ -202,7 +210,7 @@ def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[in
     marks = np.unique(detection)
     mark = np.searchsorted(marks, np.arange(len(image)))
     before = [mark < len(marks)] & ~outside.T  # (A, D of the class)
-    inside = [_running(np.add, _counts(mark[b], image[b], len(marks), of_image)) for b in before]
+    inside = [_running(np.add, _counts_in_order(mark[b], image[b], len(marks), of_image)) for b in before]
     key = area * matches.protocol.num_thresholds + threshold
     starts = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
     for begin, end in pairwise([*starts, len(key)]):
@@ -215,20 +223,21 @@ def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[in
         if sign.any():
             place = np.searchsorted(positive, matched)
             odd = (sign != 0) & (place < len(positive))
-            seen += _running(np.add, _counts(place[odd], image[matched[odd]], len(positive), of_image, sign[odd]))
+            change = _counts_in_order(place[odd], image[matched[odd]], len(positive), of_image, sign[odd])
+            seen += _running(np.add, change)
         yield at, int(threshold[begin]), _running(np.add, of_image[image[positive]]), seen
 
 
 def _envelope(found: Floats, seen: Floats) -> Floats:
     """(N, B) the largest precision at this recall or a higher one."""
-    precision = found / (seen + _EPS)
+    precision = np.divide(found, np.add(seen, _EPS, dtype=np.float64), dtype=np.float64)
     return _running(np.maximum, precision[::-1])[::-1]
 
 
 def _running(function: np.ufunc, rows: Floats) -> Floats:
     """`function.accumulate` over the rows (N, B) of numbers >= 0; numpy's own goes column by column, much slower."""
     width = math.isqrt(len(rows)) + 1
-    padded = np.zeros((-(-len(rows) // width) * width, rows.shape[1]))
+    padded = np.zeros((-(-len(rows) // width) * width, rows.shape[1]), dtype=rows.dtype)
     padded[: len(rows)] = rows
     blocks = padded.reshape(-1, width, rows.shape[1])
     for place in range(1, width):
@@ -241,13 +250,20 @@ def _running(function: np.ufunc, rows: Floats) -> Floats:
 def _steps_reached(recall: Floats) -> Floats:
     """How many of the 101 recall steps are at most `recall`."""
     nearest = np.rint(recall * (len(RECALL_STEPS) - 1))
-    return nearest + (RECALL_STEPS[nearest.astype(np.int64)] <= recall)
+    return nearest + (RECALL_STEPS.take(nearest.astype(np.intp), mode="clip") <= recall)
 
 
-def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
+def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats) -> Floats:
     """(num_rows, B): the weights of the images that stand in each row, added up."""
-    ones = np.ones(len(row)) if sign is None else sign.astype(float)
-    sums: Floats = csr_array((ones, (row, image)), shape=(num_rows, len(of_image))) @ of_image
+    sums: Floats = csr_array((np.ones(len(row)), (row, image)), shape=(num_rows, len(of_image))) @ of_image
+    return sums
+
+
+def _counts_in_order(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
+    """The same for ascending rows, sooner; each weight times its `sign`."""
+    ones = np.ones(len(row), dtype=of_image.dtype) if sign is None else sign.astype(of_image.dtype)
+    starts = np.searchsorted(row, np.arange(num_rows + 1))
+    sums: Floats = csr_array((ones, image, starts), shape=(num_rows, len(of_image))) @ of_image
     return sums
 
 
