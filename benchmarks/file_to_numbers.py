@@ -5,8 +5,8 @@
 Sizes are COCO val2017's and VOC2007 test's. The twelve numbers are compared first: ours must be pycocotools' to the
 last bit, the others' to 1e-12. Ours includes the lines on what is odd in the files. 1,000 replicates are ours; the
 others have none that count an image twice, so theirs are 1,000 times one evaluation of the images of a bootstrap
-sample. pycocotools is measured once, since it takes minutes. `--peers` is a Python that has the others: `make bench`
-makes one. The commit before these readers is measured too.
+sample. pycocotools and replicates are measured once, since they take minutes. `--peers` is a Python that has the
+others: `make bench` makes one. The commit before these readers is measured too.
 """
 
 import argparse
@@ -114,12 +114,12 @@ def measured(
     for _ in track(range(arguments.repetitions), what, total=arguments.repetitions, unit="repetitions"):
         for name, evaluator in evaluators.items():
             seconds[name].append(evaluator.ask("numbers")["seconds"])
-        for name, evaluator in evaluators.items():
-            if name in ("ours", "before"):
-                with_replicates[name].append(evaluator.ask("replicates")["seconds"])
-            else:
-                draw = evaluator.ask("draw")["seconds"]
-                with_replicates[name].append(seconds[name][-1] + REPLICATES * draw)
+    for name, evaluator in evaluators.items():  # once: it takes minutes
+        if name in ("ours", "before"):
+            with_replicates[name].append(evaluator.ask("replicates")["seconds"])
+        else:
+            draw = evaluator.ask("draw")["seconds"]
+            with_replicates[name].append(statistics.median(seconds[name]) + REPLICATES * draw)
     for evaluator in evaluators.values():
         evaluator.close()
     once = [first[REFERENCE]["seconds"]]
