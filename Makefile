@@ -66,9 +66,18 @@ docs: install
 figures: install
 	python docs/figures
 
-bench: install
+# The evaluators that ours is held against, apart from our environment.
+PEERS := .venv/peers
+$(PEERS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c \
+		"import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
+	touch $@
+
+bench: install $(PEERS)/.installed
 	for program in training_step epoch prediction scoring commands study growth; do \
 		python benchmarks/$$program.py --out benchmarks/results/$$program.json || exit 1; done
+	python benchmarks/file_to_numbers.py --peers $(PEERS)/bin/python --out benchmarks/results/file_to_numbers.json
 	python benchmarks/page.py
 
 bench-gpu: install

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: written by benchmarks/page.py -->", "<!-- end of the figures -->"
-CPU = ("training_step", "epoch", "prediction", "scoring", "commands", "study")
+CPU = ("training_step", "epoch", "prediction", "scoring", "file_to_numbers", "commands", "study")
 GPU = ("training_step_gpu", "epoch_gpu", "prediction_gpu")
 
 

@@ -1,6 +1,7 @@
 """A data set and detectors that exist only as numbers: boxes, scores, and an AP that can be known to any precision.
 
 python benchmarks/synthetic.py --out FOLDER        writes gt.json and detections.json of VOC2007 test's size
+                               --like coco         of COCO val2017's: 5,000 images, 80 classes, 481,000 detections
 """
 
 import argparse
@@ -19,6 +20,10 @@ CLASS_WEIGHTS = np.array(
     [311, 389, 576, 393, 657, 254, 1541, 370, 1374, 329, 299, 530, 395, 369, 5227, 592, 311, 396, 302, 361]
 )
 VOC2007_IMAGES, VOC2007_DETECTIONS = 4952, 243_000
+# COCO val2017: 80 classes, of which person has 30 % of the objects and the others fall off, 36,781 objects.
+_FALLING = 1 / (np.arange(79) + 4.0)
+COCO2017_WEIGHTS = np.concatenate(([0.3 / 0.7 * _FALLING.sum()], _FALLING))
+COCO2017_IMAGES, COCO2017_CLUTTER = 5000, 92.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +41,21 @@ class Detector:
     clutter: float = 47.0
 
 
-def draw_images(generator: Generator, num_images: int, *, objects_per_image: float = 3.02) -> dict[str, Any]:
+def draw_images(
+    generator: Generator,
+    num_images: int,
+    *,
+    objects_per_image: float = 3.02,
+    class_weights: Any = CLASS_WEIGHTS,
+) -> dict[str, Any]:
     """COCO ground truth: every image an independent draw, some of them without objects, some crowded."""
+    share = class_weights / class_weights.sum()
     counts = generator.negative_binomial(1.5, 1.5 / (1.5 + objects_per_image), size=num_images)
     image = np.repeat(np.arange(num_images), counts)
     total = len(image)
     # Images have a theme: half of the objects of an image are of one class, as in photographs.
-    theme = generator.choice(len(CLASS_WEIGHTS), size=num_images, p=CLASS_WEIGHTS / CLASS_WEIGHTS.sum())
-    other = generator.choice(len(CLASS_WEIGHTS), size=total, p=CLASS_WEIGHTS / CLASS_WEIGHTS.sum())
+    theme = generator.choice(len(share), size=num_images, p=share)
+    other = generator.choice(len(share), size=total, p=share)
     label = np.where(generator.random(total) < 0.5, theme[image], other)
     side = np.exp(generator.normal(4.4, 0.8, size=total)).clip(8, 350)
     aspect = np.exp(generator.normal(0, 0.35, size=total))
@@ -55,7 +67,7 @@ def draw_images(generator: Generator, num_images: int, *, objects_per_image: flo
         "images": [
             {"id": i + 1, "file_name": f"{i + 1}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(num_images)
         ],
-        "categories": [{"id": k + 1, "name": f"class {k + 1}"} for k in range(len(CLASS_WEIGHTS))],
+        "categories": [{"id": k + 1, "name": f"class {k + 1}"} for k in range(len(share))],
         "annotations": [
             {"id": n, "image_id": i, "category_id": k + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
             for n, (i, k, box) in enumerate(zip(*columns, strict=True), start=1)
@@ -96,7 +108,7 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, h
     where = np.repeat(np.arange(num_images), clutter)
     side = np.exp(generator.normal(4.2, 0.8, size=(len(where), 2))).clip(6, 340)
     corner = generator.random((len(where), 2)) * (np.array([WIDTH, HEIGHT]) - side).clip(0)
-    classes = generator.integers(1, len(CLASS_WEIGHTS) + 1, size=len(where))
+    classes = generator.integers(1, len(truth["categories"]) + 1, size=len(where))
     noise = _odds(generator.normal(-2.5, 1.2, size=len(where)) + 0.3 * hard[where])
     return _records(
         np.concatenate((image[which], where)),
@@ -104,6 +116,12 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, h
         np.concatenate((moved, np.concatenate((corner, side), axis=1))).clip(0.5),
         np.concatenate((scores, noise)),
     )
+
+
+def coco_sized(generator: Generator, num_images: int = COCO2017_IMAGES) -> tuple[dict[str, Any], list[Any]]:
+    """Ground truth and results of the size of COCO val2017."""
+    truth = draw_images(generator, num_images, objects_per_image=7.36, class_weights=COCO2017_WEIGHTS)
+    return truth, detect(generator, truth, Detector(clutter=COCO2017_CLUTTER))
 
 
 def _odds(logits: Any) -> Any:
@@ -129,14 +147,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=VOC2007_IMAGES)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--like", choices=["voc", "coco"], default="voc")
     arguments = parser.parse_args()
     generator = np.random.default_rng(arguments.seed)
-    truth = draw_images(generator, arguments.images)
-    results = detect(generator, truth, Detector())
+    if arguments.like == "coco":
+        truth, results = coco_sized(generator)
+    else:
+        truth = draw_images(generator, arguments.images)
+        results = detect(generator, truth, Detector())
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "gt.json").write_text(json.dumps(truth))
     (arguments.out / "detections.json").write_text(json.dumps(results))
-    print(f"{arguments.images} images, {len(truth['annotations'])} objects, {len(results)} detections")
+    print(f"{len(truth['images'])} images, {len(truth['annotations'])} objects, {len(results)} detections")
 
 
 if __name__ == "__main__":

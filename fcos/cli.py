@@ -35,8 +35,37 @@ study_app = typer.Typer(help="List, check and choose studies.", no_args_is_help=
 app.add_typer(study_app, name="study")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A name under `runs` in params.yaml.")]
-GroundTruth = Annotated[Path, typer.Option("--gt", metavar="FILE", help="COCO ground truth.")]
-Replicates = Annotated[int, typer.Option(min=100, help="Draws of the images, with replacement.")]
+GroundTruth = Annotated[
+    Path, typer.Option("--gt", metavar="PATH", help="COCO ground truth, or a folder that `study new` reads.")
+]
+
+
+def _enough(replicates: int) -> int:
+    if 0 < replicates < 100:
+        raise typer.BadParameter("fewer than 100 say nothing: 100 or more, or 0 for no intervals")
+    return replicates
+
+
+Replicates = Annotated[
+    int, typer.Option(min=0, callback=_enough, help="Draws of the images, with replacement; 0: no intervals.")
+]
+MaxDetections = Annotated[int, typer.Option(min=1, help="Most detections of an image and class that are scored.")]
+Areas = Annotated[
+    str | None, typer.Option(metavar="S,L", help="Sides in pixels that divide small, medium and large; COCO's: 32,96.")
+]
+Iou = Annotated[
+    str | None, typer.Option(metavar="T", help="IoU thresholds: 0.5 or 0.5,0.75 or 0.5:0.95:0.05, which is COCO's.")
+]
+AreaFromBox = Annotated[bool, typer.Option("--area-from-box", help="Areas are width times height.")]
+UnknownImages = Annotated[
+    bool, typer.Option("--ignore-unknown-images", help="Leave out detections in images without ground truth.")
+]
+UnknownClasses = Annotated[
+    bool, typer.Option("--ignore-unknown-classes", help="Leave out detections of classes without ground truth.")
+]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a folder: test, validation or train; else the first there is.")
+]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
 Nms = Annotated[
@@ -366,17 +395,39 @@ def demo(
 @app.command(epilog="Example: fcos score --gt val.json --detections detections.json --out numbers.json")
 def score(
     gt: GroundTruth,
-    detections: Annotated[Path, typer.Option(metavar="FILE", help="COCO results of any detector.")],
+    detections: Annotated[Path, typer.Option(metavar="PATH", help="Results of any detector: a file or folder.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where all numbers go, as JSON.")] = None,
+    per_class: Annotated[Path | None, typer.Option(metavar="FILE", help="Where a CSV of the classes goes.")] = None,
     replicates: Replicates = 1000,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
+    max_detections: MaxDetections = 100,
+    areas: Areas = None,
+    iou: Iou = None,
+    area_from_box: AreaFromBox = False,
+    ignore_unknown_images: UnknownImages = False,
+    ignore_unknown_classes: UnknownClasses = False,
+    split: Split = None,
 ) -> None:
     """The COCO numbers of any detector's results, overall and per class, with their intervals."""
     from fcos.commands.score import score, score_text
+    from fcos.commands.scoring_inputs import Choices
 
-    found = score(gt, detections, out=out, replicates=replicates, confidence=confidence, seed=seed)
-    typer.echo(score_text(found) + (f"\n\nwrote {out}" if out else ""))
+    choices = Choices(
+        max_detections=max_detections,
+        areas=areas,
+        iou=iou,
+        area_from_box=area_from_box,
+        ignore_unknown_images=ignore_unknown_images,
+        ignore_unknown_classes=ignore_unknown_classes,
+        split=split,
+    )
+    found = score(
+        gt, detections, out=out, replicates=replicates, confidence=confidence, seed=seed, per_class=per_class,
+        choices=choices,
+    )  # fmt: skip
+    written = ", ".join(str(path) for path in (out, per_class) if path)
+    typer.echo(score_text(found) + (f"\n\nwrote {written}" if written else ""))
 
 
 @app.command(epilog="Example: fcos compare --gt val.json ours=s0.json,s1.json,s2.json theirs=detections.json")
@@ -390,12 +441,29 @@ def compare(
     replicates: Replicates = 1000,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
+    max_detections: MaxDetections = 100,
+    areas: Areas = None,
+    iou: Iou = None,
+    area_from_box: AreaFromBox = False,
+    ignore_unknown_images: UnknownImages = False,
+    ignore_unknown_classes: UnknownClasses = False,
+    split: Split = None,
 ) -> None:
     """Compare results on the same images: which is better, by how much, and whether that is more than chance."""
     from fcos.commands.compare import compare
+    from fcos.commands.scoring_inputs import Choices
     from fcos.reporting.comparison import comparison_text
 
-    found = compare(results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed)
+    choices = Choices(
+        max_detections=max_detections,
+        areas=areas,
+        iou=iou,
+        area_from_box=area_from_box,
+        ignore_unknown_images=ignore_unknown_images,
+        ignore_unknown_classes=ignore_unknown_classes,
+        split=split,
+    )
+    found = compare(results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices)
     typer.echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
 
 

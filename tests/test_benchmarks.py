@@ -51,6 +51,25 @@ def test_epoch_at_small_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_files_to_numbers_at_small_size(tmp_path: Path) -> None:
+    out = tmp_path / "files.json"
+    run("file_to_numbers.py", "--out", str(out), "--repetitions", "1", "--images", "40", "30")
+    lines = json.loads(out.read_text())["lines"]
+    assert lines[0]["peer"] == "pycocotools, once" and "COCO val2017's size" in lines[0]["what"]
+    assert any("VOC2007 test's size" in of["what"] for of in lines)
+
+
+def test_files_to_numbers_refuses_evaluators_that_disagree(side_by_side: Any) -> None:
+    from file_to_numbers import equal
+
+    numbers = [0.25, 0.5]
+    equal({"ours": numbers, "hotcoco": [0.25 + 1e-14, 0.5], "pycocotools": numbers})
+    for name, change in (("hotcoco", 1e-9), ("ours", 1e-15)):
+        with pytest.raises(SystemExit, match=f"{name} has other numbers than pycocotools"):
+            equal({name: [0.25 + change, 0.5], "pycocotools": numbers})
+
+
+@pytest.mark.slow
 def test_prediction_at_small_size(tmp_path: Path) -> None:
     out = tmp_path / "prediction.json"
     run("prediction.py", "--out", str(out), "--number", "2", "--repetitions", "1", "--workers", "0")

@@ -15,8 +15,13 @@ import fcos.cli
 from fcos.tracking import live
 
 # What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
+STATISTICS = ["--replicates", "--confidence", "--seed"]
+READING = [
+    "--max-detections", "--areas", "--iou", "--area-from-box", "--ignore-unknown-images", "--ignore-unknown-classes",
+    "--split",
+]  # fmt: skip
 OPTIONS = {
-    "compare": ["RESULTS", "--gt", "--out", "--replicates", "--confidence", "--seed"],
+    "compare": ["RESULTS", "--gt", "--out", *STATISTICS, *READING],
     "demo": ["--port"],
     "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--pictures"],
     "doctor": [],
@@ -28,7 +33,7 @@ OPTIONS = {
     "prepare": [],
     "report": [],
     "source": ["--at"],
-    "score": ["--gt", "--detections", "--out", "--replicates", "--confidence", "--seed"],
+    "score": ["--gt", "--detections", "--out", "--per-class", *STATISTICS, *READING],
     "status": ["--watch", "--json", "--quick"],
     "study list": [],
     "study new": ["NAME", "--from", "--epochs"],

@@ -26,7 +26,8 @@ PYTHON = {
     ),
     "scoring": (
         "Scoring and comparing",
-        "detections scoring.inputs scoring.matching scoring.average_precision scoring.numbers scoring.bootstrap "
+        "detections scoring.protocol scoring.truth scoring.results scoring.folders scoring.diagnosis scoring.matching "
+        "scoring.average_precision scoring.numbers scoring.bootstrap "
         "scoring.comparison scoring.errors scoring.analysis",
     ),
     "data": ("Data", "data.coco data.dataset data.transforms data.cache data.sources.description"),

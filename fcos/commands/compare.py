@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from fcos.commands.score import counts, describe
-from fcos.data.coco import CocoSplit
+from fcos.commands.scoring_inputs import Choices, describe, digest, match_results, open_truth, protocol_json
 from fcos.errors import UserError
-from fcos.files import sha256_file, write_csv, write_json, write_text
+from fcos.files import write_csv, write_json, write_text
 from fcos.progress import track
-from fcos.reporting.comparison import comparison_markdown, draw_comparison
+from fcos.reporting.comparison import comparison_markdown
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
 from fcos.scoring.bootstrap import Sample, draw_weights, estimate
-from fcos.scoring.comparison import compare_all
-from fcos.scoring.inputs import check_file, read_results, read_truth
-from fcos.scoring.matching import Floats, Ints, match
-from fcos.scoring.numbers import coco_metrics, estimate_json, sample_of
+from fcos.scoring.comparison import Comparison, compare_all
+from fcos.scoring.findings import Finding
+from fcos.scoring.matching import Floats, Ints
+from fcos.scoring.numbers import coco_metrics, estimate_json, rename_limit, sample_of
+from fcos.scoring.truth import Truth
 
 _INTERVAL = ("low", "high", "standard_error")
 _DIFFERENCE = ("value", *_INTERVAL, "p_value")
@@ -53,33 +53,49 @@ def parse_rows(arguments: Sequence[str]) -> list[Row]:
 
 
 def compare(
-    arguments: Sequence[str], gt: Path, *, out: Path, replicates: int, confidence: float, seed: int
+    arguments: Sequence[str],
+    gt: Path,
+    *,
+    out: Path,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    choices: Choices | None = None,
 ) -> dict[str, Any]:
     """Score all rows under the same draws of images, write comparison.{json,csv,md,png} and return the first.
 
+    Args:
+        replicates: 0 for no intervals and tests.
+
     Returns:
-        `rows`, `differences` (later minus earlier row, of each pair), `statistics`, `gt` and `counts`.
+        `rows`, `differences` (later minus earlier row, of each pair), `statistics`, `protocol`, `gt`, `counts` and
+        `diagnosis` (of the ground truth; that of results stands at their files).
     """
+    choices = choices or Choices()
     if len(arguments) < 2:
         raise UserError("fcos compare", "nothing to compare with", found=arguments[0], expected="two results or more")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
     rows = parse_rows(arguments)
     for path in [gt, *(path for row in rows for path in row.paths)]:
-        check_file(path)
+        if not path.exists():
+            raise UserError(path, "no such file", expected="a JSON file or a folder", do="give the path of COCO JSON")
     _refuse_same_repeats(rows)
-    split = read_truth(gt)
-    if len(split.images) < 2:
+    given = open_truth(gt, choices)
+    truth = given.truth
+    if truth.num_images < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")
-    weights = draw_weights(len(split.images), replicates=replicates, seed=seed)
-    scored = _score_all(rows, split, weights)
-    samples = {name: sample_of(numbers, found, METRICS) for name, (numbers, found) in scored.items()}
+    weights = draw_weights(truth.num_images, replicates=replicates, seed=seed)
+    scored = _score_all(rows, truth, weights, choices)
+    samples = {name: sample_of(of.numbers, np.stack(of.replicates), METRICS) for name, of in scored.items()}
     content = {
-        "rows": [_row(row, samples[row.name], scored[row.name][0], confidence) for row in rows],
-        "differences": _differences(samples, confidence),
+        "rows": [_row(row, samples[row.name], scored[row.name], confidence, choices.max_detections) for row in rows],
+        "differences": _differences(samples, confidence, replicates),
         "statistics": {"confidence": confidence, "replicates": replicates, "seed": seed},
-        "gt": describe(gt),
-        "counts": counts(split),
+        "protocol": protocol_json(choices.protocol),
+        "gt": given.described,
+        "counts": truth.counts,
+        "diagnosis": [finding.json() for finding in given.findings],
     }
     _write(content, out)
     return content
@@ -87,10 +103,10 @@ def compare(
 
 def _refuse_same_repeats(rows: Sequence[Row]) -> None:
     for row in rows:
-        digests = [sha256_file(path) for path in row.paths]
-        digest, count = Counter(digests).most_common(1)[0]
+        digests = [digest(path) for path in row.paths]
+        repeated, count = Counter(digests).most_common(1)[0]
         if count > 1:
-            same = [str(path) for path, of_path in zip(row.paths, digests, strict=True) if of_path == digest]
+            same = [str(path) for path, of_path in zip(row.paths, digests, strict=True) if of_path == repeated]
             raise UserError(
                 f"row {row.name}",
                 "repeats with the same content",
@@ -99,37 +115,51 @@ def _refuse_same_repeats(rows: Sequence[Row]) -> None:
             )
 
 
-def _score_all(
-    rows: Sequence[Row], split: CocoSplit, weights: Ints
-) -> dict[str, tuple[list[dict[str, float | None]], Floats]]:
-    """By row: the twelve numbers of each of S files, and (S, B, 12) replicates."""
+@dataclass(frozen=True)
+class _Scored:
+    """Of each of the S files of a row: its twelve numbers, (B, 12) replicates, and what is odd in it."""
+
+    numbers: list[dict[str, float | None]]
+    replicates: list[Floats]
+    findings: list[list[Finding]]
+
+
+def _score_all(rows: Sequence[Row], truth: Truth, weights: Ints, choices: Choices) -> dict[str, _Scored]:
     files = [(row.name, path) for row in rows for path in row.paths]
-    numbers: dict[str, list[dict[str, float | None]]] = {row.name: [] for row in rows}
-    replicates: dict[str, list[Floats]] = {row.name: [] for row in rows}
+    scored = {row.name: _Scored([], [], []) for row in rows}
     for name, path in track(files, "compare", total=len(files), unit="files"):
-        matches = match(read_results(path, split), split)
-        numbers[name].append(coco_metrics(matches, split)["metrics"])
-        replicates[name].append(score(matches, weights).metrics())
-    return {name: (numbers[name], np.stack(replicates[name])) for name in numbers}
+        matches, _, findings = match_results(path, truth, choices)
+        scored[name].numbers.append(coco_metrics(matches, truth)["metrics"])
+        scored[name].replicates.append(score(matches, weights).metrics())
+        scored[name].findings.append(findings)
+    return scored
 
 
-def _row(row: Row, sample: Sample, numbers: list[dict[str, float | None]], confidence: float) -> dict[str, Any]:
+def _row(row: Row, sample: Sample, scored: _Scored, confidence: float, limit: int) -> dict[str, Any]:
     files: list[dict[str, Any]] = [
-        {**describe(path), "metrics": metrics} for path, metrics in zip(row.paths, numbers, strict=True)
+        {
+            **describe(path),
+            "metrics": rename_limit(metrics, limit),
+            "diagnosis": [finding.json() for finding in findings],
+        }
+        for path, metrics, findings in zip(row.paths, scored.numbers, scored.findings, strict=True)
     ]
     found = estimate(sample, confidence=confidence)
     spread = sample.values.std(axis=0, ddof=1).tolist() if len(files) > 1 else [None] * len(METRICS)
+    of_metric = {name: None if value != value else value for name, value in zip(METRICS, spread, strict=True)}
     return {
         "name": row.name,
         "n": len(files),
-        "metrics": {name: of["value"] for name, of in estimate_json(found, METRICS, ("value",)).items()},
-        "intervals": estimate_json(found, METRICS, _INTERVAL),
-        "spread": {name: None if value != value else value for name, value in zip(METRICS, spread, strict=True)},
+        "metrics": rename_limit(
+            {name: of["value"] for name, of in estimate_json(found, METRICS, ("value",)).items()}, limit
+        ),
+        "intervals": rename_limit(estimate_json(found, METRICS, _INTERVAL), limit),
+        "spread": rename_limit(of_metric, limit),
         "files": files,
     }
 
 
-def _differences(samples: dict[str, Sample], confidence: float) -> list[dict[str, Any]]:
+def _differences(samples: dict[str, Sample], confidence: float, replicates: int) -> list[dict[str, Any]]:
     differences = []
     for pair in compare_all(samples, confidence=confidence):
         metrics = {
@@ -144,10 +174,16 @@ def _differences(samples: dict[str, Sample], confidence: float) -> list[dict[str
                 "second": pair.other,
                 "significant": pair.is_significant(0),
                 "metrics": metrics,
-                "sentence": pair.sentence(),
+                "sentence": pair.sentence() if replicates else _without_interval(pair),
             }
         )
     return differences
+
+
+def _without_interval(pair: Comparison) -> str:
+    difference = pair.found.value[0]
+    said = "AP is not defined" if np.isnan(difference) else f"{100 * difference:+.1f} AP"
+    return f"{pair.row} against {pair.other}: {said}; no interval (--replicates 0)"
 
 
 def _write(content: dict[str, Any], out: Path) -> None:
@@ -158,6 +194,8 @@ def _write(content: dict[str, Any], out: Path) -> None:
         for metric, numbers in pair["metrics"].items()
     ]
     write_csv(out / "comparison.csv", lines, _CSV)
+    from fcos.reporting.comparison_chart import draw_comparison  # matplotlib is for the chart alone
+
     draw_comparison(content, out / "comparison.png")
     write_text(out / "comparison.md", comparison_markdown(content, picture="comparison.png"))
 
@@ -177,7 +215,7 @@ def _default_names(paths: Sequence[Path]) -> list[str]:
     """The stems of `paths`, with as many folders before them as tell them apart."""
     # A file name that is not UTF-8 is shown by its bytes.
     shown = [Path(os.fsencode(path.absolute()).decode(errors="backslashreplace")) for path in paths]
-    parts = [path.with_suffix("").parts for path in shown]
+    parts = [_without_suffix(path, given.is_dir()).parts for path, given in zip(shown, paths, strict=True)]
     lengths = [1] * len(paths)
     while True:
         names = ["/".join(of[-length:]) for of, length in zip(parts, lengths, strict=True)]
@@ -189,3 +227,10 @@ def _default_names(paths: Sequence[Path]) -> list[str]:
         if longer == lengths:
             return names
         lengths = longer
+
+
+def _without_suffix(path: Path, is_folder: bool) -> Path:
+    """`run.json.gz` is called run; a folder, by its whole name."""
+    if is_folder:
+        return path
+    return (path.with_suffix("") if path.suffix == ".gz" else path).with_suffix("")

@@ -1,52 +1,73 @@
 """`fcos score`: the COCO numbers of any detector's results, each with its interval."""
 
 import os
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fcos.data.coco import CocoSplit
+from fcos.commands.scoring_inputs import Choices, describe, match_results, open_truth, protocol_json
 from fcos.errors import UserError
-from fcos.files import sha256_file, write_json
+from fcos.files import write_csv, write_json
 from fcos.progress import Progress
 from fcos.reporting.intervals import in_brackets, percent, plus_minus, text_table
 from fcos.scoring import average_precision
-from fcos.scoring.average_precision import Scores
+from fcos.scoring.average_precision import Scores, joined
 from fcos.scoring.bootstrap import draw_weights
-from fcos.scoring.inputs import read_results, read_truth
-from fcos.scoring.matching import Ints, Matches, match
-from fcos.scoring.numbers import coco_metrics, with_intervals
+from fcos.scoring.matching import Ints, Matches
+from fcos.scoring.numbers import coco_metrics, rename_limit, with_intervals
 
-_BLOCK = 256  # draws between two signs of progress
+_BLOCK = 256  # bootstrap samples between two signs of progress
 
 
 def score(
-    gt: Path, detections: Path, *, out: Path | None, replicates: int, confidence: float, seed: int
+    gt: Path,
+    detections: Path,
+    *,
+    out: Path | None,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    per_class: Path | None = None,
+    choices: Choices | None = None,
 ) -> dict[str, Any]:
-    """Score a COCO results list and return what is written to `out`.
+    """Score a detector's results and return what is written to `out`.
+
+    Args:
+        replicates: 0 for no intervals.
+        per_class: the CSV to write, a line for each class.
 
     Returns:
-        The twelve numbers as fractions, and `per_class`, `intervals`, `statistics`, `inputs` and `counts`.
+        The twelve numbers as fractions, and `per_class`, `intervals`, `statistics`, `protocol`, `inputs`, `counts` and
+        `diagnosis`.
     """
-    if out is not None:
-        check_out(out, [gt, detections])
-    split = read_truth(gt)
-    results = read_results(detections, split)
-    matches = match(results, split)
-    weights = draw_weights(len(split.images), replicates=replicates, seed=seed)
-    found = with_intervals(coco_metrics(matches, split), _replicates(matches, weights), confidence=confidence)
+    choices = choices or Choices()
+    for option, path in (("--out", out), ("--per-class", per_class)):
+        if path is not None:
+            check_out(path, [gt, detections], option)
+    given = open_truth(gt, choices)
+    truth = given.truth
+    matches, num_detections, findings = match_results(detections, truth, choices)
+    numbers = coco_metrics(matches, truth)
+    weights = draw_weights(truth.num_images, replicates=replicates, seed=seed)
+    found = with_intervals(numbers, _replicates(matches, weights), confidence=confidence)
+    limit = choices.max_detections
     content = {
-        **found["metrics"],
-        "per_class": found["per_class"],
-        "intervals": found["intervals"],
+        **rename_limit(found["metrics"], limit),
+        "per_class": [
+            {**rename_limit(row, limit), "intervals": rename_limit(row["intervals"], limit)}
+            for row in found["per_class"]
+        ],
+        "intervals": rename_limit(found["intervals"], limit),
         "statistics": {"confidence": confidence, "replicates": replicates, "seed": seed},
-        "inputs": {name: describe(path) for name, path in (("gt", gt), ("detections", detections))},
-        "counts": {**counts(split), "detections": len(results)},
+        "protocol": protocol_json(choices.protocol),
+        "inputs": {"gt": given.described, "detections": describe(detections)},
+        "counts": {**truth.counts, "detections": num_detections},
+        "diagnosis": [finding.json() for finding in [*given.findings, *findings]],
     }
     if out is not None:
         write_json(out, content)
+    if per_class is not None:
+        _write_classes(content, per_class)
     return content
 
 
@@ -67,41 +88,56 @@ def score_text(content: dict[str, Any]) -> str:
         ]
         for row in content["per_class"]
     ]
+    if statistics["replicates"]:
+        intervals = (
+            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} draws of the images"
+        )
+    else:
+        intervals = "no intervals (--replicates 0)"
     return "\n".join(
         [
             f"{counted['images']} images, {counted['objects']} objects, {counted['detections']} detections; percent, "
-            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} draws of the images",
+            f"{intervals}",
             "",
             *twelve,
             "",
             text_table(["class", "objects", "AP", "AP50", "AP75"], classes),
+            *diagnosis_lines(content["diagnosis"]),
         ]
     )
 
 
-def describe(path: Path) -> dict[str, str]:
-    return {"file": str(path), "sha256": sha256_file(path)}
+def diagnosis_lines(findings: list[Mapping[str, Any]]) -> list[str]:
+    """What is odd in the files, after an empty line; nothing where nothing is."""
+    return ["", *(f"note: {finding['text']}" for finding in findings)] if findings else []
 
 
-def counts(split: CocoSplit) -> dict[str, int]:
-    """Images, classes, objects to be found, and crowd regions, which are neither objects nor background."""
-    crowd = sum(bool(annotation["iscrowd"]) for annotation in split.annotations)
-    objects = len(split.annotations) - crowd
-    return {"images": len(split.images), "classes": len(split.categories), "objects": objects, "crowd": crowd}
-
-
-def check_out(out: Path, inputs: list[Path]) -> None:
+def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
     """Refuse, before any work, a file that cannot be written or that is one of the inputs."""
     if out.is_dir():
-        raise UserError(f"--out {out}", "is a folder", expected="the name of a file")
+        raise UserError(f"{option} {out}", "is a folder", expected="the name of a file")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"--out {out}", "cannot be written", found=parent, expected="a folder that you may write to")
+        raise UserError(f"{option} {out}", "cannot be written", found=parent, expected="a folder that you may write to")
     if any(out.exists() and path.exists() and out.samefile(path) for path in inputs):
-        raise UserError(f"--out {out}", "is one of the files to be read", expected="another name")
+        raise UserError(f"{option} {out}", "is one of the files to be read", expected="another name")
+
+
+def _write_classes(content: Mapping[str, Any], path: Path) -> None:
+    metrics = [name for name in content["per_class"][0] if name.startswith("A")]
+    rows = [
+        {
+            **{key: row[key] for key in ("category_id", "name", "num_objects", *metrics)},
+            **{f"{name}_{end}": row["intervals"][name][end] for name in metrics for end in ("low", "high")},
+        }
+        for row in content["per_class"]
+    ]
+    write_csv(path, rows, list(rows[0]))
 
 
 def _replicates(matches: Matches, weights: Ints) -> Scores:
+    if not len(weights):
+        return average_precision.score(matches, weights)
     progress = Progress("score", len(weights), unit="draws")
     blocks = []
     for begin in range(0, len(weights), _BLOCK):
@@ -109,5 +145,4 @@ def _replicates(matches: Matches, weights: Ints) -> Scores:
         blocks.append(average_precision.score(matches, block))
         progress.update(len(block))
     progress.close()
-    names = [field.name for field in fields(Scores)]
-    return Scores(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
+    return joined(blocks)

@@ -1,23 +1,14 @@
 """A comparison of detectors in words, as text, Markdown and a chart; see fcos.commands.compare for its content."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from fcos.files import whole_file
-from fcos.reporting.figures import STYLE
 from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus, text_table
 from fcos.reporting.markdown import escape
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
 
 _BAR = 40  # characters
-_COLOUR, _SIGNIFICANT, _QUIET = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's
 Content = Mapping[str, Any]
 Grid = tuple[list[str], list[list[str]]]
 
@@ -31,6 +22,7 @@ def comparison_text(content: Content) -> str:
         text_table(*_pairs(content)),
         "\n".join(pair["sentence"] for pair in content["differences"]),
         "\n".join(_notes(content)),
+        "\n".join(f"note: {line}" for line in _odd(content)),
     ]
     return "\n\n".join(filter(None, parts))  # no bars where AP is not defined
 
@@ -47,49 +39,9 @@ def comparison_markdown(content: Content, *, picture: str) -> str:
         _markdown_table(*_pairs(content)),
         "\n".join(f"- {escape(pair['sentence'])}" for pair in content["differences"]),
         "## How to read this",
-        "\n".join(f"- {escape(note)}" for note in _notes(content)),
+        "\n".join(f"- {escape(note)}" for note in [*_notes(content), *_odd(content)]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def draw_comparison(content: Content, path: Path) -> None:
-    """Left: AP of each row with its interval; right: the differences with theirs."""
-    rows, pairs = content["rows"], content["differences"]
-    level = f"{100 * content['statistics']['confidence']:g} % interval"
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 1.6 + 0.32 * max(len(rows), len(pairs), 2)), dpi=110)
-        left, right = figure.subplots(1, 2)
-        _intervals(
-            left,
-            [row["name"] for row in rows],
-            [{"value": row["metrics"]["AP"], **row["intervals"]["AP"]} for row in rows],
-            [_COLOUR] * len(rows),
-        )
-        left.set(title="AP", xlabel=f"AP (%), with its {level}")
-        _intervals(
-            right,
-            [_against(pair) for pair in pairs],
-            [{"value": pair["metrics"]["AP"]["difference"], **pair["metrics"]["AP"]} for pair in pairs],
-            [_SIGNIFICANT if pair["significant"] else _QUIET for pair in pairs],
-        )
-        right.axvline(0, color="black", linewidth=0.8)
-        right.set(
-            title="Paired differences", xlabel=f"difference in AP (points), with its {level}\norange: significant"
-        )
-        canvas = FigureCanvasAgg(figure)
-        with whole_file(path) as scratch:
-            # No metadata: the same numbers give the same bytes.
-            canvas.print_figure(scratch, format="png", metadata={"Software": None})
-
-
-def _intervals(axes: Axes, labels: list[str], estimates: list[Content], colours: list[str]) -> None:
-    for place, (of, colour) in enumerate(zip(estimates, colours, strict=True)):
-        if of["low"] is not None:
-            axes.plot([100 * of["low"], 100 * of["high"]], [place, place], color=colour, linewidth=2.2)
-            axes.plot([100 * of["value"]], [place], "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(labels)), [label if len(label) <= 32 else f"{label[:31]}…" for label in labels])
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.margins(x=0.08)
 
 
 def _rows(content: Content) -> Grid:
@@ -108,7 +60,7 @@ def _pairs(content: Content) -> Grid:
     for pair in content["differences"]:
         ap = pair["metrics"]["AP"]
         rows.append(
-            [_against(pair), percent(ap["difference"], sign=True), in_brackets(ap), _p(ap["p_value"]), _p(ap["p_holm"])]
+            [against(pair), percent(ap["difference"], sign=True), in_brackets(ap), _p(ap["p_value"]), _p(ap["p_holm"])]
         )
     return ["difference", "AP", "interval", "p", "Holm p"], rows
 
@@ -126,8 +78,21 @@ def _bars(content: Content) -> str:
     return "\n".join(lines)
 
 
+def _odd(content: Content) -> list[str]:
+    """What is odd in the files: first in the ground truth, then in each results file."""
+    of_rows = [
+        f"{row['name'] if row['n'] == 1 else file['file']}: {finding['text']}"
+        for row in content["rows"]
+        for file in row["files"]
+        for finding in file["diagnosis"]
+    ]
+    return [*(finding["text"] for finding in content["diagnosis"]), *of_rows]
+
+
 def _notes(content: Content) -> list[str]:
     statistics = content["statistics"]
+    if not statistics["replicates"]:
+        return ["No intervals and no tests: --replicates 0."]
     notes = [
         f"Intervals are of {100 * statistics['confidence']:g} %: bias-corrected bootstrap, {statistics['replicates']} "
         "draws of the images, the same for all rows; a difference is paired by image. Holm's p is corrected for "
@@ -142,7 +107,7 @@ def _notes(content: Content) -> list[str]:
     return notes
 
 
-def _against(pair: Content) -> str:
+def against(pair: Content) -> str:
     return f"{pair['first']} against {pair['second']}"
 
 

@@ -8,23 +8,24 @@ Shapes: B sets of weights, I images, K classes, A area ranges, T IoU thresholds,
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
-from fcos.scoring.matching import AREA_RANGES, IOU_THRESHOLDS, Bools, Floats, Ints, Matches
+from fcos.scoring.matching import Bools, Floats, Ints, Matches
+from fcos.scoring.protocol import COCO, Protocol
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 AP_METRICS = METRICS[:6]
 CLASS_METRICS = ("AP", "AP50", "AP75", "AR100")
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)
-_A, _T = len(AREA_RANGES), len(IOU_THRESHOLDS)
 _EPS = np.spacing(1)
+_EXACT = 2**24  # whole numbers below are exact in float32
 _BLOCK = 256  # sets of weights at a time: what a curve needs then stays in the processor's cache
 
 
@@ -36,18 +37,21 @@ class Scores:
     recall: Floats  # (B, K, A, T), with 100 detections
     recall_1: Floats  # (B, K, T), with 1 detection an image and class, at all areas
     recall_10: Floats  # (B, K, T)
+    protocol: Protocol = COCO
 
     def metrics(self) -> Floats:
         """(B, 12), in the order of METRICS."""
         ap, recall = self.ap, self.recall
-        columns = [ap[:, :, 0], ap[:, :, 0, :1], ap[:, :, 0, 5:6], *(ap[:, :, area] for area in (1, 2, 3))]
-        columns += [self.recall_1, self.recall_10, *(recall[:, :, area] for area in range(_A))]
+        at_50, at_75 = (self.protocol.places_of(iou) for iou in (0.5, 0.75))
+        columns = [ap[:, :, 0], ap[:, :, 0, at_50], ap[:, :, 0, at_75], *(ap[:, :, area] for area in (1, 2, 3))]
+        columns += [self.recall_1, self.recall_10, *(recall[:, :, area] for area in range(self.protocol.num_areas))]
         return np.stack([_mean(column, axis=(1, 2)) for column in columns], axis=1)
 
     def per_class(self) -> Floats:
         """(B, K, 4), in the order of CLASS_METRICS."""
         ap = self.ap[:, :, 0]
-        return np.stack([_mean(ap, axis=2), ap[..., 0], ap[..., 5], _mean(self.recall[:, :, 0], axis=2)], axis=2)
+        at_50, at_75 = (ap[..., self.protocol.places_of(iou)] for iou in (0.5, 0.75))
+        return np.stack([_mean(values, axis=2) for values in (ap, at_50, at_75, self.recall[:, :, 0])], axis=2)
 
 
 def score(matches: Matches, weights: ArrayLike) -> Scores:
@@ -58,19 +62,21 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
     """
     of_image = np.ascontiguousarray(np.asarray(weights, dtype=float).T)  # (I, B)
     num_sets = of_image.shape[1]
-    truth = matches.truth
+    truth, protocol = matches.truth, matches.protocol
+    num_areas, num_thresholds = protocol.num_areas, protocol.num_thresholds
     counted, area = np.nonzero(~truth.ignored)
-    num_objects = _counts(truth.label[counted] * _A + area, truth.image[counted], truth.num_classes * _A, of_image)
-    num_objects = num_objects.reshape(-1, _A, num_sets)  # (K, A, B)
+    num_objects = _counts(
+        truth.label[counted] * num_areas + area, truth.image[counted], truth.num_classes * num_areas, of_image
+    ).reshape(truth.num_classes, num_areas, num_sets)  # (K, A, B)
 
     true_positive = ~matches.is_ignored
-    key = (matches.label[matches.detection] * _A + matches.area) * _T + matches.threshold
     image = matches.image[matches.detection]
 
     def recall(kept: Bools) -> Floats:
         kept = kept & true_positive
-        found = _counts(key[kept], image[kept], truth.num_classes * _A * _T, of_image)
-        share = _divide(found.reshape(-1, _A, _T, num_sets), num_objects[:, :, None])
+        rows = truth.num_classes * num_areas * num_thresholds
+        found = _counts(matches.curve[kept], image[kept], rows, of_image)
+        share = _divide(found.reshape(truth.num_classes, num_areas, num_thresholds, num_sets), num_objects[:, :, None])
         return np.moveaxis(share, -1, 0)
 
     def recall_of_all_areas(most: int) -> Floats:
@@ -78,7 +84,7 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
         return recall((rank < most) & (matches.area == 0))[:, :, 0].copy()
 
     rank = matches.rank[matches.detection]
-    ap = np.zeros((truth.num_classes, _A, _T, num_sets))
+    ap = np.zeros((truth.num_classes, num_areas, num_thresholds, num_sets))
     # numpy and scipy let go of the interpreter while they compute, so threads are enough.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda label: _class_ap(matches, label, of_image, num_objects[label], ap[label]), range(len(ap))))
@@ -88,7 +94,15 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
         recall=recall(np.ones_like(true_positive)),
         recall_1=recall_of_all_areas(1),
         recall_10=recall_of_all_areas(10),
+        protocol=protocol,
     )
+
+
+def joined(blocks: Sequence[Scores]) -> Scores:
+    """The numbers of several blocks of sets of weights as one."""
+    names = [field.name for field in fields(Scores) if field.name != "protocol"]
+    columns = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in names}
+    return Scores(**columns, protocol=blocks[0].protocol)
 
 
 def precision_at_recall(matches: Matches) -> Floats:
@@ -96,19 +110,70 @@ def precision_at_recall(matches: Matches) -> Floats:
 
     It is COCOeval's `eval["precision"]` at 100 detections, to the last bit.
     """
+    truth, protocol = matches.truth, matches.protocol
+    num_curves = truth.num_classes * protocol.num_areas * protocol.num_thresholds
+    num_objects = np.repeat(_objects(matches), protocol.num_thresholds)  # of each curve
+    counts = ~matches.is_ignored
+    curve = matches.curve[counts]
+    num_found = np.bincount(curve, minlength=num_curves)
+    start = np.cumsum(num_found) - num_found
+    found = np.arange(1, len(curve) + 1) - start[curve]
+    precision = found / (_seen(matches)[counts] + _EPS)
+    objects = num_objects[:, None]
+    needed = _needed(np.maximum(objects, 1))  # (curves, R)
+    reached = (needed <= num_found[:, None]) & (objects > 0)
+    at_steps = np.where(objects > 0, np.zeros(needed.shape), -1.0)
+    if reached.any():
+        # A curve begins where the one before ends, so the largest precision up to the next step is a segment's.
+        places = (start[:, None] + needed - 1)[reached]
+        at_steps[reached] = np.maximum.reduceat(precision, places)
+    # The envelope: the largest precision at this recall or a higher one.
+    at_steps = np.maximum.accumulate(at_steps[:, ::-1], axis=1)[:, ::-1]
+    shape = (truth.num_classes, protocol.num_areas, protocol.num_thresholds, len(RECALL_STEPS))
+    return np.ascontiguousarray(at_steps.reshape(shape).transpose(2, 3, 0, 1))
+
+
+def recall_of(matches: Matches, most: int) -> Floats:
+    """(K, A, T) share of the objects found by the `most` highest-scoring detections of each image and class."""
+    protocol = matches.protocol
+    shape = (matches.truth.num_classes, protocol.num_areas, protocol.num_thresholds)
+    kept = ~matches.is_ignored & (matches.rank[matches.detection] < most)
+    found = np.bincount(matches.curve[kept], minlength=math.prod(shape)).reshape(shape)
+    return _divide(found.astype(float), _objects(matches).reshape(shape[:2])[:, :, None])
+
+
+def _objects(matches: Matches) -> Ints:
+    """(K * A,): objects to find."""
     truth = matches.truth
-    once = np.ones((truth.num_images, 1))
-    num_objects = np.zeros((truth.num_classes, _A))
-    np.add.at(num_objects, truth.label, ~truth.ignored)
-    precision = np.where(num_objects > 0, 0.0, -1.0) + np.zeros((_T, len(RECALL_STEPS), 1, 1))
-    for label in range(truth.num_classes):
-        for area, threshold, found, seen in _curves(matches, label, once):
-            if num_objects[label, area] > 0 and len(found):
-                envelope = _envelope(found, seen)[:, 0]
-                place = np.searchsorted(found[:, 0] / num_objects[label, area], RECALL_STEPS, side="left")
-                reached = place < len(found)
-                precision[threshold, reached, label, area] = envelope[place[reached]]
-    return precision
+    objects = np.zeros((truth.num_classes, matches.protocol.num_areas), dtype=np.int64)
+    np.add.at(objects, truth.label, ~truth.ignored)
+    return objects.ravel()
+
+
+def _needed(num_objects: Ints) -> Ints:
+    """(N, R): the fewest objects that must be found for each recall step; `num_objects` is (N, 1).
+
+    By division, as COCOeval compares, not by a product: their rounding differs.
+    """
+    needed = np.maximum(np.floor(RECALL_STEPS * num_objects).astype(np.int64) - 1, 1)
+    for _ in range(3):
+        needed += needed / num_objects < RECALL_STEPS
+    return needed
+
+
+def _seen(matches: Matches) -> Ints:
+    """(M,): detections of the class that count up to this one, at its area range and threshold."""
+    num_areas = matches.protocol.num_areas
+    inside = np.zeros((len(matches.label) + 1, num_areas), dtype=np.int64)
+    np.cumsum(~matches.outside, axis=0, out=inside[1:])
+    first = np.searchsorted(matches.label, matches.label_of_match)
+    own = ~matches.outside[matches.detection, matches.area]
+    # What finds an object of the range counts whatever its own area, what finds an ignored one does not.
+    change = np.cumsum((~matches.is_ignored).astype(np.int64) - own)
+    starts = np.flatnonzero(np.diff(matches.curve, prepend=-1))
+    before = np.repeat(change[starts - 1] * (starts > 0), np.diff(np.append(starts, len(change))))
+    seen: Ints = inside[matches.detection + 1, matches.area] - inside[first, matches.area] + change - before
+    return seen
 
 
 def _class_ap(matches: Matches, label: int, of_image: Floats, num_objects: Floats, ap: Floats) -> None:
@@ -116,11 +181,18 @@ def _class_ap(matches: Matches, label: int, of_image: Floats, num_objects: Float
     for begin in range(0, of_image.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         objects = np.maximum(num_objects[:, block], 1)  # no object: no recall, whatever is found
-        for area, threshold, found, seen in _curves(matches, label, np.ascontiguousarray(of_image[:, block])):
+        weights = _whole_numbers(of_image[:, block], most=matches.of_class(label))
+        for area, threshold, found, seen in _curves(matches, label, weights):
             if len(found):
                 steps = _steps_reached(found / objects[area])
                 steps[1:] -= steps[:-1].copy()
                 ap[area, threshold, block] = np.einsum("nb,nb->b", _envelope(found, seen), steps) / len(RECALL_STEPS)
+
+
+def _whole_numbers(weights: Floats, *, most: slice) -> Floats:
+    """The weights in 32 bits where all sums of a class are exact in them: whole numbers below 2**24."""
+    largest = weights.max(initial=0) * (most.stop - most.start)
+    return np.ascontiguousarray(weights, dtype=np.float32 if largest < _EXACT else np.float64)
 
 
 def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[int, int, Floats, Floats]]:
@@ -138,8 +210,8 @@ def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[in
     marks = np.unique(detection)
     mark = np.searchsorted(marks, np.arange(len(image)))
     before = [mark < len(marks)] & ~outside.T  # (A, D of the class)
-    inside = [_running(np.add, _counts(mark[b], image[b], len(marks), of_image)) for b in before]
-    key = area * _T + threshold
+    inside = [_running(np.add, _counts_in_order(mark[b], image[b], len(marks), of_image)) for b in before]
+    key = area * matches.protocol.num_thresholds + threshold
     starts = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
     for begin, end in pairwise([*starts, len(key)]):
         matched, counts = detection[begin:end], ~ignored[begin:end]
@@ -151,20 +223,21 @@ def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[in
         if sign.any():
             place = np.searchsorted(positive, matched)
             odd = (sign != 0) & (place < len(positive))
-            seen += _running(np.add, _counts(place[odd], image[matched[odd]], len(positive), of_image, sign[odd]))
+            change = _counts_in_order(place[odd], image[matched[odd]], len(positive), of_image, sign[odd])
+            seen += _running(np.add, change)
         yield at, int(threshold[begin]), _running(np.add, of_image[image[positive]]), seen
 
 
 def _envelope(found: Floats, seen: Floats) -> Floats:
     """(N, B) the largest precision at this recall or a higher one."""
-    precision = found / (seen + _EPS)
+    precision = np.divide(found, np.add(seen, _EPS, dtype=np.float64), dtype=np.float64)
     return _running(np.maximum, precision[::-1])[::-1]
 
 
 def _running(function: np.ufunc, rows: Floats) -> Floats:
     """`function.accumulate` over the rows (N, B) of numbers >= 0; numpy's own goes column by column, much slower."""
     width = math.isqrt(len(rows)) + 1
-    padded = np.zeros((-(-len(rows) // width) * width, rows.shape[1]))
+    padded = np.zeros((-(-len(rows) // width) * width, rows.shape[1]), dtype=rows.dtype)
     padded[: len(rows)] = rows
     blocks = padded.reshape(-1, width, rows.shape[1])
     for place in range(1, width):
@@ -177,13 +250,20 @@ def _running(function: np.ufunc, rows: Floats) -> Floats:
 def _steps_reached(recall: Floats) -> Floats:
     """How many of the 101 recall steps are at most `recall`."""
     nearest = np.rint(recall * (len(RECALL_STEPS) - 1))
-    return nearest + (RECALL_STEPS[nearest.astype(np.int64)] <= recall)
+    return nearest + (RECALL_STEPS.take(nearest.astype(np.intp), mode="clip") <= recall)
 
 
-def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
+def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats) -> Floats:
     """(num_rows, B): the weights of the images that stand in each row, added up."""
-    ones = np.ones(len(row)) if sign is None else sign.astype(float)
-    sums: Floats = csr_array((ones, (row, image)), shape=(num_rows, len(of_image))) @ of_image
+    sums: Floats = csr_array((np.ones(len(row)), (row, image)), shape=(num_rows, len(of_image))) @ of_image
+    return sums
+
+
+def _counts_in_order(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
+    """The same for ascending rows, sooner; each weight times its `sign`."""
+    ones = np.ones(len(row), dtype=of_image.dtype) if sign is None else sign.astype(of_image.dtype)
+    starts = np.searchsorted(row, np.arange(num_rows + 1))
+    sums: Floats = csr_array((ones, image, starts), shape=(num_rows, len(of_image))) @ of_image
     return sums
 
 

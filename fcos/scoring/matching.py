@@ -5,7 +5,9 @@ Everything after this (the twelve numbers, 1,000 replicates, the error analysis)
 Shapes: I images, K classes, D detections, G ground-truth boxes, A area ranges, T IoU thresholds, P pairs, M matches.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcos.data.coco import CocoSplit
+from fcos.scoring.protocol import AREA_RANGES, COCO, IOU_THRESHOLDS, MAX_DETECTIONS, Protocol
+
+__all__ = ["AREA_RANGES", "IOU_THRESHOLDS", "MAX_DETECTIONS", "GroundTruth", "Matches", "ResultTable", "match"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-# As COCOeval builds them: the same floats, so that a tie at a threshold falls on the same side.
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-MAX_DETECTIONS = 100
+_LARGEST_TABLE = 2**24  # groups of an image and class: beyond, they are looked up by bisection
+_MIN_THREADED = 20_000  # detections: fewer are matched sooner than threads start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class GroundTruth:
     ignored: Bools  # (G, A): crowd, or outside of the area range
 
     @staticmethod
-    def of(split: CocoSplit) -> "GroundTruth":
+    def of(split: CocoSplit, protocol: Protocol = COCO) -> "GroundTruth":
         """The boxes of `split`, in the order of its annotations."""
         image_ids = np.sort(np.array([image["id"] for image in split.images], dtype=np.int64))
         category_ids = np.sort(np.array(split.category_ids, dtype=np.int64))
@@ -52,7 +54,7 @@ class GroundTruth:
             label=np.searchsorted(category_ids, _column(split.annotations, "category_id")),
             boxes_xywh=_boxes(split.annotations),
             crowd=crowd,
-            ignored=crowd[:, None] | _outside(area),
+            ignored=crowd[:, None] | protocol.outside(area),
         )
 
     @property
@@ -62,6 +64,37 @@ class GroundTruth:
     @property
     def num_classes(self) -> int:
         return len(self.category_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultTable:
+    """Results of a detector as columns, in the order of their file, which decides between tied scores."""
+
+    image: Ints  # (D,): place in the ground truth's image_ids
+    label: Ints  # (D,): place in its category_ids
+    boxes_xywh: Floats  # (D, 4)
+    score: Floats  # (D,)
+
+    @staticmethod
+    def of(results: Sequence[Mapping[str, Any]], truth: GroundTruth) -> "ResultTable":
+        """A COCO results list on known images and classes."""
+        return ResultTable(
+            image=np.searchsorted(truth.image_ids, _column(results, "image_id")),
+            label=np.searchsorted(truth.category_ids, _column(results, "category_id")),
+            boxes_xywh=_boxes(results),
+            score=np.array([result["score"] for result in results], dtype=float),
+        )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, which: Any) -> "ResultTable":
+        return ResultTable(
+            image=self.image[which],
+            label=self.label[which],
+            boxes_xywh=self.boxes_xywh[which],
+            score=self.score[which],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +117,8 @@ class Matches:
     area: Ints
     threshold: Ints
     gt: Ints
+    protocol: Protocol = COCO
+    num_beyond: int = 0  # detections beyond the most of an image and class, which are not here
 
     @cached_property
     def is_ignored(self) -> Bools:
@@ -91,60 +126,126 @@ class Matches:
         ignored: Bools = self.truth.ignored[self.gt, self.area]
         return ignored
 
+    @cached_property
+    def curve(self) -> Ints:
+        """(M,), ascending: one number for each class, area range and threshold."""
+        curve: Ints = (self.label_of_match * self.protocol.num_areas + self.area) * self.protocol.num_thresholds
+        return curve + self.threshold
+
     def of_class(self, label: int) -> slice:
         """Where the detections of a class stand."""
         return slice(*np.searchsorted(self.label, [label, label + 1]).tolist())
 
     def matches_of_class(self, label: int) -> slice:
         """Where the pairs of a class stand."""
-        return slice(*np.searchsorted(self._label_of_match, [label, label + 1]).tolist())
+        return slice(*np.searchsorted(self.label_of_match, [label, label + 1]).tolist())
 
     @cached_property
-    def _label_of_match(self) -> Ints:
+    def label_of_match(self) -> Ints:
         return self.label[self.detection]
 
 
-def match(results: Sequence[Mapping[str, Any]], split: CocoSplit) -> Matches:
-    """Match a COCO results list with the boxes of `split`.
+def match(results: Sequence[Mapping[str, Any]], split: CocoSplit, protocol: Protocol = COCO) -> Matches:
+    """Match a COCO results list with the boxes of `split`: see `match_table`."""
+    truth = GroundTruth.of(split, protocol)
+    return match_table(ResultTable.of(results, truth), truth, protocol)
 
-    At most 100 detections of an image and class are looked at. Of tied scores the first in the list comes first, of
-    tied overlaps the last annotation wins: COCOeval's rules.
+
+def match_table(results: ResultTable, truth: GroundTruth, protocol: Protocol = COCO) -> Matches:
+    """Match results with objects.
+
+    At most 100 detections (`protocol.max_detections`) of an image and class are looked at. Of tied scores the first of
+    `results` comes first, of tied overlaps the last annotation wins: COCOeval's rules.
     """
-    truth = GroundTruth.of(split)
-    image = np.searchsorted(truth.image_ids, _column(results, "image_id"))
-    label = np.searchsorted(truth.category_ids, _column(results, "category_id"))
-    score = np.array([result["score"] for result in results], dtype=float)
-    boxes_xywh = _boxes(results)
-
-    group = image * truth.num_classes + label
-    order = np.lexsort((-score, group))  # stable, as COCOeval's mergesort
-    rank = _place_in_run(group[order])
-    order, rank = order[rank < MAX_DETECTIONS], rank[rank < MAX_DETECTIONS]
-    by_class = np.lexsort((-score[order], label[order]))  # stable: of tied scores the lower image comes first
-    order, rank = order[by_class], rank[by_class]
-    image, label, score, boxes_xywh = image[order], label[order], score[order], boxes_xywh[order]
-
-    detection, gt, iou = overlaps(
-        boxes_xywh, image * truth.num_classes + label, truth, truth.image * truth.num_classes + truth.label
-    )
-    enough = iou >= IOU_THRESHOLDS[0]
-    step = _step_of(detection[enough], image * truth.num_classes + label, rank)
-    found = _greedy(detection[enough], gt[enough], iou[enough], step, truth)
-    by_class = np.lexsort((found[0], found[2], found[1], label[found[0]]))
-    detection, area, threshold, gt = (column[by_class] for column in found)
+    order, rank = _by_class(results, truth)
+    kept = rank < protocol.max_detections
+    if not kept.all():
+        order, rank = order[kept], rank[kept]
+    ordered = results[order]
+    group = ordered.image * truth.num_classes + ordered.label
+    truth_group = truth.image * truth.num_classes + truth.label
+    bounds = _class_blocks(ordered.label, truth.num_classes)
+    with ThreadPoolExecutor(len(bounds)) as pool:  # numpy lets go of the interpreter in what takes long
+        blocks = list(pool.map(lambda b: _match_block(ordered, rank, group, truth, truth_group, protocol, *b), bounds))
+    detection, area, threshold, gt = (np.concatenate(column) for column in zip(*blocks, strict=True))
     return Matches(
         truth=truth,
-        image=image,
-        label=label,
-        score=score,
+        image=ordered.image,
+        label=ordered.label,
+        score=ordered.score,
         rank=rank,
-        boxes_xywh=boxes_xywh,
-        outside=_outside(boxes_xywh[:, 2] * boxes_xywh[:, 3]),
+        boxes_xywh=ordered.boxes_xywh,
+        outside=protocol.outside(ordered.boxes_xywh[:, 2] * ordered.boxes_xywh[:, 3]),
         detection=detection,
         area=area,
         threshold=threshold,
         gt=gt,
+        protocol=protocol,
+        num_beyond=len(results) - len(order),
     )
+
+
+def _by_class(results: ResultTable, truth: GroundTruth) -> tuple[Ints, Ints]:
+    """The order (D,) by class, falling score, image and place in `results`; and in it the rank (D,) in its image.
+
+    It is the order of two stable sorts, COCOeval's: by score within each image and class, then by score over images.
+    """
+    by_image = np.argsort(_narrow(results.image), kind="stable")
+    order = by_image[_stable_argsort(-results.score[by_image])]
+    order = order[np.argsort(_narrow(results.label[order]), kind="stable")]
+    group = results.label[order] * truth.num_images + results.image[order]
+    by_group = _stable_argsort(group)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[by_group] = _place_in_run(group[by_group])
+    return order, rank
+
+
+def _stable_argsort(values: NDArray[Any]) -> Ints:
+    """What numpy's stable argsort gives, by its faster one: only runs of ties are sorted again, by their places."""
+    order = np.argsort(values)
+    ordered = values[order]
+    new = ordered[1:] != ordered[:-1]
+    if new.all():
+        return order
+    run = np.concatenate(([0], np.cumsum(new)))
+    size = len(values)
+    return np.sort(run * size + order) % size
+
+
+def _narrow(values: Ints) -> NDArray[Any]:
+    """The same numbers in 16 bits, where they fit: numpy sorts these by counting."""
+    return values.astype(np.uint16) if len(values) and values.max() < 2**16 else values
+
+
+def _class_blocks(label: Ints, num_classes: int) -> list[tuple[int, int]]:
+    """(begin, end) of about equally many detections of whole classes, one for each processor."""
+    parts = min(os.cpu_count() or 1, num_classes) if len(label) >= _MIN_THREADED else 1
+    cuts = {0, len(label)}
+    for part in range(1, parts):
+        cuts.add(int(np.searchsorted(label, label[len(label) * part // parts])))
+    return list(pairwise(sorted(cuts))) or [(0, 0)]
+
+
+def _match_block(
+    results: ResultTable,
+    rank: Ints,
+    group: Ints,
+    truth: GroundTruth,
+    truth_group: Ints,
+    protocol: Protocol,
+    begin: int,
+    end: int,
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """The pairs (M,) of the detections from `begin` to `end`: detections, area ranges, thresholds and objects."""
+    block = slice(begin, end)
+    detection, gt, iou = overlaps(results.boxes_xywh[block], group[block], truth, truth_group)
+    enough = iou >= protocol.iou_thresholds[0]
+    detection, gt, iou = detection[enough], gt[enough], iou[enough]
+    step = _step_of(detection, group[block], rank[block])
+    found = _greedy(detection, gt, iou, step, truth, protocol)
+    by_class = np.lexsort((found[0], found[2], found[1], results.label[block][found[0]]))
+    detection, area, threshold, gt = (column[by_class] for column in found)
+    return detection + begin, area, threshold, gt
 
 
 def overlaps(boxes_xywh: Floats, group: Ints, truth: GroundTruth, truth_group: Ints) -> tuple[Ints, Ints, Floats]:
@@ -154,12 +255,11 @@ def overlaps(boxes_xywh: Floats, group: Ints, truth: GroundTruth, truth_group: I
     operation by operation, so that the result is the same to the last bit.
     """
     by_group = np.argsort(truth_group, kind="stable")
-    first, last = (np.searchsorted(truth_group[by_group], group, side=side) for side in ("left", "right"))
-    counts = last - first
+    first, counts = _runs_of(truth_group[by_group], group)
     detection = np.repeat(np.arange(len(group)), counts)
     gt = by_group[np.repeat(first, counts) + _place_in_run(detection)]
-    x, y, w, h = boxes_xywh[detection].T
-    gt_x, gt_y, gt_w, gt_h = truth.boxes_xywh[gt].T
+    x, y, w, h = boxes_xywh.T.take(detection, axis=1)
+    gt_x, gt_y, gt_w, gt_h = truth.boxes_xywh.T.take(gt, axis=1)
     width = np.minimum(w + x, gt_w + gt_x) - np.maximum(x, gt_x)
     height = np.minimum(h + y, gt_h + gt_y) - np.maximum(y, gt_y)
     touch = (width > 0) & (height > 0)
@@ -169,16 +269,28 @@ def overlaps(boxes_xywh: Floats, group: Ints, truth: GroundTruth, truth_group: I
     return detection[touch], gt[touch], intersection / union
 
 
+def _runs_of(ordered: Ints, wanted: Ints) -> tuple[Ints, Ints]:
+    """Where the run of each of `wanted` begins in the ascending `ordered`, and how long it is."""
+    size = int(max(ordered.max(initial=-1), wanted.max(initial=-1))) + 1
+    if size > _LARGEST_TABLE:
+        first, last = (np.searchsorted(ordered, wanted, side=side) for side in ("left", "right"))
+        return first, last - first
+    counts = np.bincount(ordered, minlength=size)
+    return (np.cumsum(counts) - counts)[wanted], counts[wanted]
+
+
 def _step_of(detection: Ints, group: Ints, rank: Ints) -> Ints:
-    """(P,): the how-manieth of its group each detection is, among those that have a pair."""
-    having = np.unique(detection)
+    """(P,): index of each detection within its group, among the detections that have a pair."""
+    having = detection[np.flatnonzero(np.diff(detection, prepend=-1))]  # they ascend
     having = having[np.lexsort((rank[having], group[having]))]
     step = np.zeros(len(group), dtype=np.int64)
     step[having] = _place_in_run(group[having])
     return step[detection]
 
 
-def _greedy(detection: Ints, gt: Ints, iou: Floats, step: Ints, truth: GroundTruth) -> tuple[Ints, Ints, Ints, Ints]:
+def _greedy(
+    detection: Ints, gt: Ints, iou: Floats, step: Ints, truth: GroundTruth, protocol: Protocol
+) -> tuple[Ints, Ints, Ints, Ints]:
     """COCOeval's matching, one detection after another: of all images, classes, area ranges and thresholds at once.
 
     Returns:
@@ -187,8 +299,8 @@ def _greedy(detection: Ints, gt: Ints, iou: Floats, step: Ints, truth: GroundTru
     # Where several objects can be had the largest overlap wins, of equal ones the last: so the last of a sorted run.
     order = np.lexsort((gt, iou, detection, step))
     detection, gt, iou, step = detection[order], gt[order], iou[order], step[order]
-    taken = np.zeros((len(truth.label), len(AREA_RANGES), len(IOU_THRESHOLDS)), dtype=bool)
-    limits = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    taken = np.zeros((len(truth.label), protocol.num_areas, protocol.num_thresholds), dtype=bool)
+    limits = np.minimum(protocol.iou_thresholds, 1 - 1e-10)
     found = []
     for begin, end in pairwise([0, *np.cumsum(np.bincount(step)).tolist()]):
         of_step = slice(begin, end)
@@ -224,10 +336,3 @@ def _column(records: Sequence[Mapping[str, Any]], key: str) -> Ints:
 
 def _boxes(records: Sequence[Mapping[str, Any]]) -> Floats:
     return np.array([record["bbox"] for record in records], dtype=float).reshape(-1, 4)
-
-
-def _outside(area: Floats) -> Bools:
-    """(N, A): whether an area is out of each range; both ends belong to a range."""
-    low, high = np.array(list(AREA_RANGES.values())).T
-    outside: Bools = (area[:, None] < low) | (area[:, None] > high)
-    return outside

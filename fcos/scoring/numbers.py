@@ -1,37 +1,53 @@
 """The twelve COCO numbers exactly as COCOeval prints them, their intervals, and both as they stand in JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fcos.data.coco import CocoSplit
-from fcos.scoring.average_precision import CLASS_METRICS, METRICS, Scores, precision_at_recall, score
+from fcos.scoring.average_precision import CLASS_METRICS, METRICS, Scores, precision_at_recall, recall_of
 from fcos.scoring.bootstrap import Estimate, Sample, estimate
 from fcos.scoring.matching import Floats, Matches
 
 Row = dict[str, Any]
 
 
-def coco_metrics(matches: Matches, split: CocoSplit) -> Row:
+class Categorised(Protocol):
+    """Ground truth of any kind: of its `categories` only `id` and `name` are read."""
+
+    @property
+    def categories(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+def coco_metrics(matches: Matches, split: Categorised) -> Row:
     """The twelve numbers as fractions, None where COCO says -1, and the same per class, by category id.
 
     Returns:
         {"metrics": {name: value}, "per_class": [{"category_id", "name", "num_objects", "AP", "AP50", "AP75", "AR100"}]}
     """
     precision = precision_at_recall(matches)  # (T, R, K, A)
-    once = score(matches, np.ones((1, matches.truth.num_images)))
-    recall = np.moveaxis(once.recall[0], -1, 0)  # (T, K, A)
-    values = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3))]
-    values += [once.recall_1[0].T, once.recall_10[0].T, *(recall[..., a] for a in range(4))]
+    recall = np.moveaxis(recall_of(matches, matches.protocol.max_detections), -1, 0)  # (T, K, A)
+    recall_1, recall_10 = (np.moveaxis(recall_of(matches, most), -1, 0)[..., 0] for most in (1, 10))
+    at_50, at_75 = (precision[matches.protocol.places_of(iou)] for iou in (0.5, 0.75))
+    values = [precision[..., 0], at_50[..., 0], at_75[..., 0], *(precision[..., a] for a in (1, 2, 3))]
+    values += [recall_1, recall_10, *(recall[..., a] for a in range(matches.protocol.num_areas))]
+    counted = np.bincount(matches.truth.label[~matches.truth.crowd], minlength=matches.truth.num_classes).tolist()
     per_class = []
-    for label, category in enumerate(sorted(split.categories, key=lambda category: int(category["id"]))):
-        of_class = precision[:, :, label, 0]
-        numbers = map(_mean, (of_class, of_class[0], of_class[5], recall[:, label, 0]))
-        counted = int(((matches.truth.label == label) & ~matches.truth.crowd).sum())
-        row = {"category_id": category["id"], "name": category["name"], "num_objects": counted}
-        per_class.append({**row, **dict(zip(CLASS_METRICS, numbers, strict=True))})
+    for label, category in enumerate(sorted(split.categories, key=in_order)):
+        columns = (precision[..., label, 0], at_50[..., label, 0], at_75[..., label, 0], recall[:, label, 0])
+        row = {"category_id": category["id"], "name": category["name"], "num_objects": counted[label]}
+        per_class.append({**row, **dict(zip(CLASS_METRICS, map(_mean, columns), strict=True))})
     return {"metrics": dict(zip(METRICS, map(_mean, values), strict=True)), "per_class": per_class}
+
+
+def in_order(category: Mapping[str, Any]) -> tuple[bool, Any]:
+    """Labels are numbered by this: the id, text after numbers."""
+    return isinstance(category["id"], str), category["id"]
+
+
+def rename_limit(numbers: Mapping[str, Any], max_detections: int) -> Row:
+    """The same with AR100 called after the number of detections that are looked at."""
+    return {f"AR{max_detections}" if name == "AR100" else name: value for name, value in numbers.items()}
 
 
 def with_intervals(numbers: Mapping[str, Any], replicates: Scores, *, confidence: float) -> Row:

@@ -1,0 +1,143 @@
+"""What `fcos score` and `fcos compare` share: their choices, and ground truth and results as they are given."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcos.errors import UserError
+from fcos.files import sha256_file, sha256_json
+from fcos.scoring import diagnosis
+from fcos.scoring.findings import Finding
+from fcos.scoring.matching import Matches, match_table
+from fcos.scoring.protocol import Protocol, areas_between, thresholds_between, thresholds_of
+from fcos.scoring.results import read_results
+from fcos.scoring.truth import Truth, read_truth, truth_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """How to read and score; what is left out is COCO's."""
+
+    max_detections: int = 100
+    areas: str | None = None  # "32,96"
+    iou: str | None = None  # "0.5:0.95:0.05" or "0.5,0.75"
+    area_from_box: bool = False
+    ignore_unknown_images: bool = False
+    ignore_unknown_classes: bool = False
+    split: str | None = None  # of a folder
+
+    @property
+    def protocol(self) -> Protocol:
+        """Raises: UserError where a text is not what its option takes."""
+        chosen: dict[str, Any] = {"max_detections": self.max_detections}
+        if self.areas is not None:
+            chosen["area_ranges"] = _areas(self.areas)
+        if self.iou is not None:
+            chosen["iou_thresholds"] = _thresholds(self.iou)
+        return Protocol(**chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthInput:
+    """Ground truth with where it is from and what is odd in it."""
+
+    truth: Truth
+    described: dict[str, str]  # {"file", "sha256"}
+    findings: list[Finding]
+
+
+def open_truth(path: Path, choices: Choices) -> TruthInput:
+    """Read ground truth: COCO JSON, .gz or not, or a folder that `fcos study new` reads."""
+    protocol = choices.protocol
+    if not path.is_dir():
+        if choices.split is not None:
+            raise UserError(f"--split {choices.split}", "is of a folder", found=f"--gt {path}", do="leave it out")
+        truth = read_truth(path, protocol, area_from_box=choices.area_from_box)
+        return _opened(truth, describe(path), [], choices)
+    from fcos.commands.truth_folder import find_truth  # other sources' readers: not for a file
+
+    found, sentence = find_truth(path, choices.split)
+    said = [Finding("split", 1, None, sentence)]
+    if isinstance(found, Path):
+        truth = read_truth(found, protocol, area_from_box=choices.area_from_box)
+        return _opened(truth, describe(found), said, choices)
+    truth = truth_of(found, str(path), protocol, area_from_box=choices.area_from_box, names_first=True)
+    return _opened(truth, {"file": str(path), "sha256": sha256_json(found)}, said, choices)
+
+
+def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choices: Choices) -> TruthInput:
+    odd = diagnosis.of_truth(truth, area_from_box=choices.area_from_box)
+    return TruthInput(truth=truth, described=described, findings=[*said, *odd])
+
+
+def match_results(path: Path, truth: Truth, choices: Choices) -> tuple[Matches, int, list[Finding]]:
+    """Read results and match them: the matches, how many detections, and what is odd in them."""
+    results = read_results(
+        path,
+        truth,
+        ignore_unknown_images=choices.ignore_unknown_images,
+        ignore_unknown_classes=choices.ignore_unknown_classes,
+    )
+    matches = match_table(results.table, truth.objects, choices.protocol)
+    odd = diagnosis.of_results(results.table, matches, truth)
+    return matches, len(results.table), [*results.findings, *odd]
+
+
+def describe(path: Path) -> dict[str, str]:
+    return {"file": str(path), "sha256": digest(path)}
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file; of a folder, of the names and digests of the files in it."""
+    if not path.is_dir():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{sha256_file(file)}  {file.relative_to(path).as_posix()}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def protocol_json(protocol: Protocol) -> dict[str, Any]:
+    """What was chosen, as it stands in JSON."""
+    return {
+        "iou_thresholds": [round(iou, 10) for iou in protocol.iou_thresholds.tolist()],
+        "areas": {name: list(limits) for name, limits in protocol.area_ranges.items()},
+        "max_detections": protocol.max_detections,
+    }
+
+
+def _areas(text: str) -> dict[str, tuple[float, float]]:
+    sides = _numbers(text, ",")
+    if len(sides) != 2 or not 0 < sides[0] < sides[1]:
+        expected = "two sides in pixels, the smaller first: 32,96 is COCO's small up to 32 x 32, large from 96 x 96"
+        raise UserError(f"--areas {text}", "is not two sides", expected=expected)
+    return areas_between(*sides)
+
+
+def _thresholds(text: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    expected = "thresholds above 0 and up to 1: 0.5, or 0.5,0.75, or LOW:HIGH:STEP as in 0.5:0.95:0.05"
+    wrong = UserError(f"--iou {text}", "is not IoU thresholds", expected=expected)
+    parts = _numbers(text, ":" if ":" in text else ",")
+    if ":" in text:
+        if len(parts) != 3 or parts[2] <= 0 or parts[1] < parts[0] or (parts[1] - parts[0]) / parts[2] > 1000:
+            raise wrong
+        steps = (parts[1] - parts[0]) / parts[2]
+        if abs(steps - round(steps)) > 1e-6:
+            raise wrong
+        found = thresholds_between(*parts)
+    else:
+        found = thresholds_of(parts)
+    if not len(found) or found[0] <= 0 or found[-1] > 1:
+        raise wrong
+    return found
+
+
+def _numbers(text: str, separator: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(separator)]
+    except ValueError:
+        return []
+    return values if all(map(math.isfinite, values)) else []

@@ -1,0 +1,57 @@
+"""The chart of a comparison of detectors; see fcos.reporting.comparison for its words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fcos.files import whole_file
+from fcos.reporting.comparison import against
+from fcos.reporting.figures import STYLE
+
+_COLOUR, _SIGNIFICANT, _QUIET = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's
+Content = Mapping[str, Any]
+
+
+def draw_comparison(content: Content, path: Path) -> None:
+    """Left: AP of each row with its interval; right: the differences with theirs."""
+    rows, pairs = content["rows"], content["differences"]
+    level = f"{100 * content['statistics']['confidence']:g} % interval"
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 1.6 + 0.32 * max(len(rows), len(pairs), 2)), dpi=110)
+        left, right = figure.subplots(1, 2)
+        _intervals(
+            left,
+            [row["name"] for row in rows],
+            [{"value": row["metrics"]["AP"], **row["intervals"]["AP"]} for row in rows],
+            [_COLOUR] * len(rows),
+        )
+        left.set(title="AP", xlabel=f"AP (%), with its {level}")
+        _intervals(
+            right,
+            [against(pair) for pair in pairs],
+            [{"value": pair["metrics"]["AP"]["difference"], **pair["metrics"]["AP"]} for pair in pairs],
+            [_SIGNIFICANT if pair["significant"] else _QUIET for pair in pairs],
+        )
+        right.axvline(0, color="black", linewidth=0.8)
+        right.set(
+            title="Paired differences", xlabel=f"difference in AP (points), with its {level}\norange: significant"
+        )
+        canvas = FigureCanvasAgg(figure)
+        with whole_file(path) as scratch:
+            # No metadata: the same numbers give the same bytes.
+            canvas.print_figure(scratch, format="png", metadata={"Software": None})
+
+
+def _intervals(axes: Axes, labels: list[str], estimates: list[Content], colours: list[str]) -> None:
+    for place, (of, colour) in enumerate(zip(estimates, colours, strict=True)):
+        if of["low"] is not None:
+            axes.plot([100 * of["low"], 100 * of["high"]], [place, place], color=colour, linewidth=2.2)
+            axes.plot([100 * of["value"]], [place], "o", color=colour, markersize=6)
+    axes.set_yticks(range(len(labels)), [label if len(label) <= 32 else f"{label[:31]}…" for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.margins(x=0.08)

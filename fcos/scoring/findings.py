@@ -1,0 +1,38 @@
+"""What was found in results: the records as columns, and what a reader of the numbers should know, with its count."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fcos.scoring.columns import Keys
+from fcos.scoring.matching import ResultTable
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `count` of `total` things of a kind, in words."""
+
+    kind: str
+    count: int
+    total: int | None
+    text: str
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Results before what is unknown is refused or left out."""
+
+    table: ResultTable  # image and label are -1 where they are unknown
+    image_keys: Keys  # (D,) as they stand in the file
+    class_keys: Keys
+    places: list[str] | None  # (D,) where each record stands; None: `[number]` in the file
+    findings: list[Finding]
+
+
+def names_of(items: Iterable[object], *, shown: int = 5) -> str:
+    """The first few, and that there are more."""
+    listed = [str(item) for item in items]
+    return ", ".join(listed[:shown]) + (", ..." if len(listed) > shown else "")

@@ -1,0 +1,121 @@
+"""JSON of any tool's: compressed or not, one value or a record a line, with a byte order mark or without."""
+
+import contextlib
+import gc
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fcos.errors import UserError
+
+_REWRITE = "write the file anew as COCO JSON"
+_BINARY = {  # how files begin that hold results, but not as JSON
+    b"\x80": "a Python pickle, which can run any code when it is read",
+    b"PK": "a zip archive, or a PyTorch file",
+    b"\x1f\x9d": "a compressed archive",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstandard",
+}
+_AS_JSON = (
+    "unpack it, or let the toolbox write JSON: `coco_instances_results.json` of detectron2's COCOEvaluator, "
+    "`*.bbox.json` of mmdetection (`test_evaluator.outfile_prefix`), `save_json=True` of Ultralytics"
+)
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file; worth asking before hours of work on other files."""
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise UserError(path, problem, expected="a JSON file", do="give the path of COCO JSON")
+
+
+def read_json_file(path: Path) -> Any:
+    """The value in a JSON file, .gz or not; a list of all values where each line has one (JSON lines).
+
+    Raises:
+        UserError: no such file; not JSON, with line and column; a pickle or an archive, by name.
+    """
+    check_file(path)
+    return parse(text_of(path), path)
+
+
+def text_of(path: Path) -> bytes:
+    """The content of a text file as UTF-8, unpacked, without a byte order mark."""
+    data = path.read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(path, "is a damaged .gz file", found=error, do="copy it again") from None
+    kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), None)
+    if kind is not None:
+        raise UserError(path, "is not JSON", found=kind, expected="JSON, or JSON in a .gz file", do=_AS_JSON)
+    encoding = json.detect_encoding(data[:4])
+    if encoding.startswith("utf-8"):
+        return data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return data.decode(encoding).encode()
+    except UnicodeError as error:
+        raise UserError(path, "is not JSON", found=error, do=_REWRITE) from None
+
+
+def parse(text: bytes, path: Path) -> Any:
+    """The value of a JSON text, or the list of the values of its lines."""
+    with no_collection():
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
+        if text.lstrip()[:1] == b"{":
+            lines = [line for line in text.splitlines() if line.strip()]
+            if len(lines) > 1 and _is_value(lines[0]):
+                return _parse_lines(text, lines, path)
+    return _parse_slowly(text, path)
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Millions of new objects, none of them garbage: looking for it takes longer than reading them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _is_value(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse_lines(text: bytes, lines: list[bytes], path: Path) -> list[Any]:
+    try:
+        values: list[Any] = orjson.loads(b"[" + b",".join(lines) + b"]")
+        if len(values) == len(lines):
+            return values
+    except orjson.JSONDecodeError:
+        pass
+    return [
+        _parse_slowly(line, f"{path}: line {number}")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    ]
+
+
+def _parse_slowly(text: bytes, where: object) -> Any:
+    """By Python's parser: it reads NaN, for a later check to name, and says line and column of a mistake."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(where, "is not JSON", found=error, do=_REWRITE) from None
