@@ -56,7 +56,7 @@ def _coco(folder: str, name: str, md5: str) -> Archive:
     return Archive(name, md5, (f"http://{place}", f"https://s3.amazonaws.com/{place}", f"https://{place}"))
 
 
-# VOC2007's checksums are those of torchvision/datasets/voc.py, COCO's those of PaddleDetection (ppdet/utils/download.py).
+# Checksums: VOC2007's as in torchvision/datasets/voc.py, COCO's as in PaddleDetection's ppdet/utils/download.py.
 ARCHIVES = {
     "voc2007": [
         _voc("VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
