@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tarfile
 import threading
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 from data_helpers import CAT, DATA, DOG, assert_refused, read, run_prepare, small_coco, snapshot, write, write_voc
 
+import fcos.data.sources.download
+from fcos.commands.places import place_root
+from fcos.config.data import CocoData, VocData
+from fcos.config.section import parse_section
 from fcos.data.sources.download import ARCHIVES, Archive, download
 from fcos.errors import UserError
 
@@ -33,10 +38,16 @@ class Server(ThreadingHTTPServer):
         self.knows_ranges = True
         self.states_length = True
         self.break_after: dict[str, int] = {}  # ends the connection after so many bytes, once for each name
+        self.pages: set[str] = set()  # answered with a web page and code 200, as firewalls do
+        self.silent: set[str] = set()  # never answered
+        self.over = threading.Event()
 
     def archive(self, name: str) -> Archive:
         md5 = hashlib.md5(self.files.get(name, b"")).hexdigest()
-        return Archive(f"http://127.0.0.1:{self.server_port}/{name}", md5)
+        return Archive(name, md5, (self.url(name),))
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
 
     def archives(self) -> list[Archive]:
         return [self.archive(name) for name in self.files]
@@ -49,6 +60,15 @@ class Handler(BaseHTTPRequestHandler):
         name, wanted = self.path.lstrip("/"), self.headers.get("Range")
         self.server.requests.append((name, wanted))
         whole = self.server.files.get(name)
+        if name in self.server.silent:
+            self.server.over.wait()
+            return
+        if name in self.server.pages:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(b"<html>Your access has been blocked")
+            return
         if whole is None:
             self.send_error(404)
             return
@@ -79,6 +99,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield serving
+        serving.over.set()
         serving.shutdown()
         thread.join()
 
@@ -114,6 +135,10 @@ def refusal(archives: list[Archive]) -> str:
     with pytest.raises(UserError) as refused:
         download(archives, ROOT)
     return str(refused.value)
+
+
+def parse_data(section: dict[str, str]) -> VocData | CocoData:
+    return parse_section({"data": section}, "data", VocData | CocoData)
 
 
 def unpacked() -> dict[str, str]:
@@ -232,8 +257,8 @@ def test_part_that_is_the_whole_already_is_taken(voc: Server) -> None:
 
 def test_part_of_another_file_is_found_by_its_checksum_and_fetched_anew(voc: Server) -> None:
     write(STORE / f"{TRAINVAL}.part", "x" * 1000)
-    assert "wrong checksum" in refusal(voc.archives())
     download(voc.archives(), ROOT)
+    assert voc.requests == [(TRAINVAL, "bytes=1000-"), (TRAINVAL, None), (TEST, None)]
     assert unpacked() == made("made-trainval", "made-test")
 
 
@@ -269,7 +294,7 @@ def test_server_that_is_gone_says_what_to_fetch_and_where_to_put_it(voc: Server)
     voc.shutdown()
     voc.socket.close()
     message = refusal([closed])
-    for part in (closed.url, closed.md5, str(STORE / TRAINVAL), "nothing was changed", "Connection refused"):
+    for part in (*closed.sources, closed.md5, TRAINVAL, str(STORE), "nothing was changed", "Connection refused"):
         assert part in message
     assert unpacked() == {}
     assert list(STORE.iterdir()) == []
@@ -277,7 +302,7 @@ def test_server_that_is_gone_says_what_to_fetch_and_where_to_put_it(voc: Server)
 
 def test_address_that_is_gone_leaves_prepared_data_as_they_are(voc: Server) -> None:
     voc.files.clear()
-    assert_refused("404", TRAINVAL, "fetch it by hand", str(STORE / TRAINVAL), **VOC2007)
+    assert_refused("404", TRAINVAL, TEST, "fetch by hand", str(STORE), **VOC2007)
     assert sorted(path.name for path in DATA.parent.iterdir()) == ["pets"]
 
 
@@ -343,7 +368,156 @@ def test_archive_that_is_none_is_refused(server: Server) -> None:
     assert unpacked() == {}
 
 
-def test_addresses_are_those_of_the_data_sets_owners() -> None:
+def test_every_archive_has_several_sources_of_its_own_name() -> None:
     for archives in ARCHIVES.values():
-        assert all(len(archive.md5) == 32 and archive.url.startswith("http") for archive in archives)
+        for archive in archives:
+            assert re.fullmatch("[0-9a-f]{32}", archive.md5)
+            assert len(set(archive.sources)) == len(archive.sources) >= 3
+            assert all(source.startswith("http") and source.endswith(f"/{archive.name}") for source in archive.sources)
     assert [archive.name for archive in ARCHIVES["voc2007"]] == [TRAINVAL, TEST]
+
+
+# Several sources ------------------------------------------------------------------------------------------------------
+
+
+def sources(server: Server, *names: str) -> Archive:
+    """The trainval archive, from a source of each name; `good`, `breaks` and `silent` have it, `wrong` another one."""
+    whole = server.files[TRAINVAL]
+    md5 = hashlib.md5(whole).hexdigest()
+    server.files |= {"good": whole, "breaks": whole, "wrong": whole.replace(b"cat", b"cow")}
+    server.break_after["breaks"] = 3000
+    server.pages.add("page")
+    return Archive(TRAINVAL, md5, tuple(server.url(name) for name in names))
+
+
+def test_sources_are_tried_in_turn_and_what_broke_off_is_resumed(voc: Server) -> None:
+    download([sources(voc, "gone", "breaks", "good")], ROOT)
+    assert voc.requests == [("gone", None), ("breaks", None), ("good", "bytes=3000-")]
+    assert unpacked() == made("made-trainval")
+    assert [path.name for path in STORE.iterdir()] == [f"{TRAINVAL}.unpacked"]
+
+
+def test_dead_broken_wrong_good(voc: Server) -> None:
+    """What the wrong source completes is deleted, fetched from it anew, deleted, and the good one gives it whole."""
+    download([sources(voc, "gone", "breaks", "wrong", "good")], ROOT)
+    wrong = [("wrong", "bytes=3000-"), ("wrong", None)]
+    assert voc.requests == [("gone", None), ("breaks", None), *wrong, ("good", None)]
+    assert unpacked() == made("made-trainval")
+
+
+def test_a_source_that_answers_nothing_is_skipped(voc: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcos.data.sources.download, "TIMEOUT_S", 0.2)
+    voc.silent.add("silent")
+    download([sources(voc, "silent", "good")], ROOT)
+    assert [name for name, _ in voc.requests] == ["silent", "good"]
+    assert unpacked() == made("made-trainval")
+
+
+def test_a_web_page_is_no_archive_and_leaves_what_was_fetched(voc: Server) -> None:
+    download([sources(voc, "breaks", "page", "good")], ROOT)
+    assert voc.requests == [("breaks", None), ("page", "bytes=3000-"), ("good", "bytes=3000-")]
+    assert unpacked() == made("made-trainval")
+
+
+def test_when_all_fail_each_source_is_named_with_its_answer(voc: Server) -> None:
+    first, second = sources(voc, "gone", "wrong", "page", "breaks"), voc.archive(TEST)
+    message = refusal([first, second])
+    answers = [line.strip() for line in message.splitlines() if "http://" in line]
+    assert answers[0] == f"found:    {voc.url('gone')}: HTTP Error 404: Not Found"
+    wrong = hashlib.md5(voc.files["wrong"]).hexdigest()
+    assert answers[1] == f"{voc.url('wrong')}: wrong checksum: md5 {wrong}; it was deleted"
+    assert answers[2] == f"{voc.url('page')}: a web page instead of the archive"
+    assert answers[3] == f"{voc.url('breaks')}: the connection ended after 3000 of {len(voc.files[TRAINVAL])} bytes"
+    assert len(answers) == 4
+    by_hand = f"{TRAINVAL} (md5 {first.md5}) and {TEST} (md5 {second.md5}) and put them into {STORE}"
+    assert by_hand in message and "data.archives" in message and "fcos source --at FOLDER" in message
+    assert (STORE / f"{TRAINVAL}.part").read_bytes() == voc.files[TRAINVAL][:3000]
+    assert unpacked() == {}
+
+
+# What one has already -------------------------------------------------------------------------------------------------
+
+
+def own_archives(server: Server, *names: str) -> dict[str, str]:
+    """Copies in mine/, by name of their digests."""
+    for name in names:
+        write(Path("mine/there"), "").with_name(name).write_bytes(server.files[name])
+    return snapshot(Path("mine"))
+
+
+def test_archives_that_one_has_are_read_where_they_lie(voc: Server) -> None:
+    before = own_archives(voc, TRAINVAL, TEST)
+    manifest = run_prepare(**VOC2007, archives="mine")
+    assert [manifest["splits"][split]["num_images"] for split in ("train", "test")] == [2, 1]
+    assert voc.requests == []
+    assert snapshot(Path("mine")) == before
+    assert sorted(path.name for path in STORE.iterdir()) == [f"{TEST}.unpacked", f"{TRAINVAL}.unpacked"]
+
+
+def test_what_the_archives_lack_is_fetched_and_a_wrong_one_is_left_alone(
+    coco: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_archives(coco, "train2017.zip")
+    Path("mine/val2017.zip").write_bytes(b"broken")
+    run_prepare(**COCO2017, archives="mine")
+    assert [name for name, _ in coco.requests] == ["annotations_trainval2017.zip", "val2017.zip"]
+    assert Path("mine/val2017.zip").read_bytes() == b"broken"
+    said = capsys.readouterr().err
+    assert f"mine/val2017.zip: wrong checksum: md5 {hashlib.md5(b'broken').hexdigest()}" in said
+    assert "mine/annotations_trainval2017.zip: no such file" in said
+    coco.files.clear()
+    shutil.rmtree(ROOT)
+    assert_refused("mine/annotations_trainval2017.zip: no such file", **COCO2017, archives="mine")
+
+
+def test_archives_are_a_folder_of_a_download(voc: Server) -> None:
+    assert_refused("data.archives", "no such folder", TRAINVAL, "mine", **VOC2007, archives="mine")
+    assert_refused("data.archives", "there is no `download`", **{**VOC2007, "download": None}, archives="mine")
+    assert voc.requests == []
+
+
+@pytest.mark.parametrize("given", ["elsewhere", "elsewhere/VOCdevkit", "elsewhere/VOCdevkit/VOC2007"])
+def test_a_vocdevkit_elsewhere_is_used_in_place(voc: Server, given: str) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        splits = {"trainval": {f"{year[3:]}_1": [CAT]}, "test": {f"{year[3:]}_2": [DOG]}}
+        write_voc(Path("elsewhere/VOCdevkit") / year, splits)
+    before = snapshot(Path("elsewhere"))
+    config = parse_data(VOC2007)
+    place_root(config, Path(given).resolve())
+    manifest = run_prepare(**VOC2007)
+    assert [manifest["splits"][split]["num_images"] for split in ("train", "test")] == [1, 1]
+    assert [image["file_name"] for image in read("train")["images"]] == ["2007_1.jpg"]
+    assert voc.requests == [] and snapshot(Path("elsewhere")) == before
+    place_root(config, Path(given).resolve())  # once more
+    assert ROOT.resolve() == Path("elsewhere/VOCdevkit/VOC2007").resolve()
+
+
+def test_a_coco_folder_elsewhere_is_used_in_place(coco: Server) -> None:
+    before = snapshot(Path("made-coco"))
+    place_root(parse_data(COCO2017), Path("made-coco").resolve())
+    run_prepare(**COCO2017)
+    assert coco.requests == [] and snapshot(Path("made-coco")) == before
+
+
+@pytest.mark.parametrize("data", [VOC2007, COCO2017])
+def test_nothing_is_unpacked_into_a_folder_of_something_else(server: Server, data: dict[str, str]) -> None:
+    write(Path("elsewhere/thesis/chapter.txt"), "1")
+    with pytest.raises(UserError, match=rf"(?s)does not have {data['download']}.*thesis.*data.archives"):
+        place_root(parse_data(data), Path("elsewhere").resolve())
+    assert not ROOT.is_symlink()
+
+
+def test_an_empty_folder_elsewhere_is_downloaded_into(voc: Server) -> None:
+    Path("elsewhere").mkdir()
+    config = parse_data(VOC2007)
+    place_root(config, Path("elsewhere").resolve())
+    run_prepare(**VOC2007)
+    assert len(voc.requests) == 2 and Path("elsewhere/VOCdevkit/VOC2007/JPEGImages").is_dir()
+    place_root(config, Path("elsewhere").resolve())  # in which a download began
+    assert ROOT.resolve() == Path("elsewhere").resolve()
+
+
+def test_the_folder_of_the_data_itself_stays_as_it_is(voc: Server) -> None:
+    write_voc(ROOT / "VOCdevkit/VOC2007", {"trainval": {"000005": [CAT]}, "test": {"000001": [DOG]}})
+    place_root(parse_data(VOC2007), ROOT.resolve())
+    assert ROOT.is_dir() and not ROOT.is_symlink()

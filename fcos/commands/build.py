@@ -12,8 +12,12 @@ from fcos.model.detector import FCOS
 from fcos.model.locations import LocationGrid
 
 
-def build_model(run: Run, num_classes: int, *, pretrained: bool) -> FCOS:
-    """The network of `run`, initialised from its seed, without touching the global random state."""
+def build_model(run: Run, num_classes: int, *, pretrained: bool | Path) -> FCOS:
+    """The network of `run`, initialised from its seed, without touching the global random state.
+
+    Args:
+        pretrained: as Backbone takes it.
+    """
     config = run.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)

@@ -1,16 +1,21 @@
 """Weights from elsewhere as the weights of a run."""
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from fcos.commands.build import build_model
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError
-from fcos.model.checkpoint import Identity, check_same_classes, load_weights, read_identity, save_weights
+from fcos.model.checkpoint import (
+    Identity,
+    check_same_classes,
+    load_weights,
+    read_identity,
+    read_state_dict,
+    save_weights,
+)
 from fcos.model.convert import from_torchvision, select_classes
 
 
@@ -30,19 +35,12 @@ def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> No
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its reader stumbled over
-        said = str(error).splitlines()[0]
-        found = "no file of torch.save, or more than tensors in it" if "Weights only" in said else said
-        expected = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
-        raise UserError(path, "cannot be read as a state dict", found=found, expected=expected) from None
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or "head.classification_head.cls_logits.bias" not in state:
+    state = read_state_dict(path)
+    if "head.classification_head.cls_logits.bias" not in state:
         raise UserError(
             path,
             "is not a torchvision FCOS state dict",
-            found=f"keys such as {list(state)[:3]}" if isinstance(state, dict) else type(state).__name__,
+            found=f"keys such as {list(state)[:3]}",
             expected="keys such as head.classification_head.cls_logits.bias",
         )
     return state

@@ -22,6 +22,7 @@ _SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
 SLOTS = tuple(part + suffix for part in ("images", "labels", "lists") for suffix in _SUFFIXES.values())
 UNUSED = "nothing of the source\n"  # not empty: DVC warns of what is empty
 HERE = "fcos source --at FOLDER"
+NAMED = 5  # entries of a folder that is not what it should be
 
 
 def fetch(config: DataConfig) -> None:
@@ -34,9 +35,9 @@ def fetch(config: DataConfig) -> None:
         return
     root = in_project(config.root)
     if not isinstance(config, YoloData) and config.download:
-        wanted = "VOCdevkit/VOC2007/JPEGImages" if config.download == "voc2007" else "annotations"
-        if not (root / wanted).is_dir() or (root / ".downloads").is_dir():
-            download(ARCHIVES[config.download], root)
+        # With .downloads/ in it, a download began here and may not be whole.
+        if _find_data(config, root) is None or (root / ".downloads").is_dir():
+            download(ARCHIVES[config.download], root, _archives(config))
     elif not root.is_dir():
         raise UserError(
             "params.yaml: data.root",
@@ -45,6 +46,33 @@ def fetch(config: DataConfig) -> None:
             expected="the folder of the images and annotations",
             do=f"correct data.root, put the data there, or say where they lie on this machine: {HERE}",
         )
+
+
+def _find_data(config: VocData | CocoData, folder: Path) -> Path | None:
+    """What `data.download` would give, where it is in `folder` already: the folder that `data.root` should be."""
+    if isinstance(config, CocoData):
+        return folder if (folder / "annotations").is_dir() else None
+    inside = (folder / "VOC2007", folder / "VOCdevkit" / "VOC2007")
+    if any((part / "JPEGImages").is_dir() for part in (folder, *inside)):
+        # The year is named where there are others beside it, which would be a question without it.
+        return next((part for part in inside if (part / "JPEGImages").is_dir()), folder)
+    return None
+
+
+def _archives(config: VocData | CocoData) -> Path | None:
+    """The folder of archives that one has already."""
+    if config.archives is None:
+        return None
+    folder = in_project(config.archives)
+    if not folder.is_dir():
+        raise UserError(
+            "params.yaml: data.archives",
+            "no such folder; nothing was changed",
+            found=config.archives,
+            expected=f"the folder of {' or '.join(archive.name for archive in ARCHIVES[str(config.download)])}",
+            do="correct data.archives, or take it out to download everything",
+        )
+    return folder
 
 
 def find_places(config: DataConfig) -> dict[str, Path]:
@@ -78,7 +106,30 @@ def place_root(config: DataConfig, at: Path) -> None:
     if root.is_absolute():
         hint = "write a path in this project, such as datasets/mine, into data.root"
         raise UserError(where, "is absolute, so that it can lie nowhere else", found=root, do=hint)
-    link_root(project_root() / root, at)
+    here = project_root() / root
+    if here.is_symlink() or not here.exists() or not here.samefile(at):
+        link_root(here, _unpacked(config, at))
+
+
+def _unpacked(config: DataConfig, at: Path) -> Path:
+    """The folder to link: where a study downloads its data, those that lie at or below `at`.
+
+    Raises:
+        UserError: `at` has something else, into which nobody wants gigabytes to be unpacked.
+    """
+    if isinstance(config, YoloData | ShapesData) or config.download is None or (at / ".downloads").is_dir():
+        return at
+    found, names = _find_data(config, at), sorted(path.name for path in at.iterdir() if path.name[0] != ".")
+    if found is None and names:
+        voc = "a VOCdevkit, its VOC2007, or the folder of the VOCdevkit"
+        raise UserError(
+            at,
+            f"does not have {config.download}; nothing was changed",
+            found=", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])]),
+            expected=voc if config.download == "voc2007" else "a folder with annotations/, train2017/ and val2017/",
+            do="name another folder, an empty one to download into, or that of the archives as data.archives",
+        )
+    return found or at
 
 
 def link_root(root: Path, at: Path) -> None:

@@ -73,22 +73,29 @@ def source_changes(layout: Layout) -> Changes | None:
 
 
 def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
-    """A link to the checkpoint of each run, or a file that says that there is none."""
+    """A link to the file that each run comes or starts from, or a file that says that there is none."""
     folder = layout.source / "checkpoints"
     for name, run in runs.items():
         link = folder / name
-        if run.checkpoint is None:
+        key, path = _file_of(run)
+        if path is None:
             if link.is_symlink() or not link.exists():
                 link.unlink(missing_ok=True)
                 write_text(link, TRAINED)
-        elif not (checkpoint := in_project(run.checkpoint)).is_file():
-            where = f"params.yaml: runs.{name}.checkpoint"
-            raise UserError(where, "no such file", found=run.checkpoint, expected="a file of weights")
+        elif not (file := in_project(path)).is_file():
+            raise UserError(f"params.yaml: {key}", "no such file", found=path, expected="a file of weights")
         else:
-            make_link(link, checkpoint)
+            make_link(link, file)
     for left in folder.iterdir():
         if left.name not in runs:
             left.unlink()
+
+
+def _file_of(run: Run) -> tuple[str, str | None]:
+    """The key that names the run's checkpoint, or else the file that its backbone starts from, and that file."""
+    if run.checkpoint is not None:
+        return f"runs.{run.name}.checkpoint", run.checkpoint
+    return "model.weights", run.model.weights_file
 
 
 def _index(layout: Layout, known: Index | None = None) -> Index:

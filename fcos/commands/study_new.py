@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
-from torchvision.models import get_model_weights
 
 from fcos.commands.doctor import largest_batch, make_trial
 from fcos.commands.places import link_root
@@ -45,6 +43,7 @@ from fcos.data.transforms import padded_size, resized_size
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.memory import available_memory
+from fcos.model.backbone import imagenet_file
 from fcos.model.device import find_device
 from fcos.progress import duration, track
 
@@ -137,8 +136,8 @@ def _reach_outside(manifest: Mapping[str, Any], splits: Mapping[str, CocoSplit])
 def why_no_weights() -> str | None:
     """Why torchvision's ImageNet weights cannot be had here; None: they are there, or their host answers."""
     for backbone in BACKBONES:
-        url = get_model_weights(backbone).IMAGENET1K_V1.url
-        if (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+        url, file = imagenet_file(backbone)
+        if file.is_file():
             continue
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_S).close()
@@ -234,12 +233,13 @@ def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
 def _weights(why_not: str | None) -> Lines:
     if why_not is None:
         return [("", "model.weights imagenet: training starts from pretrained backbones, which small data need")]
+    files = [imagenet_file(backbone) for backbone in BACKBONES]
     return [
         (
             "note",
             f"model.weights none: the ImageNet weights cannot be had here ({why_not}). Training starts from scratch, "
-            "with poor results on small data. With a network: delete the study and make it again, or put torchvision's "
-            f"files into {Path(torch.hub.get_dir()) / 'checkpoints'} first",
+            f"with poor results on small data. Put {' and '.join(url for url, _ in files)} into {files[0][1].parent}, "
+            "delete the study and make it again; or give a file to each run: `model: {weights: FILE}`",
         )
     ]
 

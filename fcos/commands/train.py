@@ -18,6 +18,7 @@ from fcos.config.section import parse_section, read_params
 from fcos.data.cache import keep_pictures
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
+from fcos.errors import UserError
 from fcos.files import in_project, read_json, sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.model.device import find_device, find_dtype
@@ -67,8 +68,15 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
     device = find_device(config.device)
     dtype = find_dtype(config.precision, device)
     dtype_name = str(dtype).removeprefix("torch.")
+    start = _start_file(run)
+    start_digest = None if start is None else sha256_file(start)
     key = training_key(
-        run.identity(), split.digest, torch_version=torch.__version__, device_type=device.type, dtype=dtype_name
+        run.identity(),
+        split.digest,
+        torch_version=torch.__version__,
+        device_type=device.type,
+        dtype=dtype_name,
+        start_digest=start_digest,
     )
     scratch = Scratch(layout.scratch(run.name, key))
     with scratch.alone():
@@ -78,7 +86,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             return
         observer.started(run=run.name, key=key)
         assert run.epochs is not None
-        model = build_model(run, len(split.categories), pretrained=run.model.weights == "imagenet")
+        model = build_model(run, len(split.categories), pretrained=start or run.model.weights == "imagenet")
         history = fit(
             model,
             DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
@@ -98,6 +106,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             key=key,
             digest=sha256_file(layout.weights(run.name)),
             imported_from=None,
+            **({} if start_digest is None else {"start_sha256": start_digest}),
             provenance=provenance(
                 started,
                 training_seconds=round(history.seconds, 3),
@@ -108,6 +117,21 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             ),
         )
         scratch.finish([layout.run(run.name) / name for name in OUTPUTS])
+
+
+def _start_file(run: Run) -> Path | None:
+    """The file that the backbone starts from, where `model.weights` names one."""
+    if run.model.weights_file is None:
+        return None
+    path = in_project(run.model.weights_file)
+    if not path.is_file():
+        raise UserError(
+            "params.yaml: model.weights",
+            "no such file; nothing was changed",
+            found=run.model.weights_file,
+            expected=f"a torchvision state dict of {run.backbone}, or `imagenet` or `none`",
+        )
+    return path
 
 
 def _keep_role(layout: Layout, run: Run) -> None:

@@ -47,6 +47,7 @@ class VocData(_FilesData):
     test_split: str | None = "test"
     difficult: Literal["keep", "ignore"] = "keep"
     download: Literal["voc2007"] | None = None
+    archives: str | None = None
 
     @property
     def holds_out(self) -> bool:
@@ -54,6 +55,7 @@ class VocData(_FilesData):
 
     @model_validator(mode="after")
     def _splits_differ(self) -> "VocData":
+        _archives_of_a_download(self)
         _one_way_to_hold_out(self, "validation_split")
         _one_way_to_test(self, "test_split")
         _differ(self, ("train_split", "validation_split", "test_split"), "split")
@@ -71,6 +73,7 @@ class CocoData(_FilesData):
     test_annotations: str | None = "annotations/instances_val2017.json"
     test_images: str | None = "val2017"
     download: Literal["coco2017"] | None = None
+    archives: str | None = None
 
     @property
     def holds_out(self) -> bool:
@@ -78,6 +81,7 @@ class CocoData(_FilesData):
 
     @model_validator(mode="after")
     def _splits_differ(self) -> "CocoData":
+        _archives_of_a_download(self)
         for split in ("validation", "test"):
             _both_or_none(
                 self, {f"{split}_annotations": "a COCO JSON file", f"{split}_images": "the folder of its pictures"}
@@ -116,6 +120,17 @@ class YoloData(_FilesData):
         _one_way_to_test(self, "test_images")
         _differ(self, ("train_images", "validation_images", "test_images"), "folder")
         return self
+
+
+def _archives_of_a_download(data: VocData | CocoData) -> None:
+    if data.archives is not None and data.download is None:
+        raise Wrong(
+            "archives",
+            "there is no `download` that would read it",
+            found=data.archives,
+            expected="`download` and the folder of its archives",
+            do="add `download`, or take archives out and give the unpacked folder: fcos source --at FOLDER",
+        )
 
 
 def _both_or_none(data: _Data, pair: dict[str, str]) -> None:

@@ -2,17 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, WithJsonSchema, model_validator
 
 from fcos.config.section import Section, Wrong
 
 STRIDES = (8, 16, 32, 64, 128)
+_WEIGHTS = {"anyOf": [{"enum": ["imagenet", "none"]}, {"type": "string"}]}
 
 
 class ModelConfig(Section):
     """Defaults are those of the published study."""
 
-    weights: Literal["imagenet", "none"] = "imagenet"
+    weights: Annotated[str, WithJsonSchema(_WEIGHTS)] = "imagenet"
     batch_norm: Literal["frozen", "trained"] = "frozen"
     fpn_channels: PositiveInt = 128
     p6_from: Literal["p5", "c5"] = "p5"
@@ -25,6 +26,18 @@ class ModelConfig(Section):
     center_sampling_radius: PositiveFloat = 1.5
     center_bounds: Literal["inclusive", "strict"] = "inclusive"
     regression_ranges: list[list[float | None]] = [[0, 64], [64, 128], [128, 256], [256, 512], [512, 1000]]
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file of the backbone's first weights, as params.yaml has it."""
+        return None if self.weights in ("imagenet", "none") else self.weights
+
+    @model_validator(mode="after")
+    def _weights_are_known_or_a_file(self) -> "ModelConfig":
+        if self.weights_file is not None and not {".", "/"} & set(self.weights):
+            expected = "imagenet, none, or a file such as weights/resnet18.pth"
+            raise Wrong("weights", "wrong value", found=repr(self.weights), expected=expected)
+        return self
 
     @model_validator(mode="after")
     def _ranges_fit(self) -> "ModelConfig":

