@@ -8,12 +8,13 @@ from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
 from fcos.data.sources.assemble import SPLITS, assemble
+from fcos.data.sources.classes import chosen
 from fcos.data.sources.coco import read_coco
 from fcos.data.sources.description import Source
 from fcos.data.sources.download import ARCHIVES, download
 from fcos.data.sources.shapes import draw_shapes
-from fcos.data.sources.voc import read_voc
-from fcos.data.sources.yolo import read_yolo
+from fcos.data.sources.voc import VocSplit, find_voc_folder, read_voc
+from fcos.data.sources.yolo import YoloSplit, read_yolo
 from fcos.errors import UserError
 from fcos.files import whole_dir
 
@@ -38,6 +39,7 @@ def write_data(config: DataConfig, out_dir: Path) -> dict[str, Any]:
         _read(config),
         out_dir,
         clip_outside=config.outside_boxes == "clip",
+        leave_out=config.damaged == "leave-out",
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
     )
@@ -45,13 +47,32 @@ def write_data(config: DataConfig, out_dir: Path) -> dict[str, Any]:
 
 def _read(config: VocData | CocoData | YoloData) -> Source:
     root = Path(config.root)
+    classes = None if config.classes is None else chosen(config.classes)
     if isinstance(config, VocData):
-        lists = {"train": config.train_split, "validation": config.validation_split, "test": config.test_split}
-        named = {split: name for split, name in lists.items() if split == "train" or name is not None}
-        return read_voc(root, splits=named, classes=config.classes, ignore_difficult=config.difficult == "ignore")
+        return read_voc(_voc_splits(config, root), classes=classes, ignore_difficult=config.difficult == "ignore")
     if isinstance(config, CocoData):
-        return read_coco(_places(config, root, "annotations", "images"), classes=config.classes)
-    return read_yolo(_places(config, root, "images", "labels"), classes=config.classes)
+        places = _places(config, root, "annotations", "images")
+        return read_coco(places, classes=classes, ignore_difficult=config.difficult == "ignore")
+    splits = {
+        split: YoloSplit(images, labels, root / listed if (listed := getattr(config, f"{split}_list")) else None)
+        for split, (images, labels) in _places(config, root, "images", "labels").items()
+    }
+    if config.names is None:
+        return read_yolo(splits, names=list(classes or ()), keypoints=config.keypoints)
+    return read_yolo(splits, names=config.names, classes=classes, keypoints=config.keypoints)
+
+
+def _voc_splits(config: VocData, root: Path) -> dict[str, VocSplit]:
+    """The splits that are there: training always, another one by its list or its folders."""
+    folder = find_voc_folder(root, config.train_annotations or config.annotations)
+    splits = {}
+    for split in SPLITS:
+        listed, annotations, images = (getattr(config, f"{split}_{key}") for key in ("split", "annotations", "images"))
+        if split == "train" or (listed or annotations) is not None:
+            list_path = folder / config.lists / f"{listed}.txt" if listed is not None else None
+            own = (folder / (annotations or config.annotations), folder / (images or config.images))
+            splits[split] = VocSplit(*own, list_path)
+    return splits
 
 
 def _places(config: CocoData | YoloData, root: Path, *what: str) -> dict[str, tuple[Path, Path]]:

@@ -37,8 +37,8 @@ from fcos.config.runs import Run
 from fcos.config.section import parse_section
 from fcos.config.study import Name
 from fcos.data.coco import CocoSplit, read_split
-from fcos.data.sources.assemble import CLIP_TOLERANCE
-from fcos.data.sources.discover import Discovered, discover
+from fcos.data.sources.discover import discover
+from fcos.data.sources.found import Discovered
 from fcos.data.transforms import padded_size, resized_size
 from fcos.errors import UserError
 from fcos.files import write_text
@@ -52,11 +52,15 @@ LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
 Lines = list[tuple[str, str]]  # what a line is about, and what it says
 
 
-def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
+def study_new(
+    name: str, folder: Path, *, epochs: int | None = None, damaged: str = "error", outside_boxes: str = "error"
+) -> str:
     """Write studies/NAME.yaml for the data in `folder`; return what was found, assumed and chosen.
 
     Args:
         epochs: of each training; None: enough for the number of pictures.
+        damaged: `data.damaged` of the study: error or leave-out.
+        outside_boxes: `data.outside_boxes` of the study: error or clip.
 
     Raises:
         UserError: the study is there already, the folder holds nothing that is known, or its data have a mistake that
@@ -68,9 +72,8 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
         raise UserError(path, "is there already; nothing was changed", do="choose another name, or delete the file")
     found = discover(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        data, manifest = _check(found, Path(scratch), path)
+        data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
-    data["outside_boxes"] = "clip" if _reach_outside(manifest, splits) else "error"
     facts = facts_of(list(splits.values()))
     no_weights = why_no_weights()
     device = "cuda" if find_device("auto").type == "cuda" else "cpu"
@@ -89,29 +92,19 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
     return said
 
 
-def _check(found: Discovered, scratch: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _check(
+    found: Discovered, scratch: Path, path: Path, *, damaged: str = "error", outside_boxes: str = "error"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The section `data` in full, and the manifest of the data prepared in `scratch`."""
     root: Path = found.data["root"].resolve()
     inside = root.is_relative_to(Path.cwd())
     data = {key: value for key, value in found.data.items() if value is not None or not key.startswith("validation")}
     data |= {"root": str(root.relative_to(Path.cwd()) if inside else root), "validation_fraction": 0.0, "cache": "auto"}
-    data |= {"outside_boxes": "clip", **({"difficult": "keep"} if data["source"] == "voc" else {})}
+    data |= {"damaged": damaged, "outside_boxes": outside_boxes}
+    data |= {"difficult": "keep"} if data["source"] == "voc" else {}
     config: DataConfig = parse_section({"data": data}, "data", DataConfig, path)  # type: ignore[arg-type]
     manifest = write_data(config, scratch)
     return {**data, "classes": [category["name"] for category in manifest["categories"]]}, manifest
-
-
-def _reach_outside(manifest: Mapping[str, Any], splits: Mapping[str, CocoSplit]) -> bool:
-    """Whether a box lies further outside of its picture than `outside_boxes: error` lets pass."""
-    size_of = {
-        (name, i["file_name"]): (i["width"], i["height"]) for name, split in splits.items() for i in split.images
-    }
-    for entry in (*manifest["clipped"], *manifest["dropped"]):
-        x, y, w, h = entry["bbox"]
-        width, height = size_of[entry["split"], entry["picture"]]
-        if w > 0 and h > 0 and max(-x, -y, x + w - width, y + h - height) > CLIP_TOLERANCE:
-            return True
-    return False
 
 
 def why_no_weights() -> str | None:

@@ -1,8 +1,13 @@
 """What a source says of its pictures, before anything is checked."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from fcos.errors import UserError
 
 
 @dataclass
@@ -24,6 +29,7 @@ class SourceImage:
     boxes: list[SourceBox]
     odd: list[str] = field(default_factory=list)  # what the manifest should mention
     normalised: bool = False  # its boxes are fractions of the picture's width and height, as displayed
+    original_id: Any = None  # in the annotations, where `image_id` is another
 
 
 @dataclass
@@ -32,7 +38,47 @@ class SourceSplit:
     images: list[SourceImage]
 
 
+class Damaged(UserError):
+    """One bad image, annotation or line, which `data.damaged: leave-out` leaves out."""
+
+    @property
+    def entry(self) -> dict[str, str]:
+        """Of the manifest."""
+        found = "" if self.found is None else str(self.found)[:200]
+        return {"where": str(self.where), "problem": self.problem, "found": found}
+
+    @classmethod
+    def of(cls, error: UserError) -> "Damaged":
+        """`error` as one about an item."""
+        damaged = cls(error.where, error.problem, found=error.found)
+        damaged.args = error.args
+        return damaged
+
+
+@dataclass
+class Seen:
+    """What readers meet on their way: bad items, and what was put right or left out, counted."""
+
+    damaged: list[Damaged] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # what, in words -> how often
+    notes: list[str] = field(default_factory=list)  # sentences
+
+    @contextmanager
+    def item(self) -> Iterator[None]:
+        """A bad item ends the block, not the reading."""
+        try:
+            yield
+        except Damaged as error:
+            self.damaged.append(error)
+
+
+# How the numbers of a box stand in the files; `corners`: 1-based and inclusive, `center`: fractions of the picture.
+BoxFormat = Literal["xywh", "corners", "center"]
+
+
 @dataclass
 class Source:
     categories: list[dict[str, Any]]
     splits: dict[str, SourceSplit]
+    box_format: BoxFormat = "xywh"
+    seen: Seen = field(default_factory=Seen)
