@@ -194,7 +194,7 @@ def test_yolo_split_without_labels_is_left_out_and_said():
     save_picture(Path("yolo/images/test/x.jpg"))
     discovered = discover(Path("yolo"))
     assert discovered.data["test_images"] == "images/val"
-    assert "yolo/images/test has pictures but no labels and is left out" in discovered.assumed
+    assert "yolo/images/test has pictures but no labels and is left out (1)" in discovered.unused
 
 
 def test_yolo_without_class_names_is_refused():
@@ -208,7 +208,7 @@ def test_a_folder_without_anything_known_says_what_was_looked_for():
     save_picture(Path("photos/a.jpg"))
     write(Path("photos/a.txt"), "a caption, not five numbers")
     text = refusal(discover, Path("photos"))
-    for part in ("a.jpg, a.txt", "Annotations/*.xml", "*.json with images", "labels/train", "data.yaml"):
+    for part in ("a.txt", "'a caption", "Annotations/*.xml", "*.json with images", "labels/train", "data.yaml"):
         assert part in text
     Path("empty").mkdir()
     assert "an empty folder" in refusal(discover, Path("empty"))
@@ -364,13 +364,16 @@ def test_coco_files_that_number_their_pictures_alike(tmp_path):
     use_study("mine", force=True)
     prepare()
     ids = {split: json.loads(Path(f"data/mine/{split}.json").read_text()) for split in ("train", "test")}
-    assert [ids["test"]["images"][0]["id"], ids["train"]["images"][0]["id"]] == [0, 1]
-    assert ids["train"]["annotations"][0]["image_id"] == 1
+    (train,), (test,) = (ids[split]["images"] for split in ("train", "test"))
+    assert [train["id"], train["original_id"], test["id"], test["original_id"]] == [1, 0, 2_000_000_001, 0]
+    assert ids["test"]["annotations"][0]["image_id"] == 2_000_000_001
 
 
-def test_boxes_far_outside_are_clipped_and_said():
+def test_boxes_far_outside_stop_unless_one_says_clip():
     small_voc(a=[voc_object("cat", (10, 10, 90, 30))])
-    assert "clipped: 1" in study_new("mine", Path("pictures"))
+    text = refusal(study_new, "mine", Path("pictures"))
+    assert "a.xml" in text and "outside_boxes: clip" in text
+    assert "clipped: 1" in study_new("mine", Path("pictures"), outside_boxes="clip")
     assert show_study("mine").data.outside_boxes == "clip"
     small_voc(Path("near"), a=[voc_object("cat", (10, 10, 61, 30))])  # one pixel
     study_new("other", Path("near"))

@@ -1,11 +1,11 @@
 """`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
 
+import contextlib
 import http.client
 import tempfile
 import textwrap
 import urllib.request
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
 from torchvision.models import get_model_weights
 
 from fcos.commands.doctor import largest_batch, make_trial
 from fcos.commands.prepare import write_data
 from fcos.commands.study import STUDIES
+from fcos.commands.study_findings import Lines, found_lines
 from fcos.commands.study_run import suitable_jobs
 from fcos.commands.study_settings import (
     BACKBONES,
@@ -49,7 +49,6 @@ from fcos.progress import duration, track
 PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
 TRIED_PIXELS = 1_000_000  # of the batch that is timed
 LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
-Lines = list[tuple[str, str]]  # what a line is about, and what it says
 
 
 def study_new(
@@ -70,9 +69,10 @@ def study_new(
     parse_section({"study": name}, "study", Name, path)
     if path.exists():
         raise UserError(path, "is there already; nothing was changed", do="choose another name, or delete the file")
-    found = discover(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
+        with _words_for(path):
+            found = discover(folder)
+            data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
     facts = facts_of(list(splits.values()))
     no_weights = why_no_weights()
@@ -84,12 +84,25 @@ def study_new(
     settings = choose(fitting=fitting)
     text = write(settings)
     params.parse(yaml.safe_load(text), path)
-    lines = [*_found(found, manifest, facts, most_objects(list(splits.values()))), *_chosen(facts, settings, fitting)]
+    lines = [
+        *found_lines(found, manifest, facts, most_objects(list(splits.values()))),
+        *_chosen(facts, settings, fitting),
+    ]
     lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
     said = _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
     write_text(path, text)
     return said
+
+
+@contextlib.contextmanager
+def _words_for(path: Path) -> Iterator[None]:
+    """Mistakes are those of the study that is being written: there may be no params.yaml yet."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (str(error).replace("params.yaml: ", f"{path} (not written): "),)
+        raise
 
 
 def _check(
@@ -137,44 +150,6 @@ def _try(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
         if batch_size:
             seconds.append(trial.seconds(batch_size, size) / batch_size)
     return min(fitting), seconds
-
-
-def _found(found: Discovered, manifest: Mapping[str, Any], facts: Facts, most: int) -> Lines:
-    lines = [("found", found.layout)]
-    for split, counts in manifest["splits"].items():
-        lines.append(("", f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects"))
-    per_class = Counter[str]()
-    for counts in manifest["splits"].values():
-        per_class.update(counts["per_class"])
-    shown = [f"{name} {count}" for name, count in per_class.most_common(8)]
-    more = [f"{len(per_class) - 8} more"] if len(per_class) > 8 else []
-    lines.append(("", f"{len(per_class)} classes: {', '.join([*shown, *more])}"))
-    lines.append(("", f"pictures: {_sides(facts.picture_sizes)} pixels"))
-    if len(facts.object_sizes):
-        low, middle, high = np.quantile(facts.object_roots, (0.1, 0.5, 0.9))
-        lines.append(
-            (
-                "",
-                f"objects (square root of the area): half of them below {middle:.0f} pixels, a tenth below "
-                f"{low:.0f}, a tenth above {high:.0f}; at most {most} in a picture",
-            )
-        )
-    for finding in ("dropped", "clipped", "near_duplicates", "odd"):
-        if manifest[finding]:
-            words = finding.replace("_", " ")
-            lines.append(("", f"{words}: {len(manifest[finding])} (`fcos prepare` lists them in manifest.json)"))
-    idle = [name for name in per_class if not manifest["splits"]["train"]["per_class"][name]]
-    if idle:
-        lines.append(("note", f"classes without an object to train on: {', '.join(idle)}"))
-    return lines + [("assumed", sentence) for sentence in found.assumed]
-
-
-def _sides(sizes: NDArray[np.float64]) -> str:
-    """Width x height where all are alike, else the range of both sides."""
-    (low_h, low_w), (high_h, high_w) = sizes.min(axis=0), sizes.max(axis=0)
-    if (low_h, low_w) == (high_h, high_w):
-        return f"all {low_w:.0f} x {low_h:.0f}"
-    return f"{low_w:.0f} to {high_w:.0f} wide, {low_h:.0f} to {high_h:.0f} high"
 
 
 def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
@@ -227,7 +202,7 @@ def _time(facts: Facts, settings: Settings, seconds: Sequence[float]) -> Lines:
     lines = [
         ("time", f"training takes about {duration(sum(each))} on this machine ({parts}): a step of each was tried")
     ]
-    if sum(each) > LONG_S:
+    if sum(each) > LONG_S and settings.epochs > FIRST_LOOK_EPOCHS:
         lines.append(("", f"for a first look: delete the study and make it again with --epochs {FIRST_LOOK_EPOCHS}"))
     return lines
 

@@ -15,9 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from fcos.data.pictures import ORIENTATION, UNREADABLE, displayed_size, hush, refuse_boundless
 from fcos.data.sources.checks import (
     Sized,
+    merge_twins,
     refuse_damaged,
     refuse_strange_boxes,
-    refuse_twins,
     state_common,
 )
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
@@ -86,7 +86,7 @@ def assemble(
             for box in one.image.boxes:
                 box.bbox = _in_pixels(box.bbox, one.size)
     refuse_strange_boxes(sized, source.box_format, clip=clip_outside)
-    twins = refuse_twins(sized, seen)
+    twins = merge_twins(sized, seen)
     refuse_damaged(seen.damaged, leave_out=leave_out)
     pictures = {split: [pair for pair in pairs if id(pair[0]) not in twins] for split, pairs in pictures.items()}
     for split, pairs in pictures.items():

@@ -1,5 +1,6 @@
 """What the items of a source look like together: whether one can believe them, and what to do about bad ones."""
 
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from fcos.errors import UserError
 CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
 FEW, LARGE_SHARE = 3, 0.2  # boxes outside: so many, and such a share of all, are no slips
 LISTED = 10  # items in a message
-COMMON_SHARE, COMMON_IMAGES = 0.5, 5  # what more than half of an ampler split has is not odd
+SAME_OBJECT = 0.5  # IoU of boxes in copies of one image
+COMMON_SHARE, COMMON_IMAGES = 0.5, 5  # what more than half of a split of some size has is not odd
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip
     if clip or not outside:
         return
     many = len(outside) >= FEW and len(outside) > LARGE_SHARE * len(boxes)
-    do = "fix the annotation" if many else "fix the annotation, or clip such boxes: data.outside_boxes: clip"
-    do += "; are the numbers of these boxes what the layout says, and of these images?" if many else ""
+    switch = "data.outside_boxes: clip (fcos study new: --outside-boxes clip)"
+    question = "are these numbers what the layout says they are, and of these images? Only if so: "
+    do = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
     problem = "a box lies outside its picture; nothing was changed"
     if len(outside) > 1:
         problem = f"{len(outside)} of {len(boxes)} boxes lie outside their image; nothing was changed. The first: "
@@ -79,33 +82,43 @@ def _inside_as_corners(box: SourceBox, size: tuple[int, int], box_format: BoxFor
     return min(x1, y1) >= 0 and x1 < w <= width + CLIP_TOLERANCE and y1 < h <= height + CLIP_TOLERANCE
 
 
-def refuse_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
-    """Count copies of one image within a split; those with other boxes are damaged items, but for the fullest.
+def merge_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
+    """Put the boxes of copies of one image to the first of them, where the copies have other boxes.
 
-    Returns `id` of the images that are left out, where damaged items are.
+    A box that lies on one of the same class is the same object. Copies with equal boxes stay. Returns `id` of the
+    copies that are to be left out.
     """
     copies: dict[tuple[str, str], list[Sized]] = defaultdict(list)
     for one in images:
         copies[one.split, one.sha256].append(one)
     left_out = set()
-    for group in copies.values():
-        fullest = max(group, key=lambda one: len(one.image.boxes))
-        for one in group:
-            if one is fullest:
+    for first, *others in copies.values():
+        for other in others:
+            if _boxes(first) == _boxes(other):
+                other.image.odd.append(f"same content as {first.image.file_name}")
                 continue
-            if _boxes(one) == _boxes(fullest):
-                one.image.odd.append(f"same content as {fullest.image.file_name}")
-                continue
-            found = f"{len(one.image.boxes)} boxes here, {len(fullest.image.boxes)} in {fullest.image.file_name}"
-            do = "put all boxes to one of the two, and take the other out"
-            problem = f"has the content of {fullest.image.file_name}, but other boxes"
-            seen.damaged.append(Damaged(one.image.path, problem, found=found, expected="each image once", do=do))
-            left_out.add(id(one.image))
+            first.image.boxes += [box for box in other.image.boxes if not _is_among(box, first.image.boxes)]
+            first.image.odd.append(f"has the content of {other.image.file_name}, whose boxes are merged into it")
+            seen.counts["images with the content of another one and other boxes, merged into that"] += 1
+            left_out.add(id(other.image))
     return left_out
 
 
 def _boxes(one: Sized) -> list[tuple[Any, ...]]:
     return sorted((box.category, *box.bbox, box.ignored) for box in one.image.boxes)
+
+
+def _is_among(box: SourceBox, others: Iterable[SourceBox]) -> bool:
+    return any(box.category == other.category and _iou(box.bbox, other.bbox) > SAME_OBJECT for other in others)
+
+
+def _iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Of two xywh boxes."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = first, second
+    width = max(0.0, min(ax + aw, bx + bw) - max(ax, bx))
+    height = max(0.0, min(ay + ah, by + bh) - max(ay, by))
+    union = aw * ah + bw * bh - width * height
+    return width * height / union if union > 0 else 0.0
 
 
 def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
@@ -117,16 +130,33 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
         (item,) = items
         item.args = (f"{item}\n  {'or:':<10}{switch.removeprefix('or ')}",)
         raise item
-    kinds = Counter(item.entry["problem"] for item in items)
-    counted = [f"{count} x {problem}" for problem, count in kinds.most_common(LISTED)]
-    listed = ["{where}: {problem}: {found}".format(**item.entry) for item in items[:LISTED]]
+    kinds = Counter(item.problem for item in items)
+    counted = [f"{count} x {problem.split(';')[0]}" for problem, count in kinds.most_common(LISTED)]
+    above = posixpath.commonpath([posixpath.dirname(str(item.where)) for item in items])
+    listed = [f"{str(item.where).removeprefix(above)[:120].lstrip('/')}: {_said(item)}" for item in _some_of_each(items)]
     more = [f"... and {len(items) - LISTED} more"] if len(items) > LISTED else []
     raise UserError(
         items[0].where,
         f"{len(items)} images, annotations or lines cannot be used; nothing was changed",
-        found="\n            ".join([*counted, "which are", *listed, *more]),
+        found="\n            ".join([*counted, f"which are, in {above or '.'}:", *listed, *more]),
         do=f"fix them, {switch.replace('leave it', 'leave all of them')}",
     )
+
+
+def _some_of_each(items: Sequence[Damaged]) -> list[Damaged]:
+    """The first ones of each kind."""
+    seen: Counter[str] = Counter()
+    ranks = []
+    for item in items:
+        ranks.append(seen[item.problem])
+        seen[item.problem] += 1
+    order = sorted(range(len(items)), key=lambda position: ranks[position])[:LISTED]
+    return [items[position] for position in sorted(order)]
+
+
+def _said(item: Damaged) -> str:
+    found = f" ({item.entry['found']})" if item.entry["found"] else ""
+    return item.problem.split(";")[0] + (found if len(found) < 80 else "")
 
 
 def state_common(odd: list[dict[str, Any]], images: Mapping[str, int]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -112,7 +112,7 @@ def _of_classes(tree: Tree, lists: Mapping[str, str]) -> dict[str, str]:
     by_split = defaultdict(list)
     for name in lists:
         by_split[split_in(name)].append(name)
-    kept = {}
+    kept: dict[str, str] = {}
     for split, names in by_split.items():
         contents = {
             tuple(sorted(line.split()[0] for line in read_lines(tree.root / lists[name]) if line.strip()))

@@ -6,7 +6,8 @@ from typing import Any
 from fcos.data.sources.description import SourceImage, SourceSplit
 from fcos.data.sources.values import LARGEST
 
-BLOCK = 1_000_000_000  # ids of a split are moved by a multiple of it where they clash with an earlier split's
+# By how much the ids of a split are moved where they clash with an earlier split's.
+MOVED = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
 
 
 def number_images(described: dict[str, SourceSplit]) -> None:
@@ -15,12 +16,12 @@ def number_images(described: dict[str, SourceSplit]) -> None:
     An id that two splits have on the same file name stays, to be refused as one image in two splits.
     """
     taken: dict[int, str] = {}
-    for block, split in enumerate(described.values()):
+    for name, split in described.items():
         images = split.images
         kept = all(isinstance(image.original_id, int) and image.original_id > 0 for image in images)
         ids = [image.original_id if kept else position for position, image in enumerate(images, start=1)]
         clash = [taken[number] != image.file_name for number, image in zip(ids, images, strict=True) if number in taken]
-        moved = block * BLOCK if clash and all(clash) else 0
+        moved = MOVED[name] if clash and all(clash) else 0
         for number, image in zip(ids, images, strict=True):
             image.image_id = number + moved
             if image.original_id == image.image_id:
@@ -31,11 +32,11 @@ def number_images(described: dict[str, SourceSplit]) -> None:
 def number_by_name(described: dict[str, SourceSplit]) -> None:
     """Give VOC images the digits of their names (VOC2007's 000005 is 5), or 1, 2, ... where these do not tell apart."""
     taken: dict[Any, str] = {}
-    for block, split in enumerate(described.values()):
+    for name, split in described.items():
         ids = _digits(split.images, taken)
         if ids is None:
             by_name = sorted(split.images, key=lambda image: image.file_name)
-            position = {image.file_name: number for number, image in enumerate(by_name, start=block * BLOCK + 1)}
+            position = {image.file_name: number for number, image in enumerate(by_name, start=MOVED[name] + 1)}
             ids = [position[image.file_name] for image in split.images]
         for number, image in zip(ids, split.images, strict=True):
             image.image_id = number
