@@ -18,7 +18,7 @@ def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
             reasons = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3) if kind)
             sentences.append(f"{words}: {len(manifest[finding])} {listed}" + (f": {reasons}" if reasons else ""))
     if manifest["odd"]:
-        kinds = Counter(entry["what"] for entry in manifest["odd"])
+        kinds = Counter(entry["what"].split(" (")[0] for entry in manifest["odd"])
         some = [f"{kind} {count}" for kind, count in kinds.most_common(SHOWN)]
         sentences.append(f"odd: {len(manifest['odd'])} {listed}: {and_more(some, len(kinds))}")
     sentences += [f"{what}: {count}" for what, count in manifest["counts"].items()]

@@ -35,8 +35,10 @@ def write_data(config: DataConfig, out_dir: Path) -> dict[str, Any]:
     if isinstance(config, ShapesData):
         drawn = draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction", "cache"}))
         return assemble(drawn, out_dir, clip_outside=False, validation_fraction=config.validation_fraction)
+    source = _read(config)
+    source.seen.counts["folders or files of data that are links out of data.root, followed"] += _num_leaving(config)
     return assemble(
-        _read(config),
+        source,
         out_dir,
         clip_outside=config.outside_boxes == "clip",
         leave_out=config.damaged == "leave-out",
@@ -60,6 +62,18 @@ def _read(config: VocData | CocoData | YoloData) -> Source:
     if config.names is None:
         return read_yolo(splits, names=list(classes or ()), keypoints=config.keypoints)
     return read_yolo(splits, names=config.names, classes=classes, keypoints=config.keypoints)
+
+
+def _num_leaving(config: VocData | CocoData | YoloData) -> int:
+    """How many of the folders and files that `config` names lie outside of the root, through links."""
+    root = Path(config.root)
+    folder = root
+    if isinstance(config, VocData):
+        folder = find_voc_folder(root, config.train_annotations or config.annotations)
+    kinds = ("annotations", "images", "labels", "list")
+    keys = ["annotations", "images", "lists", *(f"{split}_{kind}" for split in SPLITS for kind in kinds)]
+    places = {folder / name for key in keys if (name := getattr(config, key, None)) is not None}
+    return sum(not place.resolve().is_relative_to(root.resolve()) for place in places)
 
 
 def _voc_splits(config: VocData, root: Path) -> dict[str, VocSplit]:

@@ -95,11 +95,11 @@ def merge_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
     for first, *others in copies.values():
         for other in others:
             if _boxes(first) == _boxes(other):
-                other.image.odd.append(f"same content as {first.image.file_name}")
+                other.image.odd.append(f"same content as another image ({first.image.file_name})")
                 continue
             first.image.boxes += [box for box in other.image.boxes if not _is_among(box, first.image.boxes)]
-            first.image.odd.append(f"has the content of {other.image.file_name}, whose boxes are merged into it")
-            seen.counts["images with the content of another one and other boxes, merged into that"] += 1
+            first.image.odd.append(f"the boxes of a copy are merged into it ({other.image.file_name})")
+            seen.counts["copies of an image with other boxes, merged into the first"] += 1
             left_out.add(id(other.image))
     return left_out
 
@@ -133,7 +133,9 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
     kinds = Counter(item.problem for item in items)
     counted = [f"{count} x {problem.split(';')[0]}" for problem, count in kinds.most_common(LISTED)]
     above = posixpath.commonpath([posixpath.dirname(str(item.where)) for item in items])
-    listed = [f"{str(item.where).removeprefix(above)[:120].lstrip('/')}: {_said(item)}" for item in _some_of_each(items)]
+    listed = [
+        f"{str(item.where).removeprefix(above)[:120].lstrip('/')}: {_said(item)}" for item in _some_of_each(items)
+    ]
     more = [f"... and {len(items) - LISTED} more"] if len(items) > LISTED else []
     raise UserError(
         items[0].where,
@@ -154,9 +156,10 @@ def _some_of_each(items: Sequence[Damaged]) -> list[Damaged]:
     return [items[position] for position in sorted(order)]
 
 
-def _said(item: Damaged) -> str:
+def _said(item: Damaged, above: str) -> str:
+    place = str(item.where).removeprefix(above).lstrip("/")[:120]
     found = f" ({item.entry['found']})" if item.entry["found"] else ""
-    return item.problem.split(";")[0] + (found if len(found) < 80 else "")
+    return f"{place}: {item.problem.split(';')[0]}{found if len(found) < 80 else ''}"
 
 
 def state_common(odd: list[dict[str, Any]], images: Mapping[str, int]) -> tuple[list[dict[str, Any]], list[str]]:

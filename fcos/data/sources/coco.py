@@ -10,7 +10,7 @@ from fcos.data.sources.classes import Classes, choose_classes
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.data.sources.numbering import number_images
 from fcos.data.sources.text import class_name, read_json
-from fcos.data.sources.tree import Names, walk
+from fcos.data.sources.tree import Names
 from fcos.data.sources.values import flag, identity, number, whole
 from fcos.errors import UserError
 
@@ -142,7 +142,7 @@ def _read_images(
     entries: list[Any], path: Path, image_dir: Path, seen: Seen
 ) -> tuple[list[SourceImage], dict[Any, SourceImage]]:
     """The images, each file once, and the image of each id."""
-    finder = Names(walk(image_dir).files if image_dir.is_dir() else [])
+    finder = Names(seen.walk(image_dir).files if image_dir.is_dir() else [])
     of_file: dict[str, SourceImage] = {}
     of_id: dict[Any, SourceImage] = {}
     for number_, entry in enumerate(entries):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fcos.data.sources.tree import Tree, walk
 from fcos.errors import UserError
 
 
@@ -62,6 +63,14 @@ class Seen:
     damaged: list[Damaged] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # what, in words -> how often
     notes: list[str] = field(default_factory=list)  # sentences
+
+    def walk(self, folder: Path) -> Tree:
+        """The files of `folder`; what was left out or followed is counted."""
+        tree = walk(folder)
+        self.counts["hidden files and folders, left out"] += tree.num_hidden
+        self.counts["links that lead out of their folder, followed"] += tree.num_leaving
+        self.counts["links to a folder above themselves, left out"] += tree.num_loops
+        return tree
 
     @contextmanager
     def item(self) -> Iterator[None]:

@@ -99,6 +99,8 @@ def _by_folders(tree: Tree, pairs: list[Pair]) -> _Splits:
     by_split = defaultdict(list)
     for pair in pairs:
         by_split[split_in(pair.images + "/x") or split_in(pair.labels + "/x")].append(pair)
+    if set(by_split) == {None} and label_root(image_root(pairs, None), pairs) is None:
+        roles({pair.images: pair for pair in pairs}, tree.root)  # refuses parts that say nothing
     places = {image_root(alike, split): alike for split, alike in by_split.items()}
     for place in places:
         inside = [other for other in places if other != place and below(other, place)]

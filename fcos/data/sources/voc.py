@@ -10,7 +10,7 @@ from fcos.data.sources.classes import Classes, choose_classes
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.data.sources.numbering import number_by_name
 from fcos.data.sources.text import class_name, read_lines, read_xml
-from fcos.data.sources.tree import SUFFIXES, Names, walk
+from fcos.data.sources.tree import SUFFIXES, Names
 from fcos.data.sources.values import flag, number
 from fcos.errors import UserError
 
@@ -69,8 +69,8 @@ def _read_split(split: VocSplit, ignore_difficult: bool, seen: Seen) -> SourceSp
         if not folder.is_dir():
             do = "correct data.root, or the folders in data"
             raise UserError(folder, "no such folder; nothing was changed", expected="a folder of the split", do=do)
-    files = {file[: -len(".xml")]: file for file in walk(split.annotations).ending([".xml"])}
-    images = _Images(split.images)
+    files = {file[: -len(".xml")]: file for file in seen.walk(split.annotations).ending([".xml"])}
+    images = _Images(split.images, seen)
     wanted = list(files) if split.list_path is None else _listed(split.list_path, Names(files), split.annotations, seen)
     read = []
     for stem in wanted:
@@ -118,8 +118,8 @@ def _stem(line: str, names: Names, where: str, annotations: Path) -> str:
 class _Images:
     """The images of a folder, by name and by name without ending."""
 
-    def __init__(self, folder: Path) -> None:
-        files = walk(folder).ending(SUFFIXES)
+    def __init__(self, folder: Path, seen: Seen) -> None:
+        files = seen.walk(folder).ending(SUFFIXES)
         files.sort(key=lambda file: SUFFIXES.index(Path(file).suffix.lower()))
         self.count = len(files)
         self.folder = folder

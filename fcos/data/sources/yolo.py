@@ -8,7 +8,7 @@ from pathlib import Path
 from fcos.data.sources.classes import Classes, choose_classes
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.data.sources.text import class_name, read_lines
-from fcos.data.sources.tree import SUFFIXES, Names, walk
+from fcos.data.sources.tree import SUFFIXES, Names
 from fcos.data.sources.values import number, whole
 from fcos.errors import UserError
 
@@ -71,9 +71,10 @@ def _read_split(name: str, split: YoloSplit, reader: "_LineReader", seen: Seen) 
                 expected="a folder of images and one of labels",
                 do="correct data.root, or the split's folders in data",
             )
-    everything = walk(split.images)
+    everything = seen.walk(split.images)
     there = everything.ending(SUFFIXES)
-    label_of = {file.rpartition(".")[0]: file for file in walk(split.labels).ending([".txt"])}
+    texts = everything if split.labels == split.images else seen.walk(split.labels)
+    label_of = {file.rpartition(".")[0]: file for file in texts.ending([".txt"])}
     _check_labels(split, there, everything.files, label_of, seen)
     listed = there if split.list_path is None else _listed(split.list_path, there, seen)
     images = []

@@ -153,4 +153,6 @@ def _names_in_lines(path: Path) -> list[str]:
         problem = "a blank line among the names of classes"
         do = "a line is a number of the labels: name that class, or take the line out, if it is none"
         raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", do=do)
+    if not lines:
+        raise UserError(path, "has no names of classes", found="nothing", expected="a name a line", do="write them")
     return [class_name(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
