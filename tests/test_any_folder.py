@@ -14,25 +14,60 @@ from unittest import mock
 import numpy as np
 import pytest
 import yaml
+from data_helpers import prepare_as_found
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcos.commands.prepare import write_data
-from fcos.config.data import DataConfig
-from fcos.config.section import parse_section
 from fcos.data.sources import assemble
-from fcos.data.sources.discover import discover
 from fcos.errors import UserError
 
 WIDTH, HEIGHT = 12, 8
 FORMATS = {"jpg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF"}
 SPLITS = ("train", "valid", "test")
 
-text = st.sampled_from(
-    ["", " ", "a", "0", "1", "01", "-1", "1.0", "1e3", "nan", "no", "cat", "dog", "Cat", "cat ", "a\nb", "\u732b", "\0"]
-    + ["../a0.jpg", "/etc/passwd", "C:\\x\\train0.jpg", "http://x/train0.jpg?y", "train0.jpg", "images/train0.jpg"]
-)
+TEXTS = [
+    "",
+    " ",
+    "a",
+    "0",
+    "1",
+    "01",
+    "-1",
+    "1.0",
+    "1e3",
+    "nan",
+    "no",
+    "cat",
+    "dog",
+    "Cat",
+    "cat ",
+    "a\nb",
+    "\u732b",
+    "\0",
+]
+TEXTS += ["../a0.jpg", "/etc/passwd", "C:\\x\\train0.jpg", "http://x/train0.jpg?y", "train0.jpg", "images/train0.jpg"]
+BOXES = [[1, 1, 5, 4], [0, 0, 12, 8], [2.5, 1.5, 3, 3], [1, 1, 4, 4], [8, 5, 10, 7], [3, 3, 0, 2]]
+LINES = [
+    "1 0.5 0.5 0.2 0.2",
+    "",
+    "0 0.5 0.5 nan 1",
+    "cat 1 2 3 4",
+    "0 0.1 0.1 0.9 0.1 0.5 0.9",
+    "0,1,2,3,4",
+    "7 1 1 1 1",
+]
+YOLO_PLACES = [("images/{s}", "labels/{s}"), ("{s}/images", "{s}/labels"), ("{s}", "{s}"), ("", "")]
+YAML = {
+    "path": "..",
+    "roboflow": {},
+    "train": "train/images",
+    "val": "../valid/images",
+    "names": ["cat", "dog"],
+    "nc": 2,
+}
+
+text = st.sampled_from(TEXTS)
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 20), st.sampled_from([2**31, 2**53, 10**400, -0.5, 0.25, 1e308]),
     st.floats(), text,
@@ -99,9 +134,7 @@ def coco(draw: st.DrawFn) -> dict[str, bytes]:
         one = contents.setdefault(split, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
         number = len(one["images"])
         one["images"].append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
-        box = draw(
-            st.sampled_from([[1, 1, 5, 4], [0, 0, 12, 8], [2.5, 1.5, 3, 3], [1, 1, 4, 4], [8, 5, 10, 7], [3, 3, 0, 2]])
-        )
+        box = draw(st.sampled_from(BOXES))
         entry = {"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": 20, "iscrowd": 0}
         one["annotations"].append(entry)
     beside = draw(st.booleans())
@@ -129,9 +162,8 @@ def voc(draw: st.DrawFn) -> dict[str, bytes]:
 
 @st.composite
 def voc_xml(draw: st.DrawFn, name: str) -> str:
-    sides = dict(
-        zip(("xmin", "ymin", "xmax", "ymax"), draw(st.sampled_from([(2, 2, 7, 6), (0, 0, 9, 9)])), strict=True)
-    )
+    corners = draw(st.sampled_from([(2, 2, 7, 6), (0, 0, 9, 9)]))
+    sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
     value = {"filename": name, "size": {"width": WIDTH, "height": HEIGHT}, "object": {"name": "cat", "bndbox": sides}}
     value["object"]["difficult"] = draw(st.sampled_from([0, "0", "true", "Unspecified", "x"]))
     head = draw(st.sampled_from(["", "", "<?xml version='1.0' encoding='gbk'?>", "<?xml version='1.0'?>", "<?xml"]))
@@ -148,36 +180,15 @@ def _tags(value: Any) -> str:
 @st.composite
 def yolo(draw: st.DrawFn) -> dict[str, bytes]:
     files = {}
-    place = draw(
-        st.sampled_from([("images/{s}", "labels/{s}"), ("{s}/images", "{s}/labels"), ("{s}", "{s}"), ("", "")])
-    )
-    lines = st.sampled_from(
-        ["0 0.5 0.5 0.5 0.5"] * 20
-        + [
-            "1 0.5 0.5 0.2 0.2",
-            "",
-            "0 0.5 0.5 nan 1",
-            "cat 1 2 3 4",
-            "0 0.1 0.1 0.9 0.1 0.5 0.9",
-            "0,1,2,3,4",
-            "7 1 1 1 1",
-        ]
-    )
+    place = draw(st.sampled_from(YOLO_PLACES))
+    lines = st.sampled_from([*["0 0.5 0.5 0.5 0.5"] * 20, *LINES])
     for split, name, content in draw(images_of()):
         images, labels = (f"{part.replace('{s}', split)}/".lstrip("/") for part in place)
         files[f"{images}{name}"] = content
         content_lines = "\n".join(draw(st.lists(lines, min_size=1, max_size=3)))
         files[f"{labels}{name.rpartition('.')[0]}.txt"] = encoded(content_lines, draw(encodings))
-    data = {
-        "path": "..",
-        "roboflow": {},
-        "train": "train/images",
-        "val": "../valid/images",
-        "names": ["cat", "dog"],
-        "nc": 2,
-    }
     if draw(st.booleans()):
-        content = yaml.safe_dump(draw(maybe_spoilt(data)), allow_unicode=True)
+        content = yaml.safe_dump(draw(maybe_spoilt(YAML)), allow_unicode=True)
         files["data.yaml"] = encoded(content, draw(encodings))
     names = draw(st.sampled_from(["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None]))
     if names is not None:
@@ -247,12 +258,8 @@ def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
         out.mkdir()
         write(root, files)
         try:
-            found = discover(root).data
-            data = {key: value for key, value in found.items() if value is not None or "validation" not in key}
-            data |= {"root": str(found["root"]), **choices}
-            config: DataConfig = parse_section({"data": data}, "data", DataConfig)  # type: ignore[arg-type]
             with mock.patch.object(assemble, "track", lambda items, *_, **__: items):
-                check(out, write_data(config, out))
+                check(out, prepare_as_found(root, out, **choices))
         except UserError as error:
             message = str(error)
             assert str(root) in message or "data." in message, message

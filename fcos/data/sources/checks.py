@@ -133,9 +133,7 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
     kinds = Counter(item.problem for item in items)
     counted = [f"{count} x {problem.split(';')[0]}" for problem, count in kinds.most_common(LISTED)]
     above = posixpath.commonpath([posixpath.dirname(str(item.where)) for item in items])
-    listed = [
-        f"{str(item.where).removeprefix(above)[:120].lstrip('/')}: {_said(item)}" for item in _some_of_each(items)
-    ]
+    listed = [_said(item, above) for item in _some_of_each(items)]
     more = [f"... and {len(items) - LISTED} more"] if len(items) > LISTED else []
     raise UserError(
         items[0].where,
