@@ -11,7 +11,7 @@ from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, Sour
 from fcos.data.sources.numbering import number_images
 from fcos.data.sources.text import class_name, read_json
 from fcos.data.sources.tree import Names
-from fcos.data.sources.values import flag, identity, number, whole
+from fcos.data.sources.values import LARGEST, flag, identity, number, whole
 from fcos.errors import UserError
 
 # What is read; `area`, `iscrowd`, `ignore`, `difficult`, `width` and `height` may be missing.
@@ -117,7 +117,7 @@ def _used(content: dict[str, Any]) -> set[Any]:
 
 
 def _with_ids(names: dict[Any, str]) -> list[dict[str, Any]]:
-    if all(isinstance(key, int) and key > 0 for key in names):
+    if all(isinstance(key, int) and 0 < key < LARGEST for key in names):
         return [{"id": key, "name": name} for key, name in names.items()]
     return [{"id": id_, "name": name, "original_id": key} for id_, (key, name) in enumerate(names.items(), start=1)]
 

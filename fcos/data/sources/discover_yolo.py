@@ -175,7 +175,7 @@ def _complete(tree: Tree, pairs: list[Pair], splits: _Splits, named: set[str], u
             or place in used
             or any(below(p.images, place) for p in splits.parts.values())
         ):
-            splits.unused.append(f"{place}: data.yaml names it for no split")
+            splits.unused += [f"{pair.images}: data.yaml names it for no split" for pair in alike]
             continue
         splits.parts[split] = _part(tree, place, alike)
         why = "data.yaml names another folder, which is not there" if split in named else "data.yaml does not say so"

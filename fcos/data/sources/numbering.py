@@ -18,7 +18,7 @@ def number_images(described: dict[str, SourceSplit]) -> None:
     taken: dict[int, str] = {}
     for name, split in described.items():
         images = split.images
-        kept = all(isinstance(image.original_id, int) and image.original_id > 0 for image in images)
+        kept = all(isinstance(image.original_id, int) and 0 < image.original_id < LARGEST for image in images)
         ids = [image.original_id if kept else position for position, image in enumerate(images, start=1)]
         clash = [taken[number] != image.file_name for number, image in zip(ids, images, strict=True) if number in taken]
         moved = MOVED[name] if clash and all(clash) else 0

@@ -46,4 +46,4 @@ def identity(value: Any) -> int | float | str | None:
     plain = whole(value)
     if plain is not None and (not isinstance(value, str) or str(plain) == value):
         return plain
-    return value if isinstance(value, str) or math.isfinite(value) else None
+    return value if isinstance(value, str | int) or math.isfinite(value) else None
