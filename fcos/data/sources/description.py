@@ -1,8 +1,6 @@
 """What a source says of its pictures, before anything is checked."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -72,13 +70,17 @@ class Seen:
         self.counts["links to a folder above themselves, left out"] += tree.num_loops
         return tree
 
-    @contextmanager
-    def item(self) -> Iterator[None]:
-        """A bad item ends the block, not the reading."""
-        try:
-            yield
-        except Damaged as error:
+    def item(self) -> "Seen":
+        """`with seen.item():` a bad item ends the block, not the reading."""
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Damaged):
             self.damaged.append(error)
+            return True
+        return False
 
 
 # How the numbers of a box stand in the files; `corners`: 1-based and inclusive, `center`: fractions of the picture.

@@ -80,7 +80,7 @@ def _left(tree: Tree) -> list[str]:
 
 def _nothing_known(tree: Tree, seen: list[str]) -> UserError:
     images = tree.ending(SUFFIXES)
-    others = [file for file in tree.files if file not in set(images)]
+    others = sorted(set(tree.files) - set(images))
     kinds = {
         f"{len(images)} images": images,
         "archives": tree.ending(ARCHIVES),

@@ -14,6 +14,8 @@ LARGEST = 2**53  # what readers of JSON hold exactly
 
 def number(value: Any) -> float | None:
     """A finite number, also as text; neither True nor "1,5"."""
+    if type(value) is float:  # most are
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and not _NUMBER.fullmatch(value := value.strip()):
@@ -33,17 +35,19 @@ def whole(value: Any) -> int | None:
 
 def flag(value: Any) -> bool | None:
     """Yes or no in any spelling; nothing, and VOC's `Unspecified`, are no."""
-    text = "" if value is None else str(value).strip().lower()
-    if isinstance(value, int | float) and value in (0, 1):
+    if value is None or (isinstance(value, int | float) and value in (0, 1)):
         return bool(value)
-    return _FLAGS.get(text) if isinstance(value, str | bool | None) else None
+    text = str(value).strip().lower()
+    return _FLAGS.get(text) if isinstance(value, str) else None
 
 
 def identity(value: Any) -> int | float | str | None:
     """What an id is compared by: 7, 7.0 and "7" are one, "007" is another."""
+    if type(value) is int:  # most are
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     plain = whole(value)
     if plain is not None and (not isinstance(value, str) or str(plain) == value):
         return plain
-    return value if isinstance(value, str | int) or math.isfinite(value) else None
+    return value if isinstance(value, str) or math.isfinite(value) else None
