@@ -1,6 +1,6 @@
 """Any folder is read, or refused with the file that is wrong: drawn folders and annotations, spoilt at drawn places.
 
-FCOS_EXAMPLES says how many of each layout (CI: 5,000); they are the same each time.
+FCOS_EXAMPLES says how many of each layout (CI: 6,700); they are the same each time.
 """
 
 import io
