@@ -258,8 +258,8 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
         return image.size
     swapped = ": width and height look swapped" if image.size == file.size[::-1] else ""
     raise UserError(
-        image.described_in,
-        f"states another size than {image.file_name} has{swapped}",
+        f"{image.described_in}: {image.file_name}",
+        f"states another size than its image has{swapped}",
         found=f"{image.size[1]} x {image.size[0]} pixels",
         expected=f"{file.size[1]} x {file.size[0]} pixels",
         do="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another picture",

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from fcos.data.sources.found import Discovered, Look
@@ -46,6 +47,10 @@ def look_for_yolo(tree: Tree) -> Look:
         splits.assumed, said = [], splits.unused
         splits = _by_lists(tree, labelled, images, texts) or _by_folders(tree, labelled)
         splits.unused += said
+    for part in splits.parts.values():
+        last, other = (PurePosixPath(place).name for place in (part.images, part.labels))
+        if last != other and last.lower() != "images":
+            splits.assumed.append(f"the labels of {part.images} are in {part.labels}")
     names, named_in = agreed_names(tree, data_yaml)
     data: dict[str, Any] = dict.fromkeys(("validation_images", "validation_labels", "test_images", "test_labels"))
     for split, part in splits.parts.items():

@@ -30,12 +30,16 @@ def read_data_files(tree: Tree) -> DataYaml:
     found = DataYaml()
     for file in tree.ending([".yaml", ".yml"]):
         content = _read_yaml(tree, file)
-        if not isinstance(content, dict) or not {"names", *SPLIT_KEYS} & content.keys():
+        if not isinstance(content, dict) or not ("names" in content or isinstance(content.get("train"), str | list)):
             found.unused.append(f"{file}: no names of classes and no splits")
             continue
         _add_yaml(found, tree, file, content)
     for file in tree.ending([".data"]):
-        pairs = [line.partition("=") for line in read_lines(tree.root / file) if "=" in line]
+        try:
+            pairs = [line.partition("=") for line in read_lines(tree.root / file) if "=" in line]
+        except UserError:
+            found.unused.append(f"{file}: not Darknet's")
+            continue
         values = {key.strip(): value.strip() for key, _, value in pairs}
         found.name = found.name or file
         if not found.splits:
