@@ -80,6 +80,20 @@ class Views(StrEnum):
     tta = "tta"
 
 
+class Damaged(StrEnum):
+    """`data.damaged` of a new study."""
+
+    error = "error"
+    leave_out = "leave-out"
+
+
+class OutsideBoxes(StrEnum):
+    """`data.outside_boxes` of a new study."""
+
+    error = "error"
+    clip = "clip"
+
+
 class ExportFormat(StrEnum):
     """What `fcos export` writes."""
 
@@ -166,11 +180,17 @@ def study_new(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each training; left out: enough for the number of pictures.")
     ] = None,
+    damaged: Annotated[
+        Damaged, typer.Option(help="Of images, annotations and lines that cannot be used: stop, or leave them out.")
+    ] = Damaged.error,
+    outside_boxes: Annotated[
+        OutsideBoxes, typer.Option(help="Of boxes that reach out of their image by more than a pixel: stop, or clip.")
+    ] = OutsideBoxes.error,
 ) -> None:
     """Write a study of your own data, with settings that suit them and this machine: studies/NAME.yaml."""
     from fcos.commands.study_new import study_new
 
-    typer.echo(study_new(name, folder, epochs=epochs))
+    typer.echo(study_new(name, folder, epochs=epochs, damaged=damaged.value, outside_boxes=outside_boxes.value))
 
 
 @study_app.command("use", epilog="Example: fcos study use smoke")
@@ -223,6 +243,7 @@ def source(
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
     params = _params()
+    from fcos.commands.findings import finding_sentences
     from fcos.commands.prepare import prepare
     from fcos.commands.source import source
 
@@ -232,9 +253,8 @@ def prepare() -> None:
             source()
     for split, counts in manifest["splits"].items():
         typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
-    for finding in ("dropped", "clipped", "near_duplicates", "odd"):
-        if manifest[finding]:
-            typer.echo(f"{finding.replace('_', ' ')}: {len(manifest[finding])} (listed in manifest.json)")
+    for sentence in finding_sentences(manifest):
+        typer.echo(sentence)
 
 
 @app.command(epilog="Example: fcos train resnet18-e12-c3")

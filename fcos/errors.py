@@ -31,6 +31,7 @@ class UserError(Exception):
             if value is not None:
                 lines.append(f"  {name + ':':<10}{value}")
         super().__init__("\n".join(lines))
+        self.where, self.problem, self.found = where, problem, found
 
 
 def first_difference(

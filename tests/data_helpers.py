@@ -12,7 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from fcos.commands.prepare import prepare
+from fcos.commands.prepare import prepare, write_data
+from fcos.config.data import DataConfig
+from fcos.config.section import parse_section
+from fcos.data.sources.discover import discover
 from fcos.errors import UserError
 
 REPO = Path(__file__).resolve().parents[1]
@@ -152,6 +155,15 @@ def run_prepare(**data: Any) -> dict[str, Any]:
     returned = prepare()
     assert returned == read("manifest")
     return returned
+
+
+def prepare_as_found(folder: Path, out_dir: Path, **choices: Any) -> dict[str, Any]:
+    """What `fcos study new` finds in `folder`, prepared in `out_dir`; `choices` are further keys of `data:`."""
+    found = discover(folder).data
+    data = {key: value for key, value in found.items() if value is not None or "validation" not in key}
+    data |= {"root": str(found["root"]), **choices}
+    config: DataConfig = parse_section({"data": data}, "data", DataConfig)  # type: ignore[arg-type]
+    return write_data(config, out_dir)
 
 
 def read(name: str) -> dict[str, Any]:

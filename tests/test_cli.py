@@ -36,7 +36,7 @@ OPTIONS = {
     "score": ["--gt", "--detections", "--out", "--per-class", *STATISTICS, *READING],
     "status": ["--watch", "--json", "--quick"],
     "study list": [],
-    "study new": ["NAME", "--from", "--epochs"],
+    "study new": ["NAME", "--from", "--epochs", "--damaged", "--outside-boxes"],
     "study run": ["--jobs"],
     "study show": ["NAME"],
     "study use": ["NAME", "--force"],
@@ -149,7 +149,7 @@ def test_bad_voc_folders(workspace, smoke_params, what, run):
     ("objects", "changes", "problem"),
     [
         ([voc_object("cat", (10, 10, 300, 30))], {}, "a box lies outside its picture"),
-        ([voc_object("wolf", (10, 10, 30, 30))], {"classes": ["cat", "dog"]}, "a class that is not in the list"),
+        (["<object><name>cat</name></object>"], {}, "there is no <bndbox>"),
     ],
 )
 def test_bad_annotations(workspace, smoke_params, objects, changes, problem, run):

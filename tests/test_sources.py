@@ -225,7 +225,7 @@ def test_empty_split_list_is_refused() -> None:
 def test_a_name_twice_in_a_list_is_refused() -> None:
     small_voc()
     write(LISTS / "trainval.txt", "000001\n000002\n000001\n")
-    assert_refused("an image id stands twice", "[1]", **VOC)
+    assert_refused("trainval.txt:3: a name stands twice", "000001, first in line 1", **VOC)
 
 
 def test_classes_are_those_found_in_either_split_sorted() -> None:
@@ -242,15 +242,31 @@ def test_own_classes_keep_their_order_also_when_unused() -> None:
     assert [a["category_id"] for a in read("train")["annotations"]] == [3, 1]  # a cat, a dog
 
 
-@pytest.mark.parametrize(("classes", "message"), [(["cat"], "dog"), (["cat", "dog", "cat"], "stands twice")])
-def test_impossible_class_lists_are_refused(classes: list[str], message: str) -> None:
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "dog", "cat"], "stands twice"),
+        ([{"pet": ["cat", "dog"]}, "cat"], "stands twice"),
+        (["cat", "dgo"], "did you mean `dog`?"),
+    ],
+)
+def test_impossible_class_lists_are_refused(classes: list[Any], message: str) -> None:
     small_voc()
-    assert_refused(message, **VOC, classes=classes)
+    assert_refused("data.classes", message, **VOC, classes=classes)
 
 
-def test_class_that_is_not_in_the_list_is_named_with_its_file() -> None:
+def test_classes_that_are_left_out_or_merged_are_counted() -> None:
     small_voc()
-    assert_refused("000002.xml", "not in the list", "dog", "data.classes", **VOC, classes=["cat"])
+    manifest = run_prepare(**VOC, classes=["cat"])
+    assert manifest["splits"]["train"]["per_class"] == {"cat": 1}
+    assert manifest["notes"] == ["objects left out, since data.classes does not name their class: dog 2"]
+    assert read("train")["images"][1]["file_name"] == "000002.jpg"  # without an object now
+    manifest = run_prepare(**VOC, classes={"pet": ["dog", "cat"]})
+    assert (manifest["categories"], manifest["notes"]) == (
+        [{"id": 1, "name": "pet"}],
+        ["data.classes: pet is dog, cat"],
+    )
+    assert manifest["splits"]["test"]["per_class"] == {"pet": 2}
 
 
 def test_data_without_any_object_are_refused() -> None:
@@ -272,9 +288,9 @@ def test_other_folder_tag_is_listed_not_refused() -> None:
     [
         (["000005", "2007_000027"], ["000007"], [5, 2007000027, 7]),  # VOC2007's and VOC2012's own
         (["BloodImage_00338"], ["BloodImage_00002"], [338, 2]),
-        (["cat", "1"], ["dog"], [2, 1, 3]),  # no digits in some: by name
-        (["a1", "b1"], ["c2"], [1, 2, 3]),  # digits do not tell apart
-        (["a1", "9007199254740993"], ["c2"], [2, 1, 3]),  # 2**53 + 1: no reader of floats could hold it
+        (["cat", "1"], ["dog"], [2, 1, 2_000_000_001]),  # no digits in some: by name, in the split
+        (["a1", "b1"], ["c2"], [1, 2, 2_000_000_001]),  # digits do not tell apart, and 2 is taken then
+        (["a1", "9007199254740993"], ["c3"], [2, 1, 3]),  # 2**53 + 1: no reader of floats could hold it
     ],
 )
 def test_image_ids_are_the_digits_or_numbers_by_name(train: list[str], test: list[str], ids: list[int]) -> None:
@@ -303,7 +319,7 @@ def test_annotation_ids_count_from_one_in_each_split() -> None:
 def test_annotation_that_names_a_missing_picture_is_refused() -> None:
     small_voc()
     Path("pictures/JPEGImages/000001.jpg").unlink()
-    assert_refused("000001.xml", "picture is missing", "nothing was changed", "trainval.txt", **VOC)
+    assert_refused("000001.xml", "picture is missing", "nothing was changed", "JPEGImages", **VOC)
 
 
 def test_missing_annotation_is_refused() -> None:
@@ -453,11 +469,13 @@ def test_pictures_in_sub_folders_are_found_where_they_lie() -> None:
     assert split.path_of(split.images[0]) == Path("coco/train2017/paris/one.png").resolve()
 
 
-def test_coco_classes_choose_the_order_and_must_name_every_annotated_one() -> None:
+def test_coco_classes_choose_the_order_and_what_is_left_out() -> None:
     small_coco()
     assert run_prepare(**COCO, classes=["dog", "cat"])["categories"] == [CATEGORIES[1], CATEGORIES[0]]
     assert [a["category_id"] for a in read("train")["annotations"]] == [3, 7]
-    assert_refused("not in the list", "dog", "data.classes", **COCO, classes=["cat"])
+    manifest = run_prepare(**COCO, classes=["cat"])
+    assert manifest["notes"] == ["objects left out, since data.classes does not name their class: dog 1"]
+    assert run_prepare(**COCO, classes={"pet": ["dog", "cat"]})["categories"] == [{"id": 7, "name": "pet"}]
     assert_refused("params.yaml: data.classes", "no such category", "bird", **COCO, classes=["cat", "bird"])
 
 
@@ -471,14 +489,17 @@ ONE = [coco_image(1)]
         (coco_content(ONE, [coco_box(4, 9)]), ("annotation 4", "unknown image_id", "9")),
         (coco_content(ONE, [coco_box(4, 1, [1, 2, 3])]), ("annotation 4", "not four numbers")),
         (coco_content(ONE, [coco_box(4, 1, None)]), ("annotation 4", "not four numbers")),
-        (coco_content(ONE, [coco_box(4, 1, [float("nan"), 1, 5, 5])]), ("not four numbers", "000000000001.jpg")),
+        (coco_content(ONE, [coco_box(4, 1, [float("nan"), 1, 5, 5])]), ("annotation 4", "not four numbers", "nan")),
         (coco_content(ONE, [{"id": 4, "image_id": 1, "category_id": 3}]), ("annotations[0]", "no bbox")),
         (coco_content(ONE, [coco_box(4, 1, [50, 5, 12, 5])]), ("outside its picture", "60 x 40")),
         (coco_content([*ONE, coco_image(1, file_name="b.jpg")], []), ("an image id stands twice",)),
         (coco_content([coco_image(1, width=61)], []), ("another size", "61 x 40", "60 x 40")),
         (coco_content([coco_image(3)], []), ("in both splits", "same image id")),
         ({"images": ONE, "annotations": []}, ("not COCO JSON", "no categories")),
-        ({**coco_content(ONE, []), "categories": CATEGORIES[:1]}, ("other categories",)),
+        (
+            {**coco_content(ONE, []), "categories": [CATEGORIES[0], {"id": 7, "name": "cow"}]},
+            ("other categories", "cow"),
+        ),
         (coco_content([], []), ("the train split has no picture",)),
     ],
 )
@@ -601,8 +622,8 @@ def test_yolo_sub_folders_and_labels_beside_the_pictures() -> None:
         ("0.5 0.5 0.5 0.5 0.5", ("no such class",)),
         ("0 30 20 10 10", ("not in 0..1", "fractions")),
         ("0 0.5 -0.1 0.5 0.5", ("not in 0..1",)),
-        ("0 0.5 0.5 nan 0.5", ("not in 0..1",)),
-        ("0 0.5 0.5 0.5 inf", ("not in 0..1",)),
+        ("0 0.5 0.5 nan 0.5", ("is not numbers",)),
+        ("0 0.5 0.5 0.5 inf", ("is not numbers",)),
     ],
 )
 def test_bad_yolo_lines_are_refused_with_file_and_line(line: str, parts: tuple[str, ...]) -> None:
@@ -626,7 +647,9 @@ def test_yolo_box_without_extent_is_dropped() -> None:
 def test_yolo_label_without_picture_is_refused() -> None:
     small_yolo()
     Path("yolo/images/train/a.jpg").unlink()
-    assert_refused("labels/train/a.txt", "without its picture", "1 such files", "nothing was changed", **YOLO)
+    assert_refused(
+        "labels/train/a.txt", "without its picture", "no a (.jpg", "leave-out", "nothing was changed", **YOLO
+    )
 
 
 def test_yolo_folder_without_any_label_is_refused() -> None:
@@ -926,7 +949,8 @@ def test_bad_coco_validation_files_are_refused() -> None:
     assert_refused("in both splits", "validation 0", **coco_validation(coco_content([coco_image(2)], [])))
     assert_refused("the validation split has no picture", **coco_validation(coco_content([], [])))
     one = coco_content([coco_image(2)], [])
-    assert_refused("val.json", "other categories", **coco_validation({**one, "categories": CATEGORIES[:1]}))
+    other = [CATEGORIES[0], {"id": 7, "name": "cow"}]
+    assert_refused("val.json", "other categories", **coco_validation({**one, "categories": other}))
 
 
 # Drawn pictures -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from data_helpers import (
     small_yolo,
     snapshot,
     voc_object,
+    voc_xml,
     write,
     write_voc,
     write_yolo,
@@ -194,7 +195,7 @@ def test_yolo_split_without_labels_is_left_out_and_said():
     save_picture(Path("yolo/images/test/x.jpg"))
     discovered = discover(Path("yolo"))
     assert discovered.data["test_images"] == "images/val"
-    assert "yolo/images/test has pictures but no labels and is left out" in discovered.assumed
+    assert "yolo/images/test has pictures but no labels and is left out (1)" in discovered.unused
 
 
 def test_yolo_without_class_names_is_refused():
@@ -208,7 +209,7 @@ def test_a_folder_without_anything_known_says_what_was_looked_for():
     save_picture(Path("photos/a.jpg"))
     write(Path("photos/a.txt"), "a caption, not five numbers")
     text = refusal(discover, Path("photos"))
-    for part in ("a.jpg, a.txt", "Annotations/*.xml", "*.json with images", "labels/train", "data.yaml"):
+    for part in ("a.txt", "'a caption", "Annotations/*.xml", "*.json with images", "labels/train", "data.yaml"):
         assert part in text
     Path("empty").mkdir()
     assert "an empty folder" in refusal(discover, Path("empty"))
@@ -364,17 +365,78 @@ def test_coco_files_that_number_their_pictures_alike(tmp_path):
     use_study("mine", force=True)
     prepare()
     ids = {split: json.loads(Path(f"data/mine/{split}.json").read_text()) for split in ("train", "test")}
-    assert [ids["test"]["images"][0]["id"], ids["train"]["images"][0]["id"]] == [0, 1]
-    assert ids["train"]["annotations"][0]["image_id"] == 1
+    (train,), (test,) = (ids[split]["images"] for split in ("train", "test"))
+    assert [train["id"], train["original_id"], test["id"], test["original_id"]] == [1, 0, 2_000_000_001, 0]
+    assert ids["test"]["annotations"][0]["image_id"] == 2_000_000_001
 
 
-def test_boxes_far_outside_are_clipped_and_said():
+def test_boxes_far_outside_stop_unless_one_says_clip():
     small_voc(a=[voc_object("cat", (10, 10, 90, 30))])
-    assert "clipped: 1" in study_new("mine", Path("pictures"))
+    text = refusal(study_new, "mine", Path("pictures"))
+    assert "a.xml" in text and "outside_boxes: clip" in text
+    assert "clipped: 1" in study_new("mine", Path("pictures"), outside_boxes="clip")
     assert show_study("mine").data.outside_boxes == "clip"
     small_voc(Path("near"), a=[voc_object("cat", (10, 10, 61, 30))])  # one pixel
     study_new("other", Path("near"))
     assert show_study("other").data.outside_boxes == "error"
+
+
+def test_damaged_items_stop_unless_one_says_leave_out():
+    small_voc()
+    write(Path("pictures/Annotations/000001.xml"), "<annotation>")
+    text = refusal(study_new, "mine", Path("pictures"))
+    assert "000001.xml" in text and "--damaged leave-out" in text
+    said = study_new("mine", Path("pictures"), damaged="leave-out")
+    assert "left out as damaged: 1 (listed in manifest.json): 1 x is not XML" in said
+    assert show_study("mine").data.damaged == "leave-out"
+    use_study("mine", force=True)
+    assert len(prepare()["damaged"]) == 1
+
+
+def test_what_one_should_know_is_said():
+    objects = [voc_object("cat", (x, 1, x + 9, 9)) for x in range(1, 52)]
+    small_voc(a=[*objects, *objects], b=[voc_object("Cat", (10, 10, 30, 30))])
+    said = " ".join(study_new("mine", Path("pictures")).split())
+    for part in (
+        "1 test images are few",
+        "an image has 102 objects, and test.max_detections 100 cannot find them all",
+        "classes whose names differ in case only: Cat, cat",
+    ):
+        assert part in said
+    assert "pictures/JPEGImages" not in said  # no list of a hundred near duplicates
+
+
+def test_what_is_seen_and_not_used_is_said():
+    small_coco()
+    write(Path("coco/results.json"), "[]")
+    assert "not used results.json: a list, not COCO" in study_new("mine", Path("coco"))
+
+
+def test_the_only_image_is_refused_in_the_words_of_a_study_that_is_not_there_yet():
+    write_voc(Path("pictures"), {"trainval": {"1": [CAT]}})
+    text = refusal(study_new, "mine", Path("pictures"))
+    assert "studies/mine.yaml (not written): data.test_fraction" in text and "params.yaml" not in text
+
+
+@pytest.mark.parametrize("layout", ["yolo list", "key points", "voc folders"])
+def test_studies_of_all_layouts_prepare(layout):
+    folder = Path("yolo")
+    if layout == "voc folders":
+        for split in ("train", "valid"):
+            save_picture(folder / split / f"{split}.png")
+            write(folder / split / f"{split}.xml", voc_xml([CAT]))
+    else:
+        line = YOLO_CAT + (" 0.1 0.1" if layout == "key points" else "")
+        write_yolo(folder, {"all": {stem: [line] for stem in "abc"}}, place="{part}")
+        write(folder / "data.yaml", "names: [cat]\n" + ("kpt_shape: [1, 2]\n" if layout == "key points" else ""))
+    if layout == "yolo list":
+        write(folder / "train.txt", "images/a.jpg\nimages/b.jpg\n")
+        write(folder / "test.txt", "images/c.jpg\n")
+    study_new("mine", folder)
+    use_study("mine", force=True)
+    splits = prepare()["splits"]
+    assert splits["test"]["num_objects"] == 1
+    assert splits["train"]["num_objects"] == (1 if layout == "voc folders" else 2)
 
 
 def test_class_names_that_yaml_would_take_for_something_else():
@@ -416,6 +478,7 @@ def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
     # 2 pictures, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
     monkeypatch.setattr(fcos.commands.study_new, "_try", lambda *_: (100, [10.0, 20.0]))
     said = study_new("other", Path("pictures"))
+    assert "--epochs 10" not in study_new("short", Path("pictures"), epochs=2)  # no longer than what was asked for
     assert "--epochs 10" in said and "1 h 38 min" in said  # 250 pictures * 0.78 * 30 s = 97.7 minutes
 
 

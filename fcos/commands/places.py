@@ -7,7 +7,7 @@ sees the content of the source through paths that every machine has: docs/decisi
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fcos.commands.layout import Layout
@@ -79,20 +79,28 @@ def find_places(config: DataConfig) -> dict[str, Path]:
     """The folders and files of the source that are used, by the name of their link; each is there once."""
     if isinstance(config, ShapesData):
         return {}
-    root = in_project(config.root)
     places: dict[str, Path] = {}
-    if isinstance(config, VocData):
-        folder = find_voc_folder(root)
-        places = {"images": folder / "JPEGImages", "labels": folder / "Annotations"}
-        lists = folder / "ImageSets" / "Main"
-        return {**places, "lists": lists} if lists.is_dir() else places
-    labels = "annotations" if isinstance(config, CocoData) else "labels"
-    for split, suffix in _SUFFIXES.items():
-        for slot, part in (("images", "images"), ("labels", labels)):
-            name = getattr(config, f"{split}_{part}")
-            if name is not None and root / name not in places.values():
-                places[slot + suffix] = root / name
+    for slot, place in _parts(config):
+        if place not in places.values():
+            places[slot] = place
     return places
+
+
+def _parts(config: VocData | CocoData | YoloData) -> Iterator[tuple[str, Path]]:
+    """The folder of images, that or the file of annotations, and the list or its folder, of each split that has one."""
+    folder = in_project(config.root)
+    if isinstance(config, VocData):
+        folder = find_voc_folder(folder, config.train_annotations or config.annotations)
+    for split, suffix in _SUFFIXES.items():
+        images, annotations, labels, listed, named = (
+            getattr(config, f"{split}_{part}", None) for part in ("images", "annotations", "labels", "list", "split")
+        )
+        if isinstance(config, VocData) and (split == "train" or named or annotations):
+            images, annotations = images or config.images, annotations or config.annotations
+            listed = config.lists if named else None
+        for slot, name in (("images", images), ("labels", annotations or labels), ("lists", listed)):
+            if name is not None:
+                yield slot + suffix, folder / name
 
 
 def place_root(config: DataConfig, at: Path) -> None:

@@ -10,11 +10,12 @@ from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
 from fcos.data.sources.assemble import SPLITS, assemble
+from fcos.data.sources.classes import chosen
 from fcos.data.sources.coco import read_coco
 from fcos.data.sources.description import Source
 from fcos.data.sources.shapes import draw_shapes
-from fcos.data.sources.voc import read_voc
-from fcos.data.sources.yolo import read_yolo
+from fcos.data.sources.voc import VocSplit, find_voc_folder, read_voc
+from fcos.data.sources.yolo import YoloSplit, read_yolo
 from fcos.files import in_project, whole_dir
 
 
@@ -45,25 +46,59 @@ def write_data(
     if isinstance(config, ShapesData):
         drawn = draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction", "cache"}))
         return assemble(drawn, out_dir, clip_outside=False, validation_fraction=config.validation_fraction)
+    source = read_source(config)
+    source.seen.counts["folders or files of data that are links out of data.root, followed"] += _num_leaving(config)
     return assemble(
-        _read(config),
+        source,
         out_dir,
         clip_outside=config.outside_boxes == "clip",
+        leave_out=config.damaged == "leave-out",
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         name_of=name_of,
     )
 
 
-def _read(config: VocData | CocoData | YoloData) -> Source:
+def read_source(config: VocData | CocoData | YoloData) -> Source:
+    """What the annotation files say; no image is opened."""
     root = in_project(config.root)
+    classes = None if config.classes is None else chosen(config.classes)
     if isinstance(config, VocData):
-        lists = {"train": config.train_split, "validation": config.validation_split, "test": config.test_split}
-        named = {split: name for split, name in lists.items() if split == "train" or name is not None}
-        return read_voc(root, splits=named, classes=config.classes, ignore_difficult=config.difficult == "ignore")
+        return read_voc(_voc_splits(config, root), classes=classes, ignore_difficult=config.difficult == "ignore")
     if isinstance(config, CocoData):
-        return read_coco(_places(config, root, "annotations", "images"), classes=config.classes)
-    return read_yolo(_places(config, root, "images", "labels"), classes=config.classes)
+        places = _places(config, root, "annotations", "images")
+        return read_coco(places, classes=classes, ignore_difficult=config.difficult == "ignore")
+    splits = {
+        split: YoloSplit(images, labels, root / listed if (listed := getattr(config, f"{split}_list")) else None)
+        for split, (images, labels) in _places(config, root, "images", "labels").items()
+    }
+    if config.names is None:
+        return read_yolo(splits, names=list(classes or ()), keypoints=config.keypoints)
+    return read_yolo(splits, names=config.names, classes=classes, keypoints=config.keypoints)
+
+
+def _num_leaving(config: VocData | CocoData | YoloData) -> int:
+    """How many of the folders and files that `config` names lie outside of the root, through links."""
+    root = folder = in_project(config.root)
+    if isinstance(config, VocData):
+        folder = find_voc_folder(root, config.train_annotations or config.annotations)
+    kinds = ("annotations", "images", "labels", "list")
+    keys = ["annotations", "images", "lists", *(f"{split}_{kind}" for split in SPLITS for kind in kinds)]
+    places = {folder / name for key in keys if (name := getattr(config, key, None)) is not None}
+    return sum(not place.resolve().is_relative_to(root.resolve()) for place in places)
+
+
+def _voc_splits(config: VocData, root: Path) -> dict[str, VocSplit]:
+    """The splits that are there: training always, another one by its list or its folders."""
+    folder = find_voc_folder(root, config.train_annotations or config.annotations)
+    splits = {}
+    for split in SPLITS:
+        listed, annotations, images = (getattr(config, f"{split}_{key}") for key in ("split", "annotations", "images"))
+        if split == "train" or (listed or annotations) is not None:
+            list_path = folder / config.lists / f"{listed}.txt" if listed is not None else None
+            own = (folder / (annotations or config.annotations), folder / (images or config.images))
+            splits[split] = VocSplit(*own, list_path)
+    return splits
 
 
 def _places(config: CocoData | YoloData, root: Path, *what: str) -> dict[str, tuple[Path, Path]]:

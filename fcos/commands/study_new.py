@@ -1,24 +1,24 @@
 """`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
 
+import contextlib
 import http.client
 import os
 import tempfile
 import textwrap
 import urllib.request
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from fcos.commands.doctor import largest_batch, make_trial
 from fcos.commands.places import link_root
 from fcos.commands.prepare import write_data
 from fcos.commands.study import STUDIES
+from fcos.commands.study_findings import Lines, found_lines
 from fcos.commands.study_run import suitable_jobs
 from fcos.commands.study_settings import (
     BACKBONES,
@@ -37,8 +37,8 @@ from fcos.config.runs import Run
 from fcos.config.section import parse_section
 from fcos.config.study import Name
 from fcos.data.coco import CocoSplit, read_split
-from fcos.data.sources.assemble import CLIP_TOLERANCE
-from fcos.data.sources.discover import Discovered, discover
+from fcos.data.sources.discover import discover
+from fcos.data.sources.found import Discovered
 from fcos.data.transforms import padded_size, resized_size
 from fcos.errors import UserError
 from fcos.files import write_text
@@ -50,14 +50,17 @@ from fcos.progress import duration, track
 PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
 TRIED_PIXELS = 1_000_000  # of the batch that is timed
 LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
-Lines = list[tuple[str, str]]  # what a line is about, and what it says
 
 
-def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
+def study_new(
+    name: str, folder: Path, *, epochs: int | None = None, damaged: str = "error", outside_boxes: str = "error"
+) -> str:
     """Write studies/NAME.yaml for the data in `folder`; return what was found, assumed and chosen.
 
     Args:
         epochs: of each training; None: enough for the number of pictures.
+        damaged: `data.damaged` of the study: error or leave-out.
+        outside_boxes: `data.outside_boxes` of the study: error or clip.
 
     Raises:
         UserError: the study is there already, the folder holds nothing that is known, or its data have a mistake that
@@ -67,13 +70,13 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
     parse_section({"study": name}, "study", Name, path)
     if path.exists():
         raise UserError(path, "is there already; nothing was changed", do="choose another name, or delete the file")
-    found = discover(folder)
-    root, outside = _place(name, found.data["root"])
     with tempfile.TemporaryDirectory() as scratch:
-        data, manifest = _check(found, Path(scratch), path)
-        data["root"] = str(root)
+        with _words_for(path):
+            found = discover(folder)
+            root, outside = _place(name, found.data["root"])
+            data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
+            data["root"] = str(root)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
-    data["outside_boxes"] = "clip" if _reach_outside(manifest, splits) else "error"
     facts = facts_of(list(splits.values()))
     no_weights = why_no_weights()
     device = "cuda" if find_device("auto").type == "cuda" else "cpu"
@@ -84,7 +87,10 @@ def study_new(name: str, folder: Path, *, epochs: int | None = None) -> str:
     settings = choose(fitting=fitting)
     text = write(settings)
     params.parse(yaml.safe_load(text), path)
-    lines = [*_found(found, manifest, facts, most_objects(list(splits.values()))), *_chosen(facts, settings, fitting)]
+    lines = [
+        *found_lines(found, manifest, facts, most_objects(list(splits.values()))),
+        *_chosen(facts, settings, fitting),
+    ]
     lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
@@ -110,27 +116,27 @@ def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
     return link, absolute
 
 
-def _check(found: Discovered, scratch: Path, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+@contextlib.contextmanager
+def _words_for(path: Path) -> Iterator[None]:
+    """Mistakes are those of the study that is being written: there may be no params.yaml yet."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (str(error).replace("params.yaml: ", f"{path} (not written): "),)
+        raise
+
+
+def _check(
+    found: Discovered, scratch: Path, path: Path, *, damaged: str = "error", outside_boxes: str = "error"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The section `data` in full, and the manifest of the data prepared in `scratch`."""
     data = {key: value for key, value in found.data.items() if value is not None or not key.startswith("validation")}
     data |= {"root": str(found.data["root"]), "validation_fraction": 0.0, "cache": "auto"}
-    data |= {"outside_boxes": "clip", **({"difficult": "keep"} if data["source"] == "voc" else {})}
+    data |= {"damaged": damaged, "outside_boxes": outside_boxes}
+    data |= {"difficult": "keep"} if data["source"] == "voc" else {}
     config: DataConfig = parse_section({"data": data}, "data", DataConfig, path)  # type: ignore[arg-type]
     manifest = write_data(config, scratch)
     return {**data, "classes": [category["name"] for category in manifest["categories"]]}, manifest
-
-
-def _reach_outside(manifest: Mapping[str, Any], splits: Mapping[str, CocoSplit]) -> bool:
-    """Whether a box lies further outside of its picture than `outside_boxes: error` lets pass."""
-    size_of = {
-        (name, i["file_name"]): (i["width"], i["height"]) for name, split in splits.items() for i in split.images
-    }
-    for entry in (*manifest["clipped"], *manifest["dropped"]):
-        x, y, w, h = entry["bbox"]
-        width, height = size_of[entry["split"], entry["picture"]]
-        if w > 0 and h > 0 and max(-x, -y, x + w - width, y + h - height) > CLIP_TOLERANCE:
-            return True
-    return False
 
 
 def why_no_weights() -> str | None:
@@ -163,44 +169,6 @@ def _try(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
         if batch_size:
             seconds.append(trial.seconds(batch_size, size) / batch_size)
     return min(fitting), seconds
-
-
-def _found(found: Discovered, manifest: Mapping[str, Any], facts: Facts, most: int) -> Lines:
-    lines = [("found", found.layout)]
-    for split, counts in manifest["splits"].items():
-        lines.append(("", f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects"))
-    per_class = Counter[str]()
-    for counts in manifest["splits"].values():
-        per_class.update(counts["per_class"])
-    shown = [f"{name} {count}" for name, count in per_class.most_common(8)]
-    more = [f"{len(per_class) - 8} more"] if len(per_class) > 8 else []
-    lines.append(("", f"{len(per_class)} classes: {', '.join([*shown, *more])}"))
-    lines.append(("", f"pictures: {_sides(facts.picture_sizes)} pixels"))
-    if len(facts.object_sizes):
-        low, middle, high = np.quantile(facts.object_roots, (0.1, 0.5, 0.9))
-        lines.append(
-            (
-                "",
-                f"objects (square root of the area): half of them below {middle:.0f} pixels, a tenth below "
-                f"{low:.0f}, a tenth above {high:.0f}; at most {most} in a picture",
-            )
-        )
-    for finding in ("dropped", "clipped", "near_duplicates", "odd"):
-        if manifest[finding]:
-            words = finding.replace("_", " ")
-            lines.append(("", f"{words}: {len(manifest[finding])} (`fcos prepare` lists them in manifest.json)"))
-    idle = [name for name in per_class if not manifest["splits"]["train"]["per_class"][name]]
-    if idle:
-        lines.append(("note", f"classes without an object to train on: {', '.join(idle)}"))
-    return lines + [("assumed", sentence) for sentence in found.assumed]
-
-
-def _sides(sizes: NDArray[np.float64]) -> str:
-    """Width x height where all are alike, else the range of both sides."""
-    (low_h, low_w), (high_h, high_w) = sizes.min(axis=0), sizes.max(axis=0)
-    if (low_h, low_w) == (high_h, high_w):
-        return f"all {low_w:.0f} x {low_h:.0f}"
-    return f"{low_w:.0f} to {high_w:.0f} wide, {low_h:.0f} to {high_h:.0f} high"
 
 
 def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
@@ -254,7 +222,7 @@ def _time(facts: Facts, settings: Settings, seconds: Sequence[float]) -> Lines:
     lines = [
         ("time", f"training takes about {duration(sum(each))} on this machine ({parts}): a step of each was tried")
     ]
-    if sum(each) > LONG_S:
+    if sum(each) > LONG_S and settings.epochs > FIRST_LOOK_EPOCHS:
         lines.append(("", f"for a first look: delete the study and make it again with --epochs {FIRST_LOOK_EPOCHS}"))
     return lines
 

@@ -110,26 +110,35 @@ _ADAMW = """\
 _DATA = {
     "source": "voc, coco, yolo or shapes",
     "root": "the folder of the data, or a link to it; on another machine: fcos source --at FOLDER",
+    "annotations": "the folder of the XML files, below root",
+    "images": "the folder of their images",
+    "lists": "the folder of the lists of images",
     "train_split": "a list in ImageSets/Main",
     "validation_split": "to choose settings on",
     "test_split": "what all numbers of the report are of",
-    "train_annotations": "COCO JSON; relative to root, as all files and folders here",
-    "train_images": "a folder of pictures",
-    "train_labels": "a text file for each picture, by the same name",
+    "train_annotations": "COCO JSON, or a folder of VOC XML; relative to root, as all files and folders here",
+    "train_images": "a folder of images",
+    "train_labels": "a text file for each image, by the same name",
+    "train_list": "a file with an image a line: those of the folder that are used",
     "validation_annotations": "to choose settings on",
     "validation_images": "a folder of pictures; validation is what settings are chosen on",
     "validation_labels": "their labels",
+    "validation_list": "a file with an image a line",
     "test_annotations": "what all numbers of the report are of",
     "test_images": "a folder of pictures; test is what all numbers of the report are of",
     "test_labels": "their labels",
+    "test_list": "a file with an image a line",
     "test_fraction": "of the pictures, by their sha256, so always the same: taken out of training to test on",
     "validation_fraction": "of the training pictures, held out to choose settings on; 0: none",
     "classes": "",
+    "keypoints": "how many, and numbers for each: they stand behind the box in each line, and are not read",
     "difficult": "or ignore: neither object nor background",
     "outside_boxes": "",
+    "damaged": "an image, annotation or line that cannot be used stops `fcos prepare`; or leave-out",
     "cache": "of decoded pictures: gpu, ram, disk, none; auto: the first with room. Changes no number",
 }
-_NULL = {"train_split": "all of Annotations/"}
+_NULL = {"train_split": "all of the folder of XML files"}
+_DAMAGED = "an image, annotation or line that cannot be used is left out, and listed in manifest.json; or error"
 _OUTSIDE = {
     "error": "a box over the border by more than a pixel stops `fcos prepare`; or clip",
     "clip": "boxes reach over the border by more than a pixel: clipped, and listed in manifest.json",
@@ -180,7 +189,7 @@ def _entry(key: str, value: Any) -> str:
     if key == "classes":
         names = [_flow([name])[1:-1] for name in value]
         return f"  classes:   # all there are, in the order of their numbers in the network\n{_filled(names)}"
-    comment = _OUTSIDE[value] if key == "outside_boxes" else _DATA[key]
+    comment = _OUTSIDE[value] if key == "outside_boxes" else _DAMAGED if value == "leave-out" else _DATA[key]
     if value is None:
         comment = _NULL.get(key, "there is none, see test_fraction")
     return f"  {key}: {_flow(value)}" + f"   # {comment}"

@@ -30,40 +30,64 @@ class ShapesData(_Data):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+# Names of the annotations, of which those that are missing are left out; `{vehicle: [car, truck]}` merges two.
+Classes = list[str | dict[str, list[str]]] | dict[str, list[str]]
+
+
 class _FilesData(_Data):
     root: str
-    classes: list[str] | None = None
+    classes: Classes | None = None
     outside_boxes: Literal["error", "clip"] = "error"
+    # Of an image, an annotation or a line that cannot be used: stop, or go on without it and list it in manifest.json.
+    damaged: Literal["error", "leave-out"] = "error"
     # Share of the training pictures to test on, where the data have no test split.
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class VocData(_FilesData):
-    """A folder with Annotations/, JPEGImages/ and ImageSets/Main/; `train_split: null` is all of Annotations/."""
+    """A folder with an XML file for each image.
+
+    A split is a list of names in `lists` (`train_split: trainval`), or, without one (`train_split: null`), all files of
+    its folders; its own folders (`train_annotations`, `train_images`) stand in for `annotations` and `images`.
+    """
 
     source: Literal["voc"]
+    annotations: str = "Annotations"
+    images: str = "JPEGImages"
+    lists: str = "ImageSets/Main"
     train_split: str | None = "trainval"
+    train_annotations: str | None = None
+    train_images: str | None = None
     validation_split: str | None = None
+    validation_annotations: str | None = None
+    validation_images: str | None = None
     test_split: str | None = "test"
+    test_annotations: str | None = None
+    test_images: str | None = None
     difficult: Literal["keep", "ignore"] = "keep"
     download: Literal["voc2007"] | None = None
     archives: str | None = None
 
     @property
     def holds_out(self) -> bool:
-        return super().holds_out or self.validation_split is not None
+        return super().holds_out or (self.validation_split or self.validation_annotations) is not None
 
     @model_validator(mode="after")
     def _splits_differ(self) -> "VocData":
         _archives_of_a_download(self)
-        _one_way_to_hold_out(self, "validation_split")
-        _one_way_to_test(self, "test_split")
-        _differ(self, ("train_split", "validation_split", "test_split"), "split")
+        for split in ("train", "validation", "test"):
+            pair = {f"{split}_annotations": "a folder of XML files", f"{split}_images": "the folder of their images"}
+            _both_or_none(self, pair)
+        _one_way_to_hold_out(self, "validation_split" if self.validation_split else "validation_annotations")
+        _one_way_to_test(self, "test_annotations" if self.test_annotations and not self.test_split else "test_split")
+        if not (self.train_annotations or self.validation_annotations or self.test_annotations):
+            _differ(self, ("train_split", "validation_split", "test_split"), "split")
+        _differ(self, ("train_annotations", "validation_annotations", "test_annotations"), "folder")
         return self
 
 
 class CocoData(_FilesData):
-    """COCO JSON files with their picture folders, all relative to `root`."""
+    """COCO JSON files with their image folders, all relative to `root`."""
 
     source: Literal["coco"]
     train_annotations: str = "annotations/instances_train2017.json"
@@ -72,6 +96,7 @@ class CocoData(_FilesData):
     validation_images: str | None = None
     test_annotations: str | None = "annotations/instances_val2017.json"
     test_images: str | None = "val2017"
+    difficult: Literal["keep", "ignore"] = "keep"
     download: Literal["coco2017"] | None = None
     archives: str | None = None
 
@@ -93,13 +118,19 @@ class CocoData(_FilesData):
 
 
 class YoloData(_FilesData):
-    """Picture folders with their label folders (a .txt file for each picture), all relative to `root`.
+    """Image folders with their label folders (a .txt file for each image), all relative to `root`.
 
-    `classes` are the names of the numbers 0, 1, ... in the label files.
+    `names` are those of the numbers 0, 1, ... in the label files; without them `classes` are. A split with a list
+    (`train_list: train.txt`, an image a line) has the images of its folder that the list names.
     """
 
     source: Literal["yolo"]
-    classes: Annotated[list[str], Field(min_length=1)]
+    classes: Annotated[Classes, Field(min_length=1)]
+    names: Annotated[list[str], Field(min_length=1)] | None = None
+    keypoints: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    train_list: str | None = None
+    validation_list: str | None = None
+    test_list: str | None = None
     train_images: str = "images/train"
     train_labels: str = "labels/train"
     validation_images: str | None = None
@@ -118,7 +149,12 @@ class YoloData(_FilesData):
             _both_or_none(self, pair)
         _one_way_to_hold_out(self, "validation_images")
         _one_way_to_test(self, "test_images")
-        _differ(self, ("train_images", "validation_images", "test_images"), "folder")
+        if not (self.train_list or self.validation_list or self.test_list):
+            _differ(self, ("train_images", "validation_images", "test_images"), "folder")
+        _differ(self, ("train_list", "validation_list", "test_list"), "list")
+        plain = isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)
+        if self.names is None and not plain:
+            raise Wrong("names", "missing key", found="nothing", expected="the names of the numbers 0, 1, ... in order")
         return self
 
 

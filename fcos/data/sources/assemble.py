@@ -1,6 +1,5 @@
 """From a source's description to a JSON file for each split and manifest.json: every check that all sources share."""
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,14 +12,21 @@ from typing import Any
 import numpy as np
 
 from fcos.data.pictures import ORIENTATION, displayed_size, opened
-from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.checks import (
+    Sized,
+    merge_twins,
+    refuse_damaged,
+    refuse_strange_boxes,
+    state_common,
+)
+from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
 from fcos.progress import track
 
-CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+MOST_PAIRS = 20  # near duplicates that are listed of an image
 SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
@@ -32,6 +38,7 @@ class _Findings:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     clipped: list[dict[str, Any]] = field(default_factory=list)
     near_duplicates: list[dict[str, Any]] = field(default_factory=list)
+    near_duplicates_cut: int = 0  # images of which more than MOST_PAIRS were found
     odd: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -51,6 +58,7 @@ def assemble(
     out_dir: Path,
     *,
     clip_outside: bool,
+    leave_out: bool = False,
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
     name_of: Callable[[Path], str] = str,
@@ -60,26 +68,39 @@ def assemble(
     validation.json is always there; where nothing is held out it has no pictures, and the manifest does not list it.
 
     Args:
+        leave_out: whether damaged items are left out and listed, instead of refused.
         validation_fraction: share of the training pictures to hold out, for a source without a validation split.
         test_fraction: the same for a source without a test split; taken out before the validation pictures are.
         name_of: what the manifest calls a folder of images outside of `out_dir`.
 
     Raises:
-        UserError: a picture is missing, damaged or in two splits; a box lies outside; a class is not in the list;
-            no training picture would be left.
+        UserError: a picture is missing, damaged or in two splits; a box lies outside; boxes look as if their numbers
+            were something else; a class is not in the list; no training picture would be left.
     """
-    _refuse_bad_categories(source.categories)
-    pictures = {split: _inspect_all(split, described) for split, described in source.splits.items()}
+    seen = source.seen
+    pictures = {split: _inspect_all(split, described, seen) for split, described in source.splits.items()}
     image_dirs = {split: described.image_dir for split, described in source.splits.items()}
+    sized = [
+        Sized(split, i, _annotated_size(i, file), file.sha256) for split in pictures for i, file in pictures[split]
+    ]
+    for one in sized:
+        if one.image.normalised:
+            for box in one.image.boxes:
+                box.bbox = _in_pixels(box.bbox, one.size)
+    refuse_strange_boxes(sized, source.box_format, clip=clip_outside)
+    twins = merge_twins(sized, seen)
+    refuse_damaged(seen.damaged, leave_out=leave_out)
+    pictures = {split: [pair for pair in pairs if id(pair[0]) not in twins] for split, pairs in pictures.items()}
+    for split, pairs in pictures.items():
+        if not pairs:
+            raise UserError(image_dirs[split], f"the {split} split has no picture", expected="at least one")
+    _refuse_bad_categories(source.categories, image_dirs["train"])
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if fraction > 0:
             pictures["train"], pictures[split] = _hold_out(split, pictures["train"], fraction)
             image_dirs[split] = image_dirs["train"]
     findings = _Findings()
-    written = {
-        split: _assemble_split(source.categories, split, pictures.get(split, []), findings, clip_outside)
-        for split in SPLITS
-    }
+    written = {split: _assemble_split(source.categories, split, pictures.get(split, []), findings) for split in SPLITS}
     _refuse_overlap(written, image_dirs)
     splits = {}
     for split, content in written.items():
@@ -90,23 +111,39 @@ def assemble(
         inside = image_dir.is_relative_to(out_dir)
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
         splits[split] = {"image_dir": place, **_counts(content)}
-    manifest = {"categories": source.categories, "splits": splits, **findings.__dict__}
+    findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in pictures.items()})
+    manifest = {
+        "categories": source.categories,
+        "splits": splits,
+        **findings.__dict__,
+        "damaged": [item.entry for item in seen.damaged],
+        "counts": {what: count for what, count in seen.counts.items() if count},
+        "notes": [*seen.notes, *common],
+    }
     write_json(out_dir / "manifest.json", manifest)
     return manifest
 
 
-def _inspect_all(split: str, described: SourceSplit) -> _Pictures:
-    if not described.images:
-        raise UserError(described.image_dir, f"the {split} split has no picture", expected="at least one")
+def _inspect_all(split: str, described: SourceSplit, seen: Seen) -> _Pictures:
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        files = pool.map(_inspect, described.images)
+        files = pool.map(_try_inspect, described.images)
         pairs = zip(described.images, files, strict=True)
-        pictures = list(track(pairs, f"check {split}", total=len(described.images), unit="pictures"))
+        inspected = list(track(pairs, f"check {split}", total=len(described.images), unit="pictures"))
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
     _refuse_repeated(described)
-    return pictures
+    seen.damaged += [file for _, file in inspected if isinstance(file, Damaged)]
+    return [(image, file) for image, file in inspected if isinstance(file, _File)]
+
+
+def _try_inspect(image: SourceImage) -> _File | Damaged:
+    try:
+        file = _inspect(image)
+        _annotated_size(image, file)
+    except UserError as error:
+        return error if isinstance(error, Damaged) else Damaged.of(error)
+    return file
 
 
 def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Pictures]:
@@ -125,13 +162,13 @@ def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictur
             "holds out every training picture; nothing was changed",
             found=f"{fraction} of {len(pictures)} pictures",
             expected="at least one different picture left to train on",
-            do=f"set a smaller data.{split}_fraction, or add training pictures",
+            do=f"add training pictures, or set a smaller data.{split}_fraction",
         )
     return parts
 
 
 def _assemble_split(
-    categories: list[dict[str, Any]], split: str, pictures: _Pictures, findings: _Findings, clip_outside: bool
+    categories: list[dict[str, Any]], split: str, pictures: _Pictures, findings: _Findings
 ) -> dict[str, Any]:
     category_id = {category["name"]: category["id"] for category in categories}
     images: list[dict[str, Any]] = []
@@ -140,12 +177,10 @@ def _assemble_split(
         size = _annotated_size(image, file)
         images.append(_image_entry(image, file, size))
         findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
-        if image.normalised:
-            for box in image.boxes:
-                box.bbox = _in_pixels(box.bbox, size)
-        _refuse_unknown_classes(image, category_id)
-        kept = [box for box in image.boxes if _fit(box, image, size, split, findings, clip_outside)]
-        findings.near_duplicates += _near_duplicates(kept, image, split)
+        kept = [box for box in image.boxes if _fit(box, image, size, split, findings)]
+        pairs = _near_duplicates(kept, image, split)
+        findings.near_duplicates += pairs[:MOST_PAIRS]
+        findings.near_duplicates_cut += len(pairs) > MOST_PAIRS
         annotations += [_annotation(box, image, category_id[box.category]) for box in kept]
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number  # from 1: id 0 never matches in pycocotools (cocoapi#507)
@@ -166,7 +201,8 @@ def _in_pixels(fractions: list[float], size: tuple[int, int]) -> list[float]:
 def _image_entry(image: SourceImage, file: _File, size: tuple[int, int]) -> dict[str, Any]:
     height, width = size
     entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
-    return {**entry, "sha256": file.sha256}
+    original = {} if image.original_id is None else {"original_id": image.original_id}
+    return {**entry, "sha256": file.sha256, **original}
 
 
 def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:
@@ -180,18 +216,6 @@ def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[st
         "iscrowd": int(box.ignored),
         **box.extra,
     }
-
-
-def _refuse_unknown_classes(image: SourceImage, category_id: dict[str, int]) -> None:
-    for box in image.boxes:
-        if box.category not in category_id:
-            raise UserError(
-                image.described_in,
-                "a class that is not in the list",
-                found=box.category,
-                expected=f"one of {', '.join(category_id)}",
-                do="add it to data.classes, or mend the annotation",
-            )
 
 
 def _inspect(image: SourceImage) -> _File:
@@ -221,12 +245,13 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
         return file.size
     if file.orientation in (5, 6, 7, 8) and image.size == file.size[::-1]:
         return image.size
+    swapped = ": width and height look swapped" if image.size == file.size[::-1] else ""
     raise UserError(
-        image.described_in,
-        f"states another size than {image.file_name} has",
+        f"{image.described_in}: {image.file_name}",
+        f"states another size than its image has{swapped}",
         found=f"{image.size[1]} x {image.size[0]} pixels",
         expected=f"{file.size[1]} x {file.size[0]} pixels",
-        do="mend the annotation: its boxes belong to another picture",
+        do="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another picture",
     )
 
 
@@ -238,19 +263,9 @@ def _odd(image: SourceImage, file: _File) -> Iterable[str]:
         yield f"colour mode {file.mode}"
 
 
-def _fit(
-    box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings, clip: bool
-) -> bool:
-    """Clip the box to its picture, or refuse it; False where nothing is left of it."""
+def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> bool:
+    """Clip the box to its picture; False where nothing is left of it."""
     x, y, w, h = box.bbox
-    if not all(map(math.isfinite, box.bbox)):
-        raise UserError(
-            f"{image.described_in}: {image.file_name}",
-            "a box is not four numbers; nothing was changed",
-            found=f"{box.category} {box.bbox}",
-            expected="finite numbers",
-            do="mend the annotation",
-        )
     entry = {"split": split, "picture": image.file_name, "class": box.category, "bbox": box.bbox}
     if w <= 0 or h <= 0:
         findings.dropped.append({**entry, "why": "no area"})
@@ -259,14 +274,6 @@ def _fit(
     outside = max(-x, -y, x + w - width, y + h - height)
     if outside <= 0:
         return True
-    if outside > CLIP_TOLERANCE and not clip:
-        raise UserError(
-            f"{image.described_in}: {image.file_name}",
-            "a box lies outside its picture; nothing was changed",
-            found=f"{box.category} {[x, y, w, h]} (x, y, width, height) in {width} x {height} pixels",
-            expected="boxes inside",
-            do="mend the annotation, or set data.outside_boxes: clip",
-        )
     x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
     box.bbox = [x1, y1, x2 - x1, y2 - y1]
     if x2 <= x1 or y2 <= y1:
@@ -278,29 +285,31 @@ def _fit(
 
 def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> list[dict[str, Any]]:
     """Pairs of one class that lie nearly on each other: one object annotated twice, most often."""
-    if len(boxes) < 2:
-        return []
-    xywh = np.array([box.bbox for box in boxes])
+    pairs: list[dict[str, Any]] = []
+    xywh = np.array([box.bbox for box in boxes]).reshape(-1, 4)
     low, high, area = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2] * xywh[:, 3]
-    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
-    overlap = sides.clip(min=0).prod(axis=2)
-    iou = overlap / (area[:, None] + area - overlap)
-    pairs = np.argwhere(np.triu(iou > NEAR_DUPLICATE_IOU, 1))
-    return [
-        {"split": split, "picture": image.file_name, "class": boxes[i].category, "iou": round(float(iou[i, j]), 3)}
-        for i, j in pairs
-        if boxes[i].category == boxes[j].category
-    ]
+    for i, box in enumerate(boxes):
+        later = slice(i + 1, None)
+        sides = np.minimum(high[i], high[later]) - np.maximum(low[i], low[later])
+        overlap = sides.clip(min=0).prod(axis=1)
+        iou = overlap / (area[i] + area[later] - overlap)
+        for j in np.flatnonzero(iou > NEAR_DUPLICATE_IOU):
+            if box.category == boxes[i + 1 + j].category:
+                entry = {"split": split, "picture": image.file_name, "class": box.category}
+                pairs.append({**entry, "iou": round(float(iou[j]), 3)})
+        if len(pairs) > MOST_PAIRS:
+            break
+    return pairs
 
 
-def _refuse_bad_categories(categories: list[dict[str, Any]]) -> None:
+def _refuse_bad_categories(categories: list[dict[str, Any]], where: Path) -> None:
     if not categories:
-        raise UserError("data", "there is no class", found="no box with a name", expected="at least one class")
+        raise UserError(where, "there is no class", found="no box with a name", expected="at least one class")
     for key in ("id", "name"):
         counts = Counter(category[key] for category in categories)
         repeated = [value for value, count in counts.items() if count > 1]
         if repeated:
-            raise UserError("data", f"a class {key} stands twice", found=repeated, expected="each class once")
+            raise UserError(where, f"a class {key} stands twice", found=repeated, expected="each class once")
 
 
 def _refuse_repeated(described: SourceSplit) -> None:
@@ -323,7 +332,7 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
             shared = [(image["file_name"], seen[image[key]]) for image in images if image[key] in seen]
             if shared:
                 raise UserError(
-                    "data",
+                    image_dirs[second] / shared[0][0],
                     f"the same picture is in both splits (same {what}); nothing was changed",
                     found=f"{len(shared)}, first: {second} {shared[0][0]} = {first} {shared[0][1]}",
                     expected="splits without a common picture: scores on training pictures mean nothing",

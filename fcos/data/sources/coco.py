@@ -1,62 +1,46 @@
-"""COCO JSON files with their picture folders."""
+"""COCO JSON files with their image folders."""
 
-from collections import defaultdict
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.classes import Classes, choose_classes
+from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.numbering import number_images
+from fcos.data.sources.text import class_name, read_json
+from fcos.data.sources.tree import Names
+from fcos.data.sources.values import LARGEST, flag, identity, number, whole
 from fcos.errors import UserError
-from fcos.files import read_json
 
-# What is read; `area`, `iscrowd`, `width` and `height` may be missing.
+# What is read; `area`, `iscrowd`, `ignore`, `difficult`, `width` and `height` may be missing.
 _KEYS = {
     "images": ("id", "file_name"),
     "annotations": ("image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
+_BBOX = "[x, y, width, height] in pixels"
 
 
-def read_coco(splits: dict[str, tuple[Path, Path]], *, classes: list[str] | None) -> Source:
-    """Read splits given as (annotation file, picture folder).
+def read_coco(
+    splits: dict[str, tuple[Path, Path]], *, classes: Classes | None, ignore_difficult: bool = False
+) -> Source:
+    """Read splits given as (annotation file, image folder).
 
-    Category ids are kept as they are, with their gaps; `classes`, where given, is the list that they must be in. Image
-    ids are kept too, but where the files of two splits number other pictures alike: then those of test stay.
+    Category ids that are whole numbers from 1 on are kept, with their gaps; others are numbered anew. So are image
+    ids, for each split by itself: what another split holds changes them only where both number other images alike.
     """
-    contents = {split: _read_content(path) for split, (path, _) in splits.items()}
-    lists = [[{"id": c["id"], "name": c["name"]} for c in content["categories"]] for content in contents.values()]
-    for path, categories in zip((path for path, _ in splits.values()), lists, strict=True):
-        if categories != lists[0]:
-            raise UserError(path, "has other categories than the training split", found=categories, expected=lists[0])
-    categories = lists[0]
-    if classes is not None:
-        by_name = {category["name"]: category for category in categories}
-        missing = [name for name in classes if name not in by_name]
-        if missing:
-            raise UserError(
-                "params.yaml: data.classes", "no such category", found=missing, expected=f"some of {list(by_name)}"
-            )
-        categories = [by_name[name] for name in classes]
-    name_of = {category["id"]: category["name"] for category in lists[0]}
-    described = {split: _read_split(contents[split], *splits[split], name_of) for split in splits}
-    _tell_apart(described)
-    return Source(categories, described)
-
-
-def _tell_apart(described: dict[str, SourceSplit]) -> None:
-    """Move the image ids of a split that has ids of a later one on other file names: tools count each file from 0.
-
-    An id on the same name stays, to be refused as one picture in two splits.
-    """
-    taken: dict[Any, str] = {}
-    for split in reversed(described.values()):
-        names = {image.image_id: image.file_name for image in split.images}
-        shared = names.keys() & taken.keys()
-        numbers = all(isinstance(image_id, int) for image_id in (*names, *taken))
-        if shared and numbers and all(names[image_id] != taken[image_id] for image_id in shared):
-            first = max(taken) + 1
-            for image in split.images:
-                image.image_id = (image.image_id or 0) + first
-        taken |= {image.image_id: image.file_name for image in split.images}
+    contents = {path: _read_content(path) for path, _ in splits.values()}
+    seen = Seen()
+    names = _agreed_names(contents, seen)
+    described = {
+        split: _read_split(contents[path], path, image_dir, names, ignore_difficult, seen)
+        for split, (path, image_dir) in splits.items()
+    }
+    number_images(described)
+    source = Source(_with_ids(_without_groups(names, contents, classes, seen)), described, "xywh", seen)
+    return choose_classes(source, classes, listed=True, keep_ids=True)
 
 
 def _read_content(path: Path) -> dict[str, Any]:
@@ -64,53 +48,206 @@ def _read_content(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         found = type(content).__name__
         raise UserError(path, "is not COCO JSON", found=f"a {found}", expected="a COCO instances file")
-    missing = [key for key in _KEYS if key not in content]
+    missing = [key for key in _KEYS if not isinstance(content.get(key), list)]
     if missing:
         raise UserError(path, "is not COCO JSON", found=f"no {', '.join(missing)}", expected="a COCO instances file")
-    for part, keys in _KEYS.items():
-        for number, entry in enumerate(content[part]):
-            lacking = [key for key in keys if key not in entry]
-            if lacking:
-                where = f"{path}: {part}[{number}]"
-                raise UserError(where, f"has no {', '.join(lacking)}", found=entry, expected=f"{', '.join(keys)}")
     return content
 
 
-def _read_split(content: dict[str, Any], path: Path, image_dir: Path, name_of: dict[int, str]) -> SourceSplit:
-    boxes: dict[int, list[SourceBox]] = defaultdict(list)
-    image_ids = {image["id"] for image in content["images"]}
-    for annotation in content["annotations"]:
-        where = f"{path}: annotation {annotation.get('id')}"
-        if annotation["category_id"] not in name_of:
-            raise UserError(
-                where, "unknown category_id", found=annotation["category_id"], expected=f"one of {sorted(name_of)}"
-            )
-        if annotation["image_id"] not in image_ids:
-            raise UserError(where, "unknown image_id", found=annotation["image_id"], expected="the id of an image")
-        crowd = bool(annotation.get("iscrowd", 0))
-        box = SourceBox(
-            name_of[annotation["category_id"]],
-            _bbox(annotation["bbox"], where),
-            annotation.get("area"),
-            crowd,
-            {"crowd": 1} if crowd else {},
+def _agreed_names(contents: dict[Path, dict[str, Any]], seen: Seen) -> dict[Any, str]:
+    """Names by category id, in the order of the first file; a later file must call them the same."""
+    (first, content), *others = contents.items()
+    names = _names(content, first)
+    for path, other in others:
+        used = _used(other)
+        for key, name in _names(other, path).items():
+            if names.get(key, name) != name or (key not in names and (key in used or name in names.values())):
+                raise UserError(
+                    path,
+                    f"has other categories than {first}",
+                    found=f"{key!r}: {name}",
+                    expected=f"{key!r}: {names[key]}" if key in names else f"one of {_shortly(names)}",
+                    do="give both files the same ids and names of categories",
+                )
+            if key not in names:
+                seen.notes.append(f"{path}: category {key!r} `{name}` is not in {first} and has no object: left out")
+    return names
+
+
+def _names(content: dict[str, Any], path: Path) -> dict[Any, str]:
+    names: dict[Any, str] = {}
+    for number_, entry in enumerate(content["categories"]):
+        where = f"{path}: categories[{number_}]"
+        _check_keys(entry, "categories", where, UserError)
+        key = _identity(entry["id"], where, UserError)
+        if key in names:
+            raise UserError(where, "a class id stands twice", found=entry["id"], expected="each class once")
+        names[key] = class_name(entry["name"], f"{path}: category {entry['id']!r}")
+    return names
+
+
+def _without_groups(
+    names: dict[Any, str], contents: dict[Path, dict[str, Any]], classes: Classes | None, seen: Seen
+) -> dict[Any, str]:
+    """Leave out a category that is only the supercategory of others and has no object, as in exports of Roboflow."""
+    groups, used = set[Any](), set[Any]()
+    for content in contents.values():
+        above = Counter(str(entry.get("supercategory")) for entry in content["categories"])
+        groups |= {
+            identity(entry["id"])
+            for entry in content["categories"]
+            if above[entry["name"]] > (entry.get("supercategory") == entry["name"])
+        }
+        used |= _used(content)
+    wanted = {name for old in (classes or {}).values() for name in old}
+    idle = {key for key, name in names.items() if key in groups - used}
+    kept = {key: name for key, name in names.items() if key not in idle}
+    kept |= {key: names[key] for key in idle if names[key] in wanted - set(kept.values())}
+    for key in names.keys() - kept.keys():
+        seen.notes.append(f"category {key!r} `{names[key]}` is a group of other categories without an object: left out")
+    repeated = [name for name, count in Counter(kept.values()).items() if count > 1]
+    if repeated:
+        raise UserError(next(iter(contents)), "a class name stands twice", found=repeated, expected="each class once")
+    return {key: name for key, name in names.items() if key in kept}
+
+
+def _used(content: dict[str, Any]) -> set[Any]:
+    """Ids of categories with an annotation."""
+    return {identity(entry.get("category_id")) for entry in content["annotations"] if isinstance(entry, dict)}
+
+
+def _with_ids(names: dict[Any, str]) -> list[dict[str, Any]]:
+    if all(isinstance(key, int) and 0 < key < LARGEST for key in names):
+        return [{"id": key, "name": name} for key, name in names.items()]
+    return [{"id": id_, "name": name, "original_id": key} for id_, (key, name) in enumerate(names.items(), start=1)]
+
+
+def _read_split(
+    content: dict[str, Any], path: Path, image_dir: Path, names: dict[Any, str], ignore_difficult: bool, seen: Seen
+) -> SourceSplit:
+    images, merged = _read_images(content["images"], path, image_dir, seen)
+    listed = {identity(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
+    for number_, entry in enumerate(content["annotations"]):
+        with seen.item():
+            _check_keys(entry, "annotations", f"{path}: annotations[{number_}]", Damaged)
+            where = f"{path}: annotation {entry.get('id', f'[{number_}]')}"
+            key = _known(entry["image_id"], listed, where, "image_id")
+            box = _box(entry, where, names, ignore_difficult, seen)
+            if key in merged:  # not one of an image that was left out
+                merged[key].boxes.append(box)
+    return SourceSplit(image_dir, images)
+
+
+def _read_images(
+    entries: list[Any], path: Path, image_dir: Path, seen: Seen
+) -> tuple[list[SourceImage], dict[Any, SourceImage]]:
+    """The images, each file once, and the image of each id."""
+    finder = Names(seen.walk(image_dir).files if image_dir.is_dir() else [])
+    of_file: dict[str, SourceImage] = {}
+    of_id: dict[Any, SourceImage] = {}
+    for number_, entry in enumerate(entries):
+        where = f"{path}: images[{number_}]"
+        with seen.item():
+            _check_keys(entry, "images", where, Damaged)
+            key = _identity(entry["id"], where, Damaged)
+            file = _file(entry["file_name"], finder, path, image_dir, seen)
+            if key in of_id and of_id[key].file_name != file:
+                raise UserError(path, "an image id stands twice", found=[entry["id"]], expected="each id once")
+            size = _size(entry, f"{path}: image {entry['id']!r}")
+            if file in of_file:
+                seen.counts["entries of one image under several ids, merged"] += 1
+            image = of_file.setdefault(file, SourceImage(image_dir / file, file, path, None, size, [], original_id=key))
+            of_id[key] = image
+    return list(of_file.values()), of_id
+
+
+def _file(name: Any, finder: Names, path: Path, image_dir: Path, seen: Seen) -> str:
+    found, exact = finder.find(name) if isinstance(name, str) else (None, False)
+    if found is None:
+        raise Damaged(
+            path,
+            "names a missing picture; nothing was changed",
+            found=f"no {name!s} in {image_dir}",
+            expected="an image below that folder for each entry",
+            do="put the image there, or take its entry out",
         )
-        boxes[annotation["image_id"]].append(box)
-    return SourceSplit(image_dir, [_image(image, path, image_dir, boxes) for image in content["images"]])
+    seen.counts["images found by the last part of their name"] += not exact
+    return found
+
+
+def _size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
+    """(height, width) as stated; None where a side is missing or 0."""
+    stated = [entry.get(side) for side in ("height", "width")]
+    height, width = (whole(side) if side not in (None, "") else 0 for side in stated)
+    if height is None or width is None:
+        raise Damaged(where, "its size is not two whole numbers", found=stated, do="correct width and height")
+    return (height, width) if height and width else None
+
+
+def _box(entry: dict[str, Any], where: str, names: dict[Any, str], ignore_difficult: bool, seen: Seen) -> SourceBox:
+    key = _known(entry["category_id"], names, where, "category_id")
+    flags = {name: _flag(entry, name, where) for name in ("iscrowd", "ignore", "difficult")}
+    extra = {"crowd": 1} if flags["iscrowd"] else {}
+    extra |= {"ignore": 1} if flags["ignore"] else {}
+    extra |= {"difficult": 1} if flags["difficult"] and ignore_difficult else {}
+    kept = flags["difficult"] and not ignore_difficult
+    seen.counts["difficult objects, kept as objects (or data.difficult: ignore)"] += kept
+    ignored = flags["iscrowd"] or flags["ignore"] or (flags["difficult"] and ignore_difficult)
+    bbox = _bbox(entry["bbox"], where)
+    return SourceBox(names[key], bbox, _area(entry, where, seen), ignored, extra)
 
 
 def _bbox(value: Any, where: str) -> list[float]:
-    try:
-        x, y, w, h = map(float, value)
-    except (TypeError, ValueError):
-        expected = "[x, y, width, height] in pixels"
-        raise UserError(where, "its bbox is not four numbers", found=value, expected=expected) from None
-    return [x, y, w, h]
+    sides = [number(side) for side in value] if isinstance(value, list) else []
+    plain = [side for side in sides if side is not None]
+    if len(sides) != 4 or len(plain) != 4:
+        raise Damaged(where, "its bbox is not four numbers", found=value, expected=_BBOX, do="fix the annotation")
+    return plain
 
 
-def _image(
-    image: dict[str, Any], described_in: Path, image_dir: Path, boxes: dict[int, list[SourceBox]]
-) -> SourceImage:
-    size = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
-    name = image["file_name"]
-    return SourceImage(image_dir / name, name, described_in, image["id"], size, boxes.get(image["id"], []))
+def _area(entry: dict[str, Any], where: str, seen: Seen) -> float | None:
+    """As it stands where it can be one; None: width x height."""
+    value = entry.get("area")
+    area = number(value)
+    if area is None and value is not None and not (isinstance(value, float) and not math.isfinite(value)):
+        raise Damaged(where, "its area is not a number", found=repr(value), expected="pixels", do="fix the annotation")
+    if area is None or area <= 0:
+        seen.counts["areas that were missing or not positive, now width x height"] += 1
+        return None
+    return value if isinstance(value, int | float) else area
+
+
+def _flag(entry: dict[str, Any], name: str, where: str) -> bool:
+    value = flag(entry.get(name))
+    if value is None:
+        raise Damaged(where, f"{name} is neither 0 nor 1", found=repr(entry[name]), expected="0 or 1")
+    return value
+
+
+def _known(value: Any, known: Any, where: str, name: str) -> Any:
+    key = identity(value)
+    if key is None or key not in known:
+        raise Damaged(where, f"unknown {name}", found=repr(value), expected=f"one of {_shortly(known)}")
+    return key
+
+
+def _identity(value: Any, where: str, error: Callable[..., UserError]) -> Any:
+    key = identity(value)
+    if key is None:
+        raise error(where, "its id is neither a number nor a text", found=repr(value), expected="a number")
+    return key
+
+
+def _check_keys(entry: Any, part: str, where: str, error: Callable[..., UserError]) -> None:
+    if not isinstance(entry, dict):
+        raise error(where, "is not a JSON object", found=repr(entry)[:200], expected=f"{', '.join(_KEYS[part])}")
+    lacking = [key for key in _KEYS[part] if key not in entry]
+    if lacking:
+        expected = ", ".join(_KEYS[part])
+        raise error(where, f"has no {', '.join(lacking)}", found=str(entry)[:200], expected=expected)
+
+
+def _shortly(known: Iterable[Any]) -> str:
+    """[1, 2, 3], not more than ten of them."""
+    some = sorted(known, key=str) if not all(isinstance(key, int) for key in known) else sorted(known)
+    return str(some[:10]) if len(some) <= 10 else f"{some[:10]} and {len(some) - 10} more"

@@ -1,37 +1,56 @@
-"""Folders in PASCAL VOC layout: Annotations/, JPEGImages/, ImageSets/Main/."""
+"""PASCAL VOC: an XML file for each image, with or without lists of the images of a split."""
 
 import re
-import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
-from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.classes import Classes, choose_classes
+from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.numbering import number_by_name
+from fcos.data.sources.text import class_name, read_lines, read_xml
+from fcos.data.sources.tree import SUFFIXES, Names
+from fcos.data.sources.values import flag, number
 from fcos.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_voc(root: Path, *, splits: dict[str, str | None], classes: list[str] | None, ignore_difficult: bool) -> Source:
-    """Read the splits (ours -> name in ImageSets/Main, or None: all of Annotations/) of the VOC folder at or in `root`.
+@dataclass(frozen=True)
+class VocSplit:
+    """Where a split lies: folders, and a list of names in the first; no list: all of `annotations`."""
+
+    annotations: Path
+    images: Path
+    list_path: Path | None
+
+
+def read_voc(splits: dict[str, VocSplit], *, classes: Classes | None, ignore_difficult: bool) -> Source:
+    """Read VOC XML files, each with the image that its `<filename>` or its own name says; sub-folders are read too.
 
     Boxes are 1-based and inclusive: x = xmin - 1, w = xmax - xmin + 1. Classes without a list: the names found, sorted.
     """
-    folder = find_voc_folder(root)
-    described = {split: _read_split(folder, name, ignore_difficult) for split, name in splits.items()}
-    _number([image for split in described.values() for image in split.images])
+    seen = Seen()
+    described = {name: _read_split(split, ignore_difficult, seen) for name, split in splits.items()}
+    number_by_name(described)
     found = sorted({box.category for split in described.values() for image in split.images for box in image.boxes})
-    categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes or found)]
-    return Source(categories, described)
+    categories = [{"id": index + 1, "name": name} for index, name in enumerate(found)]
+    _note_zero_based(described, seen)
+    source = Source(categories, described, "corners", seen)
+    return choose_classes(source, classes, listed=False, keep_ids=False)
 
 
-def find_voc_folder(root: Path) -> Path:
+def find_voc_folder(root: Path, annotations: str = ANNOTATIONS) -> Path:
     """The folder with Annotations/: `root` itself, or the only one in root/ or root/VOCdevkit/."""
     inside = [*sorted(root.glob("VOC*")), *sorted(root.glob("VOCdevkit/VOC*"))]
-    folders = [folder for folder in [root, *inside] if (folder / "Annotations").is_dir()]
+    folders = [folder for folder in [root, *inside] if (folder / annotations).is_dir()]
     if not folders:
         raise UserError(
             f"params.yaml: data.root: {root}",
             "no folder in VOC layout; nothing was changed",
-            found="no such folder" if not root.is_dir() else "a folder without Annotations/",
+            found="no such folder" if not root.is_dir() else f"a folder without {annotations}/",
             expected="a folder with Annotations/, JPEGImages/ and ImageSets/Main/, or a VOCdevkit that holds one",
             do="correct data.root",
         )
@@ -45,76 +64,178 @@ def find_voc_folder(root: Path) -> Path:
     return folders[0]
 
 
-def _read_split(folder: Path, name: str | None, ignore_difficult: bool) -> SourceSplit:
-    list_path, stems = _listed(folder, name)
-    image_dir = folder / "JPEGImages"
-    images = [_read_image(folder, image_dir, stem, list_path, ignore_difficult) for stem in stems]
-    return SourceSplit(image_dir, images)
+def _read_split(split: VocSplit, ignore_difficult: bool, seen: Seen) -> SourceSplit:
+    for folder in (split.annotations, split.images):
+        if not folder.is_dir():
+            do = "correct data.root, or the folders in data"
+            raise UserError(folder, "no such folder; nothing was changed", expected="a folder of the split", do=do)
+    files = {file[: -len(".xml")]: file for file in seen.walk(split.annotations).ending([".xml"])}
+    images = _Images(split.images, seen)
+    wanted = list(files) if split.list_path is None else _listed(split.list_path, Names(files), split.annotations, seen)
+    read = []
+    for stem in wanted:
+        with seen.item():
+            read.append(_read_image(split, files[stem], stem, images, ignore_difficult, seen))
+    _refuse_shared(read)
+    if split.list_path is None:
+        seen.counts["images without an XML file, left out"] += images.count - len(read)
+    return SourceSplit(split.images, read)
 
 
-def _listed(folder: Path, name: str | None) -> tuple[Path, list[str]]:
-    """The names of a split's pictures, and what lists them."""
-    if name is None:
-        return folder / "Annotations", sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
-    list_path = folder / "ImageSets" / "Main" / f"{name}.txt"
-    if not list_path.is_file():
-        there = ", ".join(sorted(path.stem for path in list_path.parent.glob("*.txt"))) or "no split lists"
-        raise UserError(list_path, "no such split", found=there, expected="a list of picture names")
-    return list_path, [line.split()[0] for line in list_path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _listed(path: Path, names: Names, annotations: Path, seen: Seen) -> list[str]:
+    """The XML files (without ending) of the images that a list names, one a line; numbers may stand behind."""
+    if not path.is_file():
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "no split lists"
+        raise UserError(path, "no such split", found=there, expected="a list of picture names")
+    line_of: dict[str, int] = {}
+    for count, line in enumerate(map(str.strip, read_lines(path)), start=1):
+        if not line:
+            continue
+        with seen.item():
+            stem = _stem(line, names, f"{path}:{count}", annotations)
+            if stem in line_of:
+                found = f"{line}, first in line {line_of[stem]}"
+                raise Damaged(f"{path}:{count}", "a name stands twice", found=found, do="take one of the lines out")
+            line_of[stem] = count
+    return list(line_of)
 
 
-def _read_image(folder: Path, image_dir: Path, stem: str, list_path: Path, ignore_difficult: bool) -> SourceImage:
-    annotation = folder / "Annotations" / f"{stem}.xml"
+def _stem(line: str, names: Names, where: str, annotations: Path) -> str:
+    bare = re.sub(r"(\s+-?\d+)+$", "", line)
+    for name in (line, bare, *(name.rpartition(".")[0] for name in (line, bare))):
+        stem, _ = names.find(name)
+        if stem is not None:
+            return stem
+    raise Damaged(
+        where,
+        "no such annotation",
+        found=f"no {annotations / bare}.xml",
+        expected="an XML file for each line",
+        do="put the file there, or take the line out",
+    )
+
+
+class _Images:
+    """The images of a folder, by name and by name without ending."""
+
+    def __init__(self, folder: Path, seen: Seen) -> None:
+        files = seen.walk(folder).ending(SUFFIXES)
+        files.sort(key=lambda file: SUFFIXES.index(Path(file).suffix.lower()))
+        self.count = len(files)
+        self.folder = folder
+        self._files = set(files)
+        self._by_name = Names(files)
+        self._of_stem: dict[str, list[str]] = {}
+        for file in files:
+            self._of_stem.setdefault(file.rpartition(".")[0], []).append(file)
+        self._by_stem = Names(self._of_stem)
+
+    def find(self, stem: str, stated: str, annotation: Path) -> str:
+        """The image of the XML file `stem`, which states `stated` as its `<filename>`."""
+        alike, by_stem = self._of_stem.get(stem, []), self._by_stem.find(stem)[0]
+        by_name = self._by_name.find(stated)[0] if stated else None
+        if by_name in alike:
+            return by_name or ""
+        if alike and stated in self._files:
+            raise Damaged(
+                annotation,
+                "states another image than the one of its name",
+                found=f"<filename>{stated}</filename>, and there are {self.folder / stated} and {alike[0]}",
+                expected="one image for each XML file",
+                do="correct <filename>, or rename the file",
+            )
+        found = alike[0] if alike else by_name or (self._of_stem[by_stem][0] if by_stem else None)
+        if found is None:
+            raise Damaged(
+                annotation,
+                "its picture is missing; nothing was changed",
+                found=f"no {self.folder / stem}.jpg" + (f" and no {stated}" if stated else ""),
+                expected=f"an image {stem} ({', '.join(SUFFIXES)}) in {self.folder}",
+                do="put the image there, or take the XML file out (and its line of the list)",
+            )
+        return found
+
+
+def _read_image(
+    split: VocSplit, file: str, stem: str, images: _Images, ignore_difficult: bool, seen: Seen
+) -> SourceImage:
+    annotation = split.annotations / file
     try:
-        tree = ElementTree.parse(annotation).getroot()
-    except FileNotFoundError:
-        raise UserError(annotation, "no such annotation", expected=f"one for each line of {list_path}") from None
-    except ElementTree.ParseError as error:
-        raise UserError(annotation, "is not XML", found=error, do="mend or restore the file") from None
-    path = next((p for suffix in SUFFIXES if (p := image_dir / (stem + suffix)).is_file()), None)
-    if path is None:
-        raise UserError(
+        tree = read_xml(annotation)
+    except UserError as error:
+        raise Damaged.of(error) from None
+    if tree.tag != "annotation":
+        raise Damaged(annotation, "is not VOC XML", found=f"<{tree.tag}>", expected="<annotation>", do="move it away")
+    name = images.find(stem, (tree.findtext("filename") or "").strip(), annotation)
+    boxes: list[SourceBox] = []
+    for node in tree.iter("object"):
+        with seen.item():
+            boxes += _read_object(node, annotation, ignore_difficult, seen)
+    tag = tree.findtext("folder") or images.folder.name
+    usual = (split.annotations.parent.name, images.folder.name)
+    odd = [] if tag in usual else [f"folder tag `{tag}`"]
+    return SourceImage(images.folder / name, name, annotation, None, _declared_size(tree, annotation), boxes, odd)
+
+
+def _declared_size(tree: Element, annotation: Path) -> tuple[int, int] | None:
+    texts = [(tree.findtext(f"size/{side}") or "").strip() or "0" for side in ("height", "width")]
+    height, width = map(number, texts)
+    if height is None or width is None:
+        raise Damaged(annotation, "its size is not two numbers", found=texts, do="correct the annotation")
+    return (int(height), int(width)) if height and width else None
+
+
+def _read_object(node: Element, annotation: Path, ignore_difficult: bool, seen: Seen) -> list[SourceBox]:
+    """The object's box; several where it has several."""
+    text = (node.findtext("name") or "").strip()
+    if not text:
+        raise Damaged(annotation, "an object has no name", expected="the name of its class", do="write its name there")
+    name = class_name(text, annotation)
+    difficult = flag(node.findtext("difficult"))
+    if difficult is None:
+        found = node.findtext("difficult")
+        raise Damaged(annotation, "difficult is neither 0 nor 1", found=found, expected="0 or 1", do="correct it")
+    corners = node.findall("bndbox")
+    if not corners:
+        tags = ", ".join(f"<{child.tag}>" for child in node)
+        raise Damaged(
             annotation,
-            "its picture is missing; nothing was changed",
-            found=f"no {image_dir / stem}.jpg",
-            expected=f"a picture {stem} ({', '.join(SUFFIXES[:3])}) in {image_dir}",
-            do=f"put the picture there, or take {stem} out of {list_path}",
+            "a box is not four numbers: there is no <bndbox>",
+            found=f"{name} with {tags}",
+            expected="<bndbox> with xmin, ymin, xmax, ymax",
+            do="convert the annotation: turned boxes and polygons are not read",
         )
-    boxes = [_read_object(node, annotation, ignore_difficult) for node in tree.iter("object")]
-    tag = tree.findtext("folder") or folder.name
-    odd = [] if tag in (folder.name, image_dir.name) else [f"folder tag `{tag}`"]
-    return SourceImage(path, path.name, annotation, None, _declared_size(tree, annotation), boxes, odd)
+    seen.counts["objects with several boxes, each of which became an object"] += len(corners) > 1
+    return [
+        SourceBox(name, _bbox(box, annotation), None, ignore_difficult and difficult, {"difficult": int(difficult)})
+        for box in corners
+    ]
 
 
-def _declared_size(tree: ElementTree.Element, annotation: Path) -> tuple[int, int] | None:
-    texts = [tree.findtext(f"size/{side}") or "0" for side in ("height", "width")]
-    try:
-        height, width = (int(float(text)) for text in texts)
-    except (ValueError, OverflowError):
-        raise UserError(annotation, "its size is not two numbers", found=texts, do="mend the annotation") from None
-    return (height, width) if height and width else None
-
-
-def _read_object(node: ElementTree.Element, annotation: Path, ignore_difficult: bool) -> SourceBox:
-    try:
-        x1, y1, x2, y2 = (float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError:
-        found = [node.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-        raise UserError(annotation, "a box is not four numbers", found=found) from None
-    name = (node.findtext("name") or "").strip()
-    if not name:
-        raise UserError(annotation, "an object has no name", expected="the name of its class", do="mend the annotation")
-    difficult = (node.findtext("difficult") or "0").strip() == "1"
+def _bbox(node: Element, annotation: Path) -> list[float]:
+    sides = [number(node.findtext(side)) for side in _SIDES]
+    plain = [side for side in sides if side is not None]
+    if len(plain) != 4:
+        found = {side: node.findtext(side) for side in _SIDES}
+        raise Damaged(annotation, "a box is not four numbers", found=found, do="fix the annotation")
+    x1, y1, x2, y2 = plain
     # A box without extent stays without: the + 1 of inclusive corners would make it one pixel wide.
-    bbox = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0.0, 0.0]
-    return SourceBox(name, bbox, None, ignore_difficult and difficult, {"difficult": int(difficult)})
+    return [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0.0, 0.0]
 
 
-def _number(images: list[SourceImage]) -> None:
-    """Image ids: the digits of the file names (VOC2007's 000005 is 5), or 1, 2, ... where these do not tell apart."""
-    digits = [re.sub(r"\D", "", image.path.stem) for image in images]
-    telling = all(digits) and len({int(d) for d in digits}) == len({image.path.name for image in images})
-    telling = telling and all(int(d) < 2**53 for d in digits)  # what JSON readers hold exactly
-    stems = {image.path.name: number for number, image in enumerate(sorted(images, key=lambda i: i.path.name), 1)}
-    for image, text in zip(images, digits, strict=True):
-        image.image_id = int(text) if telling else stems[image.path.name]
+def _refuse_shared(images: list[SourceImage]) -> None:
+    counts = Counter(image.file_name for image in images)
+    shared = [image for image in images if counts[image.file_name] > 1]
+    if shared:
+        files = ", ".join(str(image.described_in) for image in shared if image.file_name == shared[0].file_name)
+        raise UserError(shared[0].path, "several XML files describe this image", found=files, expected="one")
+
+
+def _note_zero_based(described: dict[str, SourceSplit], seen: Seen) -> None:
+    boxes = [box.bbox for split in described.values() for image in split.images for box in image.boxes]
+    zero = sum(min(x, y) == -1 for x, y, _, _ in boxes)
+    if zero:
+        seen.notes.append(
+            f"{zero} of {len(boxes)} boxes begin at pixel 0, but VOC counts from 1: "
+            "they look counted from 0, and all boxes are then one pixel too far to the left and to the top"
+        )

@@ -1,113 +1,209 @@
-"""YOLO txt folders: for each picture a text file of the same name, with a line `class cx cy width height` an object."""
+"""YOLO txt folders: for each image a text file of the same name, with a line `class cx cy width height` an object."""
 
-from collections import Counter
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.classes import Classes, choose_classes
+from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.text import class_name, read_lines
+from fcos.data.sources.tree import SUFFIXES, Names
+from fcos.data.sources.values import number, whole
 from fcos.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CLASS_FILE = "classes.txt"  # annotation tools put it among the labels
-TOLERANCE = 0.01  # of the picture: conversions overshoot a little; more is another unit
+TOLERANCE = 0.01  # of the image: conversions overshoot a little; more is another unit
 LINE = "`class cx cy width height`, or `class x1 y1 x2 y2 x3 y3 ...` of a polygon"
+_NUMBERS = re.compile(r"\s*[-+.\deE]+([\s,]+[-+.\deE]+){4,}[\s,]*")
 
 
-def read_yolo(splits: dict[str, tuple[Path, Path]], *, classes: list[str]) -> Source:
-    """Read splits given as (picture folder, label folder), which may be one folder; sub-folders are read too.
+@dataclass(frozen=True)
+class YoloSplit:
+    """Where a split lies: folders, which may be one, and a file that lists its images; no list: all of `images`."""
 
-    Numbers are fractions of the picture as it is displayed (turned as EXIF says). A picture without a label file has
-    no objects. A polygon, of at least three points, becomes the box around it.
+    images: Path
+    labels: Path
+    list_path: Path | None = None
+
+
+def read_yolo(
+    splits: dict[str, YoloSplit],
+    *,
+    names: Sequence[str],
+    classes: Classes | None = None,
+    keypoints: Sequence[int] | None = None,
+) -> Source:
+    """Read the splits; sub-folders are read too. An image without a label file has no objects.
+
+    Numbers are fractions of the image as it is displayed (turned as EXIF says). A polygon, of at least three points,
+    becomes the box around it.
+
+    Args:
+        names: of the numbers 0, 1, ... in the label files.
+        keypoints: (how many, numbers for each), where a line has those behind its box.
     """
-    described = {split: _read_split(split, *folders, classes) for split, folders in splits.items()}
-    for number, image in enumerate((i for split in described.values() for i in split.images), start=1):
-        image.image_id = number
-    return Source([{"id": index + 1, "name": name} for index, name in enumerate(classes)], described)
+    seen = Seen()
+    for number_, name in enumerate(names):
+        class_name(name, f"the name of class {number_}")
+    reader = _LineReader(names, 4 + keypoints[0] * keypoints[1] if keypoints else None, seen)
+    described = {name: _read_split(name, split, reader, seen) for name, split in splits.items()}
+    for image_id, image in enumerate((i for split in described.values() for i in split.images), start=1):
+        image.image_id = image_id
+    categories = [{"id": index + 1, "name": name} for index, name in enumerate(names)]
+    return choose_classes(Source(categories, described, "center", seen), classes, listed=True, keep_ids=False)
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """All pictures in `folder` and below it, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+def is_label(path: Path) -> bool:
+    """Whether a text file has a line that reads like one of a label file."""
+    try:
+        return any(_NUMBERS.fullmatch(line) for line in read_lines(path))
+    except UserError:
+        return False
 
 
-def _read_split(split: str, image_dir: Path, label_dir: Path, classes: list[str]) -> SourceSplit:
-    for folder in (image_dir, label_dir):
+def _read_split(name: str, split: YoloSplit, reader: "_LineReader", seen: Seen) -> SourceSplit:
+    for folder in (split.images, split.labels):
         if not folder.is_dir():
             raise UserError(
                 folder,
-                f"no such folder (of the {split} split); nothing was changed",
-                expected="a folder of pictures and one of labels",
+                f"no such folder (of the {name} split); nothing was changed",
+                expected="a folder of images and one of labels",
                 do="correct data.root, or the split's folders in data",
             )
-    pictures = find_pictures(image_dir)
-    label_of = {path: label_dir / path.relative_to(image_dir).with_suffix(".txt") for path in pictures}
-    _refuse_strays(image_dir, label_dir, label_of)
-    return SourceSplit(image_dir, [_read_image(image_dir, path, label, classes) for path, label in label_of.items()])
+    everything = seen.walk(split.images)
+    there = everything.ending(SUFFIXES)
+    texts = everything if split.labels == split.images else seen.walk(split.labels)
+    label_of = {file.rpartition(".")[0]: file for file in texts.ending([".txt"])}
+    _check_labels(split, there, everything.files, label_of, seen)
+    listed = there if split.list_path is None else _listed(split.list_path, there, seen)
+    images = []
+    for file in listed:
+        label = label_of.get(file.rpartition(".")[0])
+        path = split.labels / label if label else None
+        boxes = reader.read(path) if path else []
+        seen.counts["images without a label file, taken for images without objects"] += path is None
+        described_in = path or split.images / file
+        images.append(SourceImage(split.images / file, file, described_in, None, None, boxes, normalised=True))
+    return SourceSplit(split.images, images)
 
 
-def _refuse_strays(image_dir: Path, label_dir: Path, label_of: dict[Path, Path]) -> None:
-    """Each label file belongs to one picture, and there is a label file at all."""
-    labels = {path for path in label_dir.rglob("*.txt") if path.name != CLASS_FILE}
-    stray = sorted(labels - set(label_of.values()))
-    if stray:
+def _listed(path: Path, there: list[str], seen: Seen) -> list[str]:
+    """The images that a list names, one a line, in its order."""
+    if not path.is_file():
+        raise UserError(path, "no such list; nothing was changed", expected="a file with an image a line")
+    names = Names(there)
+    listed: dict[str, int] = {}
+    for count, line in enumerate(map(str.strip, read_lines(path)), start=1):
+        with seen.item():
+            file, _ = names.find(line) if line else ("", True)
+            if file is None or file in listed:
+                problem = "names an image twice" if file else "names a missing image"
+                raise Damaged(f"{path}:{count}", problem, found=line, expected="each image once", do="correct the line")
+            if file:
+                listed[file] = count
+    seen.counts[f"images that {path.name} does not name, left out"] += len(there) - len(listed)
+    return list(listed)
+
+
+def _check_labels(
+    split: YoloSplit, there: list[str], everything: list[str], label_of: dict[str, str], seen: Seen
+) -> None:
+    """Each label file belongs to one image, and there is a label file at all."""
+    stems: dict[str, list[str]] = {}
+    for file in there:
+        stems.setdefault(file.rpartition(".")[0], []).append(file)
+    strays = {stem: file for stem, file in label_of.items() if stem not in stems}
+    others = {file.rpartition(".")[0]: file for file in everything if not file.endswith(".txt")}
+    for stem, file in strays.items():
+        path = split.labels / file
+        if path.name == CLASS_FILE or not (is_label(path) or path.stat().st_size == 0):
+            seen.counts["text files among the labels that are no labels, left out"] += path.name != CLASS_FILE
+            continue
+        with seen.item():
+            raise _stray(path, split.images, others.get(stem))
+    if there and not any(stem in label_of for stem in stems):
+        if seen.damaged:
+            raise seen.damaged[0]
         raise UserError(
-            stray[0],
-            "a label file without its picture; nothing was changed",
-            found=f"no {stray[0].stem} ({', '.join(SUFFIXES[:3])}, ...) below {image_dir}; {len(stray)} such files",
-            expected="a picture for each label file",
-            do="put the picture there, or move the label file away",
-        )
-    if label_of and not labels:
-        raise UserError(
-            label_dir,
+            split.labels,
             "no picture has a label file; nothing was changed",
-            found=f"{len(label_of)} pictures in {image_dir}",
+            found=f"{len(there)} pictures in {split.images}",
             expected="label files of the same names (.txt)",
             do="correct the split's folders in data",
         )
-    shared = [label for label, count in Counter(label_of.values()).items() if count > 1 and label in labels]
-    if shared:
-        names = ", ".join(path.name for path, label in label_of.items() if label == shared[0])
-        raise UserError(shared[0], "belongs to several pictures", found=names, expected="one picture of that name")
+    shared = next((stem for stem, files in stems.items() if len(files) > 1 and stem in label_of), None)
+    if shared is not None:
+        label, found = split.labels / label_of[shared], ", ".join(stems[shared])
+        raise UserError(label, "belongs to several pictures", found=found, expected="one image of that name")
 
 
-def _read_image(image_dir: Path, path: Path, label: Path, classes: list[str]) -> SourceImage:
-    boxes = _read_label(label, classes) if label.is_file() else []
-    name = path.relative_to(image_dir).as_posix()
-    return SourceImage(path, name, label if label.is_file() else path, None, None, boxes, normalised=True)
+def _stray(path: Path, image_dir: Path, other: str | None) -> Damaged:
+    kinds = ", ".join(SUFFIXES)
+    found = f"{other}, a kind that is not read" if other else f"no {path.stem} ({kinds}) below {image_dir}"
+    return Damaged(
+        path,
+        "a label file without its picture; nothing was changed",
+        found=found,
+        expected=f"an image for each label file, in one of these kinds: {kinds}",
+        do="convert the image" if other else "put the image there, or move the label file away",
+    )
 
 
-def _read_label(path: Path, classes: list[str]) -> list[SourceBox]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(path, "is not text", found=error, expected=f"lines {LINE}") from None
-    return [_read_line(line, f"{path}:{number}", classes) for number, line in enumerate(lines, 1) if line.strip()]
+class _LineReader:
+    """Reads label files; bad lines are counted."""
 
+    def __init__(self, names: Sequence[str], columns: int | None, seen: Seen) -> None:
+        self._names, self._columns, self._seen = names, columns, seen
 
-def _read_line(line: str, where: str, classes: list[str]) -> SourceBox:
-    try:
-        index, *numbers = map(float, line.split())
-    except ValueError:
-        raise UserError(where, "is not numbers", found=line.strip(), expected=LINE, do="mend the line") from None
-    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
-        raise UserError(where, f"has {len(numbers) + 1} numbers", found=line.strip(), expected=LINE, do="mend the line")
-    if index not in range(len(classes)):
-        raise UserError(
-            where,
-            "no such class",
-            found=line.split()[0],
-            expected=f"0 to {len(classes) - 1}: {', '.join(classes)}",
-            do="mend the line, or add the class to data.classes",
-        )
-    if not all(-TOLERANCE <= number <= 1 + TOLERANCE for number in numbers):
-        raise UserError(
-            where,
-            "a number is not in 0..1",
-            found=line.strip(),
-            expected="fractions of the picture's width and height",
-            do="mend the line; pixels are divided by the picture's size",
-        )
-    return SourceBox(classes[int(index)], _bbox(numbers))
+    def read(self, path: Path) -> list[SourceBox]:
+        boxes = []
+        try:
+            lines = read_lines(path)
+        except UserError as error:
+            with self._seen.item():
+                raise Damaged.of(error) from None
+            return []
+        for count, line in enumerate(lines, start=1):
+            if line.strip():
+                with self._seen.item():
+                    boxes.append(self._box(line, f"{path}:{count}"))
+        return boxes
+
+    def _box(self, line: str, where: str) -> SourceBox:
+        texts = line.split()
+        numbers = [value for text in texts if (value := number(text)) is not None]
+        if len(numbers) != len(texts):
+            raise Damaged(where, "is not numbers", found=line.strip()[:200], expected=LINE, do="fix the line")
+        self._check_columns(len(numbers) - 1, where, line)
+        index = whole(texts[0])
+        if index is None or index not in range(len(self._names)):
+            raise Damaged(
+                where,
+                "no such class",
+                found=texts[0],
+                expected=f"0 to {len(self._names) - 1}: {', '.join(self._names)}"[:300],
+                do="fix the line, or add the class to data.classes",
+            )
+        polygon = len(numbers) > 5 and not self._columns
+        numbers = numbers[1:] if polygon else numbers[1:5]
+        if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in numbers):
+            raise Damaged(
+                where,
+                "a number is not in 0..1",
+                found=line.strip()[:200],
+                expected="fractions of the image's width and height",
+                do="fix the line; pixels are divided by the image's size",
+            )
+        self._seen.counts["polygons, each of which became the box around it (a turned box loses its angle)"] += polygon
+        return SourceBox(self._names[index], _bbox(numbers))
+
+    def _check_columns(self, count: int, where: str, line: str) -> None:
+        allowed = count == self._columns if self._columns else count == 4 or (count >= 6 and count % 2 == 0)
+        if not allowed:
+            expected = f"a class and {self._columns} numbers (data.keypoints)" if self._columns else LINE
+            do = "take the last number out, if it is a score" if count == 5 and not self._columns else "fix the line"
+            raise Damaged(where, f"has {count + 1} numbers", found=line.strip()[:200], expected=expected, do=do)
 
 
 def _bbox(numbers: list[float]) -> list[float]:

@@ -1,0 +1,31 @@
+"""What `fcos prepare` puts right, leaves out or finds odd, in sentences."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 8  # names in a line
+
+
+def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
+    """What was dropped, clipped, left out, put right or found odd, each with its count; all is in manifest.json."""
+    listed = "(listed in manifest.json)"
+    sentences = []
+    for finding in ("damaged", "dropped", "clipped", "near_duplicates"):
+        if manifest[finding]:
+            words = {"damaged": "left out as damaged"}.get(finding, finding.replace("_", " "))
+            kinds = Counter(entry.get("problem") or entry.get("why") or "" for entry in manifest[finding])
+            reasons = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3) if kind)
+            sentences.append(f"{words}: {len(manifest[finding])} {listed}" + (f": {reasons}" if reasons else ""))
+    if manifest["odd"]:
+        kinds = Counter(entry["what"].split(" (")[0] for entry in manifest["odd"])
+        some = [f"{kind} {count}" for kind, count in kinds.most_common(SHOWN)]
+        sentences.append(f"odd: {len(manifest['odd'])} {listed}: {and_more(some, len(kinds))}")
+    sentences += [f"{what}: {count}" for what, count in manifest["counts"].items()]
+    return sentences + list(manifest["notes"])
+
+
+def and_more(names: list[str], count: int) -> str:
+    """The first of `names`, and how many of `count` are not shown."""
+    shown = names[:SHOWN]
+    return ", ".join([*shown, *([f"{count - len(shown)} more"] if count > len(shown) else [])])

@@ -1,0 +1,171 @@
+"""What the items of a source look like together: whether one can believe them, and what to do about bad ones."""
+
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fcos.data.sources.description import BoxFormat, Damaged, Seen, SourceBox, SourceImage
+from fcos.errors import UserError
+
+CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
+FEW, LARGE_SHARE = 3, 0.2  # boxes outside: so many, and such a share of all, are no slips
+LISTED = 10  # items in a message
+SAME_OBJECT = 0.5  # IoU of boxes in copies of one image
+COMMON_SHARE, COMMON_IMAGES = 0.5, 5  # what more than half of a split of some size has is not odd
+
+
+@dataclass(frozen=True)
+class Sized:
+    """An image of a split; its boxes are in pixels."""
+
+    split: str
+    image: SourceImage
+    size: tuple[int, int]  # (height, width) that the boxes refer to
+    sha256: str
+
+
+def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip: bool) -> None:
+    """Stop where the numbers of the boxes seem to be something else than the layout says, or lie outside.
+
+    Args:
+        clip: whether the user has said that boxes outside are to be clipped.
+    """
+    boxes = [(one, box) for one in images for box in one.image.boxes if box.bbox[2] > 0 and box.bbox[3] > 0]
+    outside = [(one, box) for one, box in boxes if _outside(box, one.size) > CLIP_TOLERANCE]
+    if boxes and all(max(box.bbox[2:]) < (2 if box_format == "corners" else 1) for _, box in boxes):
+        problem = f"none of the {len(boxes)} boxes is a pixel wide"
+        raise _strange(boxes[0], problem, "numbers in pixels", "are they fractions of the image? multiply by its size")
+    if len(outside) >= FEW and all(_inside_as_corners(box, one.size, box_format) for one, box in boxes):
+        problem = f"{len(outside)} of {len(boxes)} boxes leave their image, and all are inside if read as corners"
+        expected = "x, y, width, height" if box_format == "xywh" else "cx, cy, width, height"
+        raise _strange(outside[0], problem, expected, "convert x1, y1, x2, y2 to that")
+    if clip or not outside:
+        return
+    many = len(outside) >= FEW and len(outside) > LARGE_SHARE * len(boxes)
+    switch = "data.outside_boxes: clip (fcos study new: --outside-boxes clip)"
+    question = "are these numbers what the layout says they are, and of these images? Only if so: "
+    do = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
+    problem = "a box lies outside its picture; nothing was changed"
+    if len(outside) > 1:
+        problem = f"{len(outside)} of {len(boxes)} boxes lie outside their image; nothing was changed. The first: "
+        problem += "a box lies outside its picture"
+    raise _strange(outside[0], problem, "boxes inside", do)
+
+
+def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, do: str) -> UserError:
+    one, box = first
+    height, width = one.size
+    numbers = [round(side, 4) for side in box.bbox]
+    return UserError(
+        f"{one.image.described_in}: {one.image.file_name}",
+        problem,
+        found=f"{box.category} {numbers} (x, y, width, height) in {width} x {height} pixels",
+        expected=expected,
+        do=do,
+    )
+
+
+def _outside(box: SourceBox, size: tuple[int, int]) -> float:
+    """By how many pixels the box reaches over a border."""
+    (x, y, w, h), (height, width) = box.bbox, size
+    return max(-x, -y, x + w - width, y + h - height)
+
+
+def _inside_as_corners(box: SourceBox, size: tuple[int, int], box_format: BoxFormat) -> bool:
+    """Whether the numbers in the file could be x1, y1, x2, y2 of a box inside."""
+    (x, y, w, h), (height, width) = box.bbox, size
+    if box_format == "corners":
+        return False
+    x1, y1 = (x + w / 2, y + h / 2) if box_format == "center" else (x, y)
+    return min(x1, y1) >= 0 and x1 < w <= width + CLIP_TOLERANCE and y1 < h <= height + CLIP_TOLERANCE
+
+
+def merge_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
+    """Put the boxes of copies of one image to the first of them, where the copies have other boxes.
+
+    A box that lies on one of the same class is the same object. Copies with equal boxes stay. Returns `id` of the
+    copies that are to be left out.
+    """
+    copies: dict[tuple[str, str], list[Sized]] = defaultdict(list)
+    for one in images:
+        copies[one.split, one.sha256].append(one)
+    left_out = set()
+    for first, *others in copies.values():
+        for other in others:
+            if _boxes(first) == _boxes(other):
+                other.image.odd.append(f"same content as another image ({first.image.file_name})")
+                continue
+            first.image.boxes += [box for box in other.image.boxes if not _is_among(box, first.image.boxes)]
+            first.image.odd.append(f"the boxes of a copy are merged into it ({other.image.file_name})")
+            seen.counts["copies of an image with other boxes, merged into the first"] += 1
+            left_out.add(id(other.image))
+    return left_out
+
+
+def _boxes(one: Sized) -> list[tuple[Any, ...]]:
+    return sorted((box.category, *box.bbox, box.ignored) for box in one.image.boxes)
+
+
+def _is_among(box: SourceBox, others: Iterable[SourceBox]) -> bool:
+    return any(box.category == other.category and _iou(box.bbox, other.bbox) > SAME_OBJECT for other in others)
+
+
+def _iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Of two xywh boxes."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = first, second
+    width = max(0.0, min(ax + aw, bx + bw) - max(ax, bx))
+    height = max(0.0, min(ay + ah, by + bh) - max(ay, by))
+    union = aw * ah + bw * bh - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
+    """One message with the count, the first ten and the switch; none where they are left out."""
+    if leave_out or not items:
+        return
+    switch = "or leave it out: data.damaged: leave-out (fcos study new: --damaged leave-out)"
+    if len(items) == 1:
+        (item,) = items
+        item.args = (f"{item}\n  {'or:':<10}{switch.removeprefix('or ')}",)
+        raise item
+    kinds = Counter(item.problem for item in items)
+    counted = [f"{count} x {problem.split(';')[0]}" for problem, count in kinds.most_common(LISTED)]
+    above = posixpath.commonpath([posixpath.dirname(str(item.where)) for item in items])
+    listed = [_said(item, above) for item in _some_of_each(items)]
+    more = [f"... and {len(items) - LISTED} more"] if len(items) > LISTED else []
+    raise UserError(
+        items[0].where,
+        f"{len(items)} images, annotations or lines cannot be used; nothing was changed",
+        found="\n            ".join([*counted, f"which are, in {above or '.'}:", *listed, *more]),
+        do=f"fix them, {switch.replace('leave it', 'leave all of them')}",
+    )
+
+
+def _some_of_each(items: Sequence[Damaged]) -> list[Damaged]:
+    """The first ones of each kind."""
+    seen: Counter[str] = Counter()
+    ranks = []
+    for item in items:
+        ranks.append(seen[item.problem])
+        seen[item.problem] += 1
+    order = sorted(range(len(items)), key=lambda position: ranks[position])[:LISTED]
+    return [items[position] for position in sorted(order)]
+
+
+def _said(item: Damaged, above: str) -> str:
+    place = str(item.where).removeprefix(above).lstrip("/")[:120]
+    found = f" ({item.entry['found']})" if item.entry["found"] else ""
+    return f"{place}: {item.problem.split(';')[0]}{found if len(found) < 80 else ''}"
+
+
+def state_common(odd: list[dict[str, Any]], images: Mapping[str, int]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is odd, and sentences about what is not, since most images of a split have it."""
+    counts = Counter((entry["split"], entry["what"]) for entry in odd)
+    common = {
+        key: count for key, count in counts.items()
+        if images[key[0]] >= COMMON_IMAGES and count > COMMON_SHARE * images[key[0]]
+    }  # fmt: skip
+    sentences = [f"{split}: {what} in {count} of {images[split]} images" for (split, what), count in common.items()]
+    return [entry for entry in odd if (entry["split"], entry["what"]) not in common], sentences

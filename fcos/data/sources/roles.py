@@ -1,0 +1,67 @@
+"""Which part of a folder is for training, which for testing: by the words in their names."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from fcos.errors import UserError
+
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+TEST_FRACTION = 0.2  # of the only split
+T = TypeVar("T")
+
+
+def split_in(name: str) -> str | None:
+    """The split that a relative path speaks of, its last parts first; None where it speaks of none."""
+    path = PurePosixPath(name)
+    words = (
+        word
+        for part in (path.stem, *(p for p in reversed(path.parent.parts)))
+        for word in re.findall("[a-z]+", part.lower())
+    )
+    return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), None)
+
+
+def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]:
+    """What is for training, validation and testing among `parts` (by name), and what is assumed."""
+    names: dict[str, str] = {}
+    if len(parts) == 1:
+        ((name, part),) = parts.items()
+        return {"train": part}, [f"{name} is the only split: {held_out()}"]
+    for name in parts:
+        split = split_in(name)
+        if split is None or split in names:
+            problem = "two parts for one split" if split else "a part that is neither for training nor for testing"
+            expected = "names with train, val (or valid) and test, each once"
+            found = f"{name}, {names[split]}" if split else f"{name}, among {shortly(parts)}"
+            raise UserError(where, problem, found=found, expected=expected, do="rename or move away one of them")
+        names[split] = name
+    if "train" not in names:
+        found = shortly(parts)
+        raise UserError(where, "no split is for training", found=found, expected="one with train in its name")
+    assumed = []
+    if "test" not in names:
+        names["test"] = names.pop("validation")
+        assumed = [f"there is no test split, so {names['test']} is what the study tests on"]
+    return {split: parts[name] for split, name in names.items()}, assumed
+
+
+def fraction(given: Mapping[str, object]) -> dict[str, float]:
+    return {} if "test" in given else {"test_fraction": TEST_FRACTION}
+
+
+def held_out() -> str:
+    return (
+        f"{TEST_FRACTION:.0%} of its pictures (by their sha256, always the same) are taken out of training to test on"
+    )
+
+
+def shortly(names: Iterable[object], most: int = 8) -> str:
+    """a, b, c and 5 more."""
+    texts = list(map(str, names))
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

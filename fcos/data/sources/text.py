@@ -1,0 +1,109 @@
+"""Text of annotation files, whatever wrote it: marks, UTF-16, encodings that XML declares, names as YAML has them."""
+
+import codecs
+import json
+import re
+import unicodedata
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fcos.errors import UserError
+
+_MARKS = {  # longer ones first: that of UTF-32 begins like that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_DECLARATION = re.compile(r"\s*<\?xml[^>]*?\?>")
+_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 (with or without mark) or UTF-16."""
+    return _decode(_read(path), path, "utf-8")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines without their ends; `splitlines` alone would also break at characters that stand inside names."""
+    return read_text(path).replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+
+
+def read_json(path: Path, *, do: str) -> Any:
+    """The value in a JSON file; `do` is the hint where there is no such file."""
+    if not path.exists():
+        raise UserError(path, "no such file", expected="a JSON file", do=do)
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(path, "is not JSON", found=error, expected="a whole JSON file", do="restore the file") from None
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file; tags are in small letters and without namespaces."""
+    data = _read(path)
+    declared = _DECLARED.match(data)
+    text = _decode(data, path, declared[1].decode("ascii") if declared else "utf-8")
+    try:
+        root = ElementTree.fromstring(_DECLARATION.sub("", text, count=1))
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise UserError(path, "is not XML", found=error, do="fix or restore the file") from None
+    for node in root.iter():
+        if isinstance(node.tag, str):
+            node.tag = node.tag.rpartition("}")[2].lower()
+    return root
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file, every scalar as the text that stands there: `no`, `007` and `1.50` are names."""
+    try:
+        return yaml.load(read_text(path), yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        found = getattr(error, "problem", None) or error
+        raise UserError(where, "is not YAML", found=found, do="fix that line; a tab is no indentation") from None
+
+
+def class_name(value: Any, where: object) -> str:
+    """`value`, if it is a name: a text that one can see, without blanks around it."""
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(where, "a class has no name", found=repr(value), expected="a text", do="write its name there")
+    if value != value.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+        raise UserError(
+            where,
+            "a class name has characters that one cannot see",
+            found=ascii(value),
+            expected="a text without control characters and without blanks around it",
+            do="correct the name",
+        )
+    return value
+
+
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # a FIFO would never end
+        raise UserError(path, "is not a regular file", expected="a file of text", do="move it away")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(path, "cannot be read", found=error.strerror, expected="a file of text") from None
+
+
+def _decode(data: bytes, path: Path, encoding: str) -> str:
+    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    unmarked = {(True, False): "utf-16-be", (False, True): "utf-16-le"}  # which byte of the first character is 0
+    zeros = (data[:1] == b"\0", data[1:2] == b"\0")
+    encoding = marked or unmarked.get(zeros, encoding)
+    try:
+        text = data.decode(encoding)
+    except (UnicodeError, LookupError) as error:
+        raise UserError(
+            path, "is not text", found=error, expected=f"text in {encoding}", do="save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise UserError(path, "is not text", found="bytes 0", expected=f"text in {encoding}", do="restore the file")
+    return text

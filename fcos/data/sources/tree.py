@@ -1,0 +1,119 @@
+"""The files of a folder: links are followed, what is no file is refused, and names in annotations stay inside."""
+
+import os
+import posixpath
+import re
+import unicodedata
+import urllib.parse
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fcos.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of images, in any case
+LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+@dataclass
+class Tree:
+    """Everything below `root` but names that begin with a dot, and what archives of a Mac bring along."""
+
+    root: Path
+    files: list[str] = field(default_factory=list)  # relative, with /, in the order of their parts
+    num_hidden: int = 0  # files and folders left out
+    num_leaving: int = 0  # links that lead out of the root, followed
+    num_loops: int = 0  # links to a folder above themselves, not followed
+
+    def ending(self, suffixes: Iterable[str]) -> list[str]:
+        endings = tuple(suffixes)
+        return [file for file in self.files if file.lower().endswith(endings)]
+
+
+def walk(root: Path) -> Tree:
+    """List the files below `root`.
+
+    Raises:
+        UserError: a link that leads nowhere, a FIFO, socket or device, a folder that cannot be read.
+    """
+    tree = Tree(root)
+    _walk(tree, "", os.path.realpath(root), frozenset())
+    return tree
+
+
+def _walk(tree: Tree, place: str, real_root: str, above: frozenset[tuple[int, int]]) -> None:
+    folder = tree.root / place
+    try:
+        here = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(folder, "cannot be read", found=error.strerror, expected="a folder") from None
+    if (here.st_dev, here.st_ino) in above:
+        tree.num_loops += 1
+        return
+    for entry in entries:
+        name = posixpath.join(place, entry.name)
+        if entry.name.startswith(".") or entry.name in LITTER:
+            tree.num_hidden += 1
+            continue
+        if entry.is_symlink():
+            real = os.path.realpath(entry.path)
+            tree.num_leaving += not (real == real_root or real.startswith(real_root + os.sep))
+        if entry.is_dir():
+            _walk(tree, name, real_root, above | {(here.st_dev, here.st_ino)})
+        elif entry.is_file():
+            tree.files.append(name)
+        else:
+            _refuse(Path(entry.path), entry.is_symlink())
+
+
+def _refuse(path: Path, link: bool) -> None:
+    lost = link and not path.exists()
+    raise UserError(
+        path,
+        "is a link to nothing" if lost else "is neither a file nor a folder",
+        found=f"-> {path.readlink()}" if lost else "a FIFO, a socket or a device",
+        expected="regular files and folders, or links to them",
+        do="put back what the link names, or remove the link" if lost else "move it away",
+    )
+
+
+class Names:
+    """Finds the file that a name in an annotation means, among `files` and nowhere else."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._files = set(files)
+        self._by_last: dict[str, list[str]] = defaultdict(list)
+        for file in self._files:
+            self._by_last[_last(file)].append(file)
+
+    def find(self, name: str) -> tuple[str | None, bool]:
+        """The file, and whether it has that very name; otherwise the only one whose last parts are those of `name`."""
+        plain = posixpath.normpath(name) if name else ""
+        if plain in self._files:
+            return plain, True
+        parts = name_parts(name)
+        found = self._by_last.get(_last(name), [])
+        alike = [num_common(parts[::-1], name_parts(file)[::-1]) for file in found]
+        best = [file for file, count in zip(found, alike, strict=True) if count == max(alike)]
+        return (best[0] if len(best) == 1 else None), False
+
+
+def num_common(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many parts both begin with."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+
+
+def _last(name: str) -> str:
+    return (name_parts(name) or [""])[-1]
+
+
+def name_parts(name: str) -> list[str]:
+    """The parts of a name from any machine: `\\`, a drive, a URL, letters composed or decomposed, of any case."""
+    if re.match(r"[a-z]+://", name):
+        name = urllib.parse.unquote(name.split("://", 1)[1].split("?", 1)[0])
+    folded = unicodedata.normalize("NFC", name).casefold()
+    return [part for part in re.split(r"[/\\]", folded) if part not in ("", ".")]

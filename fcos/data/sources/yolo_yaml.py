@@ -1,0 +1,162 @@
+"""What data.yaml, obj.data and files of class names say about a YOLO folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fcos.data.sources.roles import shortly
+from fcos.data.sources.text import class_name, read_lines, read_yaml
+from fcos.data.sources.tree import Tree
+from fcos.data.sources.values import whole
+from fcos.data.sources.yolo import CLASS_FILE
+from fcos.errors import UserError
+
+SPLIT_KEYS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+_READ = {*SPLIT_KEYS, "names", "nc", "path", "kpt_shape"}
+NAME_FILES = (CLASS_FILE, "_darknet.labels", "predefined_classes.txt")
+
+
+@dataclass
+class DataYaml:
+    name: str = ""  # of the file, relative
+    names: dict[str, list[str]] = field(default_factory=dict)  # class names by the file that has them
+    splits: dict[str, str] = field(default_factory=dict)  # as written
+    keypoints: list[int] | None = None
+    unused: list[str] = field(default_factory=list)
+
+
+def read_data_files(tree: Tree) -> DataYaml:
+    """The YAML file with `names` or splits, and Darknet's .data file."""
+    found = DataYaml()
+    for file in tree.ending([".yaml", ".yml"]):
+        content = _read_yaml(tree, file)
+        if not isinstance(content, dict) or not ("names" in content or isinstance(content.get("train"), str | list)):
+            found.unused.append(f"{file}: no names of classes and no splits")
+            continue
+        _add_yaml(found, tree, file, content)
+    for file in tree.ending([".data"]):
+        try:
+            pairs = [line.partition("=") for line in read_lines(tree.root / file) if "=" in line]
+        except UserError:
+            found.unused.append(f"{file}: not Darknet's")
+            continue
+        values = {key.strip(): value.strip() for key, _, value in pairs}
+        found.name = found.name or file
+        if not found.splits:
+            found.splits = {SPLIT_KEYS[key]: values[key] for key in values.keys() & SPLIT_KEYS.keys() if values[key]}
+    return found
+
+
+def _read_yaml(tree: Tree, file: str) -> Any:
+    return read_yaml(tree.root / file)
+
+
+def _add_yaml(found: DataYaml, tree: Tree, file: str, content: dict[str, Any]) -> None:
+    path = tree.root / file
+    names = _names(path, content.get("names"))
+    _check_count(path, content.get("nc"), names)
+    if names:
+        found.names[file] = names
+    splits = {SPLIT_KEYS[key]: _one_place(path, key, content[key]) for key in SPLIT_KEYS if content.get(key)}
+    if found.splits and splits and splits != found.splits:
+        raise UserError(path, f"has other splits than {tree.root / found.name}", found=splits, expected=found.splits)
+    found.name, found.splits = (file, splits) if splits or not found.name else (found.name, found.splits)
+    found.keypoints = _keypoints(path, content.get("kpt_shape")) or found.keypoints
+    idle = sorted(content.keys() - _READ)
+    if idle:
+        found.unused.append(f"{file}: keys that say nothing about the data here: {shortly(idle)}")
+
+
+def _names(path: Path, names: Any) -> list[str]:
+    if names is None or names == "":
+        return []
+    if isinstance(names, dict):
+        numbers = {whole(key): value for key, value in names.items()}
+        if sorted(map(str, numbers)) != sorted(map(str, range(len(names)))):
+            found = shortly(names)
+            raise UserError(f"{path}: names", "classes have gaps", found=found, expected="0, 1, 2, ...")
+        names = [numbers[index] for index in range(len(names))]
+    if not isinstance(names, list):
+        raise UserError(f"{path}: names", "are no names", found=repr(names)[:200], expected="a list of names")
+    return [class_name(name, f"{path}: names[{index}]") for index, name in enumerate(names)]
+
+
+def _check_count(path: Path, count: Any, names: list[str]) -> None:
+    if count is not None and names and whole(count) != len(names):
+        raise UserError(
+            f"{path}: nc",
+            "is not the number of names",
+            found=f"nc: {count}, and {len(names)} names: {shortly(names)}",
+            expected="a name for each class",
+            do="correct nc or names",
+        )
+
+
+def _one_place(path: Path, key: str, value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    if len(values) != 1 or not isinstance(values[0], str):
+        raise UserError(
+            f"{path}: {key}",
+            "is not one folder or list",
+            found=repr(value)[:200],
+            expected="a folder of images, or a file with an image a line",
+            do="write a list of the images (train.txt) and name that",
+        )
+    return values[0]
+
+
+def _keypoints(path: Path, shape: Any) -> list[int] | None:
+    if shape is None:
+        return None
+    numbers = [whole(number) for number in shape] if isinstance(shape, list) else []
+    plain = [number for number in numbers if number is not None and number > 0]
+    if len(plain) != 2 or len(numbers) != 2:
+        raise UserError(f"{path}: kpt_shape", "is not two numbers", found=repr(shape), expected="[how many, 2 or 3]")
+    return plain
+
+
+def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
+    """The names of classes 0, 1, ..., and the file that has them.
+
+    Raises:
+        UserError: no file has names, or two have different ones.
+    """
+    sources = {**data_yaml.names}
+    for file in tree.files:
+        last = file.rpartition("/")[2]
+        if last.lower() in NAME_FILES or last.lower().endswith(".names"):
+            sources[file] = _names_in_lines(tree.root / file)
+    if not sources:
+        folder = tree.root
+        raise UserError(
+            folder,
+            "the classes of the labels have no names",
+            found=f"no data.yaml with `names:`, no {CLASS_FILE}, no obj.names",
+            expected="a name for each number in the label files",
+            do=f"write {folder / CLASS_FILE}, the name of class 0 in its first line, and so on",
+        )
+    (first, names), *others = sources.items()
+    for file, other in others:
+        if other != names:
+            raise UserError(
+                tree.root / file,
+                f"has other class names than {tree.root / first}",
+                found=shortly(other),
+                expected=shortly(names),
+                do="the numbers of the labels mean one thing only: correct or remove one of the two files",
+            )
+    return names, tree.root / first
+
+
+def _names_in_lines(path: Path) -> list[str]:
+    lines = [line.strip() for line in read_lines(path)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not all(lines):
+        number = lines.index("") + 1
+        problem = "a blank line among the names of classes"
+        do = "a line is a number of the labels: name that class, or take the line out, if it is none"
+        raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", do=do)
+    if not lines:
+        raise UserError(path, "has no names of classes", found="nothing", expected="a name a line", do="write them")
+    return [class_name(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]

@@ -1,0 +1,289 @@
+"""Any folder is read, or refused with the file that is wrong: drawn folders and annotations, spoilt at drawn places.
+
+FCOS_EXAMPLES says how many of each layout (CI: 6,700); they are the same each time.
+"""
+
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import yaml
+from data_helpers import prepare_as_found
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcos.data.sources import assemble
+from fcos.errors import UserError
+
+WIDTH, HEIGHT = 12, 8
+FORMATS = {"jpg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF"}
+SPLITS = ("train", "valid", "test")
+
+TEXTS = [
+    "",
+    " ",
+    "a",
+    "0",
+    "1",
+    "01",
+    "-1",
+    "1.0",
+    "1e3",
+    "nan",
+    "no",
+    "cat",
+    "dog",
+    "Cat",
+    "cat ",
+    "a\nb",
+    "\u732b",
+    "\0",
+]
+TEXTS += ["../a0.jpg", "/etc/passwd", "C:\\x\\train0.jpg", "http://x/train0.jpg?y", "train0.jpg", "images/train0.jpg"]
+BOXES = [[1, 1, 5, 4], [0, 0, 12, 8], [2.5, 1.5, 3, 3], [1, 1, 4, 4], [8, 5, 10, 7], [3, 3, 0, 2]]
+LINES = [
+    "1 0.5 0.5 0.2 0.2",
+    "",
+    "0 0.5 0.5 nan 1",
+    "cat 1 2 3 4",
+    "0 0.1 0.1 0.9 0.1 0.5 0.9",
+    "0,1,2,3,4",
+    "7 1 1 1 1",
+]
+YOLO_PLACES = [("images/{s}", "labels/{s}"), ("{s}/images", "{s}/labels"), ("{s}", "{s}"), ("", "")]
+YAML = {
+    "path": "..",
+    "roboflow": {},
+    "train": "train/images",
+    "val": "../valid/images",
+    "names": ["cat", "dog"],
+    "nc": 2,
+}
+
+text = st.sampled_from(TEXTS)
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 20), st.sampled_from([2**31, 2**53, 10**400, -0.5, 0.25, 1e308]),
+    st.floats(), text,
+)  # fmt: skip
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(text, inner, max_size=3))
+encodings = st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk"])
+
+
+def picture(seed: int, kind: str) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, FORMATS[kind])
+    return stream.getvalue()
+
+
+PICTURES = {(seed, kind): picture(seed, kind) for seed in range(12) for kind in FORMATS}
+
+
+def encoded(content: str, encoding: str) -> bytes:
+    return content.encode(encoding, errors="replace")
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, value: Any) -> Any:
+    """`value` with another one at some place inside of it, or without that place."""
+    if not isinstance(value, dict | list) or not value or draw(st.integers(0, 5)) == 0:
+        return draw(values)
+    copy = value.copy()
+    key = draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
+    if draw(st.integers(0, 7)) == 0:
+        del copy[key]
+    else:
+        copy[key] = draw(spoilt(copy[key]))
+    return copy
+
+
+@st.composite
+def maybe_spoilt(draw: st.DrawFn, value: Any) -> Any:
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        value = draw(spoilt(value))
+    return value
+
+
+@st.composite
+def images_of(draw: st.DrawFn) -> list[tuple[str, str, bytes]]:
+    """(split, name, content) of a few images."""
+    splits = draw(st.sampled_from([("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")]))
+    kind = draw(st.sampled_from(["jpg"] * 5 + list(FORMATS)))
+    count = draw(st.integers(1, 3))
+    fresh = draw(st.integers(0, 9)) > 0  # else copies
+    return [
+        (split, f"{split}{i}.{kind}", PICTURES[(3 * number + i) if fresh else i, kind])
+        for number, split in enumerate(splits)
+        for i in range(count)
+    ]
+
+
+@st.composite
+def coco(draw: st.DrawFn) -> dict[str, bytes]:
+    files, contents = {}, {}
+    below = draw(st.sampled_from(["", "images/"]))
+    for split, name, content in draw(images_of()):
+        files[f"{below}{split}/{name}"] = content
+        one = contents.setdefault(split, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
+        number = len(one["images"])
+        one["images"].append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        box = draw(st.sampled_from(BOXES))
+        entry = {"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": 20, "iscrowd": 0}
+        one["annotations"].append(entry)
+    beside = draw(st.booleans())
+    for split, content in contents.items():
+        name = f"{below}{split}/_annotations.coco.json" if beside else f"annotations/instances_{split}.json"
+        files[name] = encoded(json.dumps(draw(maybe_spoilt(content)), ensure_ascii=False), draw(encodings))
+    return files
+
+
+@st.composite
+def voc(draw: st.DrawFn) -> dict[str, bytes]:
+    files, lists = {}, {}
+    place = draw(st.sampled_from([("Annotations", "JPEGImages"), ("annotations", "images"), ("{s}", "{s}")]))
+    for split, name, content in draw(images_of()):
+        labels, images = (part.replace("{s}", split) for part in place)
+        stem = name.rpartition(".")[0]
+        files[f"{images}/{name}"] = content
+        files[f"{labels}/{stem}.xml"] = encoded(draw(voc_xml(name)), draw(encodings))
+        lists.setdefault(split, []).append(draw(st.sampled_from([stem] * 6 + [name, stem + " 1", "gone"])))
+    if draw(st.booleans()):
+        for split, names in lists.items():
+            files[f"ImageSets/Main/{split}.txt"] = encoded("\n".join(names), draw(encodings))
+    return files
+
+
+@st.composite
+def voc_xml(draw: st.DrawFn, name: str) -> str:
+    corners = draw(st.sampled_from([(2, 2, 7, 6), (0, 0, 9, 9)]))
+    sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+    value = {"filename": name, "size": {"width": WIDTH, "height": HEIGHT}, "object": {"name": "cat", "bndbox": sides}}
+    value["object"]["difficult"] = draw(st.sampled_from([0, "0", "true", "Unspecified", "x"]))
+    head = draw(st.sampled_from(["", "", "<?xml version='1.0' encoding='gbk'?>", "<?xml version='1.0'?>", "<?xml"]))
+    root = draw(st.sampled_from(["annotation"] * 6 + ["Annotation", "svg", "n:annotation"]))
+    return f"{head}<{root} xmlns:n='n'>{_tags(draw(maybe_spoilt(value)))}</{root}>"
+
+
+def _tags(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(f"<{key}>{_tags(inner)}</{key}>" for key, inner in value.items())
+    return "".join(map(_tags, value)) if isinstance(value, list) else str(value)[:50]
+
+
+@st.composite
+def yolo(draw: st.DrawFn) -> dict[str, bytes]:
+    files = {}
+    place = draw(st.sampled_from(YOLO_PLACES))
+    lines = st.sampled_from([*["0 0.5 0.5 0.5 0.5"] * 20, *LINES])
+    for split, name, content in draw(images_of()):
+        images, labels = (f"{part.replace('{s}', split)}/".lstrip("/") for part in place)
+        files[f"{images}{name}"] = content
+        content_lines = "\n".join(draw(st.lists(lines, min_size=1, max_size=3)))
+        files[f"{labels}{name.rpartition('.')[0]}.txt"] = encoded(content_lines, draw(encodings))
+    if draw(st.booleans()):
+        content = yaml.safe_dump(draw(maybe_spoilt(YAML)), allow_unicode=True)
+        files["data.yaml"] = encoded(content, draw(encodings))
+    names = draw(st.sampled_from(["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None]))
+    if names is not None:
+        files["classes.txt"] = encoded(names, draw(encodings))
+    return files
+
+
+@st.composite
+def folders(draw: st.DrawFn, layout: st.SearchStrategy[dict[str, bytes]]) -> dict[str, bytes | str]:
+    """Files by name; a text instead of bytes: a link to that place, or a FIFO."""
+    files: dict[str, bytes | str] = dict(draw(layout))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        name = draw(st.sampled_from(sorted(files)))
+        what = draw(st.integers(0, 5))
+        if what == 0:
+            del files[name]
+        elif what == 1:
+            files[f"{draw(st.sampled_from(['', 'backup/', 'mine/', 'train/']))}x_{Path(name).name}"] = files.pop(name)
+        elif what == 2 and isinstance(files[name], bytes):
+            files[name] = files[name][: draw(st.integers(0, 60))]
+        elif what == 3:
+            files[name] = draw(st.binary(max_size=20))
+        elif what == 4:
+            other = draw(st.sampled_from(["README.txt", "notes.json", "train.txt", "val.txt", "obj.data", "o.names"]))
+            files[other] = draw(st.sampled_from([b"", b"[1]", b"{", b"train0.jpg\n", b"train = train.txt", b"cat\n"]))
+        else:
+            files[f"link_{draw(st.integers(0, 1))}"] = draw(st.sampled_from([".", "..", "nowhere", "train", "FIFO"]))
+        if not files:
+            break
+    return files
+
+
+def write(root: Path, files: dict[str, bytes | str]) -> None:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content == "FIFO":
+            os.mkfifo(path)
+        elif isinstance(content, str):
+            path.symlink_to(content)
+        else:
+            path.write_bytes(content)
+
+
+def check(out: Path, manifest: dict[str, Any]) -> None:
+    """What was written can be trained on and scored."""
+    ids: set[int] = set()
+    for split in manifest["splits"]:
+        content = json.loads((out / f"{split}.json").read_text())
+        sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+        assert len(sizes) == len(content["images"]) > 0 and not ids & sizes.keys()
+        ids |= sizes.keys()
+        assert all(isinstance(image_id, int) and image_id >= 0 for image_id in sizes)
+        classes = {category["id"] for category in content["categories"]}
+        assert all(isinstance(category_id, int) and category_id > 0 for category_id in classes)
+        for annotation in content["annotations"]:
+            (x, y, w, h), (width, height) = annotation["bbox"], sizes[annotation["image_id"]]
+            assert min(x, y) >= 0 < min(w, h) and x + w <= width + 1e-6 and y + h <= height + 1e-6
+            assert annotation["category_id"] in classes and annotation["iscrowd"] in (0, 1) and annotation["area"] > 0
+
+
+def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
+    """`read`, or the message, which names a file of the folder or a key of the section `data`."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
+        root, out = Path(scratch) / "set", Path(scratch) / "out"
+        root.mkdir()
+        out.mkdir()
+        write(root, files)
+        try:
+            with mock.patch.object(assemble, "track", lambda items, *_, **__: items):
+                check(out, prepare_as_found(root, out, **choices))
+        except UserError as error:
+            message = str(error)
+            assert str(root) in message or "data." in message, message
+            return message
+    return "read"
+
+
+LAYOUTS = {"coco": coco(), "voc": voc(), "yolo": yolo()}
+EXAMPLES = int(os.environ.get("FCOS_EXAMPLES", "700"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_any_folder_is_read_or_refused(layout: str) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @given(folders(LAYOUTS[layout]), st.sampled_from(["error", "leave-out"]), st.sampled_from(["error", "clip"]))
+    def any_folder(files: dict[str, bytes | str], damaged: str, outside_boxes: str) -> None:
+        read_or_refuse(files, damaged=damaged, outside_boxes=outside_boxes)
+
+    any_folder()
