@@ -31,7 +31,7 @@ class UserError(Exception):
             if value is not None:
                 lines.append(f"  {name + ':':<10}{value}")
         super().__init__("\n".join(lines))
-        self.where, self.problem, self.found = where, problem, found
+        self.where, self.problem, self.found, self.expected, self.do = where, problem, found, expected, do
 
 
 def first_difference(

@@ -134,6 +134,13 @@ def test_voc_lists_with_spaces_endings_and_columns() -> None:
     assert counts(prepared()) == {"train": (3, 3), "test": (1, 1)}
 
 
+def test_xml_files_that_no_list_names_are_said() -> None:
+    small_voc(SET)
+    save_picture(SET / "JPEGImages/new.jpg")
+    write(SET / "Annotations/new.xml", voc_xml([CAT]))
+    assert "1 XML files that no list in use names (new)" in discover(SET).unused
+
+
 def test_voc_class_lists_alone_are_lists_of_images() -> None:
     write_voc(SET, {"cat_train": {"a": [CAT]}, "dog_train": {"a": [CAT]}, "cat_val": {"b": [CAT]}})
     assert counts(prepared()) == {"train": (1, 1), "test": (1, 1)}

@@ -173,7 +173,7 @@ def _try(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
 
 def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
     lines = [
-        ("chosen", f"test.size {settings.size}, max_size {settings.max_size}: {settings.size_why}"),
+        ("chosen", f"test.size {settings.size}: {settings.size_why}; max_size {settings.max_size}"),
         ("", f"train.sizes {settings.sizes[0]} to {settings.sizes[-1]}"),
         ("", f"model.regression_ranges: {settings.ranges_why}"),
         (

@@ -130,6 +130,7 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
         (item,) = items
         item.args = (f"{item}\n  {'or:':<10}{switch.removeprefix('or ')}",)
         raise item
+    all_of_them = switch.replace("leave it", "leave all of them")
     kinds = Counter(item.problem for item in items)
     counted = [f"{count} x {problem.split(';')[0]}" for problem, count in kinds.most_common(LISTED)]
     above = posixpath.commonpath([posixpath.dirname(str(item.where)) for item in items])
@@ -139,7 +140,8 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
         items[0].where,
         f"{len(items)} images, annotations or lines cannot be used; nothing was changed",
         found="\n            ".join([*counted, f"which are, in {above or '.'}:", *listed, *more]),
-        do=f"fix them, {switch.replace('leave it', 'leave all of them')}",
+        expected=items[0].expected if len(kinds) == 1 else None,
+        do=f"{items[0].do if len(kinds) == 1 and items[0].do else 'fix them'}, {all_of_them}",
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fcos.data.sources.found import Discovered, Look
@@ -33,7 +33,7 @@ def look_for_voc(tree: Tree) -> Look:
         files = shortly(xmls, 3)
         return Look(seen=[*seen, f"{len(xmls)} VOC XML files ({files}), but no image of one's name or <filename>"])
     lists = _lists(tree, xmls)
-    found = _with_lists(tree, pairs, lists) if lists else _with_folders(tree, pairs)
+    found = _with_lists(tree, pairs, lists, xmls) if lists else _with_folders(tree, pairs)
     used = [pair.labels for pair in pairs]
     idle = [folder for folder in of_folder if folder not in (*other, *used)]
     unused += [f"{folder}: {len(of_folder[folder])} XML files without an image" for folder in idle]
@@ -86,7 +86,7 @@ def _share_named(tree: Tree, file: str, known: set[str]) -> float:
     return sum(line in known or stem(line) in known for line in lines) / max(1, len(lines))
 
 
-def _with_lists(tree: Tree, pairs: list[Pair], lists: dict[str, str]) -> Discovered:
+def _with_lists(tree: Tree, pairs: list[Pair], lists: dict[str, str], xmls: list[str]) -> Discovered:
     data, where = _root(tree, pairs)
     folder = common(lists.values()) if len(lists) > 1 else parent(*lists.values())
     inside = PurePosixPath(folder).is_relative_to(where)
@@ -102,9 +102,19 @@ def _with_lists(tree: Tree, pairs: list[Pair], lists: dict[str, str]) -> Discove
     given, assumed = roles(known or _of_classes(tree, lists), tree.root / where)
     idle = sorted(set(lists) - set(given.values()))
     unused = [f"{len(idle)} lists in {folder} ({shortly(idle, 3)}): not for a split that is used"] if idle else []
+    named = {word for name in given.values() for word in _names_in(tree.root / lists[name])}
+    free = sorted({stem(xml) for xml in xmls} - named)
+    unused += [f"{len(free)} XML files that no list in use names ({shortly(free, 3)})"] if free else []
     splits: dict[str, Any] = dict.fromkeys(("train_split", "validation_split", "test_split"))
     splits |= {f"{split}_split": name for split, name in given.items()}
     return _described(tree, where, {**data, **splits, **fraction(given)}, assumed, unused)
+
+
+def _names_in(path: Path) -> set[str]:
+    """What the lines of a list may name: the line, or its first word, each with and without folder and ending."""
+    lines = [line.strip() for line in read_lines(path)]
+    words = {word for line in lines if line for word in (line, line.split()[0])}
+    return {plain for word in words for plain in (word.rpartition("/")[2], stem(word))}
 
 
 def _of_classes(tree: Tree, lists: Mapping[str, str]) -> dict[str, str]:
