@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import Watcher, write_params
-from project_helpers import address, changed_stages, copy_project, fcos, repro, small_study
+from project_helpers import address, changed_stages, copy_project, repro, small_study
 from torchvision.models import get_model
 
 import fcos.training.key
@@ -68,18 +68,18 @@ def test_a_file_gives_the_network_that_imagenet_gives(smoke_params, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "state",
+    "change",
     [
-        {"model": made(), "epoch": 3},
-        {"state_dict": made()},
-        without(made(), "fc.weight", "fc.bias"),
-        made() | {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)},
-        without(made(), "num_batches_tracked"),
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": state},
+        lambda state: without(state, "fc.weight", "fc.bias"),
+        lambda state: state | {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)},
+        lambda state: without(state, "num_batches_tracked"),
     ],
     ids=["model", "state_dict", "no classifier", "7 classes", "no counts"],
 )
-def test_forms_of_the_file(state):
-    assert same(backbone(saved(state)), backbone(saved(made())))
+def test_forms_of_the_file(change):
+    assert same(backbone(saved(change(made()))), backbone(saved(made())))
 
 
 def test_a_safetensors_file():
@@ -88,19 +88,23 @@ def test_a_safetensors_file():
 
 
 @pytest.mark.parametrize(
-    ("state", "parts"),
+    ("change", "parts"),
     [
-        (made("resnet34"), ["does not fit resnet18: layer1.2.bn1.bias", "(64,)", "no such weight"]),
-        (without(made(), "bn1.bias"), ["does not fit resnet18: bn1.bias", "no such weight"]),
-        (made() | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, ["conv1.weight", "(64, 1, 7, 7)", "(64, 3, 7, 7)"]),
-        ({}, ["does not fit resnet18: bn1.bias", "resnet18-f37072fd.pth"]),
-        ({"conv1.weight": "text"}, ["is not a state dict", "conv1.weight"]),
-        ([torch.zeros(1)], ["is not a state dict", "list"]),
+        (lambda _: made("resnet34"), ["does not fit resnet18: layer1.2.bn1.bias", "(64,)", "no such weight"]),
+        (lambda state: without(state, "bn1.bias"), ["does not fit resnet18: bn1.bias", "no such weight"]),
+        (
+            lambda state: state | {"conv1.weight": torch.zeros(64, 1, 7, 7)},
+            ["does not fit resnet18: conv1.weight", "(64, 1, 7, 7)", "(64, 3, 7, 7)"],
+        ),
+        (lambda _: {}, ["does not fit resnet18: bn1.bias", "resnet18-f37072fd.pth"]),
+        (lambda _: {"conv1.weight": "text"}, ["is not a state dict", "conv1.weight"]),
+        (lambda _: [torch.zeros(1)], ["is not a state dict", "list"]),
     ],
+    ids=["resnet34", "missing", "shape", "empty", "text", "list"],
 )
-def test_a_file_of_something_else_is_refused(state, parts):
+def test_a_file_of_something_else_is_refused(change, parts):
     with pytest.raises(UserError) as refused:
-        backbone(saved(state))
+        backbone(saved(change(made())))
     assert all(part in str(refused.value) for part in [str(FILE), *parts]), refused.value
 
 
@@ -175,9 +179,8 @@ def test_the_file_is_linked_so_that_dvc_sees_it(workspace, smoke_params):
     source()
     links = Path("data/.source/smoke/checkpoints")
     assert sha256_file(links / RUN) == sha256_file(FILE) and (links / RUN).is_symlink()
-    assert [link.name for link in links.iterdir() if not link.is_symlink()] == [
-        n for n in params.read().runs if n != RUN
-    ]
+    others = {link.name for link in links.iterdir() if not link.is_symlink()}
+    assert others == params.read().runs.keys() - {RUN} != set()
     FILE.unlink()
     prepare()
     with pytest.raises(UserError, match=r"model.weights: no such file"):
@@ -196,8 +199,6 @@ def test_dvc_trains_again_from_another_file_of_the_same_name(tmp_path):
     saved(made(seed=2), project / FILE)
     assert {"source", f"train@{RUN}"} <= changed_stages(project)
     assert repro(project, stage) == ["source", f"train@{RUN}"]
-    (project / FILE).unlink()
-    assert "model.weights: no such file" in fcos(project, "source", code=2)
 
 
 @pytest.mark.parametrize("value", ["imagnet", "", None, 3])
