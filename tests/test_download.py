@@ -138,7 +138,7 @@ def refusal(archives: list[Archive]) -> str:
 
 
 def parse_data(section: dict[str, str]) -> VocData | CocoData:
-    return parse_section({"data": section}, "data", VocData | CocoData)
+    return parse_section({"data": section}, "data", VocData | CocoData)  # type: ignore[arg-type]
 
 
 def unpacked() -> dict[str, str]:
@@ -490,6 +490,14 @@ def test_a_vocdevkit_elsewhere_is_used_in_place(voc: Server, given: str) -> None
     assert voc.requests == [] and snapshot(Path("elsewhere")) == before
     place_root(config, Path(given).resolve())  # once more
     assert ROOT.resolve() == Path("elsewhere/VOCdevkit/VOC2007").resolve()
+
+
+@pytest.mark.parametrize("root", ["elsewhere", "elsewhere/VOCdevkit", "elsewhere/VOCdevkit/VOC2007"])
+def test_data_root_may_be_any_of_a_vocdevkits_folders(voc: Server, root: str) -> None:
+    write_voc(Path("elsewhere/VOCdevkit/VOC2007"), {"trainval": {"1": [CAT]}, "test": {"2": [DOG]}})
+    before = snapshot(Path("elsewhere"))
+    run_prepare(**{**VOC2007, "root": root})
+    assert voc.requests == [] and snapshot(Path("elsewhere")) == before
 
 
 def test_a_coco_folder_elsewhere_is_used_in_place(coco: Server) -> None:

@@ -448,9 +448,12 @@ def test_class_names_that_yaml_would_take_for_something_else():
 
 def test_without_weights_training_starts_from_scratch_and_that_is_said(monkeypatch):
     monkeypatch.setattr(fcos.commands.study_new, "why_no_weights", lambda: "resnet18: no network")
+    monkeypatch.setenv("TORCH_HOME", "home")
     small_voc()
     said = study_new("mine", Path("pictures"))
     assert "resnet18: no network" in said and "from scratch" in said
+    files = re.sub(r"\s+", " ", said)
+    assert "models/resnet18-f37072fd.pth" in files and "models/resnet34-b627a593.pth into home/hub/checkpoints" in files
     (run, _) = show_study("mine").runs.values()
     assert (run.model.weights, run.model.batch_norm, run.train.optimizer) == ("none", "trained", "adamw")
 
