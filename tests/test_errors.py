@@ -107,7 +107,7 @@ def test_a_study_file_without_a_line(workspace, run):
 
 def test_without_dvc_nothing_is_run(workspace, monkeypatch):
     monkeypatch.setattr(study_run, "ask_dvc", lambda: (None, "No module named dvc"))
-    with pytest.raises(UserError, match=r"(?s)DVC: cannot be used here.*No module named dvc.*dvc init"):
+    with pytest.raises(UserError, match=r"(?s)DVC: cannot be used here.*No module named dvc.*source .venv"):
         run_study(2)
 
 

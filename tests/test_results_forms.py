@@ -1,5 +1,4 @@
 """Results and ground truth in the forms that toolboxes write: read to the same numbers, or refused with a hint."""
-# ruff: noqa: F811  (`run` is a fixture)
 
 import copy
 import csv
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_oracle import coco_eval_of_files
+from conftest import assert_mistake
 from data_helpers import REAL, needs_real, save_picture, voc_object
-from test_cli import assert_mistake, run  # noqa: F401
 
 from fcos.scoring import plain_results
 from fcos.scoring.average_precision import METRICS
