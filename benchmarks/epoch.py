@@ -11,6 +11,7 @@ given our number format and memory layout too. All drawn pictures have one size,
 import contextlib
 import io
 import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,9 @@ def our_epochs(
 
     def later() -> None:
         fit(model, kept[0], assigner, plan, device=device, dtype=dtype, scratch=scratch, on_rows=lambda _: None)
-        scratch.remove()  # a long epoch saves its state, from which the next one would resume
+        shutil.rmtree(
+            scratch.folder, ignore_errors=True
+        )  # a long epoch saves its state, from which the next one would resume
 
     return first, later
 

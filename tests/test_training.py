@@ -1,7 +1,9 @@
 """Training: the plan, what a sample's augmentation depends on, resuming, determinism."""
 
 import dataclasses
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +180,7 @@ def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypa
     expected = weights_of()
     history = [row["loss"] for row in whole.seen]
     assert len(history) == 12
+    shutil.rmtree("runs/smoke/.scratch")  # where the finished training is kept: the same one would be put back
 
     resumed = Watcher()
     for after in (3, 2):  # dies after step 3, then two steps later: in the middle of an epoch each time
@@ -190,7 +193,46 @@ def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypa
     assert [row["loss"] for row in resumed.seen] == history[-len(resumed.seen) :]
     rows = (Layout("smoke").run("one-epoch") / "history.csv").read_text().splitlines()
     assert len(rows) == 13
-    assert not list(Path("runs/smoke/.scratch").glob("*"))
+    assert not list(Path("runs/smoke/.scratch").rglob("state.pt"))
+
+
+def test_a_finished_training_is_put_back_and_not_made_again(workspace, smoke_params):
+    """DVC deletes the outputs of a stage before it runs it again, also where it could not record them."""
+    write_params(smoke_params)
+    prepare()
+    train("one-epoch", Watcher())
+    folder = Layout("smoke").run("one-epoch")
+    made = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    again = Watcher()
+    smoke_params["runs"]["one-epoch"]["role"] = "reference"  # is in no key
+    del smoke_params["runs"]["reference"]["role"]
+    write_params(smoke_params)
+    train("one-epoch", again)
+    assert again.seen == [] and again.run is None
+    assert json.loads((folder / "train.json").read_text()) == {
+        **json.loads(made.pop("train.json")),
+        "role": "reference",
+    }
+    assert {name: (folder / name).read_bytes() for name in made} == made
+
+
+def test_the_scratch_does_not_grow(workspace, smoke_params):
+    """Finished files of one key, and the newest unfinished states of others, are kept of a run."""
+    scratch = Path("runs/smoke/.scratch")
+    for number in range(5):
+        (scratch / f"one-epoch-{number}").mkdir(parents=True)
+        (scratch / f"one-epoch-{number}" / "state.pt").touch()
+        os.utime(scratch / f"one-epoch-{number}", (number, number))
+    (scratch / "one-epoch-old" / "finished").mkdir(parents=True)
+    (scratch / "one-epoch-c4-0" / "finished").mkdir(parents=True)  # of another run
+    write_params(smoke_params)
+    prepare()
+    train("one-epoch", Watcher())
+    [own] = [path.parent.name for path in scratch.glob("one-epoch-*/finished") if path.parent.name != "one-epoch-c4-0"]
+    kept = {path.name for path in scratch.iterdir() if path.is_dir()} - {"at-work"}
+    assert kept == {own, "one-epoch-c4-0", "one-epoch-2", "one-epoch-3", "one-epoch-4"}
 
 
 # A training that goes no further than its fifth step, however fast the machine is.

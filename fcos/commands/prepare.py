@@ -9,7 +9,7 @@ from fcos.commands.places import fetch, find_places, link_places, name_of_place
 from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
-from fcos.data.sources.assemble import SPLITS, assemble
+from fcos.data.sources.assemble import SPLITS, absolute, assemble
 from fcos.data.sources.classes import chosen
 from fcos.data.sources.coco import read_coco
 from fcos.data.sources.description import Source
@@ -35,9 +35,7 @@ def prepare() -> dict[str, Any]:
     return manifest
 
 
-def write_data(
-    config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], str] = lambda folder: str(folder.resolve())
-) -> dict[str, Any]:
+def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> dict[str, Any]:
     """Check the images and boxes that `config` describes and write them to `out_dir`; return the manifest.
 
     Args:

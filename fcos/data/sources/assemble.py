@@ -53,6 +53,11 @@ class _File:
 _Pictures = list[tuple[SourceImage, _File]]
 
 
+def absolute(folder: Path) -> str:
+    """The name of a folder that leads to it from everywhere on this machine."""
+    return str(folder.resolve())
+
+
 def assemble(
     source: Source,
     out_dir: Path,
@@ -61,7 +66,7 @@ def assemble(
     leave_out: bool = False,
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
-    name_of: Callable[[Path], str] = str,
+    name_of: Callable[[Path], str] = absolute,
 ) -> dict[str, Any]:
     """Check the pictures and boxes of `source`, write the four files into `out_dir`, return the manifest.
 
