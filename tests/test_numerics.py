@@ -25,6 +25,7 @@ from fcos.evaluation.predictor import Predictor, predict_split
 from fcos.evaluation.scoring import coco_results, detect_all
 from fcos.files import write_json
 from fcos.losses import detection_losses
+from fcos.model.device import find_dtype
 from fcos.structures import Batch
 from fcos.training.loop import Plan, fit
 from fcos.training.optimizer import make_optimizer
@@ -51,6 +52,10 @@ class Case:
 
     def build(self):
         return build_model(self.run, len(self.split.categories), pretrained=False)
+
+
+# The number format of `precision: auto` on this processor: one without bfloat16 takes half an hour to emulate it.
+AS_SHIPPED = find_dtype("auto", CPU)
 
 
 def fast(case, dtype):
@@ -129,9 +134,9 @@ def test_first_50_losses(workspace, smoke_params):
     # Measured, largest of the first 3 and of all 50 on two such data sets: 0.0002 and 0.02 in float32, where only the
     # order of sums differs and AdamW makes much of it; 0.0003 and 0.02 in bfloat16. A loss that is 5 % off is about
     # 0.02 off from the first step.
-    for dtype, first_3 in ((torch.float32, 0.002), (torch.bfloat16, 0.005)):
+    for dtype in {torch.float32, AS_SHIPPED}:
         _, losses = fast(case, dtype)
-        assert relative(losses, expected)[:3].max() < first_3
+        assert relative(losses, expected)[:3].max() < (0.002 if dtype == torch.float32 else 0.005)
         assert relative(losses, expected)[:50].max() < 0.1
 
 
@@ -156,7 +161,7 @@ def test_average_precision_is_that_of_the_plain_path(workspace, name):
     prepare()
     case = Case(params.read().runs["resnet18-e12-c3"], epochs=epochs)
     exact = average_precision(case, plain(case)[0], torch.float32)
-    found = average_precision(case, fast(case, torch.bfloat16)[0], torch.bfloat16)
+    found = average_precision(case, fast(case, AS_SHIPPED)[0], AS_SHIPPED)
     print(f"{name}: plain {exact['AP']}, {exact['intervals']['AP']}; fast {found['AP']}")
     assert exact["AP"] > at_least / 100
     assert exact["intervals"]["AP"]["low"] < found["AP"] < exact["intervals"]["AP"]["high"]
