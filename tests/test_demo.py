@@ -173,7 +173,7 @@ def test_questions_that_make_no_sense_are_refused(server, body):
 def test_a_test_picture_that_is_gone_is_said_to_be(server):
     Path("data/smoke/images/test/000017.png").unlink()
     status, found = detect(server, "test-17")
-    assert status == 400 and "no such picture" in found["error"]
+    assert status == 400 and "no such image" in found["error"]
 
 
 def test_a_study_without_weights_is_told_what_to_do(study):
