@@ -154,7 +154,7 @@ def test_pictures_that_are_gone(workspace, split):
         picture.unlink()
     split.image_dir.rmdir()
     found = next(finding for finding in doctor() if finding.what == "batch")
-    assert found.value == "not known" and "the folder of the pictures is gone" in found.problem
+    assert found.value == "not known" and "the folder of the images is gone" in found.problem
 
 
 @pytest.mark.parametrize(
