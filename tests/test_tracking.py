@@ -474,3 +474,27 @@ def test_mlflow_is_not_imported_before_it_is_used() -> None:
     code = "import sys, fcos.tracking.sync, fcos.tracking.live; print('mlflow' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_short_training_does_not_leave_half_a_database(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making the tables takes longer than the training where the machine is slow; the process ends after `close`."""
+    making, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        making.set()
+        assert go_on.wait(LIMIT_S)
+        raise StoreUnavailable("made, and of no further interest here")
+
+    monkeypatch.setattr(live, "connect", slow)
+    monkeypatch.setattr(live, "CLOSE_S", 0.0)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = live.LiveRun("smoke")
+    run.started(run="one-epoch", key="k")
+    assert making.wait(LIMIT_S)
+    closing = threading.Thread(target=run.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    closing.join(LIMIT_S)
+    assert not closing.is_alive()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CLOSE_S = 5.0  # how long the end of a training waits for the last rows
+MAKING_S = 300.0  # and for the tables of a new local database, which would be useless half made
 Row = Mapping[str, float]
 
 
@@ -26,6 +27,7 @@ class LiveRun:
         self._rows: queue.SimpleQueue[tuple[int, Sequence[Row]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._given_up = threading.Event()
+        self._connected = threading.Event()
 
     def started(self, *, run: str, key: str) -> None:
         self._thread = threading.Thread(target=self._run, args=(run, key), name="mlflow", daemon=True)
@@ -36,9 +38,11 @@ class LiveRun:
             self._rows.put((round(1000 * time.time()), list(rows)))
 
     def close(self) -> None:
-        """Send what is left, but wait for no more than CLOSE_S."""
+        """Send what is left, but wait for no more than CLOSE_S once there is a connection to a local store."""
         if self._thread is not None:
             self._rows.put(None)
+            if tracking_uri().startswith("sqlite:"):
+                self._connected.wait(MAKING_S)
             self._thread.join(CLOSE_S)
             self._given_up.set()  # `sync` comes next, and two must not log the same rows
 
@@ -49,7 +53,10 @@ class LiveRun:
             say(f"the training goes on without MLflow ({error}); later: fcos sync-mlflow")
 
     def _send(self, name: str, key: str) -> None:
-        client = connect()
+        try:
+            client = connect()
+        finally:
+            self._connected.set()
         if self._given_up.is_set():
             return
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
