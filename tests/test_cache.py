@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +290,7 @@ def test_the_mode_changes_no_loss_no_weight_and_no_record(workspace, smoke_param
         manifest = prepare()
         assert "cache" not in json.dumps(manifest)
         capfd.readouterr()
+        shutil.rmtree("runs", ignore_errors=True)  # with it the finished training, which would be put back
         watcher = Watcher()
         train("one-epoch", watcher)
         assert capfd.readouterr().err.count("pictures: 4 ") == 1
