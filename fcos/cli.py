@@ -231,12 +231,12 @@ def source(
 ) -> None:
     """Find or fetch what the study is made from, and link it so that DVC sees when it changes."""
     params = _params()
-    from fcos.commands.source import source
+    from fcos.commands.source import changed_text, source
 
     with _at_work(params, "source"):
         changes = source(at)
     if changes:
-        typer.echo(f"the source changed: {changes}; prepare runs, and what reads a split that it changes")
+        typer.echo(changed_text(changes))
 
 
 @app.command(epilog="Example: fcos prepare")

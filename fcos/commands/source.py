@@ -41,6 +41,11 @@ class Changes:
         return f"{counts} ({names})" if named else counts
 
 
+def changed_text(changes: Changes) -> str:
+    """What changed, and what runs because of it."""
+    return f"the source changed: {changes}; prepare runs, and what reads a split that it changes"
+
+
 def source(at: Path | None = None) -> Changes | None:
     """Link the source of the study; return what changed since it was linked last, or None where it was not.
 

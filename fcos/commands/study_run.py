@@ -34,7 +34,7 @@ from fcos.commands.heartbeat import STUDY, Heartbeat, heartbeat, read_heartbeats
 from fcos.commands.layout import Layout
 from fcos.commands.parent import STARTED_BY, this_process
 from fcos.commands.places import drop_dangling
-from fcos.commands.source import source_changes
+from fcos.commands.source import changed_text, source_changes
 from fcos.commands.stages import RUNNING, Stage, all_stages, find_states, stages_of, what_is_open
 from fcos.commands.time_left import cost, time_left
 from fcos.config import params
@@ -117,7 +117,7 @@ class _Count:
         if why_not and not is_busy(why_not):
             raise _unusable(why_not)
         if changed and Stage("source").address in changed and (changes := source_changes(layout)):
-            self.print(f"the source changed: {changes}; prepare runs, and what reads a split that it changes")
+            self.print(changed_text(changes))
         # Where another DVC is at work, nobody has looked at any of them.
         unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
         self.open = unknown if changed is None else what_is_open(self.stages, changed)
