@@ -26,7 +26,8 @@ from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.transforms import View, resized_size
+from fcos.data.pictures import resized_size
+from fcos.data.transforms import View
 from fcos.detections import Candidates
 from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all

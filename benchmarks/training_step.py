@@ -96,7 +96,8 @@ def make_samples(count: int, height: int, width: int) -> list[Sample]:
         side = np.exp(generator.normal(4.8, 0.7, (OBJECTS, 2))).clip(16, [width / 2, height / 2])
         boxes = torch.from_numpy(np.concatenate((corner, corner + side), axis=1)).float()
         labels = torch.from_numpy(generator.integers(0, NUM_CLASSES, OBJECTS))
-        samples.append(Sample(number, picture, GroundTruth(boxes, labels, torch.zeros(OBJECTS, dtype=torch.bool))))
+        truth = GroundTruth(boxes, labels, torch.zeros(OBJECTS, dtype=torch.bool))
+        samples.append(Sample(number, picture, truth, (height, width)))
     return samples
 
 

@@ -243,7 +243,7 @@ def source(
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
     params = _params()
-    from fcos.commands.findings import finding_sentences
+    from fcos.commands.findings import assumptions, finding_sentences
     from fcos.commands.prepare import prepare
     from fcos.commands.source import source
 
@@ -253,7 +253,7 @@ def prepare() -> None:
             source()
     for split, counts in manifest["splits"].items():
         typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
-    for sentence in finding_sentences(manifest):
+    for sentence in [*finding_sentences(manifest), *(f"assumed: {said}" for said in assumptions(manifest))]:
         typer.echo(sentence)
 
 

@@ -75,6 +75,22 @@ def test_every_mode_gives_the_same_samples(split, keep):
                     assert (picture.dtype, len(sample.ground_truth.labels)) == (torch.uint8, sample.image_id - 10)
 
 
+@pytest.mark.parametrize("cache", ["ram", "disk", "none"])
+def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_they_are(split, tmp_path, cache, capsys):
+    """Shown at 20 x 30 at most: those of 40 x 60 and 64 x 32 are halved; one of 33 x 47 is not twice as large."""
+    whole, small = (
+        keep_pictures(split, cache, device=CPU, folder=tmp_path / ".scratch", shown=shown) for shown in (None, (20, 30))
+    )
+    assert [tuple(small[index].shape[:2]) for index in range(5)] == [(20, 30), (20, 30), (33, 47), (32, 16), (20, 30)]
+    assert "; 4 reduced, more than twice as large as they are shown" in capsys.readouterr().err
+    samples = [DetectionDataset(split, pictures)[4] for pictures in (whole, small)]
+    batches = [make_batch([sample], [View((20, 30), flipped=True)], CPU) for sample in samples]
+    assert torch.equal(batches[0].gt_boxes, batches[1].gt_boxes)
+    assert samples[1].size == (40, 60)
+    # What is not that large is the same to the bit.
+    assert torch.equal(whole[2], small[2])
+
+
 @pytest.mark.parametrize("cache", KEPT)
 def test_a_kept_picture_is_decoded_once(split, keep, cache):
     pictures = keep(cache)

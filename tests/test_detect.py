@@ -14,6 +14,7 @@ from fcos.cli import main
 from fcos.commands.detect import detect, find_pictures
 from fcos.commands.detecting import Detector
 from fcos.commands.drawing import COLORS, draw_boxes
+from fcos.data.pictures import reduced
 from fcos.errors import UserError
 
 
@@ -124,6 +125,18 @@ def test_score_and_nms_decide_what_is_drawn_and_written(here, weights):
     assert written("best") == best
     counts = [len(detect(picture, str(weights), Path("x"), score=0.5, nms=nms)) for nms in (0.0, 0.3, 0.6)]
     assert counts == sorted(counts) and counts[0] < counts[2]
+
+
+def test_boxes_of_a_reduced_picture_are_in_its_own_pixels(weights):
+    """One four times as large as it is shown is looked at like its quarter, and its boxes are four times as large."""
+    detector = Detector.from_weights(weights)
+    side = 4 * detector.test.size
+    large = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    (of_large,), (of_small,) = detector([large]), detector([reduced(large, 4)])
+    assert len(of_large) > 5
+    assert [record["score"] for record in of_large] == [record["score"] for record in of_small]
+    scaled = [[4 * number for number in record["bbox"]] for record in of_small]
+    assert np.allclose([record["bbox"] for record in of_large], scaled, atol=1e-3)
 
 
 def test_pictures_need_not_be_drawn(here, weights, monkeypatch, capsys):

@@ -11,7 +11,7 @@ import pytest
 from data_helpers import exif, pixels, save_picture
 from PIL import Image
 
-from fcos.data.pictures import read_picture
+from fcos.data.pictures import read_picture, reduced, reduction
 from fcos.errors import UserError
 
 GREY16 = np.array([[0, 255, 256], [0x1234, 0xFEDC, 0xFFFF]], dtype=np.uint16)
@@ -59,6 +59,52 @@ def test_sixteen_bit_grey_keeps_its_high_byte(tmp_path: Path, suffix: str) -> No
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(GREY16).save(path)
     assert read_picture(path)[..., 0].tolist() == [[0, 0, 1], [0x12, 0xFE, 0xFF]]
+
+
+def test_fewer_bits_of_sixteen_are_stretched_and_larger_values_are_white(tmp_path: Path) -> None:
+    # Of 12 bits the upper 8 are shown: 0x0fff >> 4 = 0xff, 0x0234 >> 4 = 0x23; 0x1000 and more is beyond them.
+    Image.fromarray(np.array([[0x0FFF, 0x0234], [0x1000, 0xFFFF]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert read_picture(tmp_path / "deep.png", bits=12)[..., 0].tolist() == [[255, 0x23], [255, 255]]
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    # Shown at a shorter side of 240 and a longer of 320, so (480, 640) is shown at half of its size.
+    [((240, 320), 1), ((479, 638), 1), ((480, 640), 2), ((959, 1270), 2), ((960, 1280), 4), ((3000, 4000), 8),
+     ((100, 5000), 8), ((5000, 100), 8), ((9000, 12000), 8)],
+)  # fmt: skip
+def test_an_image_is_reduced_while_it_stays_as_large_as_it_is_shown(size: tuple[int, int], factor: int) -> None:
+    assert reduction(size, 240, 320) == factor
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("jpg", "L"), ("png", "RGB"), ("png", "P")])
+def test_a_reduced_image_is_the_mean_of_blocks(
+    tmp_path: Path, suffix: str, mode: str, factor: int, orientation: int
+) -> None:
+    rows, columns = np.mgrid[:101, :203]
+    smooth = np.stack([rows, columns, rows + columns], axis=2).clip(max=255).astype(np.uint8)
+    picture = Image.fromarray(smooth).convert(mode)
+    picture.save(tmp_path / f"a.{suffix}", exif=exif(orientation), **({"quality": 95} if suffix == "jpg" else {}))
+    small = read_picture(tmp_path / f"a.{suffix}", (101, 203) if orientation == 1 else (203, 101), factor=factor)
+    height, width = -(-101 // factor), -(-203 // factor)
+    assert small.shape == ((height, width, 3) if orientation == 1 else (width, height, 3))
+    whole = read_picture(tmp_path / f"a.{suffix}")
+    blocks = whole[: 101 // factor * factor, : 203 // factor * factor] if orientation == 1 else None
+    if blocks is None:
+        blocks = whole[: 203 // factor * factor, : 101 // factor * factor]
+    means = blocks.reshape(blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor, 3).mean(axis=(1, 3))
+    edge = 2 if suffix == "jpg" else 0  # a turned JPEG has its partial blocks at the other end
+    inner = (slice(edge, means.shape[0] - edge), slice(edge, means.shape[1] - edge))
+    # A JPEG's own blocks are scaled in the frequency domain, colours at half of the size: a few levels apart.
+    most = 12 if suffix == "jpg" else 1
+    assert np.abs(small[: means.shape[0], : means.shape[1]][inner] - means[inner]).max() <= most
+
+
+def test_a_decoded_picture_is_reduced_like_a_file(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / "a.png", width=61, height=40)
+    assert np.array_equal(read_picture(path, factor=4), reduced(read_picture(path), 4))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

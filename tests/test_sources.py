@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,14 @@ from data_helpers import (
 )
 from PIL import Image
 
+from fcos.data.cache import Pictures
 from fcos.data.coco import read_split
 from fcos.data.pictures import read_picture
 from fcos.data.sources.description import Seen
 from fcos.data.sources.shapes import NAMES, OVERSAMPLING, _paint
 from fcos.data.sources.voc import _read_object
 from fcos.errors import UserError
+from fcos.model.checkpoint import Identity
 
 VOC = {"source": "voc", "root": "pictures"}
 COCO = {"source": "coco", "root": "coco"}
@@ -767,6 +771,67 @@ def test_box_is_held_against_the_annotated_orientation() -> None:
             run_prepare(**COCO)
         else:
             assert_refused("outside its picture", "40 x 60", **COCO)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "width", "height", "frame"),
+    [(6, HEIGHT, WIDTH, "displayed"), (6, WIDTH, HEIGHT, "stored"), (3, WIDTH, HEIGHT, "displayed")],
+)
+def test_the_frame_that_boxes_are_taken_to_be_in_is_said(orientation: int, width: int, height: int, frame: str) -> None:
+    replace_picture(Image.fromarray(pixels("a")), orientation=orientation, width=width, height=height)
+    (sentence,) = read("manifest")["assumed"]
+    assert sentence.startswith(f"1 images are turned by EXIF, and their boxes are taken as of the image as {frame}")
+
+
+def deep_yolo(**values: int) -> None:
+    """A YOLO set of 16-bit grey PNGs, each black with a pixel of this value, by stem."""
+    small_yolo(**{stem: [YOLO_DOG] for stem in values})
+    for stem, value in values.items():
+        picture = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
+        picture[5, 7] = value
+        Path(f"yolo/images/train/{stem}.jpg").unlink()
+        Image.fromarray(picture).save(f"yolo/images/train/{stem}.png")
+
+
+def test_images_of_twelve_bits_are_shown_in_their_range_all_alike() -> None:
+    """The brightest pixel of the set has 3600 = 0xe10, so 12 bits are used, of which 8 are shown: 0xe1 and 0x5d."""
+    deep_yolo(x=0xE10, y=0x5DC)
+    manifest = run_prepare(**YOLO)
+    assert "2 images have 16 bits a pixel and values up to 3600: 12 bits are shown" in manifest["notes"]
+    split = read_split(DATA, "train")
+    shown = {image["file_name"]: Pictures(split)[index] for index, image in enumerate(split.images)}
+    assert (int(shown["x.png"][5, 7, 0]), int(shown["y.png"][5, 7, 0])) == (0xE1, 0x5D)
+    assert split.bits == 12 and Identity(run={}, categories=[], data_digest="", bits=12).to_metadata() == {
+        "fcos": '{"bits": 12, "categories": [], "data_digest": "", "run": {}}'
+    }
+
+
+def test_images_of_all_sixteen_bits_are_described_as_before() -> None:
+    deep_yolo(x=0xE100)
+    run_prepare(**YOLO)
+    assert all("bits" not in image for image in read("train")["images"]) and read_split(DATA, "train").bits == 16
+
+
+def png_of_deep_colours(value: int) -> bytes:
+    """A PNG of WIDTH x HEIGHT pixels with 16 bits a colour, all of this value: Pillow writes none."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">H", value) * 3 * WIDTH
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * HEIGHT)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_deep_colours_are_read_by_their_high_byte_and_refused_where_that_is_black() -> None:
+    small_yolo()
+    Path("yolo/images/train/a.jpg").unlink()
+    path = Path("yolo/images/train/a.png")
+    path.write_bytes(png_of_deep_colours(0x9ABC))
+    assert "1 images have 16 bits a colour: the high byte of each is shown" in run_prepare(**YOLO)["notes"]
+    path.write_bytes(png_of_deep_colours(0x0ABC))
+    assert_refused("a.png", "would be nearly black", "convert the images to 8 bits a colour", **YOLO)
 
 
 def test_half_turned_picture_is_turned_and_listed() -> None:

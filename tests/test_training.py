@@ -17,7 +17,8 @@ from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.config.train import TrainConfig
-from fcos.data.transforms import View, draw_view, padded_size, resized_size, show_boxes
+from fcos.data.pictures import resized_size
+from fcos.data.transforms import View, draw_view, padded_size, show_boxes
 from fcos.errors import UserError
 from fcos.files import sha256_file
 from fcos.model.detector import FCOS

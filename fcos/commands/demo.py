@@ -65,7 +65,7 @@ class Demo:
         self.study, self.test, self.layout, self.runs = study, test, Layout(study), runs
         self.network_runs = 0
         self._uploads: OrderedDict[str, Picture] = OrderedDict()
-        self._test_pictures = _test_pictures(self.layout)
+        self._test_images, self._bits = _test_images(self.layout)
         self._lock = threading.RLock()
         self._load = lru_cache(KEPT_NETWORKS)(_load)
         self._say = lru_cache(KEPT_CANDIDATES)(self._run_network)
@@ -82,7 +82,7 @@ class Demo:
         return {
             "study": self.study,
             "runs": [_about(self.runs[run], self.layout) for run in self.trained()],
-            "pictures": list(self._test_pictures),
+            "pictures": list(self._test_images),
             "score": 0.3,
             "lowest_score": LOWEST_SCORE,
             "nms": self.test.nms_iou_threshold,
@@ -92,7 +92,7 @@ class Demo:
 
     def add(self, data: bytes) -> str:
         """Take a picture file in; returns the id under which it is kept for a while."""
-        picture = decode(data)
+        picture = decode(data, self._bits)
         name = sha256_bytes(data)
         with self._lock:
             self._uploads[name] = picture
@@ -106,8 +106,8 @@ class Demo:
         upload = self._uploads.get(name)
         if upload is not None:
             return upload
-        if name in self._test_pictures:
-            return read_picture(self._test_pictures[name])
+        if name in self._test_images:
+            return read_picture(self._test_images[name], bits=self._bits)
         raise Refused(HTTPStatus.NOT_FOUND, "The picture is not here any more: choose it again.")
 
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
@@ -155,7 +155,7 @@ class Demo:
         )
 
 
-def decode(data: bytes) -> Picture:
+def decode(data: bytes, bits: int = 16) -> Picture:
     """The picture in the bytes of a file; raises Refused, with what is wrong with it."""
     try:
         with opened(io.BytesIO(data), "the picture") as image:
@@ -169,7 +169,7 @@ def decode(data: bytes) -> Picture:
         file.write(data)
         file.flush()
         try:
-            return read_picture(Path(file.name))
+            return read_picture(Path(file.name), bits=bits)
         except UserError:
             raise Refused(HTTPStatus.BAD_REQUEST, "The picture is damaged, or of an unusual kind.") from None
 
@@ -181,13 +181,13 @@ def _load(path: Path, test: TestConfig, _modified_ns: int) -> Detector:
     return detector
 
 
-def _test_pictures(layout: Layout) -> dict[str, Path]:
-    """Paths of the test pictures by id; none where the data are not here."""
+def _test_images(layout: Layout) -> tuple[dict[str, Path], int]:
+    """Paths of the test images by id, none where the data are not here; and how many of 16 bits they use."""
     try:
         split = read_split(layout.data, "test")
     except UserError:
-        return {}
-    return {f"test-{image['id']}": split.path_of(image) for image in split.images}
+        return {}, 16
+    return {f"test-{image['id']}": split.path_of(image) for image in split.images}, split.bits
 
 
 def _about(run: Run, layout: Layout) -> dict[str, Any]:

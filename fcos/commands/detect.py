@@ -47,7 +47,7 @@ def detect(
     try:
         for image_id, path in numbered:
             try:
-                picture = read_picture(path)
+                picture = read_picture(path, bits=detector.bits)
             except UserError as error:
                 unread.append(error)
                 continue

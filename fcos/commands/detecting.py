@@ -16,7 +16,8 @@ from fcos.config.section import DEFAULT_PATH, parse_section, read_params
 from fcos.config.study import Name
 from fcos.config.test import TestConfig
 from fcos.data.dataset import Sample
-from fcos.data.transforms import View, resized_size
+from fcos.data.pictures import reduced, reduction, resized_size
+from fcos.data.transforms import View
 from fcos.detections import Candidates, Detections, detect
 from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor
@@ -72,7 +73,7 @@ class Detector:
     """Pictures in, COCO-style records out."""
 
     def __init__(self, weights: Weights) -> None:
-        self.test, self.categories = weights.test, weights.identity.categories
+        self.test, self.categories, self.bits = weights.test, weights.identity.categories, weights.identity.bits
         device = find_device(self.test.device)
         self.predictor = Predictor(
             model=load_model(weights.run, weights.identity, weights.path),
@@ -93,8 +94,10 @@ class Detector:
 
     def candidates(self, picture: Picture) -> Candidates:
         """What the network says of the picture, before NMS, in pixels of the picture."""
-        view = View(resized_size(picture.shape[:2], self.test.size, self.test.max_size))
-        return self.predictor([Sample(0, picture, NOTHING)], [view])[0]
+        size = picture.shape[0], picture.shape[1]
+        limits = self.test.size, self.test.max_size
+        small = reduced(picture, reduction(size, *limits))
+        return self.predictor([Sample(0, small, NOTHING, size)], [View(resized_size(size, *limits))])[0]
 
     def detect(self, candidates: Candidates) -> Detections:
         """What NMS leaves of candidates."""

@@ -17,7 +17,8 @@ from fcos.config import params
 from fcos.config.runs import Run
 from fcos.data.cache import choose, decoded_bytes
 from fcos.data.coco import CocoSplit, read_split
-from fcos.data.transforms import padded_size, resized_size
+from fcos.data.pictures import resized_size
+from fcos.data.transforms import padded_size
 from fcos.errors import UserError
 from fcos.files import read_json
 from fcos.memory import available_memory

@@ -17,7 +17,7 @@ MIN_LINE, MIN_LETTER = 2, 12
 
 
 def draw_boxes(picture: NDArray[np.uint8], records: Sequence[dict[str, Any]]) -> Image.Image:
-    """The picture with each record's box, class and score; the best, which come first, are drawn last, on top."""
+    """The picture with each record's box, class and score, if any; the first are drawn last, on top."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     line = max(MIN_LINE, round(max(image.size) / PER_LINE))
@@ -26,7 +26,8 @@ def draw_boxes(picture: NDArray[np.uint8], records: Sequence[dict[str, Any]]) ->
         x, y, w, h = record["bbox"]
         color = COLORS[record["category_id"] % len(COLORS)]
         draw.rectangle((x, y, x + w, y + h), outline=color, width=line)
-        _label(draw, (x, y), f"{record['category']} {record['score']:.2f}", color, font, line)
+        score = f" {record['score']:.2f}" if "score" in record else ""
+        _label(draw, (x, y), record["category"] + score, color, font, line)
     return image
 
 

@@ -17,7 +17,7 @@ from fcos.commands.detecting import Detector, Picture, Weights
 from fcos.commands.layout import Layout
 from fcos.config.section import DEFAULT_PATH, read_params
 from fcos.data.coco import read_split
-from fcos.data.pictures import read_picture
+from fcos.data.pictures import read_annotated, reduction
 from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fcos.detections import Detections
 from fcos.errors import UserError
@@ -176,7 +176,12 @@ def _test_pictures(weights: Weights) -> list[Picture]:
     try:
         split = read_split(Layout(weights.run.study).data, "test")
         step = max(1, len(split.images) // NUM_PICTURES)
-        return [read_picture(split.path_of(image)) for image in split.images[::step][:NUM_PICTURES]]
+        images = split.images[::step][:NUM_PICTURES]
+        limits = weights.test.size, weights.test.max_size
+        factors = [reduction((image["height"], image["width"]), *limits) for image in images]
+        return [
+            read_annotated(split.path_of(image), image, factor) for image, factor in zip(images, factors, strict=True)
+        ]
     except UserError:  # not prepared here
         return []
 

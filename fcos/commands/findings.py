@@ -25,6 +25,11 @@ def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
     return sentences + list(manifest["notes"])
 
 
+def assumptions(manifest: Mapping[str, Any]) -> list[str]:
+    """What no file says and was taken to be so, in sentences."""
+    return list(manifest.get("assumed", []))
+
+
 def and_more(names: list[str], count: int) -> str:
     """The first of `names`, and how many of `count` are not shown."""
     shown = names[:SHOWN]

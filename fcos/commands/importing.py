@@ -31,7 +31,8 @@ def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> No
     else:
         state = select_classes(from_torchvision(_read_state(source)), split.category_ids, source)
     _check_fits(state, run, len(split.categories), source)
-    save_weights(target, state, Identity(run=run.identity(), categories=split.categories, data_digest=split.digest))
+    identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
+    save_weights(target, state, identity)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -49,7 +49,8 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     timings = {}
     with whole_dir(scored.dir / f"candidates{suffix}") as folder:
         for part, sizes in _passes(scored, views):
-            pictures = keep_pictures(part.split, data.cache, device=device, folder=part.layout.decoded)
+            shown = max(sizes.values()), scored.test.max_size
+            pictures = keep_pictures(part.split, data.cache, device=device, folder=part.layout.decoded, shown=shown)
             dataset = DetectionDataset(part.split, pictures)
             for view, size in sizes.items():
                 header = part.header(weights_sha256=digest, size=size, dtype=dtype_name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.commands.findings import SHOWN, and_more, finding_sentences
+from fcos.commands.findings import SHOWN, and_more, assumptions, finding_sentences
 from fcos.commands.study_settings import Facts
 from fcos.data.sources.found import Discovered
 
@@ -34,7 +34,7 @@ def found_lines(found: Discovered, manifest: Mapping[str, Any], facts: Facts, mo
     lines += [("", sentence) for sentence in finding_sentences(manifest)]
     lines += [("not used", sentence) for sentence in found.unused]
     lines += [("note", sentence) for sentence in _notes(manifest, per_class, most)]
-    return lines + [("assumed", sentence) for sentence in found.assumed]
+    return lines + [("assumed", sentence) for sentence in [*found.assumed, *assumptions(manifest)]]
 
 
 def _notes(manifest: Mapping[str, Any], per_class: Iterable[str], most: int) -> Iterable[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fcos.commands.contact_sheet import write_contact_sheets
 from fcos.commands.doctor import largest_batch, make_trial
 from fcos.commands.places import link_root
 from fcos.commands.prepare import write_data
@@ -37,9 +38,10 @@ from fcos.config.runs import Run
 from fcos.config.section import parse_section
 from fcos.config.study import Name
 from fcos.data.coco import CocoSplit, read_split
+from fcos.data.pictures import resized_size
 from fcos.data.sources.discover import discover
 from fcos.data.sources.found import Discovered
-from fcos.data.transforms import padded_size, resized_size
+from fcos.data.transforms import padded_size
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.memory import available_memory
@@ -93,8 +95,11 @@ def study_new(
     ]
     lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
+    looked_at = Path("data/contact_sheets") / name
+    lines += [("look", f"{looked_at}/: a sheet of each split, images with their boxes, odd ones first")]
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
     said = _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
+    write_contact_sheets(splits, manifest, looked_at)
     if outside:
         link_root(root, outside)
     write_text(path, text)

@@ -86,10 +86,11 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             return
         observer.started(run=run.name, key=key)
         assert run.epochs is not None
+        shown = max(config.sizes), config.max_size
         model = build_model(run, len(split.categories), pretrained=start or run.model.weights == "imagenet")
         history = fit(
             model,
-            DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded)),
+            DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded, shown=shown)),
             build_assigner(run.model),
             Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=config),
             device=device,
@@ -97,7 +98,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             scratch=scratch,
             on_rows=observer.rows,
         )
-        identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest)
+        identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
         save_weights(layout.weights(run.name), model.state_dict(), identity)
         write_csv(layout.run(run.name) / "history.csv", history.rows, HISTORY_COLUMNS)
         _write_summary(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -22,7 +23,7 @@ from torch import Tensor
 
 import fcos.data.pictures
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_picture
+from fcos.data.pictures import read_annotated, reduced_size, reduction
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json, whole_file
 from fcos.memory import available_memory
@@ -31,6 +32,7 @@ from fcos.progress import say, track
 # What `auto` tries, in this order, and how many times the decoded pictures must fit into what is free there: a GPU
 # holds the network too, memory and disk have other users.
 TIMES_FREE = {"gpu": 4, "ram": 3, "disk": 2}
+Shown = tuple[int, int]
 KEY = "params.yaml: data.cache"
 
 
@@ -39,13 +41,19 @@ class Pictures:
 
     Without a buffer each is decoded whenever it is asked for. With one, of `decoded_bytes` uint8 on any device, each is
     decoded into it at most once, and what is handed out is a part of it; `whole` says that all are there already.
+
+    Args:
+        shown: the largest size at which a picture is shown, as (shorter, longest) side in pixels: one of more than
+            twice that size is reduced. None: none is.
     """
 
-    def __init__(self, split: CocoSplit, buffer: Tensor | None = None, *, whole: bool = False) -> None:
-        self._split, self._buffer = split, buffer
-        self._ends = list(accumulate(_num_bytes(split)))
+    def __init__(
+        self, split: CocoSplit, buffer: Tensor | None = None, *, shown: Shown | None = None, whole: bool = False
+    ) -> None:
+        self._split, self._buffer, self._shown = split, buffer, shown
+        self._ends = list(accumulate(_num_bytes(split, shown)))
         self._there = [whole] * len(self._ends)
-        assert buffer is None or buffer.shape == (decoded_bytes(split),)
+        assert buffer is None or buffer.shape == (decoded_bytes(split, shown),)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -55,7 +63,8 @@ class Pictures:
         image = self._split.images[index]
         if self._buffer is None:
             return torch.from_numpy(self._decode(index))
-        kept = self._buffer[self.start(index) : self._ends[index]].view(image["height"], image["width"], 3)
+        height, width = reduced_size((image["height"], image["width"]), _factor(image, self._shown))
+        kept = self._buffer[self.start(index) : self._ends[index]].view(height, width, 3)
         if not self._there[index]:
             _copy(self._decode(index), kept)
             self._there[index] = True
@@ -67,7 +76,7 @@ class Pictures:
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         image = self._split.images[index]
-        return read_picture(self._split.path_of(image), (image["height"], image["width"]))
+        return read_annotated(self._split.path_of(image), image, _factor(image, self._shown))
 
 
 def _copy(picture: NDArray[np.uint8], kept: Tensor) -> None:
@@ -83,27 +92,36 @@ def _copy(picture: NDArray[np.uint8], kept: Tensor) -> None:
         kept.copy_(torch.from_numpy(picture))
 
 
-def decoded_bytes(split: CocoSplit) -> int:
+def decoded_bytes(split: CocoSplit, shown: Shown | None = None) -> int:
     """What all pictures of the split take, decoded."""
-    return sum(_num_bytes(split))
+    return sum(_num_bytes(split, shown))
 
 
-def _num_bytes(split: CocoSplit) -> list[int]:
-    return [3 * image["height"] * image["width"] for image in split.images]
+def _num_bytes(split: CocoSplit, shown: Shown | None) -> list[int]:
+    sizes = (reduced_size((image["height"], image["width"]), _factor(image, shown)) for image in split.images)
+    return [3 * height * width for height, width in sizes]
 
 
-def keep_pictures(split: CocoSplit, cache: str, *, device: torch.device, folder: Path) -> Pictures:
+def _factor(image: Mapping[str, Any], shown: Shown | None) -> int:
+    return 1 if shown is None else reduction((image["height"], image["width"]), *shown)
+
+
+def keep_pictures(
+    split: CocoSplit, cache: str, *, device: torch.device, folder: Path, shown: Shown | None = None
+) -> Pictures:
     """The pictures of a split, kept as `cache` says: auto, gpu, ram, disk or none.
 
     Args:
+        shown: as for `Pictures`.
         device: where the network runs; `gpu` needs it to be CUDA.
         folder: for `disk`; a file there is shared by all processes that read the same pictures, and may be deleted.
 
     Raises:
         UserError: the pictures do not fit, or `gpu` is asked for without CUDA.
     """
-    needed = decoded_bytes(split)
-    file = folder / f"{_key(split)}.rgb"
+    needed = decoded_bytes(split, shown)
+    factors = [_factor(image, shown) for image in split.images]
+    file = folder / f"{_key(split, factors)}.rgb"
     free = free_bytes(device, file, needed)
     where = choose(needed, free) if cache == "auto" else cache
     _check_room(where, needed, free, device)
@@ -113,14 +131,16 @@ def keep_pictures(split: CocoSplit, cache: str, *, device: torch.device, folder:
         "disk": f"kept in {file}",
         "none": "decoded whenever they are shown",
     }
-    say(f"pictures: {len(split.images)} {said[where]}, {needed / 1e6:.0f} MB")
+    smaller = sum(factor > 1 for factor in factors)
+    much_larger = f"; {smaller} reduced, more than twice as large as they are shown" if smaller else ""
+    say(f"pictures: {len(split.images)} {said[where]}, {needed / 1e6:.0f} MB{much_larger}")
     if where == "none":
-        return Pictures(split)
+        return Pictures(split, shown=shown)
     if where == "disk":
-        _decode_to(file, split)
-        return Pictures(split, _mapped(file), whole=True)
+        _decode_to(file, Pictures(split, shown=shown), needed)
+        return Pictures(split, _mapped(file), shown=shown, whole=True)
     on = device if where == "gpu" else torch.device("cpu")
-    return Pictures(split, torch.empty(needed, dtype=torch.uint8, device=on))
+    return Pictures(split, torch.empty(needed, dtype=torch.uint8, device=on), shown=shown)
 
 
 def choose(needed: int, free: Mapping[str, int]) -> str:
@@ -151,18 +171,17 @@ def _check_room(where: str, needed: int, free: Mapping[str, int], device: torch.
         raise UserError(KEY, "the decoded pictures do not fit", found=found, expected=f"{needed / 1e6:.0f} MB", do=do)
 
 
-def _key(split: CocoSplit) -> str:
+def _key(split: CocoSplit, factors: list[int]) -> str:
     """Of everything that decides the bytes: pictures (by their sha256), our code and the decoder."""
-    return sha256_json([split.digest, sha256_file(Path(fcos.data.pictures.__file__)), PIL.__version__])[:16]
+    return sha256_json([split.digest, factors, sha256_file(Path(fcos.data.pictures.__file__)), PIL.__version__])[:16]
 
 
 def _is_whole(file: Path, needed: int) -> bool:
     return file.exists() and file.stat().st_size == needed
 
 
-def _decode_to(file: Path, split: CocoSplit) -> None:
+def _decode_to(file: Path, pictures: Pictures, needed: int) -> None:
     """Have all pictures in `file`, one after the other; a second process waits for the first to write it."""
-    pictures, needed = Pictures(split), decoded_bytes(split)
     try:
         with _locked(file.with_suffix(".lock")):
             if _is_whole(file, needed):

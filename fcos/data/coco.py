@@ -44,6 +44,11 @@ class CocoSplit:
         return {image["id"]: (image["height"], image["width"]) for image in self.images}
 
     @cached_property
+    def bits(self) -> int:
+        """How many bits of 16-bit images are in use; 16 where there are none."""
+        return min((image["bits"] for image in self.images if "bits" in image), default=16)
+
+    @cached_property
     def digest(self) -> str:
         """sha256 of pictures and boxes, wherever the pictures lie."""
         return sha256_json([self.images, self.categories, self.annotations])

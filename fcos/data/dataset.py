@@ -20,8 +20,9 @@ from fcos.structures import GroundTruth
 @dataclass(frozen=True)
 class Sample:
     image_id: int
-    picture: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device
-    ground_truth: GroundTruth  # in pixels of the picture
+    picture: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be reduced
+    ground_truth: GroundTruth  # in pixels of the image
+    size: tuple[int, int]  # (height, width) of the image
 
 
 class DetectionDataset:
@@ -40,7 +41,8 @@ class DetectionDataset:
         return image["height"], image["width"]
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.split.images[index]["id"], self._pictures[index], self.ground_truth(index))
+        truth = self.ground_truth(index)
+        return Sample(self.split.images[index]["id"], self._pictures[index], truth, self.size(index))
 
     def ground_truth(self, index: int) -> GroundTruth:
         annotations = self.split.annotations_of.get(self.split.images[index]["id"], [])

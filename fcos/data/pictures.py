@@ -3,9 +3,10 @@
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +19,55 @@ ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 # them, which starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+REDUCTIONS = (8, 4, 2)  # that decoders of JPEG know
 BOUNDLESS = ("I", "F")  # 32 bits a pixel: no range that all agree on
 _PILLOW = re.compile(r"PIL\.")
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def resized_size(size: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
+    """(height, width) with the shorter side at `shorter`, or the longer one at `longest` where that is smaller.
+
+    In integers: in float32, 375 rows scaled by 480/375 come out as 479.
+    """
+    low, high = min(size), max(size)
+    numerator, denominator = (shorter, low) if high * shorter <= longest * low else (longest, high)
+    height, width = (max(1, side * numerator // denominator) for side in size)
+    return height, width
+
+
+def reduction(size: tuple[int, int], shorter: int, longest: int) -> int:
+    """By what the sides of an image of `size` are divided, 1, 2, 4 or 8, before it is shown at `shorter` and `longest`.
+
+    What is left is at least as large as what is shown. An image less than twice as large is left as it is, to the bit.
+    """
+    shown = resized_size(size, shorter, longest)
+    times = min(side // of_view for side, of_view in zip(size, shown, strict=True))
+    return next((factor for factor in REDUCTIONS if factor <= times), 1)
+
+
+def reduced_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """(height, width) of an image of `size` with its sides divided by `factor`."""
+    return -(-size[0] // factor), -(-size[1] // factor)
+
+
+def reduced(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """A picture (height, width, 3) with its sides divided by `factor`: each pixel is the mean of a block."""
+    return picture if factor == 1 else np.array(Image.fromarray(picture).reduce(factor))
+
+
+def read_annotated(path: Path, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
+    """`read_picture` for an entry of `images` in prepared data."""
+    return read_picture(path, (image["height"], image["width"]), image.get("bits", 16), factor)
+
+
+def read_picture(path: Path, size: tuple[int, int] | None = None, bits: int = 16, factor: int = 1) -> NDArray[np.uint8]:
     """Decode an image of any mode to (height, width, 3) RGB, turned as EXIF says.
 
     Args:
         size: (height, width) that the annotations speak of. Where only the image as stored has it, the
             annotations ignore EXIF, and so does this.
+        bits: how many of a 16-bit grey image are in use; a larger value is white.
+        factor: 1, 2, 4 or 8, by which the sides are divided; a JPEG is decoded at that size, in a fraction of the time.
 
     Raises:
         UserError: the image is missing, damaged, too large, of another size or of a kind that is not read.
@@ -37,11 +77,14 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.
         turned = displayed_size(picture)
         if size is not None and size not in (turned, stored):
             raise UserError(path, "is not the picture of its annotation", found=_text(turned), expected=_text(size))
+        small = reduced_size(stored, factor)
+        if factor > 1:
+            picture.draft(None, (stored[1] // factor, stored[0] // factor))
         if size in (None, turned):
             picture = ImageOps.exif_transpose(picture)
         if picture.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        return np.array(picture.convert("RGB"))
+            picture = Image.fromarray((np.asarray(picture) >> (bits - 8)).clip(max=255).astype(np.uint8))
+        return reduced(np.array(picture.convert("RGB")), 1 if sorted(picture.size) == sorted(small) else factor)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fcos.data.dataset import Sample
+from fcos.data.pictures import resized_size
 from fcos.structures import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,17 +27,6 @@ class View:
 
     size: tuple[int, int]  # (height, width) after resizing
     flipped: bool = False
-
-
-def resized_size(size: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at `shorter`, or the longer one at `longest` where that is smaller.
-
-    In integers: in float32, 375 rows scaled by 480/375 come out as 479.
-    """
-    low, high = min(size), max(size)
-    numerator, denominator = (shorter, low) if high * shorter <= longest * low else (longest, high)
-    height, width = (max(1, side * numerator // denominator) for side in size)
-    return height, width
 
 
 def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -122,7 +112,7 @@ def _pad(samples: Sequence[Sample], views: Sequence[View]) -> dict[str, NDArray[
     for row, (sample, view) in enumerate(zip(samples, views, strict=True)):
         truth = sample.ground_truth
         there = slice(len(truth.labels))
-        boxes[row, there] = show_boxes(truth.boxes.numpy(), sample.picture.shape[:2], view)
+        boxes[row, there] = show_boxes(truth.boxes.numpy(), sample.size, view)
         labels[row, there] = truth.labels.numpy()
         ignored[row, there] = truth.ignored.numpy()
     return {"gt_boxes": boxes, "gt_labels": labels, "gt_ignored": ignored}

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from fcos.data.dataset import DetectionDataset, Sample, load_ahead
-from fcos.data.transforms import View, make_batch, padded_size, resized_size
+from fcos.data.pictures import resized_size
+from fcos.data.transforms import View, make_batch, padded_size
 from fcos.detections import Candidates
 from fcos.model.device import autocast, find_memory_format
 from fcos.model.locations import LocationGrid
@@ -33,13 +34,13 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Candidates]:
-        """Candidates of each sample, in pixels of its picture."""
+        """Candidates of each sample, in pixels of its image."""
         batch = make_batch(samples, views, self.device, find_memory_format(self.device, self.dtype))
         with autocast(self.device, self.dtype):
             outputs: HeadOutputs = self.model(batch.images)
         height, width = batch.images.shape[2:]
         locations = self.grid(outputs.feature_sizes, (height, width), self.device)
-        original = torch.tensor([s.picture.shape[:2] for s in samples], dtype=torch.float32, device=self.device)
+        original = torch.tensor([sample.size for sample in samples], dtype=torch.float32, device=self.device)
         return decode_candidates(
             outputs,
             locations.xy,

@@ -22,14 +22,17 @@ class Identity:
         run: the resolved run (study, name, backbone, ...).
         categories: COCO categories in label order: `{"id": 1, "name": "person"}`.
         data_digest: sha256 of the training split.
+        bits: how many bits of 16-bit images its images use.
     """
 
     run: dict[str, Any]
     categories: list[dict[str, Any]]
     data_digest: str
+    bits: int = 16
 
     def to_metadata(self) -> dict[str, str]:
-        return {"fcos": json.dumps(self.__dict__, sort_keys=True)}
+        said = {name: value for name, value in self.__dict__.items() if (name, value) != ("bits", 16)}
+        return {"fcos": json.dumps(said, sort_keys=True)}
 
     @staticmethod
     def from_metadata(metadata: dict[str, str] | None, path: Path) -> "Identity":

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_picture
+from fcos.data.pictures import read_annotated
 from fcos.reporting.png import save_png
 from fcos.reporting.results import RunResults
 from fcos.scoring.errors import SHOWN_SCORE
@@ -106,7 +106,7 @@ def draw_picture(
     axes: Axes, split: CocoSplit, image: dict[str, Any], detections: Sequence[Mapping[str, Any]], *, pixels: int
 ) -> None:
     size = image["height"], image["width"]
-    picture = Image.fromarray(read_picture(split.path_of(image), size))
+    picture = Image.fromarray(read_annotated(split.path_of(image), image))
     picture.thumbnail((pixels, pixels))
     axes.imshow(picture, extent=(0, size[1], size[0], 0))
     for annotation in split.annotations_of.get(image["id"], []):

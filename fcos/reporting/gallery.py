@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_picture
+from fcos.data.pictures import read_annotated
 from fcos.scoring.errors import ERROR_KINDS, SHOWN_SCORE, Outcome, classify_errors
 from fcos.scoring.matching import match
 
@@ -134,7 +134,7 @@ def found_by(
 
 
 def _jpeg(split: CocoSplit, image: Mapping[str, Any]) -> str:
-    picture = Image.fromarray(read_picture(split.path_of(dict(image)), (image["height"], image["width"])))
+    picture = Image.fromarray(read_annotated(split.path_of(dict(image)), image))
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=QUALITY, optimize=True)

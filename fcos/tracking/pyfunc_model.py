@@ -33,7 +33,7 @@ class PicturesToBoxes(PythonModel):
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
         """Find the objects in pictures given by column `image`, as paths or as base64 of whole picture files."""
-        found = self.detector([_picture(text) for text in model_input["image"]])
+        found = self.detector([_picture(text, self.detector.bits) for text in model_input["image"]])
         rows = [
             [image, record["category_id"], record["category"], record["score"], *record["bbox"]]
             for image, records in enumerate(found)
@@ -42,14 +42,14 @@ class PicturesToBoxes(PythonModel):
         return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _picture(text: str) -> NDArray[np.uint8]:
+def _picture(text: str, bits: int) -> NDArray[np.uint8]:
     """A path is one that names a file; anything else is base64, with or without a `data:` prefix."""
     if os.path.isfile(text):  # noqa: PTH113 (pathlib raises where base64 is longer than a file name may be)
-        return read_picture(Path(text))
+        return read_picture(Path(text), bits=bits)
     with tempfile.NamedTemporaryFile() as file:
         file.write(base64.b64decode(text.rpartition(",")[2]))
         file.flush()
-        return read_picture(Path(file.name))
+        return read_picture(Path(file.name), bits=bits)
 
 
 set_model(PicturesToBoxes())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos.data.pictures import ORIENTATION, displayed_size, opened
+from fcos.data.pictures import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
 from fcos.data.sources.checks import (
     Sized,
     merge_twins,
@@ -19,6 +19,7 @@ from fcos.data.sources.checks import (
     refuse_strange_boxes,
     state_common,
 )
+from fcos.data.sources.depth import ALL_BITS, Deep, shared_depth
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
@@ -27,6 +28,7 @@ from fcos.progress import track
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 MOST_PAIRS = 20  # near duplicates that are listed of an image
+TURNED = range(2, 9)  # orientations of EXIF that are not upright
 SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
@@ -48,6 +50,7 @@ class _File:
     sha256: str
     mode: str
     orientation: int  # as in EXIF; 1 = upright
+    deep: Deep | None  # of 16 bits
 
 
 _Pictures = list[tuple[SourceImage, _File]]
@@ -100,12 +103,15 @@ def assemble(
         if not pairs:
             raise UserError(image_dirs[split], f"the {split} split has no picture", expected="at least one")
     _refuse_bad_categories(source.categories, image_dirs["train"])
+    bits, deep = shared_depth([file.deep for pairs in pictures.values() for _, file in pairs if file.deep])
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if fraction > 0:
             pictures["train"], pictures[split] = _hold_out(split, pictures["train"], fraction)
             image_dirs[split] = image_dirs["train"]
     findings = _Findings()
-    written = {split: _assemble_split(source.categories, split, pictures.get(split, []), findings) for split in SPLITS}
+    written = {
+        split: _assemble_split(source.categories, split, pictures.get(split, []), findings, bits) for split in SPLITS
+    }
     _refuse_overlap(written, image_dirs)
     splits = {}
     for split, content in written.items():
@@ -123,7 +129,8 @@ def assemble(
         **findings.__dict__,
         "damaged": [item.entry for item in seen.damaged],
         "counts": {what: count for what, count in seen.counts.items() if count},
-        "notes": [*seen.notes, *common],
+        "assumed": _frames([pair for pairs in pictures.values() for pair in pairs]),
+        "notes": [*seen.notes, *deep, *common],
     }
     write_json(out_dir / "manifest.json", manifest)
     return manifest
@@ -173,14 +180,14 @@ def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictur
 
 
 def _assemble_split(
-    categories: list[dict[str, Any]], split: str, pictures: _Pictures, findings: _Findings
+    categories: list[dict[str, Any]], split: str, pictures: _Pictures, findings: _Findings, bits: int
 ) -> dict[str, Any]:
     category_id = {category["name"]: category["id"] for category in categories}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image, file in pictures:
         size = _annotated_size(image, file)
-        images.append(_image_entry(image, file, size))
+        images.append(_image_entry(image, file, size, bits))
         findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
         kept = [box for box in image.boxes if _fit(box, image, size, split, findings)]
         pairs = _near_duplicates(kept, image, split)
@@ -203,11 +210,12 @@ def _in_pixels(fractions: list[float], size: tuple[int, int]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _image_entry(image: SourceImage, file: _File, size: tuple[int, int]) -> dict[str, Any]:
+def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: int) -> dict[str, Any]:
     height, width = size
     entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
     original = {} if image.original_id is None else {"original_id": image.original_id}
-    return {**entry, "sha256": file.sha256, **original}
+    depth = {"bits": bits} if file.mode in SIXTEEN_BITS and bits < ALL_BITS else {}
+    return {**entry, "sha256": file.sha256, **depth, **original}
 
 
 def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:
@@ -236,12 +244,13 @@ def _inspect(image: SourceImage) -> _File:
             do="put the picture there, or take its entry out",
         ) from None
     with opened(image.path) as picture:
+        deep = Deep.of(picture, image.path)  # first: reading EXIF may decode a PNG, which then forgets its tiles
         orientation = picture.getexif().get(ORIENTATION, 1)
-        file = _File(displayed_size(picture), sha256_bytes(data), picture.mode, orientation)
+        size, mode = displayed_size(picture), picture.mode
         end = _ENDS.get(picture.format or "")
         if end is None or end not in data[-4096:]:  # truncated, of a kind without an end, or with something behind it
             picture.load()
-    return file
+    return _File(size, sha256_bytes(data), mode, orientation, deep)
 
 
 def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
@@ -260,9 +269,28 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
     )
 
 
+def _frames(pictures: _Pictures) -> list[str]:
+    """In which frame the boxes of images turned by EXIF are taken to be, which no annotation format says."""
+    turned = [(image, file) for image, file in pictures if file.orientation in TURNED]
+    as_stored = sum(_annotated_size(image, file) != file.size for image, file in turned)
+    displayed = len(turned) - as_stored
+    sentences = []
+    if displayed:
+        sentences.append(
+            f"{displayed} images are turned by EXIF, and their boxes are taken as of the image as displayed: look at "
+            "some of them, since tools that ignore EXIF write boxes of the image as stored"
+        )
+    if as_stored:
+        sentences.append(
+            f"{as_stored} images are turned by EXIF, and their boxes are taken as of the image as stored, "
+            "which alone has the annotated size"
+        )
+    return sentences
+
+
 def _odd(image: SourceImage, file: _File) -> Iterable[str]:
     yield from image.odd
-    if file.orientation in range(2, 9):
+    if file.orientation in TURNED:
         yield "turned by EXIF"
     if file.mode != "RGB":
         yield f"colour mode {file.mode}"

@@ -1,0 +1,86 @@
+"""Images of a data set with their boxes on one sheet, odd ones first: to be looked at before anything is trained."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fcos.commands.drawing import draw_boxes
+from fcos.data.coco import CocoSplit
+from fcos.data.pictures import read_annotated, reduction
+
+COLUMNS, ROWS = 4, 6
+TILE, CAPTION = 320, 18  # pixels
+FINDINGS = {"dropped": "box dropped", "clipped": "box clipped", "near_duplicates": "two boxes nearly on each other"}
+
+
+def write_contact_sheets(splits: Mapping[str, CocoSplit], manifest: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write FOLDER/SPLIT.png for each split; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, split in splits.items():
+        remarks = _remarks(manifest, name)
+        files.append(folder / f"{name}.png")
+        _sheet(split, _chosen(split, remarks, COLUMNS * ROWS), remarks).save(files[-1])
+    return files
+
+
+def _remarks(manifest: Mapping[str, Any], split: str) -> dict[str, list[str]]:
+    """What was found odd of each image, by its name."""
+    remarks = defaultdict(list)
+    for finding in ("odd", *FINDINGS):
+        for entry in manifest[finding]:
+            if entry["split"] == split:
+                remarks[entry["picture"]].append(entry.get("what") or FINDINGS[finding])
+    return remarks
+
+
+def _chosen(split: CocoSplit, remarks: Mapping[str, list[str]], count: int) -> list[dict[str, Any]]:
+    """Up to half of the sheet odd ones, one of each kind before a second; the rest evenly spread over the split."""
+    odd = [image for image in split.images if image["file_name"] in remarks]
+    seen: dict[str, int] = defaultdict(int)
+    ranks = {}
+    for image in odd:
+        kind = remarks[image["file_name"]][0].split(" (")[0]
+        ranks[image["id"]] = seen[kind]
+        seen[kind] += 1
+    first = sorted(odd, key=lambda image: ranks[image["id"]])[: count // 2]
+    rest = [image for image in split.images if image not in first]
+    more = min(count - len(first), len(rest))
+    return first + [rest[index * len(rest) // more] for index in range(more)]
+
+
+def _sheet(split: CocoSplit, images: Sequence[dict[str, Any]], remarks: Mapping[str, list[str]]) -> Image.Image:
+    rows = -(-len(images) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * TILE, rows * (TILE + CAPTION)), "white")
+    write, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, image in enumerate(images):
+        x, y = number % COLUMNS * TILE, number // COLUMNS * (TILE + CAPTION)
+        tile = _tile(split, image)
+        sheet.paste(tile, (x + (TILE - tile.width) // 2, y + CAPTION + (TILE - tile.height) // 2))
+        odd = "; ".join(dict.fromkeys(remarks.get(image["file_name"], [])))
+        caption = f"{odd}: {image['file_name']}" if odd else image["file_name"]
+        while len(caption) > 1 and write.textlength(caption, font=font) > TILE - 8:
+            caption = caption[:-2] + "…"
+        write.text((x + 4, y + 2), caption, fill="#b00000" if odd else "black", font=font)
+    return sheet
+
+
+def _tile(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
+    """The image at most TILE - 8 pixels wide and high, with its boxes and their classes; ignored ones in brackets."""
+    side = TILE - 8
+    size = image["height"], image["width"]
+    picture = Image.fromarray(read_annotated(split.path_of(dict(image)), image, reduction(size, side, side)))
+    scale = side / max(size)
+    picture = picture.resize((max(1, round(size[1] * scale)), max(1, round(size[0] * scale))))
+    records = []
+    for annotation in split.annotations_of.get(image["id"], []):
+        label = split.label_of[annotation["category_id"]]
+        name = split.categories[label]["name"]
+        bbox = [scale * number for number in annotation["bbox"]]
+        text = f"({name})" if annotation["iscrowd"] else name
+        records.append({"bbox": bbox, "category_id": annotation["category_id"], "category": text})
+    return draw_boxes(np.array(picture), records)

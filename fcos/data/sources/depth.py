@@ -1,0 +1,64 @@
+"""How many bits of a 16-bit image a data set uses: the files hold no word of it, and a 12-bit camera's look black."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fcos.data.pictures import SIXTEEN_BITS
+from fcos.errors import UserError
+
+FEWEST_BITS, ALL_BITS = 8, 16
+BLACK_BITS = 12  # of colours, whose high byte alone Pillow keeps: four levels of grey a channel are left, or fewer
+
+
+@dataclass(frozen=True)
+class Deep:
+    """A 16-bit image.
+
+    Args:
+        highest: its largest value; of one with colours only that of the high byte is known.
+    """
+
+    path: Path
+    highest: int
+    coloured: bool
+
+    @staticmethod
+    def of(picture: Image.Image, path: Path) -> "Deep | None":
+        """Decodes `picture` where it has 16 bits a value; None: it has not."""
+        if picture.mode in SIXTEEN_BITS:
+            return Deep(path, int(np.asarray(picture).max()), coloured=False)
+        if any(";16" in str(tile.args) for tile in getattr(picture, "tile", ())):
+            return Deep(path, 256 * int(np.asarray(picture).max()), coloured=True)
+        return None
+
+
+def shared_depth(images: Sequence[Deep]) -> tuple[int, list[str]]:
+    """Bits that the grey images of a data set use, at least 8, and sentences about it.
+
+    Raises:
+        UserError: colours use so few bits that their images are nearly black.
+    """
+    grey = [image for image in images if not image.coloured]
+    coloured = [image for image in images if image.coloured]
+    bits = max((image.highest.bit_length() for image in grey), default=ALL_BITS)
+    bits = max(bits, FEWEST_BITS)
+    sentences = []
+    if grey:
+        most = max(image.highest for image in grey)
+        sentences.append(f"{len(grey)} images have 16 bits a pixel and values up to {most}: {bits} bits are shown")
+    if coloured:
+        highest = max(image.highest for image in coloured)
+        if highest.bit_length() <= BLACK_BITS:
+            raise UserError(
+                coloured[0].path,
+                f"{len(coloured)} images with 16 bits a colour would be nearly black: the low byte is not read",
+                found=f"values below {1 << highest.bit_length()}",
+                expected="values up to 65535",
+                do="convert the images to 8 bits a colour",
+            )
+        sentences.append(f"{len(coloured)} images have 16 bits a colour: the high byte of each is shown")
+    return bits, sentences

@@ -1,0 +1,54 @@
+"""The sheets of images that `fcos study new` leaves to be looked at."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import YOLO_CAT, YOLO_DOG, prepare_as_found, small_yolo, write
+from PIL import Image
+
+from fcos.commands.contact_sheet import CAPTION, COLUMNS, ROWS, TILE, _chosen, _remarks, write_contact_sheets
+from fcos.commands.drawing import COLORS
+from fcos.commands.study_new import study_new
+from fcos.data.coco import read_split
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Of thirty training images every one has a box; k is dropped, since it has no area, and grey is grey."""
+    images = {f"i{number:02d}": [YOLO_DOG] for number in range(30)}
+    root = small_yolo(tmp_path / "yolo", **images, k=[YOLO_CAT, "0 0.5 0.5 0 0.1"], grey=[YOLO_CAT])
+    write(root / "classes.txt", "cat\ndog\n")
+    picture = Image.open(root / "images/train/grey.jpg").convert("L")
+    picture.save(root / "images/train/grey.jpg")
+    manifest = prepare_as_found(root, tmp_path / "prepared")
+    return {split: read_split(tmp_path / "prepared", split) for split in ("train", "test")}, manifest
+
+
+def test_odd_images_come_first_and_the_others_are_spread_over_the_split(prepared):
+    splits, manifest = prepared
+    names = [image["file_name"] for image in _chosen(splits["train"], _remarks(manifest, "train"), 8)]
+    assert sorted(names[:2]) == ["grey.jpg", "k.jpg"] and len(set(names)) == 8
+    assert names[2] == "a.jpg" and names[-1] > "i20"
+
+
+def test_a_sheet_of_each_split_shows_the_boxes(prepared, tmp_path):
+    files = write_contact_sheets(*prepared, tmp_path / "sheets")
+    assert [file.name for file in files] == ["train.png", "test.png"]
+    train, test = (np.array(Image.open(file)) for file in files)
+    assert train.shape == (ROWS * (TILE + CAPTION), COLUMNS * TILE, 3)
+    assert test.shape == (TILE + CAPTION, COLUMNS * TILE, 3)
+    # The single test image, 60 x 40, is shown 312 x 208 in the middle of its tile; `1 0.5 0.5 1 1` of class dog (2) is
+    # all of it, and the left side of its box is drawn in the third colour.
+    left, middle = (TILE - 312) // 2, CAPTION + TILE // 2
+    colour = [int(COLORS[2][digit : digit + 2], 16) for digit in (1, 3, 5)]
+    assert test[middle, left].tolist() == colour
+
+
+def test_a_new_study_leaves_its_sheets_beside_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcos.commands.study_new.why_no_weights", lambda: None)
+    monkeypatch.setattr("fcos.commands.study_new._try", lambda *_: (100, [0.1, 0.2]))
+    write(small_yolo(tmp_path / "yolo") / "classes.txt", "cat\ndog\n")
+    said = study_new("pets", Path("yolo"))
+    assert "data/contact_sheets/pets/" in said
+    assert sorted(path.name for path in Path("data/contact_sheets/pets").iterdir()) == ["test.png", "train.png"]
