@@ -341,6 +341,21 @@ def test_bad_class_files_are_refused(name: str, lines: str, parts: tuple[str, ..
     assert all(part in text for part in parts), text
 
 
+def test_a_split_of_several_folders_is_the_folder_above_them() -> None:
+    """Where that has other images too, nobody can tell what they are for."""
+    for place, stem in (("day", "a"), ("night", "b"), ("val", "c")):
+        write_yolo(SET, {place: {stem: [YOLO_CAT]}}, "{part}/all/{split}" if place != "val" else "{part}/{split}")
+    text = "train: [./images/all/day, ../set/images/all/night]\nval: images/val\nnames: [cat]\n"
+    write(SET / "data.yaml", text)
+    data = discover(SET).data
+    assert (data["train_images"], data["train_labels"], data["test_images"]) == (
+        "images/all", "labels/all", "images/val",
+    )  # fmt: skip
+    save_picture(SET / "images/all/dawn/d.jpg")
+    said = refusal()
+    assert "data.yaml: train: names 2 folders" in said and "images/all/dawn" in said
+
+
 def test_a_split_whose_file_cannot_be_read_is_not_no_split() -> None:
     small_coco(SET)
     write(SET / "annotations/instances_val2017.json", '{"images": [')

@@ -12,7 +12,7 @@ from fcos.data.sources.roles import fraction, roles, shortly, split_in
 from fcos.data.sources.text import read_lines
 from fcos.data.sources.tree import SUFFIXES, Names, Tree
 from fcos.data.sources.yolo import CLASS_FILE, is_label
-from fcos.data.sources.yolo_yaml import DataYaml, agreed_names, read_data_files
+from fcos.data.sources.yolo_yaml import DataYaml, agreed_names, find_place, read_data_files
 from fcos.errors import UserError
 
 SAMPLED = 20  # label files of a folder
@@ -138,7 +138,7 @@ def _by_yaml(tree: Tree, pairs: list[Pair], data_yaml: DataYaml) -> _Splits:
     splits = _Splits()
     used: dict[str, str] = {}
     for split, text in data_yaml.splits.items():
-        place = _place(tree, text)
+        place = find_place(tree, text)
         if place is None:
             splits.unused.append(f"{data_yaml.name}: {text!r} for {split} is not there")
         elif place in used:
@@ -185,29 +185,6 @@ def _complete(tree: Tree, pairs: list[Pair], splits: _Splits, named: set[str], u
         splits.parts[split] = _part(tree, place, alike)
         why = "data.yaml names another folder, which is not there" if split in named else "data.yaml does not say so"
         splits.assumed.append(f"{place} is taken for {split} by its name ({why})")
-
-
-def _place(tree: Tree, text: str) -> str | None:
-    """The folder or list below the root that a path of any machine means: the one with most of its last parts."""
-    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    folders = {parent(file) for file in tree.files}
-    folders |= {above for folder in folders for above in _above(folder)}
-    for first in range(len(parts)):
-        place = "/".join(parts[first:])
-        found = sorted(folder for folder in folders if folder == place or folder.endswith("/" + place))
-        found += [
-            file for file in tree.files if place.endswith(".txt") and (file == place or file.endswith("/" + place))
-        ]
-        if len(found) == 1:
-            return found[0]
-        if found and place in found:
-            return place
-    return "." if not parts else None
-
-
-def _above(folder: str) -> list[str]:
-    parts = folder.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _above_listed(tree: Tree, listed: str) -> str:

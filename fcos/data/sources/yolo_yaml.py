@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fcos.data.sources.pairing import below, common, parent
 from fcos.data.sources.roles import shortly
 from fcos.data.sources.text import class_name, read_lines, read_yaml
-from fcos.data.sources.tree import Tree
+from fcos.data.sources.tree import SUFFIXES, Tree
 from fcos.data.sources.values import whole
 from fcos.data.sources.yolo import CLASS_FILE
 from fcos.errors import UserError
@@ -57,7 +58,7 @@ def _add_yaml(found: DataYaml, tree: Tree, file: str, content: dict[str, Any]) -
     _check_count(path, content.get("nc"), names)
     if names:
         found.names[file] = names
-    splits = {SPLIT_KEYS[key]: _one_place(path, key, content[key]) for key in SPLIT_KEYS if content.get(key)}
+    splits = {SPLIT_KEYS[key]: _one_place(tree, path, key, content[key]) for key in SPLIT_KEYS if content.get(key)}
     if found.splits and splits and splits != found.splits:
         raise UserError(path, f"has other splits than {tree.root / found.name}", found=splits, expected=found.splits)
     found.name, found.splits = (file, splits) if splits or not found.name else (found.name, found.splits)
@@ -92,17 +93,56 @@ def _check_count(path: Path, count: Any, names: list[str]) -> None:
         )
 
 
-def _one_place(path: Path, key: str, value: Any) -> str:
+def _one_place(tree: Tree, path: Path, key: str, value: Any) -> str:
+    """The folder or list of a split; of several folders the one above them, which must not have other images."""
     values = value if isinstance(value, list) else [value]
-    if len(values) != 1 or not isinstance(values[0], str):
+    if len(values) == 1 and isinstance(values[0], str):
+        return values[0]
+    places = [find_place(tree, text) for text in values if isinstance(text, str)]
+    folders = [place for place in places if place is not None and not place.endswith(".txt")]
+    if values and len(folders) == len(values):
+        above = common(folders)
+        inside = {parent(image) for image in tree.ending(SUFFIXES) if below(image, above)}
+        others = sorted(folder for folder in inside if not any(below(folder, place) for place in folders))
+        if not others:
+            return above
         raise UserError(
             f"{path}: {key}",
-            "is not one folder or list",
-            found=repr(value)[:200],
-            expected="a folder of images, or a file with an image a line",
-            do="write a list of the images (train.txt) and name that",
+            f"names {len(folders)} folders, and beside them in {above}/ there are other images",
+            found=shortly(others),
+            expected="all folders of images below one folder",
+            do="write a list of the images (train.txt) and name that, or move the others away",
         )
-    return values[0]
+    raise UserError(
+        f"{path}: {key}",
+        "is not one folder or list",
+        found=repr(value)[:200],
+        expected="a folder of images, or several, or a file with an image a line",
+        do="write a list of the images (train.txt) and name that",
+    )
+
+
+def find_place(tree: Tree, text: str) -> str | None:
+    """The folder or list below the root that a path of any machine means: the one with most of its last parts."""
+    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    folders = {parent(file) for file in tree.files}
+    folders |= {above for folder in folders for above in _above(folder)}
+    for first in range(len(parts)):
+        place = "/".join(parts[first:])
+        found = sorted(folder for folder in folders if folder == place or folder.endswith("/" + place))
+        found += [
+            file for file in tree.files if place.endswith(".txt") and (file == place or file.endswith("/" + place))
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found and place in found:
+            return place
+    return "." if not parts else None
+
+
+def _above(folder: str) -> list[str]:
+    parts = folder.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _keypoints(path: Path, shape: Any) -> list[int] | None:
