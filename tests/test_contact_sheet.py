@@ -46,8 +46,8 @@ def test_a_sheet_of_each_split_shows_the_boxes(prepared, tmp_path):
 
 
 def test_a_new_study_leaves_its_sheets_beside_the_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcos.commands.study_new.why_no_weights", lambda: None)
-    monkeypatch.setattr("fcos.commands.study_new._try", lambda *_: (100, [0.1, 0.2]))
+    monkeypatch.setattr("fcos.commands.study_trial.why_no_weights", lambda: None)
+    monkeypatch.setattr("fcos.commands.study_trial.try_runs", lambda *_: (100, [0.1, 0.2]))
     write(small_yolo(tmp_path / "yolo") / "classes.txt", "cat\ndog\n")
     said = study_new("pets", Path("yolo"))
     assert "data/contact_sheets/pets/" in said

@@ -1,11 +1,9 @@
 """`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
 
 import contextlib
-import http.client
 import os
 import tempfile
 import textwrap
-import urllib.request
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +13,10 @@ import numpy as np
 import yaml
 
 from fcos.commands.contact_sheet import write_contact_sheets
-from fcos.commands.doctor import largest_batch, make_trial
 from fcos.commands.places import link_root
 from fcos.commands.prepare import write_data
 from fcos.commands.study import STUDIES
 from fcos.commands.study_findings import Lines, found_lines
-from fcos.commands.study_run import suitable_jobs
 from fcos.commands.study_settings import (
     BACKBONES,
     TINY_OBJECT,
@@ -34,23 +30,15 @@ from fcos.commands.study_settings import (
 from fcos.commands.study_text import study_text
 from fcos.config import params
 from fcos.config.data import DataConfig
-from fcos.config.runs import Run
 from fcos.config.section import parse_section
 from fcos.config.study import Name
-from fcos.data.coco import CocoSplit, read_split
-from fcos.data.pictures import resized_size
+from fcos.data.coco import read_split
 from fcos.data.sources.discover import discover
 from fcos.data.sources.found import Discovered
-from fcos.data.transforms import padded_size
 from fcos.errors import UserError
 from fcos.files import write_text
-from fcos.memory import available_memory
-from fcos.model.backbone import imagenet_file
-from fcos.model.device import find_device
-from fcos.progress import duration, track
+from fcos.progress import duration
 
-PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
-TRIED_PIXELS = 1_000_000  # of the batch that is timed
 LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
 
 
@@ -79,13 +67,14 @@ def study_new(
             data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
             data["root"] = str(root)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
+    from fcos.commands import study_trial  # torch takes seconds: a folder that is refused does not wait for it
+
     facts = facts_of(list(splits.values()))
-    no_weights = why_no_weights()
-    device = "cuda" if find_device("auto").type == "cuda" else "cpu"
-    choose = partial(choose_settings, facts, pretrained=no_weights is None, device=device, epochs=epochs)
+    no_weights = study_trial.why_no_weights()
+    choose = partial(choose_settings, facts, pretrained=no_weights is None, device=study_trial.device(), epochs=epochs)
     write = partial(study_text, name, f"{facts.num_train} pictures of {folder.resolve().name} to train on.", data)
     trial = params.parse(yaml.safe_load(write(choose())), path)
-    fitting, seconds = _try(list(trial.runs.values()), splits["train"])
+    fitting, seconds = study_trial.try_runs(list(trial.runs.values()), splits["train"])
     settings = choose(fitting=fitting)
     text = write(settings)
     params.parse(yaml.safe_load(text), path)
@@ -93,7 +82,7 @@ def study_new(
         *found_lines(found, manifest, facts, most_objects(list(splits.values()))),
         *_chosen(facts, settings, fitting),
     ]
-    lines += [*_weights(no_weights), *_time(facts, settings, seconds)]
+    lines += [*study_trial.weights_lines(no_weights), *_time(facts, settings, seconds)]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     looked_at = Path("data/contact_sheets") / name
     lines += [("look", f"{looked_at}/: a sheet of each split, images with their boxes, odd ones first")]
@@ -144,38 +133,6 @@ def _check(
     return {**data, "classes": [category["name"] for category in manifest["categories"]]}, manifest
 
 
-def why_no_weights() -> str | None:
-    """Why torchvision's ImageNet weights cannot be had here; None: they are there, or their host answers."""
-    for backbone in BACKBONES:
-        url, file = imagenet_file(backbone)
-        if file.is_file():
-            continue
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_S).close()
-        except (OSError, http.client.HTTPException) as error:
-            return f"{backbone}: {getattr(error, 'reason', error)}"
-    return None
-
-
-def _try(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
-    """The largest batch of all `runs`, several at a time as `fcos study run` has them, and seconds a picture of each.
-
-    Seconds are those of pictures at the largest training size; none where not even one picture fits.
-    """
-    memory = available_memory() // min(suitable_jobs(), len(runs))
-    middle = np.median(list(split.image_sizes.values()), axis=0)
-    fitting, seconds = [], []
-    for run in track(runs, "try", total=len(runs), unit="networks"):
-        trial = make_trial(run, len(split.categories))
-        fitting.append(largest_batch(trial, run, split, memory=memory)[0])
-        height, width = (int(side) for side in middle)
-        size = padded_size([resized_size((height, width), max(run.train.sizes), run.train.max_size)])
-        batch_size = min(fitting[-1], run.train.batch_size, max(1, TRIED_PIXELS // (size[0] * size[1])))
-        if batch_size:
-            seconds.append(trial.seconds(batch_size, size) / batch_size)
-    return min(fitting), seconds
-
-
 def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
     lines = [
         ("chosen", f"test.size {settings.size}: {settings.size_why}; max_size {settings.max_size}"),
@@ -201,20 +158,6 @@ def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
             )
         )
     return lines
-
-
-def _weights(why_not: str | None) -> Lines:
-    if why_not is None:
-        return [("", "model.weights imagenet: training starts from pretrained backbones, which small data need")]
-    files = [imagenet_file(backbone) for backbone in BACKBONES]
-    return [
-        (
-            "note",
-            f"model.weights none: the ImageNet weights cannot be had here ({why_not}). Training starts from scratch, "
-            f"with poor results on small data. Put {' and '.join(url for url, _ in files)} into {files[0][1].parent}, "
-            "delete the study and make it again; or give a file to each run: `model: {weights: FILE}`",
-        )
-    ]
 
 
 def _time(facts: Facts, settings: Settings, seconds: Sequence[float]) -> Lines:

@@ -1,0 +1,77 @@
+"""What `fcos study new` tries on this machine before it writes: the host of pretrained weights, a step of training.
+
+Apart from the rest since it imports torch, which takes seconds: a folder that is refused does not wait for that.
+"""
+
+import http.client
+import urllib.request
+from collections.abc import Sequence
+
+import numpy as np
+
+from fcos.commands.doctor import largest_batch, make_trial
+from fcos.commands.study_findings import Lines
+from fcos.commands.study_run import suitable_jobs
+from fcos.commands.study_settings import BACKBONES
+from fcos.config.runs import Run
+from fcos.data.coco import CocoSplit
+from fcos.data.pictures import resized_size
+from fcos.data.transforms import padded_size
+from fcos.memory import available_memory
+from fcos.model.backbone import imagenet_file
+from fcos.model.device import find_device
+from fcos.progress import track
+
+PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
+TRIED_PIXELS = 1_000_000  # of the batch that is timed
+
+
+def device() -> str:
+    """cuda or cpu: what settings are chosen for."""
+    return "cuda" if find_device("auto").type == "cuda" else "cpu"
+
+
+def why_no_weights() -> str | None:
+    """Why torchvision's ImageNet weights cannot be had here; None: they are there, or their host answers."""
+    for backbone in BACKBONES:
+        url, file = imagenet_file(backbone)
+        if file.is_file():
+            continue
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_S).close()
+        except (OSError, http.client.HTTPException) as error:
+            return f"{backbone}: {getattr(error, 'reason', error)}"
+    return None
+
+
+def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
+    """The largest batch of all `runs`, several at a time as `fcos study run` has them, and seconds a picture of each.
+
+    Seconds are those of pictures at the largest training size; none where not even one picture fits.
+    """
+    memory = available_memory() // min(suitable_jobs(), len(runs))
+    middle = np.median(list(split.image_sizes.values()), axis=0)
+    fitting, seconds = [], []
+    for run in track(runs, "try", total=len(runs), unit="networks"):
+        trial = make_trial(run, len(split.categories))
+        fitting.append(largest_batch(trial, run, split, memory=memory)[0])
+        height, width = (int(side) for side in middle)
+        size = padded_size([resized_size((height, width), max(run.train.sizes), run.train.max_size)])
+        batch_size = min(fitting[-1], run.train.batch_size, max(1, TRIED_PIXELS // (size[0] * size[1])))
+        if batch_size:
+            seconds.append(trial.seconds(batch_size, size) / batch_size)
+    return min(fitting), seconds
+
+
+def weights_lines(why_not: str | None) -> Lines:
+    if why_not is None:
+        return [("", "model.weights imagenet: training starts from pretrained backbones, which small data need")]
+    files = [imagenet_file(backbone) for backbone in BACKBONES]
+    return [
+        (
+            "note",
+            f"model.weights none: the ImageNet weights cannot be had here ({why_not}). Training starts from scratch, "
+            f"with poor results on small data. Put {' and '.join(url for url, _ in files)} into {files[0][1].parent}, "
+            "delete the study and make it again; or give a file to each run: `model: {weights: FILE}`",
+        )
+    ]
