@@ -242,6 +242,49 @@ def test_large_files_are_read_by_several_processes_to_the_same_columns(plain, mo
         assert getattr(found, column).dtype == getattr(expected, column).dtype
 
 
+KEYS = ["image_id", "category_id", "bbox", "score"]
+ALIKE = [
+    {"image_id": 7, "category_id": 1, "bbox": [0.1, -2.5, 3, 4.25], "score": 0.1 + 0.2},
+    {"image_id": 580197, "category_id": 90.0, "bbox": [1e3, 17, 0.30000000000000004, 5], "score": 1},
+]
+
+
+@pytest.mark.parametrize("order", [KEYS, KEYS[::-1], ["score", "bbox", "image_id", "category_id"]])
+@pytest.mark.parametrize("form", [{"indent": 1}, {"separators": (",", ":")}, {}])
+def test_records_written_alike_are_read_without_objects_to_the_same_columns(order, form):
+    text = json.dumps([{key: record[key] for key in order} for record in 3 * ALIKE], **form).encode()
+    piece = text[text.find(b"{") : text.rfind(b"}") + 1]
+    found, expected = plain_results._columns_of_alike(piece), plain_results._columns_of_records(piece)
+    for column in ("image_id", "category_id", "boxes_xywh", "score"):
+        assert np.array_equal(getattr(found, column), getattr(expected, column))
+    assert found.boxes_xywh[1].tolist() == [1000.0, 17.0, 0.30000000000000004, 5.0] and len(found.score) == 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"score": 0.5', '"score": 5e-1'),  # a letter in a number
+        ('"score": 0.5', '"score": 0.5, "area": 4'),
+        ('"score": 0.5', '"score": "0.5"'),
+        ('"score": 0.5', '"score": NaN'),
+        ('"score": 0.5', '"score": 0.5.5'),
+        ('"image_id": 2', '"image_id": 9007199254740993'),  # not a float
+        ('"image_id": 2', '"image_id": 2.5'),
+        ('"image_id": 2', '"image_id": 02'),
+        ("[1, 2, 3, 4]", "[1, 2, 3]"),
+        ("[1, 2, 3, 4]", "[1, 2, 3, ]"),
+        ("[1, 2, 3, 4]", "[1, 2 , 3, 4]"),
+        ("[1, 2, 3, 4]", "[1, [2], 3, 4]"),
+        ('"category_id"', '"categoryid"'),
+    ],
+)
+def test_a_record_written_otherwise_is_left_to_the_careful_reader(old, new):
+    record = '{"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}'
+    assert old in record
+    assert plain_results._columns_of_alike(f"{record}, {record}".encode()) is not None
+    assert plain_results._columns_of_alike(f"{record}, {record.replace(old, new)}".encode()) is None
+
+
 @pytest.mark.parametrize(
     "odd",
     [

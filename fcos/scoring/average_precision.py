@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_array
 
 from fcos.scoring.matching import Bools, Floats, Ints, Matches
 from fcos.scoring.protocol import COCO, Protocol
@@ -144,10 +143,9 @@ def recall_of(matches: Matches, most: int) -> Floats:
 
 def _objects(matches: Matches) -> Ints:
     """(K * A,): objects to find."""
-    truth = matches.truth
-    objects = np.zeros((truth.num_classes, matches.protocol.num_areas), dtype=np.int64)
-    np.add.at(objects, truth.label, ~truth.ignored)
-    return objects.ravel()
+    truth, num_areas = matches.truth, matches.protocol.num_areas
+    counted, area = np.nonzero(~truth.ignored)
+    return np.bincount(truth.label[counted] * num_areas + area, minlength=truth.num_classes * num_areas)
 
 
 def _needed(num_objects: Ints) -> Ints:
@@ -255,6 +253,8 @@ def _steps_reached(recall: Floats) -> Floats:
 
 def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats) -> Floats:
     """(num_rows, B): the weights of the images that stand in each row, added up."""
+    from scipy.sparse import csr_array  # replicates alone need it, and its import takes as long as the twelve numbers
+
     sums: Floats = csr_array((np.ones(len(row)), (row, image)), shape=(num_rows, len(of_image))) @ of_image
     return sums
 
@@ -262,6 +262,8 @@ def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats) -> Floats:
 def _counts_in_order(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
     """The same for ascending rows, sooner; each weight times its `sign`."""
     ones = np.ones(len(row), dtype=of_image.dtype) if sign is None else sign.astype(of_image.dtype)
+    from scipy.sparse import csr_array
+
     starts = np.searchsorted(row, np.arange(num_rows + 1))
     sums: Floats = csr_array((ones, image, starts), shape=(num_rows, len(of_image))) @ of_image
     return sums

@@ -97,6 +97,7 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
         # Replicates that do not vary, but for rounding, show nothing: objects in one image, nothing found at all.
         error = np.where(error > _NO_SPREAD, error, np.nan)
         statistic = np.abs(value - bias) / error
+
     reach = stdtrit(freedom, (1 + confidence) / 2) * error
     p_value = 2 * stdtr(freedom, -statistic)
     return Estimate(value, value - bias - reach, value - bias + reach, error, p_value)

@@ -101,8 +101,8 @@ def _without_results(table: ResultTable, truth: Truth) -> Iterator[Finding]:
 def _empty(table: ResultTable) -> Iterator[Finding]:
     sides, total = table.boxes_xywh[:, 2:], len(table)
     for kind, which, words in (
-        ("negative_sizes", (sides < 0).any(axis=1), "a negative width or height"),
-        ("empty_boxes", (sides == 0).any(axis=1), "no area"),
+        ("negative_sizes", _either(sides < 0), "a negative width or height"),
+        ("empty_boxes", _either(sides == 0), "no area"),
     ):
         count = int(which.sum())
         if count:
@@ -115,7 +115,7 @@ def _outside(table: ResultTable, truth: Truth) -> Iterator[Finding]:
     if total and truth.objects.boxes_xywh.max(initial=0) > _NORMALISED and np.abs(boxes).max() <= _NORMALISED:
         text = f"all {total} boxes lie within {_NORMALISED:g} pixels of the origin: they look normalised, not in pixels"
         yield Finding("normalised_boxes", total, total, text)
-    outside = (boxes[:, :2] < -_PIXEL).any(axis=1) | ~_within(boxes[:, :2] + boxes[:, 2:], size)
+    outside = _either(boxes[:, :2] < -_PIXEL) | ~_within(boxes[:, :2] + boxes[:, 2:], size)
     count = int(outside.sum())
     if count:
         text = f"{count} of {total} boxes end outside of their image{_why(table, size)}"
@@ -124,14 +124,19 @@ def _outside(table: ResultTable, truth: Truth) -> Iterator[Finding]:
 
 def _within(ends: Floats, size: Floats) -> Bools:
     """(D,): true where the size is not known."""
-    within: Bools = np.logical_not((ends > size + _PIXEL).any(axis=1))
-    return within
+    return ~_either(ends > size + _PIXEL)
+
+
+def _either(of_two: Bools) -> Bools:
+    """(D,) whether one of each row's two is true; numpy's `any` over so short an axis takes five times as long."""
+    either: Bools = of_two[:, 0] | of_two[:, 1]
+    return either
 
 
 def _why(table: ResultTable, size: Floats) -> str:
     """That the boxes are corners, if nearly all of them would fit as such: a width is seldom beyond its x."""
     boxes, total = table.boxes_xywh, len(table)
-    fits = int((_within(boxes[:, 2:], size) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)).sum())
+    fits = int((_within(boxes[:, 2:], size) & ~_either(boxes[:, 2:] < boxes[:, :2])).sum())
     if fits < _NEARLY_ALL * total:
         return ""
     many = "all" if fits == total else f"{fits}"
@@ -156,12 +161,10 @@ def _other_format(table: ResultTable, truth: Truth) -> Iterator[Finding]:
 
 
 def _ties_and_copies(table: ResultTable) -> Iterator[Finding]:
-    order, total = np.argsort(table.score), len(table)
-    same = table.score[order][1:] == table.score[order][:-1]
-    tied = np.zeros(total, dtype=bool)
-    tied[1:] |= same
-    tied[:-1] |= same
-    copies = _count_copies(table[order[tied]])
+    ordered, total = np.sort(table.score), len(table)
+    same = ordered[1:] == ordered[:-1]
+    tied = np.isin(table.score, np.unique(ordered[1:][same])) if same.any() else np.zeros(total, dtype=bool)
+    copies = _count_copies(table[tied])
     if copies:
         yield Finding(
             "exact_copies",

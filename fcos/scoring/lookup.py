@@ -14,6 +14,7 @@ from fcos.scoring.columns import Key, Keys
 Ints = NDArray[np.int64]
 _IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|gif|ppm)$", re.IGNORECASE)
 BY_ID = "id"
+_LARGEST_TABLE = 2**24  # places by number: beyond, they are looked up by bisection
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Lookup:
         if not isinstance(keys, np.ndarray) or not table or set(map(type, table)) != {int}:
             return None
         known = np.array(list(table), dtype=np.int64)
+        if known.min() >= 0 and known.max() < _LARGEST_TABLE:
+            place_of = np.full(known.max() + 2, -1)  # the last for numbers beyond
+            place_of[known] = list(table.values())
+            places = place_of.take(np.where(keys < 0, len(place_of) - 1, keys), mode="clip")
+            return places if places.min(initial=0) >= 0 else None
         order = np.argsort(known)
         places = np.array(list(table.values()), dtype=np.int64)[order]
         at = np.minimum(np.searchsorted(known[order], keys), len(known) - 1)

@@ -88,12 +88,15 @@ class ResultTable:
     def __len__(self) -> int:
         return len(self.score)
 
-    def __getitem__(self, which: Any) -> "ResultTable":
+    def __getitem__(self, which: Ints | Bools) -> "ResultTable":
+        """Those at the places `which`, or where it is true."""
+        places = np.flatnonzero(which) if which.dtype == bool else which
+        # `take` is twice as fast as an index
         return ResultTable(
-            image=self.image[which],
-            label=self.label[which],
-            boxes_xywh=self.boxes_xywh[which],
-            score=self.score[which],
+            image=self.image.take(places),
+            label=self.label.take(places),
+            boxes_xywh=self.boxes_xywh.take(places, axis=0),
+            score=self.score.take(places),
         )
 
 
@@ -191,12 +194,12 @@ def _by_class(results: ResultTable, truth: GroundTruth) -> tuple[Ints, Ints]:
     It is the order of two stable sorts, COCOeval's: by score within each image and class, then by score over images.
     """
     by_image = np.argsort(_narrow(results.image), kind="stable")
-    order = by_image[_stable_argsort(-results.score[by_image])]
-    order = order[np.argsort(_narrow(results.label[order]), kind="stable")]
-    group = results.label[order] * truth.num_images + results.image[order]
+    order = by_image.take(_stable_argsort(-results.score.take(by_image)))
+    order = order.take(np.argsort(_narrow(results.label.take(order)), kind="stable"))
+    group = results.label.take(order) * truth.num_images + results.image.take(order)
     by_group = _stable_argsort(group)
     rank = np.empty(len(order), dtype=np.int64)
-    rank[by_group] = _place_in_run(group[by_group])
+    rank[by_group] = _place_in_run(group.take(by_group))
     return order, rank
 
 
@@ -239,12 +242,12 @@ def _match_block(
     """The pairs (M,) of the detections from `begin` to `end`: detections, area ranges, thresholds and objects."""
     block = slice(begin, end)
     detection, gt, iou = overlaps(results.boxes_xywh[block], group[block], truth, truth_group)
-    enough = iou >= protocol.iou_thresholds[0]
-    detection, gt, iou = detection[enough], gt[enough], iou[enough]
+    enough = np.flatnonzero(iou >= protocol.iou_thresholds[0])
+    detection, gt, iou = detection.take(enough), gt.take(enough), iou.take(enough)
     step = _step_of(detection, group[block], rank[block])
     found = _greedy(detection, gt, iou, step, truth, protocol)
     by_class = np.lexsort((found[0], found[2], found[1], results.label[block][found[0]]))
-    detection, area, threshold, gt = (column[by_class] for column in found)
+    detection, area, threshold, gt = (column.take(by_class) for column in found)
     return detection + begin, area, threshold, gt
 
 
@@ -262,11 +265,12 @@ def overlaps(boxes_xywh: Floats, group: Ints, truth: GroundTruth, truth_group: I
     gt_x, gt_y, gt_w, gt_h = truth.boxes_xywh.T.take(gt, axis=1)
     width = np.minimum(w + x, gt_w + gt_x) - np.maximum(x, gt_x)
     height = np.minimum(h + y, gt_h + gt_y) - np.maximum(y, gt_y)
-    touch = (width > 0) & (height > 0)
-    intersection = (width * height)[touch]
-    area = (w * h)[touch]
-    union = np.where(truth.crowd[gt[touch]], area, area + (gt_w * gt_h)[touch] - intersection)
-    return detection[touch], gt[touch], intersection / union
+    touch = np.flatnonzero((width > 0) & (height > 0))
+    detection, gt = detection.take(touch), gt.take(touch)
+    intersection = (width * height).take(touch)
+    area = (w * h).take(touch)
+    union = np.where(truth.crowd.take(gt), area, area + (gt_w * gt_h).take(touch) - intersection)
+    return detection, gt, intersection / union
 
 
 def _runs_of(ordered: Ints, wanted: Ints) -> tuple[Ints, Ints]:

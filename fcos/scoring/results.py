@@ -20,7 +20,7 @@ from fcos.scoring.folders import read_folder
 from fcos.scoring.json_files import no_collection, parse, text_of
 from fcos.scoring.lookup import BY_ID, Lookup
 from fcos.scoring.matching import Bools, Ints, ResultTable, overlaps
-from fcos.scoring.plain_results import read_plain
+from fcos.scoring.plain_results import read_plain, read_plain_text
 from fcos.scoring.truth import Truth
 
 _LISTS = ("annotations", "predictions", "results", "detections")  # what a list of results is called in an object
@@ -65,8 +65,10 @@ def read_results(
 def _read_file(path: Path, truth: Truth) -> Found:
     if not path.exists():
         raise UserError(path, "no such file", expected="a JSON file", do="give the path of COCO results")
-    text = text_of(path)
-    plain = read_plain(text)
+    plain, text = read_plain(path), b""
+    if plain is None:
+        text = text_of(path)
+        plain = read_plain_text(text) if len(text) != path.stat().st_size else None
     if plain is not None:
         return _looked_up(plain.image_id, plain.category_id, plain.boxes_xywh, plain.score, truth)
     with no_collection():

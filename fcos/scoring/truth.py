@@ -23,7 +23,7 @@ from fcos.scoring.columns import (
     values_of,
     what,
 )
-from fcos.scoring.json_files import read_json_file
+from fcos.scoring.json_files import no_collection, read_json_file
 from fcos.scoring.lookup import Lookup, class_lookup, id_ways, image_lookup, name_ways, number_way
 from fcos.scoring.matching import Bools, GroundTruth, Ints
 from fcos.scoring.protocol import COCO, Protocol
@@ -104,7 +104,8 @@ class Truth:
 
 def read_truth(path: Path, protocol: Protocol = COCO, *, area_from_box: bool = False) -> Truth:
     """Read COCO ground truth, .gz or not; see `truth_of`."""
-    return truth_of(read_json_file(path), str(path), protocol, area_from_box=area_from_box)
+    with no_collection():
+        return truth_of(read_json_file(path), str(path), protocol, area_from_box=area_from_box)
 
 
 def truth_of(
