@@ -243,7 +243,7 @@ def source(
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
     params = _params()
-    from fcos.commands.findings import assumptions, finding_sentences
+    from fcos.commands.findings import assumptions, counted, finding_sentences
     from fcos.commands.prepare import prepare
     from fcos.commands.source import source
 
@@ -252,7 +252,7 @@ def prepare() -> None:
         if "DVC_STAGE" not in os.environ:
             source()
     for split, counts in manifest["splits"].items():
-        typer.echo(f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects")
+        typer.echo(f"{split}: {counted(counts)}")
     for sentence in [*finding_sentences(manifest), *(f"assumed: {said}" for said in assumptions(manifest))]:
         typer.echo(sentence)
 

@@ -1,16 +1,14 @@
 """The pipeline's description: code deps, addresses, what is ignored."""
 
 import re
-from pathlib import Path
 
 import grimp
 import pytest
 import yaml
 from conftest import ROOT
+from stage_deps import STAGES, closure, dvc_file
 
 from fcos.commands.places import SLOTS
-
-STAGES = ["source", "prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms"]
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +17,16 @@ def graph():
 
 
 def stage(name):
-    path = ROOT / "dvc.yaml" if name == "report" else ROOT / "stages" / name / "dvc.yaml"
-    definition = yaml.safe_load(path.read_text())["stages"][name]
+    definition = yaml.safe_load(dvc_file(name).read_text())["stages"][name]
     return definition.get("do", definition)
-
-
-def closure(graph, name):
-    """The files of all modules that the command of a stage imports, inside functions too."""
-    module = f"fcos.commands.{name}"
-    modules = {module, *graph.find_upstream_modules(module)}
-    modules |= {m.rsplit(".", depth)[0] for m in modules for depth in range(1, m.count(".") + 1)}
-    paths = {Path(m.replace(".", "/")) for m in modules}
-    return {str(p / "__init__.py") if (ROOT / p).is_dir() else f"{p}.py" for p in paths}
 
 
 @pytest.mark.parametrize("name", [*STAGES, "report"])
 def test_code_deps_are_the_import_closure(graph, name):
-    """A file too few: a change is not noticed. A file too many: a figure's colour trains everything again."""
+    """A file too few: a change is not noticed. A file too many: a figure's colour trains everything again.
+
+    `make deps` writes them.
+    """
     listed = {dep for dep in stage(name)["deps"] if dep.startswith("fcos/") and dep.endswith(".py")}
     assert listed == closure(graph, name)
 

@@ -408,6 +408,11 @@ def test_what_one_should_know_is_said():
     assert "pictures/JPEGImages" not in said  # no list of a hundred near duplicates
 
 
+def test_ignored_boxes_are_counted():
+    small_coco(train=coco_content([coco_image(1)], [coco_box(1, 1, iscrowd=1), coco_box(2, 1, [1, 2, 10, 20])]))
+    assert "train: 1 pictures, 1 objects, 1 ignored boxes" in study_new("mine", Path("coco"))
+
+
 def test_what_is_seen_and_not_used_is_said():
     small_coco()
     write(Path("coco/results.json"), "[]")

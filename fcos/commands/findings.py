@@ -7,6 +7,12 @@ from typing import Any
 SHOWN = 8  # names in a line
 
 
+def counted(counts: Mapping[str, Any]) -> str:
+    """Images and objects of a split of the manifest, and ignored boxes, if there are any."""
+    ignored = f", {counts['num_ignored']} ignored boxes" if counts["num_ignored"] else ""
+    return f"{counts['num_images']} pictures, {counts['num_objects']} objects{ignored}"
+
+
 def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
     """What was dropped, clipped, left out, put right or found odd, each with its count; all is in manifest.json."""
     listed = "(listed in manifest.json)"

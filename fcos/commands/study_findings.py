@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.commands.findings import SHOWN, and_more, assumptions, finding_sentences
+from fcos.commands.findings import SHOWN, and_more, assumptions, counted, finding_sentences
 from fcos.commands.study_settings import Facts
 from fcos.data.sources.found import Discovered
 
@@ -24,7 +24,7 @@ def found_lines(found: Discovered, manifest: Mapping[str, Any], facts: Facts, mo
     shown = [f"{name} {count}" for name, count in per_class.most_common(SHOWN)]
     lines = [("found", found.layout)]
     for split, counts in manifest["splits"].items():
-        lines.append(("", f"{split}: {counts['num_images']} pictures, {counts['num_objects']} objects"))
+        lines.append(("", f"{split}: {counted(counts)}"))
     lines.append(("", f"{len(per_class)} classes: {and_more(shown, len(per_class))}"))
     lines.append(("", f"pictures: {_sides(facts.picture_sizes)} pixels"))
     if len(facts.object_sizes):

@@ -28,6 +28,7 @@ from fcos.progress import track
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 MOST_PAIRS = 20  # near duplicates that are listed of an image
+TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 TURNED = range(2, 9)  # orientations of EXIF that are not upright
 SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -293,7 +294,7 @@ def _odd(image: SourceImage, file: _File) -> Iterable[str]:
     if file.orientation in TURNED:
         yield "turned by EXIF"
     if file.mode != "RGB":
-        yield f"colour mode {file.mode}"
+        yield f"colour mode {file.mode}" + (", transparency is left out" if file.mode in TRANSPARENT else "")
 
 
 def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> bool:

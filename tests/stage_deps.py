@@ -1,0 +1,38 @@
+"""The files that the command of each stage imports, and `make deps`, which writes them into the dvc.yaml files."""
+
+import re
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("source", "prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms")
+
+
+def dvc_file(name):
+    return ROOT / ("dvc.yaml" if name == "report" else f"stages/{name}/dvc.yaml")
+
+
+def closure(graph, name):
+    """The files of all modules that the command of a stage imports, inside functions too."""
+    module = f"fcos.commands.{name}"
+    modules = {module, *graph.find_upstream_modules(module)}
+    modules |= {m.rsplit(".", depth)[0] for m in modules for depth in range(1, m.count(".") + 1)}
+    paths = {Path(m.replace(".", "/")) for m in modules}
+    return {str(p / "__init__.py") if (ROOT / p).is_dir() else f"{p}.py" for p in paths}
+
+
+def write(graph, name):
+    """Put the closure where the file lists modules of `fcos` now."""
+    path = dvc_file(name)
+    lines = path.read_text().splitlines(keepends=True)
+    listed = [number for number, line in enumerate(lines) if re.match(r"\s+- fcos/.*\.py$", line)]
+    indent = lines[listed[0]].partition("-")[0]
+    lines[listed[0] : listed[-1] + 1] = [f"{indent}- {file}\n" for file in sorted(closure(graph, name))]
+    path.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    built = grimp.build_graph("fcos", cache_dir=None)
+    for stage in (*STAGES, "report"):
+        write(built, stage)
