@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test browser check docs figures bench bench-gpu fix deps ui dag exps screenshots lock
+.PHONY: install repro test browser check docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -93,6 +93,10 @@ fix: install
 # The modules that each stage imports, as its dependencies in the dvc.yaml files, after a change of imports.
 deps: install
 	python tests/stage_deps.py
+
+# Single lines changed one at a time, in a copy: whether a test notices each (tests/mutations.json).
+mutations: install
+	python tests/mutate.py
 
 ui: install
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
