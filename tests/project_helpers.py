@@ -1,5 +1,6 @@
 """What git keeps of this repository, and copies of it in which commands run as a user types them."""
 
+import functools
 import json
 import os
 import re
@@ -7,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,12 +29,22 @@ def tracked_files():
     return [name for name in _git("ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
 
 
+@functools.cache
+def empty_store():
+    """A new MLflow database, which takes as long to make as a short training, to be copied."""
+    path = Path(tempfile.mkdtemp(dir=os.environ["HOME"])) / "mlflow.db"
+    make = "from fcos.tracking.store import connect; connect()"
+    call(path.parent, sys.executable, "-c", make, MLFLOW_TRACKING_URI=f"sqlite:///{path}", PYTHONPATH=str(ROOT))
+    return path
+
+
 def copy_project(folder, params, *, git=True):
     """A clone of this repository as it stands, with the study `params` (text or data) active and nothing done yet."""
     for name in tracked_files():
         if not name.endswith(".lock") and not name.startswith("reports/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    shutil.copy(empty_store(), folder / "mlflow.db")
     set_params(folder, params)
     for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]) if git else ():
         call(folder, *command)

@@ -17,6 +17,7 @@ import fcos.commands.export as exporting
 from fcos.cli import main
 from fcos.commands.detecting import Detector, Weights
 from fcos.commands.export import as_input, check_pictures, compare, export
+from fcos.data.pictures import reduced, reduction
 from fcos.detections import Detections
 from fcos.errors import UserError
 from fcos.evaluation.exportable import load_torchscript
@@ -59,6 +60,8 @@ def test_the_file_finds_the_same_boxes_in_pictures_of_any_shape(study, format, n
     # From a level of the pyramid with a single row to larger ones; the last is resized down to one row of 2 pixels.
     for width, height in ((64, 64), (200, 130), (33, 96), (640, 480), (400, 5)):
         picture = pixels("any", width=width, height=height)
+        # What is at least twice as large as it is shown is reduced outside of the file.
+        picture = reduced(picture, reduction((height, width), ours.test.size, ours.test.max_size))
         expected = ours.detect(ours.candidates(picture))
         boxes, scores, labels = run(written, picture)
         assert len(expected) > 0
