@@ -45,6 +45,15 @@ def test_a_sheet_of_each_split_shows_the_boxes(prepared, tmp_path):
     assert test[middle, left].tolist() == colour
 
 
+def test_an_image_that_cannot_be_decoded_is_named_on_the_sheet(prepared, tmp_path):
+    """Its header and its end are right, so that only decoding shows what is between."""
+    splits, manifest = prepared
+    path = splits["test"].path_of(splits["test"].images[0])
+    path.write_bytes(path.read_bytes()[:200] + b"\xff\xd9")
+    _, test = write_contact_sheets(splits, manifest, tmp_path / "sheets")
+    assert np.array(Image.open(test))[CAPTION + TILE // 2, TILE // 2].tolist() == [128, 128, 128]
+
+
 def test_a_new_study_leaves_its_sheets_beside_the_data(tmp_path, monkeypatch):
     monkeypatch.setattr("fcos.commands.study_trial.why_no_weights", lambda: None)
     monkeypatch.setattr("fcos.commands.study_trial.try_runs", lambda *_: (100, [0.1, 0.2]))

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcos.commands.drawing import draw_boxes
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_annotated, reduction
+from fcos.errors import UserError
 
 COLUMNS, ROWS = 4, 6
 TILE, CAPTION = 320, 18  # pixels
@@ -73,8 +74,13 @@ def _tile(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
     """The image at most TILE - 8 pixels wide and high, with its boxes and their classes; ignored ones in brackets."""
     side = TILE - 8
     size = image["height"], image["width"]
-    picture = Image.fromarray(read_annotated(split.path_of(dict(image)), image, reduction(size, side, side)))
     scale = side / max(size)
+    try:
+        picture = Image.fromarray(read_annotated(split.path_of(dict(image)), image, reduction(size, side, side)))
+    except UserError:  # its end is there, so that nobody has decoded it yet
+        picture = Image.new("RGB", (side, side), "grey")
+        ImageDraw.Draw(picture).text((8, 8), "cannot be decoded", fill="white", font=ImageFont.load_default(16))
+        return picture
     picture = picture.resize((max(1, round(size[1] * scale)), max(1, round(size[0] * scale))))
     records = []
     for annotation in split.annotations_of.get(image["id"], []):

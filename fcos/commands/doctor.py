@@ -120,7 +120,7 @@ def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | Non
         most_boxes = max((len(boxes) for boxes in split.annotations_of.values()), default=0)
         return largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most), at_most
     room = available_memory() if memory is None else memory
-    room, estimate = room - _kept_bytes(split, room), trial.estimate()
+    room, estimate = room - _kept_bytes(split, run, room), trial.estimate()
     return largest(lambda batch_size: estimate.bytes_for(batch_size, image_size) <= room, at_most), at_most
 
 
@@ -130,9 +130,9 @@ def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
     return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])
 
 
-def _kept_bytes(split: CocoSplit, memory: int) -> int:
+def _kept_bytes(split: CocoSplit, run: Run, memory: int) -> int:
     """Bytes of the decoded pictures that a training keeps in memory with `data.cache: auto`."""
-    needed = decoded_bytes(split)
+    needed = decoded_bytes(split, (max(run.train.sizes), run.train.max_size))
     return needed if choose(needed, {"gpu": 0, "ram": memory, "disk": 0}) == "ram" else 0
 
 
