@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Watcher, wait_until, write_params
+from stage_deps import closure
 
 from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
@@ -22,7 +23,7 @@ from fcos.data.transforms import View, draw_view, padded_size, show_boxes
 from fcos.errors import UserError
 from fcos.files import sha256_file
 from fcos.model.detector import FCOS
-from fcos.training.key import PACKAGE, TRAINING_CODE
+from fcos.training.key import TRAINING_CODE
 from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer
 
@@ -128,11 +129,7 @@ def test_the_training_key_covers_the_import_closure_of_train():
     import grimp
 
     graph = grimp.build_graph("fcos", cache_dir=None)
-    modules = {"fcos.commands.train", *graph.find_upstream_modules("fcos.commands.train")}
-    modules |= {module.rsplit(".", depth)[0] for module in modules for depth in range(1, module.count(".") + 1)}
-    files = {module.removeprefix("fcos").removeprefix(".").replace(".", "/") for module in modules}
-    paths = {f"{name}/__init__.py".lstrip("/") if (PACKAGE / name).is_dir() else f"{name}.py" for name in files}
-    assert sorted(paths) == sorted(TRAINING_CODE)
+    assert sorted(path.removeprefix("fcos/") for path in closure(graph, "train")) == sorted(TRAINING_CODE)
 
 
 def forget_trainings():

@@ -77,14 +77,13 @@ def read_picture(path: Path, size: tuple[int, int] | None = None, bits: int = 16
         turned = displayed_size(picture)
         if size is not None and size not in (turned, stored):
             raise UserError(path, "is not the picture of its annotation", found=_text(turned), expected=_text(size))
-        small = reduced_size(stored, factor)
-        if factor > 1:
-            picture.draft(None, (stored[1] // factor, stored[0] // factor))
+        # What a decoder divides by itself, as JPEG's does, is not left to be done.
+        divided = factor > 1 and picture.draft(None, (stored[1] // factor, stored[0] // factor)) is not None
         if size in (None, turned):
             picture = ImageOps.exif_transpose(picture)
         if picture.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
             picture = Image.fromarray((np.asarray(picture) >> (bits - 8)).clip(max=255).astype(np.uint8))
-        return reduced(np.array(picture.convert("RGB")), 1 if sorted(picture.size) == sorted(small) else factor)
+        return reduced(np.array(picture.convert("RGB")), 1 if divided else factor)
 
 
 @contextlib.contextmanager
