@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from playwright.sync_api import expect, sync_playwright
+from quick_fcos import quick_fcos
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -71,6 +72,18 @@ def _apart(tmp_path, monkeypatch):
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def quick_path():
+    """A search path for commands on which the stages of DVC begin at once."""
+    with quick_fcos(Path(tempfile.mkdtemp(dir=os.environ["HOME"]))) as path:
+        yield path
+
+
+@pytest.fixture
+def quick(quick_path, monkeypatch):
+    monkeypatch.setenv("PATH", quick_path)
 
 
 @pytest.fixture

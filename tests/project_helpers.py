@@ -74,7 +74,7 @@ def call(folder, *command, code=0, **environment):
 
 
 def fcos(folder, *arguments, code=0, **environment):
-    return call(folder, sys.executable, "-m", "fcos", *arguments, code=code, **environment)
+    return call(folder, "python", "-m", "fcos", *arguments, code=code, **environment)
 
 
 def repro(folder, *arguments):

@@ -78,10 +78,10 @@ def log_of(project):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(tmp_path_factory, quick_path):
     """A project with prepared data, to be copied."""
     project = copy_project(tmp_path_factory.mktemp("prepared") / "project", small_study())
-    repro(project, address("prepare"))
+    call(project, "dvc", "repro", address("prepare"), PATH=quick_path)
     return project
 
 
@@ -100,6 +100,7 @@ def long_project(project):
     return project
 
 
+@pytest.mark.usefixtures("quick")
 def test_stages_run_by_hand_count(tmp_path):
     project = copy_project(tmp_path / "project", small_study())
     assert "recorded in DVC: prepare is done" in fcos(project, "prepare")
@@ -113,6 +114,7 @@ def test_stages_run_by_hand_count(tmp_path):
     assert digests(project) == before
 
 
+@pytest.mark.usefixtures("quick")
 def test_both_commands_of_a_stage_by_hand_count(project):
     params = small_study()
     params["tta"] = {**params["tta"], "runs": ["one-epoch"]}
@@ -177,6 +179,7 @@ def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project
     assert finished(project) == []
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_training_is_not_lost_where_the_cache_cannot_hold_it(project):
     (project / "no-folder").write_text("a file where the cache should be")
     call(project, "dvc", "config", "--local", "cache.dir", str(project / "no-folder"))
@@ -263,6 +266,7 @@ def test_an_empty_lock_is_explained(project, jobs):
     assert ".dvc/tmp/rwlock: is damaged" in said and "rm .dvc/tmp/rwlock" in said and "dvc init" not in said
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_archive_without_git_below_another_repository(tmp_path):
     """`make repro` there: DVC needs no git, and the commit of the repository around it is not taken for ours."""
     call(tmp_path, "git", "init", "-q")

@@ -11,16 +11,16 @@ from project_helpers import call, copy_project, stages_run
 
 from fcos.tracking.store import connect
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 RUNS = ["reference", "one-epoch"]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, quick_path):
     """A copy of this repository with the smoke study run to its end; what changes it works on a copy of that."""
     folder = tmp_path_factory.mktemp("project")
     copy_project(folder, (ROOT / "studies" / "smoke.yaml").read_text())
-    return folder, call(folder, "python", "-m", "fcos", "study", "run", "--jobs", "2")
+    return folder, call(folder, "python", "-m", "fcos", "study", "run", "--jobs", "2", PATH=quick_path)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from fcos.commands.source import source
 from fcos.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quick")
 VOC = {"source": "voc", "validation_fraction": 0.0, "cache": "auto"}
 COCO = {**VOC, "source": "coco"}
 YOLO = {**VOC, "source": "yolo", "classes": ["cat", "dog"]}

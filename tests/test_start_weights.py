@@ -188,6 +188,7 @@ def test_the_file_is_linked_so_that_dvc_sees_it(workspace, smoke_params):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_dvc_trains_again_from_another_file_of_the_same_name(tmp_path):
     study = small_study()
     study["model"]["weights"] = str(FILE)

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 from project_helpers import copy_project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 
 def commands():

@@ -1,0 +1,119 @@
+"""`python -m fcos` that begins at once: forked from a process that has imported torch and MLflow, 12 s a stage else.
+
+For tests of what stages do; tests of signals, locks and killed processes run the real command. This file is both sides:
+`python quick_fcos.py SOCKET` waits there, and the `python` that `quick_fcos` writes asks it.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+HEAVY = ("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
+# It hands its arguments, folder, environment and streams over, and ends as what it asked for ends.
+CLIENT = """\
+#!{python} -IS
+import json, os, socket, sys
+
+if sys.argv[1:3] != ["-m", "fcos"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({path!r})
+    socket.send_fds(server, [b"."], [0, 1, 2])
+    server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())
+    server.shutdown(socket.SHUT_WR)
+    sys.exit(int(server.recv(16) or 1))
+"""
+
+
+@contextmanager
+def quick_fcos(folder: Path):
+    """A search path for commands with that `python`, which works while the block lasts."""
+    path, client = folder / "socket", folder / "bin" / "python"
+    client.parent.mkdir()
+    client.write_text(CLIENT.format(python=sys.executable, path=str(path)))
+    client.chmod(0o755)
+    command = [sys.executable, __file__, str(path)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        assert server.stdout.readline() == b"ready\n"
+        yield f"{client.parent}{os.pathsep}{os.environ['PATH']}"
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def wait_for_commands(path: str) -> None:
+    """Fork for each command; this returns in the process that shall run one."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+        while True:
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                server.close()
+                return answer(connection)
+            connection.close()
+
+
+def answer(connection: socket.socket) -> None:
+    """Fork once more, tell the client how the command ended, and kill it if the client is gone."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rb") as stream:
+        arguments, folder, environment = json.load(stream)
+    if command := os.fork():
+        end = os.pidfd_open(command)
+        poll = select.poll()
+        poll.register(end, select.POLLIN)
+        poll.register(connection, 0)  # a client that is gone is always told
+        if end not in dict(poll.poll()):
+            os.kill(command, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+        if connection.fileno() not in dict(poll.poll(0)):
+            connection.sendall(str(code if code >= 0 else 128 - code).encode())
+        os._exit(0)
+    connection.close()
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+
+
+def serve(path: str) -> None:
+    import fcos
+    from fcos.cli import main
+
+    modules = [module.name for module in pkgutil.walk_packages(fcos.__path__, "fcos.") if "__main__" not in module.name]
+    for name in (*HEAVY, *modules):
+        importlib.import_module(name)
+    assert threading.active_count() == 1  # a fork has one thread only
+    gc.freeze()  # a collection would write to all that the processes share
+    wait_for_commands(path)
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code)  # to take all modules apart would take longer than most commands
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
