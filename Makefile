@@ -33,7 +33,7 @@ else
 	else $(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; fi
 endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(BIN)/python -c "from fcos.commands.dvc import allow_without_git; allow_without_git()"
+	$(BIN)/python -c "from fcos.running.dvc import allow_without_git; allow_without_git()"
 	touch $(STAMP)
 
 repro: install

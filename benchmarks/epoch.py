@@ -29,8 +29,6 @@ from torchvision.datasets import CocoDetection
 from torchvision.transforms.functional import convert_image_dtype, hflip, pil_to_tensor
 from training_step import MODEL, TEST, format_of, name_of
 
-from fcos.commands.assigner import build_assigner
-from fcos.commands.build import build_model
 from fcos.config.runs import Run
 from fcos.config.train import TrainConfig
 from fcos.data.cache import keep_pictures
@@ -38,6 +36,8 @@ from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset
 from fcos.files import write_json
 from fcos.model.device import autocast, find_dtype, find_memory_format
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_model
 from fcos.training.loop import Plan, fit
 from fcos.training.resume import Scratch
 

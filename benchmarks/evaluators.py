@@ -22,7 +22,7 @@ DRAWS = 2
 
 def ours(gt: str, detections: str, replicates: int = 0) -> list[float]:
     """What `fcos score` does but for its output: with the lines on what is odd in the files."""
-    from fcos.commands.scoring_inputs import Choices, match_results, open_truth
+    from fcos.comparing.inputs import Choices, match_results, open_truth
     from fcos.scoring.numbers import coco_metrics
 
     truth = open_truth(Path(gt), Choices()).truth

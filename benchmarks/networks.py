@@ -9,10 +9,10 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from fcos.commands.build import build_model
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.model.convert import to_torchvision
+from fcos.study.build import build_model
 
 
 def torchvisions(run: Run, num_classes: int, test: TestConfig, **more: Any) -> TorchvisionFCOS:

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from training_step import MODEL, format_of, name_of
 
-from fcos.commands.build import build_grid, build_model
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
@@ -32,6 +31,7 @@ from fcos.detections import Candidates
 from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all
 from fcos.model.device import autocast, find_dtype, find_memory_format
+from fcos.study.build import build_grid, build_model
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)

@@ -23,9 +23,6 @@ from networks import torchvisions
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from fcos.commands.assigner import build_assigner
-from fcos.commands.build import build_grid, build_model
-from fcos.commands.provenance import provenance
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
@@ -44,6 +41,9 @@ from fcos.files import write_json
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import Progress, say
 from fcos.structures import Batch
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_grid, build_model
+from fcos.study.provenance import provenance
 from fcos.training.loop import Plan
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from side_by_side import device_named, in_turn, line, parser, write_report
 from torch import nn
 
-from fcos.commands.assigner import build_assigner
-from fcos.commands.build import build_model
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
@@ -26,6 +24,8 @@ from fcos.data.dataset import Sample
 from fcos.data.transforms import View, make_batch
 from fcos.model.device import autocast, find_dtype, find_memory_format
 from fcos.structures import GroundTruth
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_model
 from fcos.training.largest_batch import saved_bytes
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses, train_step

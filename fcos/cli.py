@@ -144,7 +144,7 @@ def _as_mistake(error: BaseException) -> UserError | None:
     """What the user can mend: a mistake of his, or a mishap of the machine."""
     if isinstance(error, UserError):
         return error
-    from fcos.commands.mishaps import explain
+    from fcos.system_errors import explain
 
     return explain(error)
 
@@ -188,7 +188,7 @@ def study_new(
     ] = OutsideBoxes.error,
 ) -> None:
     """Write a study of your own data, with settings that suit them and this machine: studies/NAME.yaml."""
-    from fcos.commands.study_new import study_new
+    from fcos.authoring.new import study_new
 
     typer.echo(study_new(name, folder, epochs=epochs, damaged=damaged.value, outside_boxes=outside_boxes.value))
 
@@ -212,7 +212,7 @@ def study_run(
     ] = None,
 ) -> None:
     """Run what is not up to date of the active study: `dvc repro`, but several trainings at a time."""
-    from fcos.commands.study_run import run_study
+    from fcos.running.run import run_study
 
     run_study(jobs)
 
@@ -231,7 +231,8 @@ def source(
 ) -> None:
     """Find or fetch what the study is made from, and link it so that DVC sees when it changes."""
     params = _params()
-    from fcos.commands.source import changed_text, source
+    from fcos.commands.source import source
+    from fcos.study.source_index import changed_text
 
     with _at_work(params, "source"):
         changes = source(at)
@@ -243,9 +244,9 @@ def source(
 def prepare() -> None:
     """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
     params = _params()
-    from fcos.commands.findings import assumptions, counted, finding_sentences
     from fcos.commands.prepare import prepare
     from fcos.commands.source import source
+    from fcos.study.findings import assumptions, counted, finding_sentences
 
     with _at_work(params, "prepare"):
         manifest = prepare()
@@ -349,8 +350,8 @@ def sweep_nms(run: RunName) -> None:
 def report() -> None:
     """Build all tables and figures of the study: reports/STUDY/index.html."""
     params = _params()
-    from fcos.commands.by_hand import drop_recorded
     from fcos.commands.report import report
+    from fcos.running.by_hand import drop_recorded
 
     with _at_work(params, "report"):
         typer.echo(f"wrote {report()}")
@@ -403,8 +404,8 @@ def demo(
 ) -> None:
     """Try the trained runs on pictures of your own, in a page on this machine."""
     params = _params()
-    from fcos.commands.demo import Demo
-    from fcos.commands.demo_server import make_server
+    from fcos.inference.demo import Demo
+    from fcos.inference.demo_server import make_server
 
     study = Demo(params.study, params.runs, params.test)
     with make_server(study, port) as server, contextlib.suppress(KeyboardInterrupt):
@@ -431,7 +432,7 @@ def score(
 ) -> None:
     """The COCO numbers of any detector's results, overall and per class, with their intervals."""
     from fcos.commands.score import score, score_text
-    from fcos.commands.scoring_inputs import Choices
+    from fcos.comparing.inputs import Choices
 
     choices = Choices(
         max_detections=max_detections,
@@ -471,7 +472,7 @@ def compare(
 ) -> None:
     """Compare results on the same images: which is better, by how much, and whether that is more than chance."""
     from fcos.commands.compare import compare
-    from fcos.commands.scoring_inputs import Choices
+    from fcos.comparing.inputs import Choices
     from fcos.reporting.comparison import comparison_text
 
     choices = Choices(
@@ -496,8 +497,8 @@ def status(
     """What of the active study is done, at work and to do, and how long the rest will take."""
     import json
 
-    from fcos.commands.status import Look, status_json, status_text
-    from fcos.commands.status import watch as keep_watching
+    from fcos.running.status import Look, status_json, status_text
+    from fcos.running.status import watch as keep_watching
 
     if watch and as_json:
         raise UserError("--watch", "does not go with --json", do="leave one of them out")
@@ -567,7 +568,7 @@ def _track(params: "Params", runs: Sequence[str]) -> None:
 
 
 def _sync(params: "Params", runs: Sequence[str]) -> int:
-    from fcos.commands.layout import Layout
+    from fcos.study.layout import Layout
     from fcos.tracking.sync import sync
 
     layout = Layout(params.study)
@@ -583,10 +584,10 @@ def _at_work(
     params: "Params", stage: str, run: str | None = None, *, ends: bool = True, recorded: bool = True
 ) -> Iterator[None]:
     """A stage at work: `fcos status` knows how far it is, it ends with its DVC, and typed by hand it is recorded."""
-    from fcos.commands.by_hand import by_hand
-    from fcos.commands.heartbeat import heartbeat
-    from fcos.commands.parent import end_with_parents
-    from fcos.commands.stages import Stage
+    from fcos.running.by_hand import by_hand
+    from fcos.running.heartbeat import heartbeat
+    from fcos.running.parent import end_with_parents
+    from fcos.running.stages import Stage
 
     end_with_parents()
     record = by_hand(Stage(stage, run), params.study, ends=ends) if recorded else contextlib.nullcontext()

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 PLAIN_INTERVAL_S = 20.0
-# Told of every piece of work done: so `fcos status` knows how far a command is (fcos/commands/heartbeat.py).
+# Told of every piece of work done: so `fcos status` knows how far a command is (fcos/running/heartbeat.py).
 watchers: list[Callable[["Progress"], None]] = []
 
 

@@ -7,12 +7,12 @@ import torch
 import yaml
 from conftest import ROOT, write_params
 
-from fcos.commands.build import build_model
-from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.config.runs import parse_runs
 from fcos.data.coco import read_split
 from fcos.model.checkpoint import Identity, save_weights
+from fcos.study.build import build_model
+from fcos.study.layout import Layout
 
 RUN = "one-epoch"
 

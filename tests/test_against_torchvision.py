@@ -22,7 +22,6 @@ from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
 from fcos.assignment import assign_targets
-from fcos.commands.build import build_grid, load_model
 from fcos.commands.import_checkpoint import import_checkpoint
 from fcos.config.model import ModelConfig
 from fcos.config.runs import find_run, parse_runs
@@ -33,6 +32,7 @@ from fcos.model.checkpoint import read_identity
 from fcos.model.convert import from_torchvision, to_torchvision
 from fcos.postprocess import decode_candidates
 from fcos.structures import Batch
+from fcos.study.build import build_grid, load_model
 
 
 @pytest.fixture(scope="module")

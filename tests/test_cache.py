@@ -14,7 +14,6 @@ from data_helpers import save_picture
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.data.cache import Pictures, choose, decoded_bytes, keep_pictures
@@ -24,6 +23,7 @@ from fcos.data.pictures import read_picture
 from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD, View, make_batch
 from fcos.errors import UserError
 from fcos.files import sha256_file
+from fcos.study.layout import Layout
 
 CPU = torch.device("cpu")
 SIZES = [(40, 60), (40, 60), (33, 47), (64, 32), (40, 60)]  # (height, width)

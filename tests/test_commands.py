@@ -14,14 +14,12 @@ from conftest import ROOT, Watcher, write_params
 from PIL import Image
 
 from fcos.cli import main
-from fcos.commands.build import build_grid, load_model
 from fcos.commands.detect import detect
 from fcos.commands.evaluate import evaluate
 from fcos.commands.evaluate_tta import evaluate_tta
 from fcos.commands.import_checkpoint import import_checkpoint
 from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
-from fcos.commands.scored_run import ScoredRun, best_step
 from fcos.commands.sweep_nms import sweep_nms
 from fcos.commands.train import train
 from fcos.data.dataset import DetectionDataset
@@ -33,6 +31,8 @@ from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.files import sha256_file
 from fcos.model.checkpoint import read_identity
 from fcos.model.convert import to_torchvision
+from fcos.study.build import build_grid, load_model
+from fcos.study.scored_run import ScoredRun, best_step
 
 RUN = Path("runs/smoke/one-epoch")
 

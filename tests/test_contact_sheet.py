@@ -7,10 +7,10 @@ import pytest
 from data_helpers import YOLO_CAT, YOLO_DOG, prepare_as_found, small_yolo, write
 from PIL import Image
 
-from fcos.commands.contact_sheet import CAPTION, COLUMNS, ROWS, TILE, _chosen, _remarks, write_contact_sheets
-from fcos.commands.drawing import COLORS
-from fcos.commands.study_new import study_new
+from fcos.authoring.contact_sheet import CAPTION, COLUMNS, ROWS, TILE, _chosen, _remarks, write_contact_sheets
+from fcos.authoring.new import study_new
 from fcos.data.coco import read_split
+from fcos.inference.drawing import COLORS
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_an_image_that_cannot_be_decoded_is_named_on_the_sheet(prepared, tmp_pat
 
 
 def test_a_new_study_leaves_its_sheets_beside_the_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcos.commands.study_trial.why_no_weights", lambda: None)
-    monkeypatch.setattr("fcos.commands.study_trial.try_runs", lambda *_: (100, [0.1, 0.2]))
+    monkeypatch.setattr("fcos.authoring.trial.why_no_weights", lambda: None)
+    monkeypatch.setattr("fcos.authoring.trial.try_runs", lambda *_: (100, [0.1, 0.2]))
     write(small_yolo(tmp_path / "yolo") / "classes.txt", "cat\ndog\n")
     said = study_new("pets", Path("yolo"))
     assert "data/contact_sheets/pets/" in said

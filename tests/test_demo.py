@@ -21,11 +21,11 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from fcos.commands import demo as demo_module
-from fcos.commands.demo import Demo
-from fcos.commands.demo_server import make_server
-from fcos.commands.detecting import Detector, Weights
 from fcos.config import params
 from fcos.errors import UserError
+from fcos.inference.demo import Demo
+from fcos.inference.demo_server import make_server
+from fcos.inference.detector import Detector, Weights
 
 WEIGHTS = Path("runs/smoke") / RUN / "model.safetensors"
 

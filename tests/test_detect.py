@@ -12,10 +12,10 @@ from PIL import Image
 
 from fcos.cli import main
 from fcos.commands.detect import detect, find_pictures
-from fcos.commands.detecting import Detector
-from fcos.commands.drawing import COLORS, draw_boxes
 from fcos.data.pictures import reduced
 from fcos.errors import UserError
+from fcos.inference.detector import Detector
+from fcos.inference.drawing import COLORS, draw_boxes
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from conftest import write_params
 
 import fcos.cli
 import fcos.commands.doctor
-from fcos.commands.assigner import build_assigner
-from fcos.commands.build import build_model
 from fcos.commands.doctor import batch_finding, doctor
-from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.config import params
 from fcos.data.coco import read_split
 from fcos.memory import left_in_control_groups
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_model
+from fcos.study.layout import Layout
 from fcos.training.largest_batch import PROCESS_BYTES, Trial, largest, saved_bytes
 
 FAULTS = """

@@ -15,11 +15,11 @@ import pytest
 from data_helpers import CAT, DATA, DOG, assert_refused, read, run_prepare, small_coco, snapshot, write, write_voc
 
 import fcos.data.sources.download
-from fcos.commands.places import place_root
 from fcos.config.data import CocoData, VocData
 from fcos.config.section import parse_section
 from fcos.data.sources.download import ARCHIVES, Archive, download
 from fcos.errors import UserError
+from fcos.study.places import place_root
 
 ROOT = Path("downloaded")
 STORE = ROOT / ".downloads"

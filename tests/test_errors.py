@@ -11,15 +11,15 @@ import safetensors
 import torch
 from conftest import ROOT, assert_mistake
 
-from fcos.commands import study_run
-from fcos.commands.mishaps import explain
-from fcos.commands.provenance import provenance
-from fcos.commands.study_run import run_study
 from fcos.errors import UserError
 from fcos.evaluation.candidates import read_candidates
 from fcos.files import write_json
 from fcos.model.checkpoint import read_identity
+from fcos.running import study_progress
+from fcos.running.run import run_study
 from fcos.scoring.replicates import read_replicates
+from fcos.study.provenance import provenance
+from fcos.system_errors import explain
 
 TEST, MANIFEST = Path("data/smoke/test.json"), Path("data/smoke/manifest.json")
 
@@ -106,7 +106,7 @@ def test_a_study_file_without_a_line(workspace, run):
 
 
 def test_without_dvc_nothing_is_run(workspace, monkeypatch):
-    monkeypatch.setattr(study_run, "ask_dvc", lambda: (None, "No module named dvc"))
+    monkeypatch.setattr(study_progress, "ask_dvc", lambda: (None, "No module named dvc"))
     with pytest.raises(UserError, match=r"(?s)DVC: cannot be used here.*No module named dvc.*source .venv"):
         run_study(2)
 

@@ -15,13 +15,13 @@ from model_helpers import RUN, loud, make_study
 
 import fcos.commands.export as exporting
 from fcos.cli import main
-from fcos.commands.detecting import Detector, Weights
 from fcos.commands.export import as_input, check_pictures, compare, export
 from fcos.data.pictures import reduced, reduction
 from fcos.detections import Detections
 from fcos.errors import UserError
-from fcos.evaluation.exportable import load_torchscript
 from fcos.files import sha256_file
+from fcos.inference.detector import Detector, Weights
+from fcos.inference.exportable import load_torchscript
 
 
 @pytest.fixture(scope="module")

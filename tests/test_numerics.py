@@ -11,9 +11,6 @@ from conftest import REAL_DATA, ROOT, write_params
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from fcos.commands.assigner import build_assigner
-from fcos.commands.build import build_grid, build_model
-from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.commands.score import score
 from fcos.config import params
@@ -27,6 +24,9 @@ from fcos.files import write_json
 from fcos.losses import detection_losses
 from fcos.model.device import find_dtype
 from fcos.structures import Batch
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_grid, build_model
+from fcos.study.layout import Layout
 from fcos.training.loop import Plan, fit
 from fcos.training.optimizer import make_optimizer
 from fcos.training.resume import Scratch

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import nn
 
 from fcos.boxes import areas
-from fcos.commands.build import build_model
 from fcos.config import params
 from fcos.config.train import TrainConfig
 from fcos.data.pictures import resized_size
@@ -20,6 +19,7 @@ from fcos.losses import detection_losses
 from fcos.model.head import Head
 from fcos.postprocess import decode_candidates
 from fcos.structures import HeadOutputs, LocationTargets
+from fcos.study.build import build_model
 from fcos.training.key import training_key
 from fcos.training.loop import History, Plan, _resume
 from fcos.training.optimizer import make_optimizer

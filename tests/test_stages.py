@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 from stage_deps import STAGES, closure, dvc_file
 
-from fcos.commands.places import SLOTS
+from fcos.study.places import SLOTS
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from project_helpers import address, changed_stages, copy_project, repro, small_
 from torchvision.models import get_model
 
 import fcos.training.key
-from fcos.commands.build import build_model
 from fcos.commands.prepare import prepare
 from fcos.commands.source import source
 from fcos.commands.train import train
@@ -21,6 +20,7 @@ from fcos.errors import UserError
 from fcos.files import read_json, sha256_file, sha256_json
 from fcos.model.backbone import Backbone
 from fcos.model.checkpoint import read_identity
+from fcos.study.build import build_model
 
 RUN = "one-epoch"
 TRAINED = Path("runs/smoke") / RUN

@@ -14,14 +14,14 @@ import yaml
 from conftest import LIMIT_S, ROOT, wait_until, write_params
 from project_helpers import copy_project
 
-from fcos.commands.heartbeat import STUDY, heartbeat, read_heartbeats
-from fcos.commands.layout import Layout
-from fcos.commands.stages import Found, Stage, all_stages, find_states, what_is_open
-from fcos.commands.status import Look, status_text
-from fcos.commands.time_left import time_left
 from fcos.config import params
 from fcos.files import write_json
 from fcos.progress import Progress, duration, watchers
+from fcos.running.heartbeat import STUDY, heartbeat, read_heartbeats
+from fcos.running.stages import Found, Stage, all_stages, find_states, what_is_open
+from fcos.running.status import Look, status_text
+from fcos.running.time_left import time_left
+from fcos.study.layout import Layout
 
 TRAIN, PREDICT, EVALUATE = (Stage(name, "one-epoch") for name in ("train", "predict", "evaluate"))
 

@@ -32,11 +32,11 @@ from data_helpers import (
     write_yolo,
 )
 
-import fcos.commands.study_trial
+import fcos.authoring.trial
+from fcos.authoring.new import study_new
+from fcos.authoring.settings import Facts, choose_settings
 from fcos.commands.prepare import prepare
 from fcos.commands.study import show_study, use_study
-from fcos.commands.study_new import study_new
-from fcos.commands.study_settings import Facts, choose_settings
 from fcos.config import params
 from fcos.data.sources.discover import discover
 from fcos.errors import UserError
@@ -47,8 +47,8 @@ MINE = Path("studies/mine.yaml")
 @pytest.fixture(autouse=True)
 def _offline(workspace, monkeypatch):
     """In an empty project, without asking any host for weights; a step of training is tried in a test of its own."""
-    monkeypatch.setattr(fcos.commands.study_trial, "why_no_weights", lambda: None)
-    monkeypatch.setattr(fcos.commands.study_trial, "try_runs", lambda *_: (100, [0.1, 0.2]))
+    monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: None)
+    monkeypatch.setattr(fcos.authoring.trial, "try_runs", lambda *_: (100, [0.1, 0.2]))
 
 
 def found(folder):
@@ -454,7 +454,7 @@ def test_class_names_that_yaml_would_take_for_something_else():
 
 
 def test_without_weights_training_starts_from_scratch_and_that_is_said(monkeypatch):
-    monkeypatch.setattr(fcos.commands.study_trial, "why_no_weights", lambda: "resnet18: no network")
+    monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: "resnet18: no network")
     monkeypatch.setenv("TORCH_HOME", "home")
     small_voc()
     said = study_new("mine", Path("pictures"))
@@ -486,7 +486,7 @@ def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
     small_voc()
     assert "--epochs" not in study_new("mine", Path("pictures"))
     # 2 pictures, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
-    monkeypatch.setattr(fcos.commands.study_trial, "try_runs", lambda *_: (100, [10.0, 20.0]))
+    monkeypatch.setattr(fcos.authoring.trial, "try_runs", lambda *_: (100, [10.0, 20.0]))
     said = study_new("other", Path("pictures"))
     assert "--epochs 10" not in study_new("short", Path("pictures"), epochs=2)  # no longer than what was asked for
     assert "--epochs 10" in said and "1 h 38 min" in said  # 250 pictures * 0.78 * 30 s = 97.7 minutes
@@ -500,14 +500,14 @@ def test_weights_are_there_or_asked_for(tmp_path, monkeypatch, weights):
     if weights:
         for name in ("resnet18-f37072fd.pth", "resnet34-b627a593.pth"):
             write(tmp_path / "hub" / "checkpoints" / name, "")
-    assert (fcos.commands.study_trial.why_no_weights() is None) == weights
+    assert (fcos.authoring.trial.why_no_weights() is None) == weights
 
 
 @pytest.mark.slow
 def test_a_step_of_training_is_tried_on_this_machine(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fcos.commands.study_trial, "why_no_weights", lambda: "offline")
+    monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: "offline")
     small_voc()
     said = study_new("mine", Path("pictures"))
     assert re.search(r"training takes about \d+ (s|min|h \d+ min) on this machine \(resnet18 ", said)
@@ -525,6 +525,6 @@ def test_real_folders(name):
 
 def test_a_folder_is_refused_without_waiting_for_torch():
     """Its import alone takes longer than the look at a folder."""
-    script = "import sys, fcos.commands.study_new; print('torch' in sys.modules)"
+    script = "import sys, fcos.authoring.new; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

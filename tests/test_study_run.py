@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import write_params
 
-from fcos.commands import study_run
-from fcos.commands.stages import all_stages, stages_of
-from fcos.commands.study_run import run_study, suitable_jobs
 from fcos.config import params
 from fcos.errors import UserError
+from fcos.running import jobs, reproduce, study_progress
+from fcos.running.run import run_study
+from fcos.running.stages import all_stages, stages_of
 
 # Stands for DVC: writes down its arguments and the number of threads, then says and does what the test asks for.
 SCRIPT = """
@@ -28,13 +28,14 @@ with Path("calls").open("a") as stream:
 def dvc(workspace, monkeypatch):
     """Have a script run instead of DVC; returns how to give it, and the calls it got."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(study_run, "RETRY_S", 0.01)
+    monkeypatch.setattr(reproduce, "RETRY_S", 0.01)
     everything = {stage.address: "new" for stage in all_stages(params.read())}
-    monkeypatch.setattr(study_run, "ask_dvc", lambda: (everything, None))
+    for module in (study_progress, reproduce):
+        monkeypatch.setattr(module, "ask_dvc", lambda: (everything, None))
 
     def does(what):
         Path("dvc.py").write_text(SCRIPT.format(what=what))
-        monkeypatch.setattr(study_run, "dvc", lambda *arguments: [sys.executable, "dvc.py", *arguments])
+        monkeypatch.setattr(reproduce, "dvc", lambda *arguments: [sys.executable, "dvc.py", *arguments])
 
     def calls():
         return Path("calls").read_text().splitlines()
@@ -93,7 +94,7 @@ def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
 def test_nothing_is_started_where_all_is_up_to_date(dvc, monkeypatch, capfd):
     does, _ = dvc
     does("")
-    monkeypatch.setattr(study_run, "ask_dvc", lambda: ({}, None))
+    monkeypatch.setattr(study_progress, "ask_dvc", lambda: ({}, None))
     run_study(2)
     assert not Path("calls").exists() and "11 of 11 stages done" in capfd.readouterr().out
 
@@ -126,7 +127,8 @@ def test_a_busy_dvc_is_asked_again_where_it_tells_the_terminal(dvc, monkeypatch)
         "    sys.exit(print('ERROR: Unable to acquire lock. Most likely another', file=sys.stderr) or 255)"
     )
     answers = iter([({"report": "new"}, None), (None, "Unable to acquire lock. Most likely another")])
-    monkeypatch.setattr(study_run, "ask_dvc", lambda: next(answers))
+    for module in (study_progress, reproduce):
+        monkeypatch.setattr(module, "ask_dvc", lambda: next(answers))
     run_study(1)
     assert calls() == ["- repro", "- repro"]
 
@@ -151,10 +153,10 @@ def test_without_data_nothing_is_trained(dvc):
 def test_jobs_by_cores_memory_and_accelerator(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr(study_run, "ACCELERATORS", ())
-    for free, jobs in ((100 << 30, 8), (13 << 30, 3), (1 << 30, 1)):
-        monkeypatch.setattr(study_run, "available_memory", lambda free=free: free)
-        assert suitable_jobs() == jobs
-    monkeypatch.setattr(study_run, "available_memory", lambda: 100 << 30)
-    monkeypatch.setattr(study_run, "ACCELERATORS", (str(tmp_path),))
-    assert suitable_jobs() == 1
+    monkeypatch.setattr(jobs, "ACCELERATORS", ())
+    for free, expected in ((100 << 30, 8), (13 << 30, 3), (1 << 30, 1)):
+        monkeypatch.setattr(jobs, "available_memory", lambda free=free: free)
+        assert jobs.suitable_jobs() == expected
+    monkeypatch.setattr(jobs, "available_memory", lambda: 100 << 30)
+    monkeypatch.setattr(jobs, "ACCELERATORS", (str(tmp_path),))
+    assert jobs.suitable_jobs() == 1

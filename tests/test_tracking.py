@@ -22,13 +22,13 @@ import torch
 from conftest import LIMIT_S, wait_until
 from PIL import Image
 
-from fcos.commands.build import build_model
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.train import TrainConfig
 from fcos.errors import UserError
 from fcos.files import sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
+from fcos.study.build import build_model
 from fcos.tracking import live
 from fcos.tracking.live import LiveRun
 from fcos.tracking.runs import CURVES, search

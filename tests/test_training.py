@@ -14,7 +14,6 @@ import torch
 from conftest import ROOT, Watcher, wait_until, write_params
 from stage_deps import closure
 
-from fcos.commands.layout import Layout
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.config.train import TrainConfig
@@ -23,6 +22,7 @@ from fcos.data.transforms import View, draw_view, padded_size, show_boxes
 from fcos.errors import UserError
 from fcos.files import sha256_file
 from fcos.model.detector import FCOS
+from fcos.study.layout import Layout
 from fcos.training.key import TRAINING_CODE
 from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer

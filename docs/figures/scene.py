@@ -16,12 +16,12 @@ from torch import Tensor
 
 from fcos.assignment import assign_targets
 from fcos.boxes import xywh_to_xyxy
-from fcos.commands.build import build_grid
 from fcos.config.model import STRIDES, ModelConfig
 from fcos.data.sources.shapes import draw_shapes
 from fcos.data.transforms import View, show_boxes
 from fcos.model.locations import Locations
 from fcos.structures import LocationTargets
+from fcos.study.build import build_grid
 
 SIZE = 512  # pixels at which the network sees the picture
 MODEL = ModelConfig()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos.commands.scoring_inputs import Choices, describe, digest, match_results, open_truth, protocol_json
+from fcos.comparing.inputs import Choices, describe, digest, match_results, open_truth, protocol_json
 from fcos.errors import UserError
 from fcos.files import write_csv, write_json, write_text
 from fcos.progress import track

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcos.commands.detecting import Detector, Weights
-from fcos.commands.drawing import draw_boxes
 from fcos.data.pictures import read_picture
 from fcos.errors import UserError
 from fcos.files import write_json
+from fcos.inference.detector import Detector, Weights
+from fcos.inference.drawing import draw_boxes
 from fcos.progress import track
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}

@@ -3,13 +3,13 @@
 import time
 from typing import Any
 
-from fcos.commands.draws import Draws
-from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun
 from fcos.evaluation.scoring import detect_all, score_detections
 from fcos.files import write_json
 from fcos.scoring.analysis import analyse
 from fcos.scoring.numbers import with_intervals
+from fcos.study.bootstrap import Draws
+from fcos.study.provenance import provenance
+from fcos.study.scored_run import ScoredRun
 
 
 def evaluate(name: str) -> dict[str, Any]:

@@ -4,9 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fcos.commands.draws import Draws
-from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
 from fcos.detections import Detections, merge_views
@@ -15,6 +12,9 @@ from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
 from fcos.files import read_json, write_json
 from fcos.progress import track
+from fcos.study.bootstrap import Draws
+from fcos.study.provenance import provenance
+from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 
 
 def evaluate_tta(name: str) -> dict[str, Any]:

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcos.commands.build import build_grid, load_model
-from fcos.commands.detecting import Detector, Picture, Weights
-from fcos.commands.layout import Layout
 from fcos.config.section import DEFAULT_PATH, read_params
 from fcos.data.coco import read_split
 from fcos.data.pictures import read_annotated, reduction
 from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fcos.detections import Detections
 from fcos.errors import UserError
-from fcos.evaluation.exportable import Exportable, load_torchscript, save_onnx, save_torchscript
 from fcos.files import sha256_file, whole_file
+from fcos.inference.detector import Detector, Picture, Weights
+from fcos.inference.exportable import Exportable, load_torchscript, save_onnx, save_torchscript
 from fcos.progress import track
+from fcos.study.build import build_grid, load_model
+from fcos.study.layout import Layout
 
 SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
 NEEDED = ("onnx", "onnxruntime")

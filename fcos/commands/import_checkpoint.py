@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from fcos.commands.layout import Layout
-from fcos.commands.train import import_run
 from fcos.config.runs import find_run, parse_runs
 from fcos.config.section import read_params
 from fcos.data.coco import read_split
+from fcos.study.importing import import_run
+from fcos.study.layout import Layout
 
 
 def import_checkpoint(source: Path, name: str) -> Path:

@@ -6,9 +6,6 @@ from typing import Any, Literal
 
 import torch
 
-from fcos.commands.build import build_grid, load_model
-from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import VALIDATION_PREFIX, ScoredRun
 from fcos.config.data import DataConfig
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
@@ -20,6 +17,9 @@ from fcos.evaluation.predictor import Predictor, Timing, predict_split
 from fcos.files import sha256_file, whole_dir, write_json
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity
 from fcos.model.device import find_device, find_dtype
+from fcos.study.build import build_grid, load_model
+from fcos.study.provenance import provenance
+from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun
 
 
 def predict(name: str, views: Literal["test", "tta"]) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from fcos.commands.layout import Layout
 from fcos.config import params
 from fcos.data.coco import PREPARE, read_split
 from fcos.files import read_json, whole_dir
 from fcos.reporting.report import build_report
+from fcos.study.layout import Layout
 
 
 def report() -> Path:

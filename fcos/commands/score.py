@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fcos.commands.scoring_inputs import Choices, describe, match_results, open_truth, protocol_json
+from fcos.comparing.inputs import Choices, describe, match_results, open_truth, protocol_json
 from fcos.errors import UserError
 from fcos.files import write_csv, write_json
 from fcos.progress import Progress

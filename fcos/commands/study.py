@@ -7,8 +7,7 @@ from fcos.config import params
 from fcos.config.section import DEFAULT_PATH, read_params
 from fcos.errors import UserError
 from fcos.files import write_text
-
-STUDIES = Path("studies")
+from fcos.study.layout import STUDIES
 
 
 def list_studies() -> dict[str, str]:

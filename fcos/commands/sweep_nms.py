@@ -3,9 +3,6 @@
 import time
 from typing import Any
 
-from fcos.commands.draws import Draws
-from fcos.commands.provenance import provenance
-from fcos.commands.scored_run import ScoredRun, best_step
 from fcos.config.nms_sweep import NmsSweepConfig
 from fcos.config.section import parse_section, read_params
 from fcos.evaluation.candidates import CandidatesFile
@@ -14,6 +11,9 @@ from fcos.files import write_json
 from fcos.progress import track
 from fcos.scoring.matching import Ints
 from fcos.scoring.replicates import sweep_steps
+from fcos.study.bootstrap import Draws
+from fcos.study.provenance import provenance
+from fcos.study.scored_run import ScoredRun, best_step
 
 
 def sweep_nms(name: str) -> dict[str, Any]:

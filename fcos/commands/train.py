@@ -3,15 +3,10 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from fcos.commands.assigner import build_assigner
-from fcos.commands.build import build_model
-from fcos.commands.importing import import_weights
-from fcos.commands.layout import Layout
-from fcos.commands.provenance import provenance
 from fcos.config.data import DataConfig
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
@@ -23,6 +18,12 @@ from fcos.files import in_project, read_json, sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import say
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_model
+from fcos.study.importing import import_run
+from fcos.study.layout import Layout
+from fcos.study.provenance import provenance
+from fcos.study.summary import write_summary
 from fcos.training.key import training_key
 from fcos.training.loop import HISTORY_COLUMNS, Plan, Row, fit, peak_memory_mb
 from fcos.training.resume import Scratch
@@ -49,17 +50,6 @@ def train(name: str, observer: Observer) -> None:
     else:
         data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
         _train(run, split, layout, observer, cache=data.cache)
-
-
-def import_run(source: Path, run: Run, split: CocoSplit) -> None:
-    """Import `source` as the weights of `run`, with an empty history."""
-    started = time.time()
-    layout = Layout(run.study)
-    weights_path = layout.weights(run.name)
-    import_weights(source, run, split, weights_path)
-    write_csv(layout.run(run.name) / "history.csv", [], HISTORY_COLUMNS)
-    digest = sha256_file(weights_path)
-    _write_summary(layout, run, key=digest, digest=digest, imported_from=source.name, provenance=provenance(started))
 
 
 def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, cache: str) -> None:
@@ -101,7 +91,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
         identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
         save_weights(layout.weights(run.name), model.state_dict(), identity)
         write_csv(layout.run(run.name) / "history.csv", history.rows, HISTORY_COLUMNS)
-        _write_summary(
+        write_summary(
             layout,
             run,
             key=key,
@@ -141,8 +131,3 @@ def _keep_role(layout: Layout, run: Run) -> None:
     summary = read_json(path, do=f"fcos train {run.name}")
     if summary["role"] != run.role:
         write_json(path, {**summary, "role": run.role})
-
-
-def _write_summary(layout: Layout, run: Run, *, key: str, digest: str, **more: Any) -> None:
-    summary = {"training_key": key, "weights_sha256": digest, "params": run.identity(), "role": run.role, **more}
-    write_json(layout.run(run.name) / "train.json", summary)

@@ -1,7 +1,6 @@
 """What MLflow runs when it loads one of our models: a script, copied beside the weights and executed from there."""
 
 import base64
-import importlib
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from fcos.data.pictures import read_picture
+from fcos.inference.detector import Detector
 
 COLUMNS = ["image", "category_id", "category", "score", "x", "y", "width", "height"]
 
@@ -22,9 +22,7 @@ class PicturesToBoxes(PythonModel):
     """One row in for each picture, one row out for each object, with the number of its picture."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        # By name: commands stand above tracking, and a script is above them both.
-        detecting = importlib.import_module("fcos.commands.detecting")
-        self.detector = detecting.Detector.from_weights(Path(context.artifacts["weights"]))
+        self.detector = Detector.from_weights(Path(context.artifacts["weights"]))
 
     def predict(  # MLflow gives all three
         self,

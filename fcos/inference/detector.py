@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fcos.commands.build import build_grid, load_model
-from fcos.commands.layout import Layout
 from fcos.config.runs import Run
 from fcos.config.section import DEFAULT_PATH, parse_section, read_params
 from fcos.config.study import Name
@@ -24,6 +22,8 @@ from fcos.evaluation.predictor import Predictor
 from fcos.model.checkpoint import Identity, read_identity
 from fcos.model.device import find_device, find_dtype
 from fcos.structures import GroundTruth
+from fcos.study.build import build_grid, load_model
+from fcos.study.layout import Layout
 
 NOTHING = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 Picture = NDArray[np.uint8]  # (height, width, 3)

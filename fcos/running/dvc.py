@@ -17,15 +17,45 @@ import psutil
 from fcos.errors import UserError
 from fcos.progress import say
 
-# What it says of a stage.
-BEGINS = re.compile(r"Running stage '(.+)'")
-SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
+_BEGAN = re.compile(r"Running stage '(.+)'")
+_SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
 # It asks for its locks for three seconds only; another one may be hashing weights.
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 LOCK, RWLOCK = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
 READ_TRIES = 20
 _MALFORMED = (ValueError, AttributeError, TypeError, KeyError)  # of JSON of another form
 PATIENCE_S = 20.0  # after which it is said that an answer is waited for
+
+
+@dataclass(frozen=True)
+class Began:
+    """The command of a stage is about to run; the stage before it has ended."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Nothing that a stage reads has changed, or its outputs came out of the cache."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Another DVC holds a lock."""
+
+
+Event = Began | Skipped | Busy
+
+
+def event_of(line: str) -> Event | None:
+    """What a line of `dvc repro` tells; None: what it says tells of no stage."""
+    if began := _BEGAN.match(line):
+        return Began(began[1])
+    if skipped := _SKIPPED.match(line):
+        return Skipped(skipped[1])
+    return Busy() if is_busy(line) else None
 
 
 def dvc(*arguments: str) -> list[str]:

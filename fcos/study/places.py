@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fcos.commands.layout import Layout
 from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
 from fcos.data.sources.download import ARCHIVES, download
 from fcos.data.sources.voc import find_voc_folder
 from fcos.errors import UserError
 from fcos.files import in_project, project_root, write_text
+from fcos.study.layout import Layout
 
 # Names of the links; stages/source/dvc.yaml lists them as outputs, stages/prepare/dvc.yaml as dependencies.
 _SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fcos.commands.contact_sheet import write_contact_sheets
-from fcos.commands.places import link_root
-from fcos.commands.prepare import write_data
-from fcos.commands.study import STUDIES
-from fcos.commands.study_findings import Lines, found_lines
-from fcos.commands.study_settings import (
+from fcos.authoring.contact_sheet import write_contact_sheets
+from fcos.authoring.findings import Lines, found_lines
+from fcos.authoring.settings import (
     BACKBONES,
     TINY_OBJECT,
     Facts,
@@ -27,7 +24,7 @@ from fcos.commands.study_settings import (
     most_objects,
     shown_objects,
 )
-from fcos.commands.study_text import study_text
+from fcos.authoring.text import study_text
 from fcos.config import params
 from fcos.config.data import DataConfig
 from fcos.config.section import parse_section
@@ -38,6 +35,9 @@ from fcos.data.sources.found import Discovered
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.progress import duration
+from fcos.study.data import write_data
+from fcos.study.layout import STUDIES
+from fcos.study.places import link_root
 
 LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
 
@@ -67,14 +67,14 @@ def study_new(
             data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
             data["root"] = str(root)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
-    from fcos.commands import study_trial  # torch takes seconds: a folder that is refused does not wait for it
+    from fcos.authoring import trial  # torch takes seconds: a folder that is refused does not wait for it
 
     facts = facts_of(list(splits.values()))
-    no_weights = study_trial.why_no_weights()
-    choose = partial(choose_settings, facts, pretrained=no_weights is None, device=study_trial.device(), epochs=epochs)
+    no_weights = trial.why_no_weights()
+    choose = partial(choose_settings, facts, pretrained=no_weights is None, device=trial.device(), epochs=epochs)
     write = partial(study_text, name, f"{facts.num_train} pictures of {folder.resolve().name} to train on.", data)
-    trial = params.parse(yaml.safe_load(write(choose())), path)
-    fitting, seconds = study_trial.try_runs(list(trial.runs.values()), splits["train"])
+    draft = params.parse(yaml.safe_load(write(choose())), path)
+    fitting, seconds = trial.try_runs(list(draft.runs.values()), splits["train"])
     settings = choose(fitting=fitting)
     text = write(settings)
     params.parse(yaml.safe_load(text), path)
@@ -82,7 +82,7 @@ def study_new(
         *found_lines(found, manifest, facts, most_objects(list(splits.values()))),
         *_chosen(facts, settings, fitting),
     ]
-    lines += [*study_trial.weights_lines(no_weights), *_time(facts, settings, seconds)]
+    lines += [*trial.weights_lines(no_weights), *_time(facts, settings, seconds)]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     looked_at = Path("data/contact_sheets") / name
     lines += [("look", f"{looked_at}/: a sheet of each split, images with their boxes, odd ones first")]

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fcos.commands.layout import Layout
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.config.test import TestConfig
@@ -13,6 +12,7 @@ from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import CandidatesFile, read_candidates
 from fcos.files import sha256_file
+from fcos.study.layout import Layout
 
 VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out pictures, in candidates_tta/ and timing_tta.json
 _NETWORK = frozenset({"score_threshold", "max_candidates"})

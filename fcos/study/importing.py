@@ -1,13 +1,14 @@
 """Weights from elsewhere as the weights of a run."""
 
+import time
 from pathlib import Path
 
 from torch import Tensor
 
-from fcos.commands.build import build_model
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError
+from fcos.files import sha256_file, write_csv
 from fcos.model.checkpoint import (
     Identity,
     check_same_classes,
@@ -17,6 +18,22 @@ from fcos.model.checkpoint import (
     save_weights,
 )
 from fcos.model.convert import from_torchvision, select_classes
+from fcos.study.build import build_model
+from fcos.study.layout import Layout
+from fcos.study.provenance import provenance
+from fcos.study.summary import write_summary
+from fcos.training.loop import HISTORY_COLUMNS
+
+
+def import_run(source: Path, run: Run, split: CocoSplit) -> None:
+    """Import `source` as the weights of `run`, with an empty history."""
+    started = time.time()
+    layout = Layout(run.study)
+    weights_path = layout.weights(run.name)
+    import_weights(source, run, split, weights_path)
+    write_csv(layout.run(run.name) / "history.csv", [], HISTORY_COLUMNS)
+    digest = sha256_file(weights_path)
+    write_summary(layout, run, key=digest, digest=digest, imported_from=source.name, provenance=provenance(started))
 
 
 def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> None:

@@ -58,7 +58,7 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
             raise UserError(f"--split {choices.split}", "is of a folder", found=f"--gt {path}", do="leave it out")
         truth = read_truth(path, protocol, area_from_box=choices.area_from_box)
         return _opened(truth, describe(path), [], choices)
-    from fcos.commands.truth_folder import find_truth  # other sources' readers: not for a file
+    from fcos.comparing.truth_folder import find_truth  # other sources' readers: not for a file
 
     found, sentence = find_truth(path, choices.split)
     said = [Finding("split", 1, None, sentence)]

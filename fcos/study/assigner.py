@@ -1,7 +1,7 @@
 """From a run's settings to its assignment: apart from `build`, for `fcos predict` does not depend on it."""
 
-from fcos.commands.build import build_grid
 from fcos.config.model import ModelConfig
+from fcos.study.build import build_grid
 from fcos.training.step import Assigner
 
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import yaml
 
-from fcos.commands.dvc import commit, is_busy, is_project
-from fcos.commands.layout import Layout
-from fcos.commands.places import SLOTS
-from fcos.commands.stages import Stage
 from fcos.config.section import read_params
 from fcos.errors import UserError
 from fcos.files import project_root, read_json, sha256_json, write_json
 from fcos.progress import say
+from fcos.running.dvc import commit, is_busy, is_project
+from fcos.running.stages import Stage
+from fcos.study.layout import Layout
+from fcos.study.places import SLOTS
 
 TRIES, RETRY_S = 5, 2.0  # where another DVC is busy
 Inputs = dict[str, Any]

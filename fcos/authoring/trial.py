@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fcos.commands.doctor import largest_batch, make_trial
-from fcos.commands.study_findings import Lines
-from fcos.commands.study_run import suitable_jobs
-from fcos.commands.study_settings import BACKBONES
+from fcos.authoring.findings import Lines
+from fcos.authoring.settings import BACKBONES
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import resized_size
@@ -21,6 +19,8 @@ from fcos.memory import available_memory
 from fcos.model.backbone import imagenet_file
 from fcos.model.device import find_device
 from fcos.progress import track
+from fcos.running.jobs import suitable_jobs
+from fcos.study.batch_size import largest_batch, make_trial
 
 PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
 TRIED_PIXELS = 1_000_000  # of the batch that is timed

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcos.commands.dvc import ask_dvc
-from fcos.commands.heartbeat import STUDY, Beat, read_heartbeats
-from fcos.commands.layout import Layout
-from fcos.commands.places import drop_dangling
-from fcos.commands.source import source_changes
-from fcos.commands.stages import (
+from fcos.config import params
+from fcos.config.params import Params
+from fcos.progress import duration
+from fcos.running.dvc import ask_dvc
+from fcos.running.heartbeat import STUDY, Beat, read_heartbeats
+from fcos.running.jobs import suitable_jobs
+from fcos.running.stages import (
     DONE,
     INTERRUPTED,
     NOT_CHECKED,
@@ -22,11 +23,10 @@ from fcos.commands.stages import (
     find_states,
     what_is_open,
 )
-from fcos.commands.study_run import suitable_jobs
-from fcos.commands.time_left import TimeLeft, time_left
-from fcos.config import params
-from fcos.config.params import Params
-from fcos.progress import duration
+from fcos.running.time_left import TimeLeft, time_left
+from fcos.study.layout import Layout
+from fcos.study.places import drop_dangling
+from fcos.study.source_index import source_changes
 
 REFRESH_S = 3.0
 MOST_REASONS = 8

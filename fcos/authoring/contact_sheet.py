@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fcos.commands.drawing import draw_boxes
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_annotated, reduction
 from fcos.errors import UserError
+from fcos.inference.drawing import draw_boxes
 
 COLUMNS, ROWS = 4, 6
 TILE, CAPTION = 320, 18  # pixels

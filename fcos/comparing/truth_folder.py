@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fcos.commands.prepare import read_source
 from fcos.config.data import CocoData, DataConfig, ShapesData
 from fcos.config.section import parse_section
 from fcos.data.sources.assemble import assemble
@@ -13,6 +12,7 @@ from fcos.data.sources.description import Source
 from fcos.data.sources.discover import discover
 from fcos.errors import UserError
 from fcos.files import read_json
+from fcos.study.data import read_source
 
 SPLITS = ("test", "validation", "train")  # the first that is there is scored
 

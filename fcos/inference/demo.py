@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fcos.commands.detecting import Detector, Picture, Weights, records
-from fcos.commands.drawing import COLORS, WHITE_ON
-from fcos.commands.layout import Layout
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.data.coco import read_split
@@ -27,6 +24,9 @@ from fcos.data.pictures import opened, read_picture
 from fcos.detections import Candidates, detect
 from fcos.errors import UserError
 from fcos.files import sha256_bytes
+from fcos.inference.detector import Detector, Picture, Weights, records
+from fcos.inference.drawing import COLORS, WHITE_ON
+from fcos.study.layout import Layout
 
 MAX_BYTES = 32 << 20  # of a picture file
 MAX_PIXELS = 50_000_000

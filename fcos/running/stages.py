@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcos.commands.heartbeat import Beat
-from fcos.commands.layout import Layout
 from fcos.config.params import Params
+from fcos.running.heartbeat import Beat
+from fcos.study.layout import Layout
 
 # What a stage reads of the same run. Every training reads prepare, which reads source; the report reads every stage.
 _READS = {"predict": "train", "evaluate": "predict", "sweep_nms": "predict", "evaluate_tta": "train"}

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from fcos.commands.layout import Layout
-from fcos.commands.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
 from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.errors import UserError
 from fcos.files import read_json
 from fcos.progress import duration
+from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
+from fcos.study.layout import Layout
 
 START_S = 5.0  # of a stage: Python, torch and DVC around it; smoke has eleven of little else
 # Where a stage says how long it took.

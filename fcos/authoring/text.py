@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fcos.commands.study_settings import BACKBONES, NUM_CONVS, Settings
+from fcos.authoring.settings import BACKBONES, NUM_CONVS, Settings
 
 _STUDY = Template("""\
 # $headline

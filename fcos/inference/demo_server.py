@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote
 
-from fcos.commands.demo import MAX_BYTES, Demo, Refused
 from fcos.errors import UserError
+from fcos.inference.demo import MAX_BYTES, Demo, Refused
 
 HOST = "127.0.0.1"
 MAX_JSON_BYTES = 10_000

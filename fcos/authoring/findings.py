@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.commands.findings import SHOWN, and_more, assumptions, counted, finding_sentences
-from fcos.commands.study_settings import Facts
+from fcos.authoring.settings import Facts
 from fcos.data.sources.found import Discovered
+from fcos.study.findings import SHOWN, and_more, assumptions, counted, finding_sentences
 
 MAX_DETECTIONS = 100  # of an image, in the studies that are written
 FEW_TESTED = 50  # test images, below which intervals are too wide to tell settings apart

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from fcos.files import project_root
 
+STUDIES = Path("studies")  # the files of all studies; params.yaml is a copy of the active one
+
 
 @dataclass(frozen=True)
 class Layout:

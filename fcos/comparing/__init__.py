@@ -1,0 +1,1 @@
+"""Results files of any detector, and the ground truth that they are scored against."""

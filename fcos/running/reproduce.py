@@ -1,0 +1,123 @@
+"""One `dvc repro` from its start to its end, as it tells of its stages."""
+
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+
+from fcos.progress import duration
+from fcos.running.dvc import (
+    Began,
+    Busy,
+    Event,
+    Skipped,
+    ask_dvc,
+    dvc,
+    dvc_environment,
+    event_of,
+    holders,
+    is_busy,
+    refuse_dead_locks,
+)
+from fcos.running.parent import STARTED_BY, this_process
+from fcos.running.processes import Children
+from fcos.running.study_progress import StudyProgress
+
+RETRY_S = 2.0
+SAY_AGAIN_S = 60.0  # between two lines on what is waited for
+
+
+def reproduce(
+    stages: Sequence[str],
+    environment: Mapping[str, str],
+    label: str | None,
+    children: Children,
+    progress: StudyProgress,
+) -> bool:
+    """Have DVC run the stages that are not up to date, or all there are; whether all ended well.
+
+    A DVC that finds another one at work is started again until the other has ended.
+
+    Args:
+        label: before each of its lines; None where it is alone, and what its stages say of themselves, bars too, goes
+            straight to the terminal.
+
+    Raises:
+        UserError: a lock that nobody will let go of.
+    """
+    command = dvc("repro", *(["--single-item", *stages] if stages else []))
+    errors = None if label is None else subprocess.STDOUT
+    waiting = _Waiting(label or "dvc", progress)
+    while True:
+        told = _Told(label, progress)
+        with children.start(command, _environment(environment), errors=errors) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                told.read(line)
+        told.end(well=child.returncode == 0)
+        if child.returncode == 0:
+            return True
+        refuse_dead_locks()
+        if not told.busy and not (errors is None and not told.began and _is_another_at_work()):
+            return False
+        waiting.say()
+        time.sleep(RETRY_S)
+
+
+class _Told:
+    """What one DVC has told of its stages so far, which the progress of the study follows."""
+
+    def __init__(self, label: str | None, progress: StudyProgress) -> None:
+        self.label, self.progress = label, progress
+        self.busy = self.began = False
+        self._running: str | None = None  # address of the stage at work
+
+    def read(self, line: str) -> None:
+        event = event_of(line)
+        if isinstance(event, Began | Skipped):
+            self.end(well=True)
+        self.busy |= isinstance(event, Busy)
+        if line.strip() and not self.busy:
+            self.progress.print(f"{self.label} | {line.rstrip()}" if self.label else line.rstrip())
+        self._follow(event)
+
+    def _follow(self, event: Event | None) -> None:
+        if isinstance(event, Began):
+            self.began, self._running = True, event.address
+            self.progress.begin(event.address)
+        elif isinstance(event, Skipped):
+            self.progress.settle(event.address, ran=False)
+
+    def end(self, *, well: bool) -> None:
+        """The stage at work, if there is one, has ended."""
+        if self._running and well:
+            self.progress.settle(self._running, ran=True)
+        elif self._running:
+            self.progress.fail(self._running)
+        self._running = None
+
+
+def _is_another_at_work() -> bool:
+    """Whether a DVC that told the terminal why it failed met another one."""
+    return bool(holders()) or is_busy(ask_dvc()[1])
+
+
+class _Waiting:
+    """Says whom a DVC is waited for, at first and now and then."""
+
+    def __init__(self, label: str, progress: StudyProgress) -> None:
+        self.label, self.progress = label, progress
+        self.since: float | None = None
+        self.last = 0.0
+
+    def say(self) -> None:
+        now = time.monotonic()
+        if self.since is not None and now - self.last < SAY_AGAIN_S:
+            return
+        who = ", ".join(map(str, holders())) or "another DVC"
+        so_far = f", for {duration(now - self.since)} now" if self.since is not None else ""
+        self.progress.print(f"{self.label} | waiting for another DVC to let go of the repository{so_far} ({who})")
+        self.since, self.last = self.since or now, now
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    return {**dvc_environment(more), STARTED_BY: this_process()}

@@ -1,0 +1,92 @@
+"""`fcos study run`: the active study by DVC, several trainings at a time.
+
+One training of small pictures does not use all cores, and none while a process starts or writes; `dvc repro` runs one
+stage after the other. So the stages of each run go through a DVC of their own, and a last `dvc repro` does the rest.
+"""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from fcos.config import params
+from fcos.config.params import Params
+from fcos.errors import UserError
+from fcos.progress import say
+from fcos.running.by_hand import drop_recorded, record_pending
+from fcos.running.dvc import allow_without_git
+from fcos.running.heartbeat import STUDY, heartbeat
+from fcos.running.jobs import suitable_jobs
+from fcos.running.processes import Children
+from fcos.running.reproduce import reproduce
+from fcos.running.stages import Stage, all_stages, stages_of
+from fcos.running.study_progress import StudyProgress
+from fcos.running.time_left import cost
+
+
+def run_study(jobs: int | None) -> None:
+    """Bring the active study up to date.
+
+    Args:
+        jobs: trainings at a time, each with its share of the cores; None: as many as cores and memory allow, and one
+            at a time on a GPU.
+
+    Raises:
+        UserError: a stage failed; what the others made is kept.
+    """
+    study = params.read()
+    jobs = min(jobs or suitable_jobs(), len(study.runs))
+    allow_without_git()
+    with heartbeat(study.study, STUDY) as beat:
+        record_pending(study.study, all_stages(study))
+        children, progress = Children(), StudyProgress(study, jobs, beat)
+        if progress.open:
+            _bring_up_to_date(study, jobs, children, progress)
+        else:
+            progress.print(progress.headline())
+        drop_recorded(study.study)
+
+
+def _bring_up_to_date(study: Params, jobs: int, children: Children, progress: StudyProgress) -> None:
+    if jobs > 1:
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        say(f"{len(study.runs)} runs, {jobs} at a time, with {threads} {'thread' if threads == 1 else 'threads'} each")
+        with progress.shown():
+            before_runs = [Stage(name).address for name in ("source", "prepare")]
+            if not reproduce(before_runs, {}, "prepare", children, progress):
+                raise _failure("prepare")
+            failed = _run_all(study, jobs, {"OMP_NUM_THREADS": str(threads)}, children, progress)
+        if failed:
+            raise _failure(", ".join(failed))
+    if not reproduce([], {}, None, children, progress):
+        raise _failure("dvc repro")
+
+
+def _failure(what: str) -> UserError:
+    return UserError(
+        "fcos study run",
+        "a stage failed; what it said stands above",
+        found=what,
+        do="mend it and type `fcos study run` again: nothing that ended well runs twice",
+    )
+
+
+def _run_all(
+    study: Params, jobs: int, environment: Mapping[str, str], children: Children, progress: StudyProgress
+) -> list[str]:
+    """Bring every run up to date; the names of those that failed. One that fails does not stop the others."""
+    # The longest first: nobody waits at the end for one that began last.
+    names = sorted(study.runs, key=lambda name: cost(study.runs[name]), reverse=True)
+
+    def of_run(name: str) -> bool:
+        addresses = [stage.address for stage in stages_of(name, study)]
+        return reproduce(addresses, environment, name, children, progress)
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        done = list(pool.map(of_run, names))
+    except BaseException:
+        children.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is begun
+    return [name for name, ended_well in zip(names, done, strict=True) if not ended_well]

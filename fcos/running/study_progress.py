@@ -1,0 +1,113 @@
+"""How far a study is while it runs, said after each stage and in a line on a terminal."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from fcos.config.params import Params
+from fcos.errors import UserError
+from fcos.running.dvc import ask_dvc, is_busy, is_project, refuse_dead_locks
+from fcos.running.heartbeat import Heartbeat, read_heartbeats
+from fcos.running.stages import RUNNING, Stage, all_stages, find_states, what_is_open
+from fcos.running.time_left import time_left
+from fcos.study.layout import Layout
+from fcos.study.places import drop_dangling
+from fcos.study.source_index import changed_text, source_changes
+
+REFRESH_S = 2.0
+
+
+class StudyProgress:
+    """How many stages are done, and how long the others will take: said after each, and in a line on a terminal."""
+
+    def __init__(self, study: Params, jobs: int, beat: Heartbeat) -> None:
+        self.study, self.jobs, self.beat = study, jobs, beat
+        self.stages = all_stages(study)
+        layout = Layout(study.study)
+        drop_dangling(layout)
+        refuse_dead_locks()
+        changed, why_not = ask_dvc()
+        if why_not and not is_busy(why_not):
+            raise _unusable(why_not)
+        if changed and Stage("source").address in changed and (changes := source_changes(layout)):
+            self.print(changed_text(changes))
+        # Where another DVC is at work, nobody has looked at any of them.
+        unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
+        self.open = unknown if changed is None else what_is_open(self.stages, changed)
+        self.begun: set[str] = set()
+        self._lock = threading.Lock()
+        self._write()
+
+    def begin(self, address: str) -> None:
+        """DVC is at work at a stage."""
+        with self._lock:
+            self.begun.add(address)
+            self._write()
+
+    def fail(self, address: str) -> None:
+        with self._lock:
+            self.begun.discard(address)
+            self._write()
+
+    def settle(self, address: str, *, ran: bool) -> None:
+        """A stage is done, by work or since nothing had changed."""
+        with self._lock:
+            if address not in self.open:
+                return
+            del self.open[address]
+            self.begun.discard(address)
+            self._write()
+            if ran:
+                self.print(self.headline())
+
+    def headline(self, *, with_work: bool = False) -> str:
+        beats = read_heartbeats(self.study.study)
+        states = find_states(self.stages, Layout(self.study.study), beats, self.open, self.begun)
+        total = len(self.stages)
+        parts = [f"{total - len(self.open)} of {total} stages done"]
+        parts += [str(time_left(self.study, states, jobs=self.jobs))] if self.open else []
+        if with_work:
+            at_work = [found for found in states if found.state == RUNNING and found.beat and found.beat.get("total")]
+            parts += [f"{f.stage} {100 * f.beat['done'] // f.beat['total']} %" for f in at_work if f.beat]
+        return ", ".join(parts)
+
+    def print(self, line: str) -> None:
+        """Print a line, above the one on the terminal."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep a line on the terminal that says how far all is; elsewhere nothing."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        ended = threading.Event()
+        with tqdm(bar_format="{desc}", dynamic_ncols=True) as line:
+
+            def refresh() -> None:
+                while not ended.wait(REFRESH_S):
+                    line.set_description_str(self.headline(with_work=True)[: os.get_terminal_size(2).columns - 1])
+
+            thread = threading.Thread(target=refresh, name="line", daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+
+    def _write(self) -> None:
+        self.beat.write(jobs=self.jobs, open=self.open, begun=sorted(self.begun))
+
+
+def _unusable(why: str) -> UserError:
+    hint = "go to the folder of the project; source .venv/bin/activate"
+    if is_project():
+        hint = "do what DVC says; `dvc doctor` and `dvc status -v` say more"
+    expected = "DVC in this Python, and a project with dvc.yaml and .dvc/"
+    return UserError("DVC", "cannot be used here", found=why, expected=expected, do=hint)

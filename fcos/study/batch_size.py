@@ -1,0 +1,50 @@
+"""The largest batch with which a run trains on this machine."""
+
+from fcos.config.runs import Run
+from fcos.data.cache import choose, decoded_bytes
+from fcos.data.coco import CocoSplit
+from fcos.data.pictures import resized_size
+from fcos.data.transforms import padded_size
+from fcos.memory import available_memory
+from fcos.model.device import find_device, find_dtype
+from fcos.study.assigner import build_assigner
+from fcos.study.build import build_model
+from fcos.training.largest_batch import Trial, largest
+
+LARGEST_BATCH = 256  # pictures; no study asks for more
+
+
+def make_trial(run: Run, num_classes: int) -> Trial:
+    """The network of `run` with fresh weights, where and in what it would be trained."""
+    device = find_device(run.train.device)
+    return Trial(
+        build_model(run, num_classes, pretrained=False),
+        build_assigner(run.model),
+        run.train,
+        device=device,
+        dtype=find_dtype(run.train.precision, device),
+    )
+
+
+def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | None = None) -> tuple[int, int]:
+    """The largest batch as in `batch_finding`, and where the search ended."""
+    image_size = largest_size(run, split)
+    at_most = min(len(split.images), max(LARGEST_BATCH, run.train.batch_size))
+    if trial.device.type == "cuda":
+        most_boxes = max((len(boxes) for boxes in split.annotations_of.values()), default=0)
+        return largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most), at_most
+    room = available_memory() if memory is None else memory
+    room, estimate = room - _kept_bytes(split, run, room), trial.estimate()
+    return largest(lambda batch_size: estimate.bytes_for(batch_size, image_size) <= room, at_most), at_most
+
+
+def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
+    """(height, width) that holds every training picture at the largest of train.sizes, as one batch might."""
+    shorter, longest = max(run.train.sizes), run.train.max_size
+    return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])
+
+
+def _kept_bytes(split: CocoSplit, run: Run, memory: int) -> int:
+    """Bytes of the decoded pictures that a training keeps in memory with `data.cache: auto`."""
+    needed = decoded_bytes(split, (max(run.train.sizes), run.train.max_size))
+    return needed if choose(needed, {"gpu": 0, "ram": memory, "disk": 0}) == "ram" else 0

@@ -1,0 +1,117 @@
+"""What the source of a study consisted of when it was linked last, and what has changed since."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcos.errors import UserError
+from fcos.files import read_json, sha256_file, write_json
+from fcos.study.layout import Layout
+from fcos.study.places import SLOTS
+
+NAMED = 3  # changed files that are named
+# Files of images are told apart by size and time alone: to read them all takes as long as preparing them.
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".npy"})
+Index = dict[str, list[Any]]  # by slot/path: size, time of change in ns, and of annotations the sha256
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Files of the source that differ from those that were linked last."""
+
+    changed: list[str]
+    new: list[str]
+    gone: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.new or self.gone)
+
+    def __str__(self) -> str:
+        named = [*self.changed, *self.new, *self.gone]
+        names = ", ".join([*named[:NAMED], *([f"and {len(named) - NAMED} more"] if len(named) > NAMED else [])])
+        counts = f"{_files(len(self.changed))} changed, {len(self.new)} new, {len(self.gone)} gone"
+        return f"{counts} ({names})" if named else counts
+
+
+def changed_text(changes: Changes) -> str:
+    """What changed, and what runs because of it."""
+    return f"the source changed: {changes}; prepare runs, and what reads a split that it changes"
+
+
+def source_changes(layout: Layout) -> Changes | None:
+    """What of the source differs from what was linked last; None where nobody knows."""
+    before = _read_index(layout)
+    try:
+        return None if before is None else _differences(before, _index(layout, before))
+    except (OSError, UserError):  # it is away
+        return None
+
+
+def write_index(layout: Layout) -> Changes | None:
+    """Note what the source consists of now; what has changed since the last time, or None where it was not noted."""
+    before, now = _read_index(layout), _index(layout)
+    write_json(_index_path(layout), now, indent=None)
+    return None if before is None else _differences(before, now)
+
+
+def _index(layout: Layout, known: Index | None = None) -> Index:
+    """Size, time and, of annotations, digest of each file of the source; digests of files as in `known` are taken."""
+    index: Index = {}
+    for slot in SLOTS:
+        for path, status in _walk(layout.source / slot):
+            name = str(path.relative_to(layout.source))
+            entry = [status.st_size, status.st_mtime_ns]
+            earlier = (known or {}).get(name)
+            if earlier and earlier[:2] == entry:
+                index[name] = earlier
+            elif path.suffix.lower() in _IMAGES:
+                index[name] = entry
+            else:
+                index[name] = [*entry, sha256_file(path)]
+    return index
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files at and below `top`, as DVC sees them: through a link at `top`, not through links to folders below."""
+    paths = [top] if top.is_file() else (Path(folder) / name for folder, _, names in os.walk(top) for name in names)
+    for path in paths:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise UserError(path, "is a link to nothing", found=path.readlink(), do="take it away") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(path, "is not a file", expected="images and annotations only", do="take it away")
+        yield path, status
+
+
+def _differences(before: Index, now: Index) -> Changes:
+    both = [name for name in now if name in before]
+    return Changes(
+        changed=[name for name in both if _differs(before[name], now[name])],
+        new=[name for name in now if name not in before],
+        gone=[name for name in before if name not in now],
+    )
+
+
+def _differs(one: list[Any], other: list[Any]) -> bool:
+    digests = one[2:], other[2:]
+    return digests[0] != digests[1] if all(digests) else one != other
+
+
+def _read_index(layout: Layout) -> Index | None:
+    try:
+        index = read_json(_index_path(layout), do="fcos source")
+    except UserError:
+        return None
+    return index if isinstance(index, dict) else None
+
+
+def _index_path(layout: Layout) -> Path:
+    return layout.source / "index.json"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

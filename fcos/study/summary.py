@@ -1,0 +1,13 @@
+"""train.json, which says what a run's weights are and where they come from."""
+
+from typing import Any
+
+from fcos.config.runs import Run
+from fcos.files import write_json
+from fcos.study.layout import Layout
+
+
+def write_summary(layout: Layout, run: Run, *, key: str, digest: str, **more: Any) -> None:
+    """Write train.json of `run`, whose weights have the sha256 `digest`."""
+    summary = {"training_key": key, "weights_sha256": digest, "params": run.identity(), "role": run.role, **more}
+    write_json(layout.run(run.name) / "train.json", summary)
