@@ -29,7 +29,7 @@ from fcos.config.test import TestConfig
 from fcos.config.train import Precision, TrainConfig
 from fcos.data.cache import keep_pictures
 from fcos.data.coco import read_split
-from fcos.data.dataset import DetectionDataset, Sample, load_ahead
+from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.sources.assemble import assemble
 from fcos.data.sources.voc import read_voc
 from fcos.data.transforms import View, make_batch
@@ -40,7 +40,7 @@ from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.files import write_json
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import Progress, say
-from fcos.structures import Batch
+from fcos.structures import Batch, Sample
 from fcos.study.assigner import build_assigner
 from fcos.study.build import build_grid, build_model
 from fcos.study.provenance import provenance

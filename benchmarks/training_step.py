@@ -20,10 +20,9 @@ from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
-from fcos.data.dataset import Sample
 from fcos.data.transforms import View, make_batch
 from fcos.model.device import autocast, find_dtype, find_memory_format
-from fcos.structures import GroundTruth
+from fcos.structures import GroundTruth, Sample
 from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
 from fcos.training.largest_batch import saved_bytes

@@ -6,6 +6,8 @@ Shape legend: B pictures, L levels, R locations of all levels, M ground-truth bo
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -29,6 +31,16 @@ class GroundTruth:
     def __post_init__(self) -> None:
         count = len(self.labels)
         assert self.boxes.shape == (count, 4) and self.ignored.shape == (count,)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its boxes, before it is resized."""
+
+    image_id: int
+    picture: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be reduced
+    ground_truth: GroundTruth  # in pixels of the image
+    size: tuple[int, int]  # (height, width) of the image
 
 
 @dataclass(frozen=True)

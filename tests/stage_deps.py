@@ -1,4 +1,4 @@
-"""The files that the command of each stage imports, and `make deps`, which writes them into the dvc.yaml files."""
+"""The files that the command of each stage imports; `make deps` writes them into dvc.yaml files and training/key.py."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,16 @@ def write(graph, name):
     path.write_text("".join(lines))
 
 
+def write_key(graph):
+    """What `fcos train` imports is part of the key of a training."""
+    path = ROOT / "fcos" / "training" / "key.py"
+    listed = "".join(f'    "{file.removeprefix("fcos/")}",\n' for file in sorted(closure(graph, "train")))
+    text = re.sub(r"(?s)(TRAINING_CODE = \(\n).*?(\)\n)", lambda match: match[1] + listed + match[2], path.read_text())
+    path.write_text(text)
+
+
 if __name__ == "__main__":
     built = grimp.build_graph("fcos", cache_dir=None)
     for stage in (*STAGES, "report"):
         write(built, stage)
+    write_key(built)

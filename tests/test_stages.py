@@ -9,6 +9,7 @@ from conftest import ROOT
 from stage_deps import STAGES, closure, dvc_file
 
 from fcos.study.places import SLOTS
+from fcos.study.run_files import STAGES_OF_A_RUN, written_by
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,22 @@ def test_a_stage_calls_the_command_of_its_name(name):
     assert re.match(rf"python -m fcos {name.replace('_', '-')}( |$)", last)
 
 
+def outputs_of(name):
+    definition = stage(name)
+    listed = [*definition["outs"], *definition.get("metrics", []), *definition.get("plots", [])]
+    return [(next(iter(out)) if isinstance(out, dict) else out).replace("${item}", "${key}") for out in listed]
+
+
+@pytest.mark.parametrize("name", STAGES_OF_A_RUN)
+def test_the_table_of_files_is_what_a_stage_writes(name):
+    folder = "runs/${study}/${key}"
+    assert sorted(outputs_of(name)) == sorted(f"{folder}/{file.name}" for file in written_by(name))
+    typed = re.escape(f"fcos {name.replace('_', '-')} {{run}}")
+    assert all(re.search(rf"{typed}( |,|$)", file.command) for file in written_by(name))
+
+
 def test_no_stage_writes_into_anothers_output():
-    outputs = []
-    for name in STAGES:
-        definition = stage(name)
-        listed = [*definition["outs"], *definition.get("metrics", []), *definition.get("plots", [])]
-        outputs += [next(iter(out)) if isinstance(out, dict) else out for out in listed]
-    normal = [out.replace("${item}", "${key}") for out in outputs]
+    normal = [output for name in STAGES for output in outputs_of(name)]
     assert len(set(normal)) == len(normal)
     assert not [(a, b) for a in normal for b in normal if a != b and b.startswith(a + "/")]
 

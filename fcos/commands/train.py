@@ -24,8 +24,9 @@ from fcos.study.importing import import_run
 from fcos.study.layout import Layout
 from fcos.study.provenance import provenance
 from fcos.study.summary import write_summary
+from fcos.training.history import COLUMNS
 from fcos.training.key import training_key
-from fcos.training.loop import HISTORY_COLUMNS, Plan, Row, fit, peak_memory_mb
+from fcos.training.loop import Plan, Row, fit, peak_memory_mb
 from fcos.training.resume import Scratch
 
 OUTPUTS = ("model.safetensors", "history.csv", "train.json")
@@ -90,7 +91,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
         )
         identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
         save_weights(layout.weights(run.name), model.state_dict(), identity)
-        write_csv(layout.run(run.name) / "history.csv", history.rows, HISTORY_COLUMNS)
+        write_csv(layout.run(run.name) / "history.csv", history.rows, COLUMNS)
         write_summary(
             layout,
             run,

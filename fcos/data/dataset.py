@@ -3,26 +3,14 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from fcos.boxes import xywh_to_xyxy
 from fcos.data.cache import Pictures
 from fcos.data.coco import CocoSplit
-from fcos.structures import GroundTruth
-
-
-@dataclass(frozen=True)
-class Sample:
-    image_id: int
-    picture: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be reduced
-    ground_truth: GroundTruth  # in pixels of the image
-    size: tuple[int, int]  # (height, width) of the image
+from fcos.structures import GroundTruth, Sample
 
 
 class DetectionDataset:

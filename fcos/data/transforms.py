@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fcos.data.dataset import Sample
 from fcos.data.pictures import resized_size
-from fcos.structures import Batch
+from fcos.structures import Batch, Sample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fcos.data.dataset import DetectionDataset, Sample, load_ahead
+from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.pictures import resized_size
 from fcos.data.transforms import View, make_batch, padded_size
 from fcos.detections import Candidates
@@ -15,7 +15,7 @@ from fcos.model.device import autocast, find_memory_format
 from fcos.model.locations import LocationGrid
 from fcos.postprocess import decode_candidates
 from fcos.progress import Progress
-from fcos.structures import HeadOutputs
+from fcos.structures import HeadOutputs, Sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from fcos.config.runs import Run
 from fcos.config.section import DEFAULT_PATH, parse_section, read_params
 from fcos.config.study import Name
 from fcos.config.test import TestConfig
-from fcos.data.dataset import Sample
 from fcos.data.pictures import reduced, reduction, resized_size
 from fcos.data.transforms import View
 from fcos.detections import Candidates, Detections, detect
@@ -21,7 +20,7 @@ from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor
 from fcos.model.checkpoint import Identity, read_identity
 from fcos.model.device import find_device, find_dtype
-from fcos.structures import GroundTruth
+from fcos.structures import GroundTruth, Sample
 from fcos.study.build import build_grid, load_model
 from fcos.study.layout import Layout
 

@@ -19,37 +19,7 @@ from fcos.scoring.average_precision import METRICS
 from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
 from fcos.scoring.replicates import ReplicatesFile, numbers_digest, read_replicates, sweep_steps
-
-# What writes each file, to be typed where it is missing.
-COMMANDS = {
-    "train.json": "fcos train {run}",
-    "history.csv": "fcos train {run}",
-    "timing.json": "fcos predict {run}",
-    "evaluation.json": "fcos evaluate {run}",
-    "metrics.json": "fcos evaluate {run}",
-    "detections.json": "fcos evaluate {run}",
-    "tta.json": "fcos predict {run} --views tta, then fcos evaluate-tta {run}",
-    "nms_sweep.json": "fcos sweep-nms {run}",
-}
-COMMANDS |= {
-    "replicates.safetensors": COMMANDS["evaluation.json"],
-    "tta_replicates.safetensors": COMMANDS["tta.json"],
-    "nms_sweep_replicates.safetensors": COMMANDS["nms_sweep.json"],
-}
-# Keys without which a file says nothing, or was written by an earlier version.
-NEEDED = {
-    "train.json": ("weights_sha256", "imported_from", "params", "provenance"),
-    "timing.json": ("views.test",),
-    "evaluation.json": ("identity", "intervals.AP", "per_class", "num_detections", "analysis.confusion"),
-    "tta.json": ("steps", "chosen", "split"),
-    "nms_sweep.json": ("steps", "chosen", "split"),
-}
-# The draws that go with the numbers of each file.
-REPLICATES = {
-    "evaluation.json": "replicates.safetensors",
-    "tta.json": "tta_replicates.safetensors",
-    "nms_sweep.json": "nms_sweep_replicates.safetensors",
-}
+from fcos.study.run_files import RUN_FILES, command_for, missing_key, run_file
 
 
 @dataclass(frozen=True)
@@ -90,7 +60,7 @@ class RunResults:
 
     def do(self, file: str) -> str:
         """What to type to get `file`."""
-        return COMMANDS[file].format(run=self.run.name)
+        return command_for(file, self.run.name)
 
     def evaluated(self) -> Sample:
         """The numbers of the test, as one row of a table."""
@@ -163,7 +133,7 @@ class StudyResults:
         else:
             steps = {"test": results.metrics}
         of_steps = {**with_statistics, "numbers": numbers_digest(steps)}
-        _agree(results, REPLICATES[file], cell, results.replicates[file].header, of_steps)
+        _agree(results, run_file(file).replicates or file, cell, results.replicates[file].header, of_steps)
 
     def _has_every_step(self, results: RunResults, file: str, cell: Cell) -> None:
         if file == "tta.json":
@@ -200,9 +170,9 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
     def content(file: str) -> Any:
         if not wanted.get(file, True):
             return {}
-        do = COMMANDS[file].format(run=run.name)
+        do = command_for(file, run.name)
         found = read_json(folder / file, do=do)
-        missing = next((key for key in NEEDED.get(file, ()) if not _has(found, key)), None)
+        missing = missing_key(file, found)
         if missing is not None:
             raise UserError(folder / file, "is damaged or of an earlier version", found=f"no key {missing}", do=do)
         return found
@@ -218,27 +188,18 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
         nms_sweep=content("nms_sweep.json"),
         history=_read_history(folder / "history.csv", run),
         replicates={
-            file: read_replicates(folder / of_file, do=COMMANDS[of_file].format(run=run.name))
-            for file, of_file in REPLICATES.items()
-            if wanted[file]
+            file.name: read_replicates(folder / file.replicates, do=command_for(file.name, run.name))
+            for file in RUN_FILES
+            if file.replicates and wanted[file.name]
         },
     )
-
-
-def _has(content: Any, key: str) -> bool:
-    """Whether there is a value at a dotted key."""
-    for part in key.split("."):
-        if not isinstance(content, Mapping) or part not in content:
-            return False
-        content = content[part]
-    return True
 
 
 def _read_history(path: Path, run: Run) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except FileNotFoundError:
-        do = COMMANDS[path.name].format(run=run.name)
+        do = command_for(path.name, run.name)
         raise UserError(path, "no such file", expected="a row for each training step", do=do) from None
 
 

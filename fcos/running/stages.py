@@ -7,16 +7,10 @@ from pathlib import Path
 from fcos.config.params import Params
 from fcos.running.heartbeat import Beat
 from fcos.study.layout import Layout
+from fcos.study.run_files import written_by
 
 # What a stage reads of the same run. Every training reads prepare, which reads source; the report reads every stage.
 _READS = {"predict": "train", "evaluate": "predict", "sweep_nms": "predict", "evaluate_tta": "train"}
-_LAST_FILE = {
-    "train": "train.json",
-    "predict": "timing.json",
-    "evaluate": "metrics.json",
-    "evaluate_tta": "tta.json",
-    "sweep_nms": "nms_sweep.json",
-}
 _LAST_FILE_OF_STUDY: Mapping[str, Callable[[Layout], Path]] = {
     "source": lambda layout: layout.source / "index.json",
     "prepare": lambda layout: layout.data / "manifest.json",
@@ -44,7 +38,7 @@ class Stage:
     def last_file(self, layout: Layout) -> Path:
         """The file that it writes last."""
         if self.run:
-            return layout.run(self.run) / _LAST_FILE[self.name]
+            return layout.run(self.run) / written_by(self.name)[-1].name
         return _LAST_FILE_OF_STUDY[self.name](layout)
 
     def __str__(self) -> str:

@@ -26,13 +26,13 @@ from fcos.running.stages import (
 from fcos.running.time_left import TimeLeft, time_left
 from fcos.study.layout import Layout
 from fcos.study.places import drop_dangling
+from fcos.study.run_files import STAGES_OF_A_RUN
 from fcos.study.source_index import source_changes
 
 REFRESH_S = 3.0
 MOST_REASONS = 8
 # What DVC writes when a stage has ended, and what it looks at: while these stay as they are, so does its answer.
 _WATCHED = ("params.yaml", "dvc.lock", "stages/*/dvc.lock", "fcos/**/*.py")
-_COLUMNS = ("train", "predict", "evaluate", "evaluate_tta", "sweep_nms")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _table(states: Sequence[Found]) -> list[str]:
     """Runs by stages, between the two stages of the whole study."""
     of = {(found.stage.name, found.stage.run): _cell(found) for found in states}
     runs = list(dict.fromkeys(found.stage.run for found in states if found.stage.run))
-    columns = [column for column in _COLUMNS if any((column, run) in of for run in runs)]
+    columns = [column for column in STAGES_OF_A_RUN if any((column, run) in of for run in runs)]
     rows = [["", *columns], *([run, *(of.get((column, run), "-") for column in columns)] for run in runs)]
     first = [[name, of[name, None]] for name in ("source", "prepare")]
     rows = [*first, *rows, ["report", of["report", None]]]

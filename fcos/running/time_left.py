@@ -16,15 +16,11 @@ from fcos.files import read_json
 from fcos.progress import duration
 from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
 from fcos.study.layout import Layout
+from fcos.study.run_files import STAGES_OF_A_RUN, written_by
 
 START_S = 5.0  # of a stage: Python, torch and DVC around it; smoke has eleven of little else
 # Where a stage says how long it took.
-_FILES = {
-    "predict": ["timing"],
-    "evaluate": ["evaluation"],
-    "evaluate_tta": ["timing_tta", "tta"],
-    "sweep_nms": ["nms_sweep"],
-}
+_FILES = {stage: [f.name for f in written_by(stage) if f.tells_seconds] for stage in STAGES_OF_A_RUN[1:]}
 Network = tuple[str, int]
 
 
@@ -89,7 +85,7 @@ class _Pace:
         """From the trainings of the study that have ended, as they were then, and those at work or broken off."""
         pace = _Pace()
         for name in study.runs:
-            summary = _read(layout, name, "train")
+            summary = _read(layout, name, "train.json")
             if summary and "training_seconds" in summary["provenance"]:  # imported weights took none
                 with contextlib.suppress(KeyError, ValueError):  # of another version, whose settings were others
                     was = Run.model_validate({"role": None, **summary["params"]})
@@ -128,7 +124,7 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
 def _read(layout: Layout, run: str, file: str) -> dict[str, Any] | None:
     """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content = read_json(layout.run(run) / f"{file}.json", do="")
+        content = read_json(layout.run(run) / file, do="")
     except UserError:
         return None
     return content if isinstance(content, dict) and isinstance(content.get("provenance"), dict) else None

@@ -22,7 +22,7 @@ from fcos.study.build import build_model
 from fcos.study.layout import Layout
 from fcos.study.provenance import provenance
 from fcos.study.summary import write_summary
-from fcos.training.loop import HISTORY_COLUMNS
+from fcos.training.history import COLUMNS
 
 
 def import_run(source: Path, run: Run, split: CocoSplit) -> None:
@@ -31,7 +31,7 @@ def import_run(source: Path, run: Run, split: CocoSplit) -> None:
     layout = Layout(run.study)
     weights_path = layout.weights(run.name)
     import_weights(source, run, split, weights_path)
-    write_csv(layout.run(run.name) / "history.csv", [], HISTORY_COLUMNS)
+    write_csv(layout.run(run.name) / "history.csv", [], COLUMNS)
     digest = sha256_file(weights_path)
     write_summary(layout, run, key=digest, digest=digest, imported_from=source.name, provenance=provenance(started))
 

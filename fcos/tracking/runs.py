@@ -4,19 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fcos.training.history import CURVES
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CURVES = (
-    "lr",
-    "loss",
-    "loss_classification",
-    "loss_regression",
-    "loss_centerness",
-    "num_positives",
-    "images_per_s",
-)
 BATCH = 800  # metrics in one request: MLflow takes 1,000 entries, parameters and tags among them
 _ELSEWHERE = frozenset({"study", "name", "checkpoint"})  # of an identity: the tags say these
 

@@ -14,6 +14,7 @@ import safetensors
 from fcos.errors import UserError
 from fcos.files import read_json, sha256_file, sha256_json
 from fcos.progress import track
+from fcos.study.run_files import command_for
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
 from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
@@ -23,8 +24,6 @@ from fcos.tracking.store import connect, find_experiment, reaching
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-_DO = "fcos train RUN"
 
 
 def sync(
@@ -66,7 +65,7 @@ def sync(
 
 def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figures: Sequence[Path] = ()) -> "Run":
     """Make the MLflow run of one training agree with the files in `run_dir`, all but its weights."""
-    train = read_json(run_dir / "train.json", do=_DO)
+    train = _read(run_dir / "train.json")
     digest = train["weights_sha256"]
     evaluation = _of_weights(run_dir / "evaluation.json", digest)
     params = run_params(train["params"])
@@ -104,9 +103,13 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
     return client.get_run(run.info.run_id)
 
 
+def _read(path: Path) -> Any:
+    return read_json(path, do=command_for(path.name, path.parent.name))
+
+
 def _of_weights(path: Path, digest: str) -> dict[str, Any]:
     """What was computed from these very weights: after a new training, older files lie there until they are redone."""
-    content = read_json(path, do=_DO) if path.exists() else {}
+    content = _read(path) if path.exists() else {}
     return content if content.get("identity", {}).get("weights_sha256") == digest else {}
 
 
@@ -134,7 +137,7 @@ def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | 
     metrics |= {f"gain_AP50/{kind}": of["delta_ap50"] for kind, of in errors.items() if kind != "AP50"}
     timing = run_dir / "timing.json"
     if timing.exists():
-        view = read_json(timing, do="fcos predict RUN")["views"]["test"]
+        view = _read(timing)["views"]["test"]
         metrics |= {"ms_per_image": view["ms_per_image"], "test_seconds": view["seconds"]}
     return metrics
 
@@ -147,7 +150,12 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
         try:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
         except (TypeError, ValueError):
-            raise UserError(path, "is damaged", expected="a row of numbers for each training step", do=_DO) from None
+            raise UserError(
+                path,
+                "is damaged",
+                expected="a row of numbers for each training step",
+                do=command_for(path.name, path.parent.name),
+            ) from None
     timestamps = [started + (ended - started) * index // len(rows) for index in range(1, len(rows) + 1)]
     logged = rows_logged(run)
     log_rows(client, run.info.run_id, rows[logged:], timestamps[logged:], logged=logged)

@@ -51,6 +51,7 @@ TRAINING_CODE = (
     "study/provenance.py",
     "study/summary.py",
     "training/__init__.py",
+    "training/history.py",
     "training/key.py",
     "training/loop.py",
     "training/optimizer.py",

@@ -22,17 +22,6 @@ from fcos.training.optimizer import learning_rate, make_optimizer
 from fcos.training.resume import Scratch
 from fcos.training.step import Assigner, train_step
 
-HISTORY_COLUMNS = [
-    "step",
-    "epoch",
-    "lr",
-    "loss",
-    "loss_classification",
-    "loss_regression",
-    "loss_centerness",
-    "num_positives",
-    "images_per_s",
-]
 # Batches whose pictures are sorted by shape together: all of an epoch would have no padding at all, but of the large
 # pictures a batch would then always hold the same.
 SORTED_TOGETHER = 16

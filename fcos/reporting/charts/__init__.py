@@ -1,0 +1,48 @@
+"""The charts of the report: of its tables, of the trainings, and of what is wrong with the models.
+
+Each takes what is on disk and returns a `Chart`; rows with a `run` can be filtered by run in the page.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fcos.reporting.charts.encodings import Runs
+from fcos.reporting.charts.errors import (
+    calibration_chart,
+    confusion_chart,
+    difficulty_chart,
+    errors_chart,
+    precision_recall_chart,
+)
+from fcos.reporting.charts.runs import curves_chart, pareto_chart, per_class_chart
+from fcos.reporting.charts.tables import table_charts
+from fcos.reporting.results import StudyResults
+from fcos.reporting.vega import Chart
+
+__all__ = ["run_charts", "study_charts", "table_charts"]
+
+
+def study_charts(study: StudyResults) -> list[Chart]:
+    """Accuracy against time, then all charts of the runs together."""
+    return [pareto_chart(study.runs), *run_charts(study.runs)]
+
+
+def run_charts(runs: Runs) -> list[Chart]:
+    """What there is data for, of one run or of several in one chart: curves, errors, precision-recall and the like."""
+    analyses = {name: results.evaluation["analysis"] for name, results in runs.items()}
+    charts = [
+        curves_chart({name: results.history for name, results in runs.items() if len(results.history)}),
+        per_class_chart(runs),
+        errors_chart(_with(analyses, lambda analysis: analysis["errors"]["AP50"] is not None)),
+        precision_recall_chart(
+            _with(analyses, lambda analysis: analysis["precision_recall"]["mean"]["0.50"] is not None)
+        ),
+        confusion_chart(_with(analyses, lambda analysis: bool(analysis["confusion"]["counts"]))),
+        calibration_chart(_with(analyses, lambda a: a["calibration"]["expected_calibration_error"] is not None)),
+        difficulty_chart(_with(analyses, lambda analysis: analysis["errors"]["AP50"] is not None)),
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def _with(analyses: Mapping[str, Any], has_data: Callable[[Any], bool]) -> dict[str, Any]:
+    return {name: analysis for name, analysis in analyses.items() if has_data(analysis)}

@@ -1,0 +1,93 @@
+"""What the charts share: axes in percent, points with intervals, numbers as the charts read them."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from fcos.reporting.results import RunResults
+from fcos.reporting.vega import (
+    COLOURS,
+    Control,
+    Spec,
+    nominal,
+    quantitative,
+)
+from fcos.scoring.average_precision import AP_METRICS
+
+Row = dict[str, Any]
+Runs = Mapping[str, RunResults]
+OURS, OTHER = COLOURS[:2]
+METRICS = list(AP_METRICS)
+METRIC_CONTROL = Control(parameter="metric", label="metric", options=METRICS)
+
+
+def of_metric() -> list[Spec]:
+    """The chosen metric and its interval as value, low and high."""
+    return [
+        {"calculate": "datum[metric]", "as": "value"},
+        {"calculate": "datum[metric + ' low']", "as": "low"},
+        {"calculate": "datum[metric + ' high']", "as": "high"},
+        {"filter": "isValid(datum.value)"},
+    ]
+
+
+def estimate(field: str = "value") -> list[Spec]:
+    """A number with the ends of its interval, for a tooltip."""
+    return [
+        quantitative(field, f"{field} (%)", format=".1f"),
+        quantitative("low", "from", format=".1f"),
+        quantitative("high", "to", format=".1f"),
+    ]
+
+
+def points_with_intervals(channel: str, of: str, *, width: float, size: float) -> list[Spec]:
+    """Layers of values with their intervals along x or y, of runs; `of` is what else names a point."""
+    tooltip = [nominal(of, of), nominal("run", "run"), *estimate()]
+    return [
+        {
+            "mark": {"type": "rule", "strokeWidth": width, "opacity": 0.6},
+            "encoding": {channel: quantitative("low", "value (%)"), f"{channel}2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "size": size},
+            "encoding": {channel: quantitative("value", ""), "tooltip": tooltip},
+        },
+    ]
+
+
+def percent_axis(field: str, title: str = "value (%)") -> Spec:
+    return quantitative(field, title, scale={"zero": False, "nice": True})
+
+
+def numbers(row: Mapping[Any, Any]) -> Row:
+    columns = [f"{metric}{end}" for metric in METRICS for end in ("", " low", " high")]
+    return {column: digits(known(row.get(column)), 5) for column in columns}
+
+
+def known(value: Any) -> float | None:
+    """None, which JSON has, for NaN, which it has not."""
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def known_percent(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else digits(100 * value, 5)
+
+
+def ends(interval: Mapping[str, float | None]) -> Row:
+    return {end: known_percent(interval[end]) for end in ("low", "high")}
+
+
+def as_percent(values: Iterable[float]) -> list[float]:
+    return [round(100 * value, 1) for value in values]
+
+
+def digits(value: float | None, digits: int) -> float | None:
+    """To so many significant digits: a page of long numbers is a large page."""
+    return value if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+
+
+def lookup(names: Mapping[str, str]) -> str:
+    """A Vega expression of an object."""
+    return "{" + ", ".join(f"'{key}': '{value}'" for key, value in names.items()) + "}"

@@ -1,0 +1,209 @@
+"""What the report says beside its tables and charts, as plain data for both templates."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcos.progress import duration
+from fcos.reporting import findings
+from fcos.reporting.intervals import DASH, percent, plus_minus
+from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
+from fcos.reporting.results import RunResults, StudyResults
+from fcos.reporting.tables import differing, flatten
+from fcos.scoring.errors import ERROR_KINDS
+from fcos.study.run_files import RUN_FILES
+
+Grid = tuple[list[str], list[list[str]]]
+_PARAMETERS = ("backbone", "epochs", "num_convs", "seed")
+
+
+def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> dict[str, Any]:
+    """The variables of the templates that no chart and no browser is needed for.
+
+    Args:
+        out_dir: where the page will lie, from which its links lead.
+    """
+    return {
+        "study": study.params.study,
+        "summary": findings.summary(study, tables),
+        "question": findings.question,
+        "answer": findings.answer,
+        "facts": _facts(study),
+        "reading": _reading(study),
+        "errors": _errors(study),
+        "per_class": _per_class(study),
+        "data": _data(study),
+        "classes": _classes(study),
+        "findings": _findings(study),
+        "shared": _shared_settings(study),
+        "test": (["setting", "value"], [[key, str(value)] for key, value in study.params.test.settings().items()]),
+        "runs": _runs(study),
+        "run_details": _run_details(study, out_dir),
+        "shown": _shown_run(study, tables),
+    }
+
+
+def _shown_run(study: StudyResults, tables: Sequence[ReportTable]) -> str:
+    """The run whose pictures stand in report.md: that of the `trained` table, or the first."""
+    return next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(study.runs)))
+
+
+def _facts(study: StudyResults) -> list[tuple[str, str]]:
+    """The head of the report: what, on what, by what."""
+    made_by = [results.train["provenance"] for results in study.runs.values()]
+    seconds = [results.training_s for results in study.runs.values()]
+    trained = [value for value in seconds if value is not None]
+    predicted = sum(results.timing["views"]["test"]["seconds"] for results in study.runs.values())
+    splits = study.manifest["splits"].items()
+    versions = (f"{name} {number}" for where in made_by for name, number in where["versions"].items())
+    names = [category["name"] for category in study.manifest["categories"]]
+    return [
+        ("Data", f"{study.params.data.source}: {'; '.join(_count(split, counts) for split, counts in splits)}"),
+        ("Classes", f"{len(names)}: {', '.join(names)}"),
+        ("Trained on", _distinct(f"{where.get('device', DASH)}, {where.get('dtype', DASH)}" for where in made_by)),
+        ("Machine", _distinct(where["machine"] for where in made_by)),
+        ("Versions", _distinct(versions, ", ")),
+        ("Commit", _distinct(_commit(where) for where in made_by)),
+        ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
+        ("Prediction", f"{duration(predicted)}, all test pictures once by each run"),
+    ]
+
+
+def _reading(study: StudyResults) -> list[str]:
+    """What every table takes for granted."""
+    statistics = study.params.statistics
+    return [
+        "AP and its kin are COCO metrics in percent; a dash stands where COCO defines no number.",
+        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the scored pictures "
+        f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
+        "number; the CSV files have both ends.",
+        "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "
+        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant.",
+    ]
+
+
+def _count(split: str, counts: Mapping[str, Any]) -> str:
+    return f"{split} {counts['num_images']:,} pictures with {counts['num_objects']:,} objects"
+
+
+def _distinct(values: Iterable[str], separator: str = "; ") -> str:
+    return separator.join(dict.fromkeys(values))
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    commit = provenance["commit"]
+    if commit is None:
+        return "unknown"
+    return f"{commit[:12]}{'' if provenance['clean_tree'] else ' with changes that are not committed'}"
+
+
+def _errors(study: StudyResults) -> Grid:
+    """What each run's AP50 would gain if one kind of its errors were repaired."""
+    header = ["run", "AP50", *ERROR_KINDS, "calibration error"]
+    rows = []
+    for name, results in study.runs.items():
+        analysis = results.evaluation["analysis"]
+        errors = analysis["errors"]
+        gains = [percent(errors[kind]["delta_ap50"], sign=True) for kind in ERROR_KINDS]
+        rows.append(
+            [name, percent(errors["AP50"]), *gains, percent(analysis["calibration"]["expected_calibration_error"])]
+        )
+    return header, rows
+
+
+def _per_class(study: StudyResults) -> Grid:
+    """AP of each class for each run."""
+    of_runs = [results.evaluation["per_class"] for results in study.runs.values()]
+    rows = []
+    for of_class in zip(*of_runs, strict=True):
+        cells = [plus_minus(row["AP"], row["intervals"]["AP"]) for row in of_class]
+        rows.append([of_class[0]["name"], str(of_class[0]["num_objects"]), *cells])
+    return ["class", "objects", *study.runs], rows
+
+
+def _data(study: StudyResults) -> Grid:
+    header = ["split", "pictures", "objects", "ignored", "without objects", "small", "medium", "large", "digest"]
+    keys = ("num_images", "num_objects", "num_ignored", "num_empty_images")
+    rows = [
+        [split, *(str(counts[key]) for key in keys), *map(str, counts["per_size"].values()), counts["digest"][:10]]
+        for split, counts in study.manifest["splits"].items()
+    ]
+    return header, rows
+
+
+def _classes(study: StudyResults) -> Grid:
+    splits = study.manifest["splits"]
+    names = [category["name"] for category in study.manifest["categories"]]
+    counts = [[name, *(str(counts["per_class"][name]) for counts in splits.values())] for name in names]
+    return ["class", *(f"objects in {split}" for split in splits)], counts
+
+
+def _findings(study: StudyResults) -> Grid:
+    kinds = {
+        "dropped": "boxes left out (no area, or outside)",
+        "clipped": "boxes clipped to their picture",
+        "near_duplicates": "pairs of boxes of one class that lie nearly on each other",
+        "odd": "pictures with something odd",
+    }
+    return ["finding", "count"], [[text, str(len(study.manifest[kind]))] for kind, text in kinds.items()]
+
+
+def _settings(results: RunResults) -> dict[str, Any]:
+    return {key: value for key, value in flatten(results.run.identity()).items() if key not in ("study", "name")}
+
+
+def _own_settings(study: StudyResults) -> list[str]:
+    others = differing([_settings(results) for results in study.runs.values()])
+    return list(dict.fromkeys([*_PARAMETERS, *others]))
+
+
+def _shared_settings(study: StudyResults) -> Grid:
+    own = _own_settings(study)
+    settings = _settings(next(iter(study.runs.values())))
+    return ["setting", "value"], [[key, _plain(value)] for key, value in settings.items() if key not in own]
+
+
+def _plain(value: Any) -> str:
+    return DASH if value is None else str(value)
+
+
+def _runs(study: StudyResults) -> Grid:
+    own = _own_settings(study)
+    rows = []
+    for name, results in study.runs.items():
+        seconds = results.training_s
+        settings = _settings(results)
+        rows.append(
+            [
+                name,
+                results.run.role or "",
+                *(_plain(settings[key]) for key in own),
+                DASH if seconds is None else duration(seconds),
+                str(results.evaluation["identity"].get("dtype", DASH)),
+                results.weights[:10],
+                results.evaluation["identity"]["data_digest"][:10],
+            ]
+        )
+    return ["run", "role", *own, "training time", "tested in", "weights", "test data"], rows
+
+
+def _run_details(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
+    """What a number of a run leads to: all its settings, what made it, its files, its MLflow run."""
+    listed = []
+    for name, results in study.runs.items():
+        there = [file.name for file in RUN_FILES if (results.folder / file.name).is_file()]
+        links = [(file, Path(os.path.relpath(results.folder / file, out_dir)).as_posix()) for file in there]
+        figures = sorted((out_dir / "figures" / "runs" / name).glob("*.png"))
+        links += [(path.name, path.relative_to(out_dir).as_posix()) for path in figures]
+        made_by, seconds = results.train["provenance"], results.training_s
+        facts = [
+            ("Weights (sha256)", results.weights),
+            ("Scored on data", results.evaluation["identity"]["data_digest"]),
+            ("Trained in", DASH if seconds is None else duration(seconds)),
+            ("Trained by", f"commit {_commit(made_by)}, {made_by['machine']}, {made_by.get('device', DASH)}"),
+            ("In MLflow", f"experiment {study.params.study}, run {name}, tag weights_sha256"),
+        ]
+        settings = [[key, _plain(value)] for key, value in _settings(results).items()]
+        listed.append({"run": name, "facts": facts, "settings": (["setting", "value"], settings), "links": links})
+    return listed
