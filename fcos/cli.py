@@ -152,25 +152,17 @@ def _as_mistake(error: BaseException) -> UserError | None:
 @study_app.command("list", epilog="Example: fcos study list")
 def study_list() -> None:
     """The ready-made studies in studies/."""
-    from fcos.commands.study import list_studies
+    from fcos.commands.study import list_text
 
-    for name, headline in list_studies().items():
-        typer.echo(f"{name:<12} {headline}")
+    typer.echo(list_text(), nl=False)
 
 
 @study_app.command("show", epilog="Example: fcos study show voc2007")
 def study_show(name: Annotated[str | None, typer.Argument(help="A study; the active one if left out.")] = None) -> None:
     """Check a study in full and say what it consists of."""
-    from fcos.commands.study import show_study
+    from fcos.commands.study import show_study, study_text
 
-    study = show_study(name)
-    typer.echo(f"study {study.study}: data {study.data.source}, {len(study.runs)} runs, {len(study.tables)} tables")
-    for run in study.runs.values():
-        source = f"checkpoint {run.checkpoint}" if run.checkpoint else f"{run.epochs} epochs, seed {run.seed}"
-        role = f" ({run.role})" if run.role else ""
-        typer.echo(f"  run   {run.name}: {run.backbone}, num_convs {run.num_convs}, {source}{role}")
-    for number, table in enumerate(study.tables, start=1):
-        typer.echo(f"  table {number}: {table.title} ({table.kind})")
+    typer.echo(study_text(show_study(name)))
 
 
 @study_app.command("new", epilog="Example: fcos study new mine --from datasets/mine")
@@ -246,16 +238,13 @@ def prepare() -> None:
     params = _params()
     from fcos.commands.prepare import prepare
     from fcos.commands.source import source
-    from fcos.study.findings import assumptions, counted, finding_sentences
+    from fcos.study.findings import manifest_text
 
     with _at_work(params, "prepare"):
         manifest = prepare()
         if "DVC_STAGE" not in os.environ:
             source()
-    for split, counts in manifest["splits"].items():
-        typer.echo(f"{split}: {counted(counts)}")
-    for sentence in [*finding_sentences(manifest), *(f"assumed: {said}" for said in assumptions(manifest))]:
-        typer.echo(sentence)
+    typer.echo(manifest_text(manifest))
 
 
 @app.command(epilog="Example: fcos train resnet18-e12-c3")
@@ -306,12 +295,11 @@ def evaluate(run: RunName) -> None:
     """Score a run: the twelve COCO numbers, from stored candidates."""
     params = _params(run)
     from fcos.commands.evaluate import evaluate
-    from fcos.reporting.intervals import plus_minus
+    from fcos.reporting.intervals import metrics_line
 
     with _at_work(params, "evaluate", run):
         found = evaluate(run)
-    numbers = found["metrics"].items()
-    typer.echo("  ".join(f"{name} {plus_minus(value, found['intervals'][name])}" for name, value in numbers))
+    typer.echo(metrics_line(found["metrics"], found["intervals"]))
     _track(params, [run])
 
 
@@ -320,14 +308,11 @@ def evaluate_tta(run: RunName) -> None:
     """Score 1, 2, ... views together, from stored candidates; on held-out pictures where tta.choose_on says so."""
     params = _params(run)
     from fcos.commands.evaluate_tta import evaluate_tta
-    from fcos.reporting.intervals import percent
+    from fcos.reporting.steps import tta_text
 
     with _at_work(params, "evaluate_tta", run):
         tta = evaluate_tta(run)
-    for step in tta["steps"]:
-        ap, seconds = percent(step["metrics"]["AP"]), step["seconds"]
-        typer.echo(f"{tta['split']}, {step['num_views']} views: AP {ap}, {seconds:.1f} s")
-    typer.echo(f"chosen: {tta['chosen']} views, test AP {percent(tta['metrics']['AP'])}")
+    typer.echo(tta_text(tta))
     _track(params, [run])
 
 
@@ -336,13 +321,11 @@ def sweep_nms(run: RunName) -> None:
     """Score each NMS threshold of params.yaml on the split nms_sweep.choose_on, from stored candidates."""
     params = _params(run)
     from fcos.commands.sweep_nms import sweep_nms
-    from fcos.reporting.intervals import percent
+    from fcos.reporting.steps import sweep_text
 
     with _at_work(params, "sweep_nms", run):
         sweep = sweep_nms(run)
-    for step in sweep["steps"]:
-        typer.echo(f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {percent(step['metrics']['AP'])}")
-    typer.echo(f"chosen: NMS IoU {sweep['chosen']}, test AP {percent(sweep['metrics']['AP'])}")
+    typer.echo(sweep_text(sweep))
     _track(params, [run])
 
 
@@ -528,7 +511,7 @@ def sync_mlflow() -> None:
 @app.command(epilog="Example: fcos doctor")
 def doctor() -> None:
     """What will be used on this machine, and what is wrong; exit code 1 where something is."""
-    from fcos.commands.doctor import Finding, doctor
+    from fcos.commands.doctor import Finding, doctor, findings_text
     from fcos.tracking.store import StoreUnavailable, connect
 
     findings = doctor()
@@ -536,10 +519,7 @@ def doctor() -> None:
         findings.append(Finding("tracking", connect().tracking_uri))
     except StoreUnavailable as error:
         findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
-    for finding in findings:
-        typer.echo(f"{'wrong' if finding.problem else 'ok':<6} {finding.what:<12} {finding.value}")
-        if finding.problem:
-            typer.echo(f"{'':<19} {finding.problem}")
+    typer.echo(findings_text(findings))
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
 
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,15 @@ class Finding:
     what: str
     value: str
     problem: str | None = None
+
+
+def findings_text(findings: Iterable[Finding]) -> str:
+    """A line for each finding, and another one for what is wrong."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{'wrong' if finding.problem else 'ok':<6} {finding.what:<12} {finding.value}")
+        lines += [f"{'':<19} {finding.problem}"] if finding.problem else []
+    return "\n".join(lines)
 
 
 def doctor() -> list[Finding]:

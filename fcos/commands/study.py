@@ -15,9 +15,25 @@ def list_studies() -> dict[str, str]:
     return {path.stem: _headline(path) for path in sorted(STUDIES.glob("*.yaml"))}
 
 
+def list_text() -> str:
+    """A line for each ready-made study."""
+    return "".join(f"{name:<12} {headline}\n" for name, headline in list_studies().items())
+
+
 def show_study(name: str | None) -> params.Params:
     """The active study, or the ready-made study `name`, checked in full."""
     return params.read(DEFAULT_PATH if name is None else _path(name))
+
+
+def study_text(study: params.Params) -> str:
+    """What a study consists of: a line, and one for each run and table."""
+    lines = [f"study {study.study}: data {study.data.source}, {len(study.runs)} runs, {len(study.tables)} tables"]
+    for run in study.runs.values():
+        source = f"checkpoint {run.checkpoint}" if run.checkpoint else f"{run.epochs} epochs, seed {run.seed}"
+        role = f" ({run.role})" if run.role else ""
+        lines.append(f"  run   {run.name}: {run.backbone}, num_convs {run.num_convs}, {source}{role}")
+    lines += [f"  table {number}: {table.title} ({table.kind})" for number, table in enumerate(study.tables, start=1)]
+    return "\n".join(lines)
 
 
 def use_study(name: str, *, force: bool) -> Path | None:

@@ -23,6 +23,11 @@ def in_brackets(interval: Mapping[str, float | None]) -> str:
     return DASH if low is None else f"[{percent(low)}, {percent(high)}]"
 
 
+def metrics_line(metrics: Mapping[str, float | None], intervals: Mapping[str, Mapping[str, float | None]]) -> str:
+    """AP 33.9 ± 0.6  AP50 ... in one line."""
+    return "  ".join(f"{name} {plus_minus(value, intervals[name])}" for name, value in metrics.items())
+
+
 def text_table(header: Sequence[str], rows: Cells) -> str:
     """Columns with two spaces between them; the first is aligned to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -7,6 +7,13 @@ from typing import Any
 SHOWN = 8  # names in a line
 
 
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """What was prepared: a line for each split, finding and assumption."""
+    splits = [f"{split}: {counted(counts)}" for split, counts in manifest["splits"].items()]
+    assumed = [f"assumed: {said}" for said in assumptions(manifest)]
+    return "\n".join([*splits, *finding_sentences(manifest), *assumed])
+
+
 def counted(counts: Mapping[str, Any]) -> str:
     """Images and objects of a split of the manifest, and ignored boxes, if there are any."""
     ignored = f", {counts['num_ignored']} ignored boxes" if counts["num_ignored"] else ""
