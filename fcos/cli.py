@@ -484,7 +484,7 @@ def status(
     from fcos.running.status import watch as keep_watching
 
     if watch and as_json:
-        raise UserError("--watch", "does not go with --json", do="leave one of them out")
+        raise UserError("--watch", "does not go with --json", hint="leave one of them out")
     look = Look(quick=quick)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # how one stops looking
@@ -504,7 +504,7 @@ def sync_mlflow() -> None:
         typer.echo(f"{_sync(params, list(params.runs))} runs are up to date in MLflow")
     except StoreUnavailable as error:
         raise UserError(
-            "MLFLOW_TRACKING_URI", "the store cannot be reached", found=error, do="start it and repeat the command"
+            "MLFLOW_TRACKING_URI", "the store cannot be reached", found=error, hint="start it and repeat the command"
         ) from None
 
 

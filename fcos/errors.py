@@ -14,7 +14,7 @@ class UserError(Exception):
         problem: what is wrong, in a few words.
         found: what stands there.
         expected: what would have been right.
-        do: what to do about it, a command where one helps.
+        hint: what to do about it, a command where one helps.
     """
 
     def __init__(
@@ -24,14 +24,14 @@ class UserError(Exception):
         *,
         found: object = None,
         expected: object = None,
-        do: str | None = None,
+        hint: str | None = None,
     ) -> None:
         lines = [f"{where}: {problem}"]
-        for name, value in (("found", found), ("expected", expected), ("to do", do)):
+        for name, value in (("found", found), ("expected", expected), ("hint", hint)):
             if value is not None:
                 lines.append(f"  {name + ':':<10}{value}")
         super().__init__("\n".join(lines))
-        self.where, self.problem, self.found, self.expected, self.do = where, problem, found, expected, do
+        self.where, self.problem, self.found, self.expected, self.hint = where, problem, found, expected, hint
 
 
 def first_difference(

@@ -81,16 +81,16 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, separators=separators, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, do: str) -> Any:
-    """Read JSON; `do` is what to type when the file is missing."""
+def read_json(path: Path, *, hint: str) -> Any:
+    """Read JSON; `hint` is what to type when the file is missing."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(path, "no such file", expected="a JSON file", do=do) from None
+        raise UserError(path, "no such file", expected="a JSON file", hint=hint) from None
     except IsADirectoryError:
-        raise UserError(path, "is a folder", expected="a JSON file", do=do) from None
+        raise UserError(path, "is a folder", expected="a JSON file", hint=hint) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(path, "is not JSON", found=error, do=do) from None
+        raise UserError(path, "is not JSON", found=error, hint=hint) from None
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

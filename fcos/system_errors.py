@@ -17,21 +17,21 @@ def explain(error: BaseException) -> UserError | None:
             "memory",
             "the pictures of a batch do not fit",
             found=text.partition("\n")[0] or None,
-            do="lower train.batch_size or test.batch_size (`fcos doctor` says what fits), or end other programs",
+            hint="lower train.batch_size or test.batch_size (`fcos doctor` says what fits), or end other programs",
         )
     if isinstance(error, MemoryError):
-        return UserError("memory", "this machine has not enough", found=text or None, do="end other programs")
+        return UserError("memory", "this machine has not enough", found=text or None, hint="end other programs")
     number = error.errno if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or "a file that was to be written"
     # Of safetensors and torch, which write by themselves.
     if number in _FULL or "No space left on device" in text or "os error 28" in text:
-        return UserError(where, "its disk is full", do="make room and type the command again")
+        return UserError(where, "its disk is full", hint="make room and type the command again")
     if number in _REFUSED:
-        do = "change its permissions or its owner, or work in another folder"
-        return UserError(where, "may not be read or written", found=_strerror(error), do=do)
+        hint = "change its permissions or its owner, or work in another folder"
+        return UserError(where, "may not be read or written", found=_strerror(error), hint=hint)
     if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG):
-        do = "correct the path, or take away what stands in its way"
-        return UserError(where, "cannot be opened or made", found=_strerror(error), do=do)
+        hint = "correct the path, or take away what stands in its way"
+        return UserError(where, "cannot be opened or made", found=_strerror(error), hint=hint)
     return None
 
 

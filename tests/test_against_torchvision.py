@@ -234,7 +234,7 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
     torch.save(theirs, "published.pth")
     weights = import_checkpoint(Path("published.pth"), "resnet50-torchvision")
     run = find_run(parse_runs(params), "resnet50-torchvision")
-    ours = load_model(run, read_identity(weights, do=""), weights).eval()
+    ours = load_model(run, read_identity(weights, hint=""), weights).eval()
 
     image = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -101,7 +101,7 @@ def read(name):
 
 
 def test_training_leaves_weights_that_say_what_they_are(study):
-    identity = read_identity(RUN / "model.safetensors", do="")
+    identity = read_identity(RUN / "model.safetensors", hint="")
     assert identity.run["backbone"] == "resnet18" and identity.run["train"]["sizes"] == [48, 64]
     assert [category["name"] for category in identity.categories] == ["circle", "square", "triangle"]
     assert read("train.json")["weights_sha256"] == sha256_file(RUN / "model.safetensors")
@@ -179,7 +179,7 @@ def test_held_out_pictures_are_predicted_beside_the_test_pictures(held_out):
         assert sorted(path.stem for path in (RUN / folder).iterdir()) == sorted([*names, *beside])
         for split, stems in ((scored.split, names), (validation, beside)):
             for stem, size in zip(stems, sizes, strict=True):
-                file = read_candidates(RUN / folder / f"{stem}.safetensors", do="")
+                file = read_candidates(RUN / folder / f"{stem}.safetensors", hint="")
                 assert list(file.of_image) == [image["id"] for image in split.images]
                 assert (file.header["data_digest"], file.header["view"]["size"]) == (split.digest, size)
     timed = read("timing.json")["views"]
@@ -199,7 +199,7 @@ def test_tta_of_held_out_pictures_is_predicted_only_to_be_chosen_on(held_out):
 def say(scored, name, boxes_of):
     """Write candidates of the split of `scored`: `boxes_of(n)` gives (part of its width, score) for the n-th object."""
     path = RUN / f"{name}.safetensors"
-    header = read_candidates(path, do="").header
+    header = read_candidates(path, hint="").header
     assert header["data_digest"] == scored.split.digest
     number, of_image = 0, {}
     for image in scored.split.images:
@@ -255,11 +255,11 @@ def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch)
     assert looked_at == [(4, 0.5), (4, 0.6), (8, 0.6)]
     assert (sweep["split"], sweep["chosen"]) == ("validation", 0.6)
     assert sweep["validation_digest"] == validation.split.digest
-    assert sweep["identity"] == read_candidates(RUN / "candidates" / "test.safetensors", do="").header
+    assert sweep["identity"] == read_candidates(RUN / "candidates" / "test.safetensors", hint="").header
     assert read("nms_sweep.json") == sweep
 
     def independently(scored, name, threshold):
-        file = read_candidates(RUN / "candidates" / f"{name}.safetensors", do="")
+        file = read_candidates(RUN / "candidates" / f"{name}.safetensors", hint="")
         found = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=100)
         return coco_metrics(coco_results(found, scored.split), scored.split)["metrics"]
 
@@ -290,7 +290,7 @@ def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatc
     assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views there, one here
     assert (tta["split"], tta["chosen"]) == ("validation", 1)
     assert tta["validation_digest"] == validation.split.digest
-    assert tta["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", do="").header
+    assert tta["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", hint="").header
     assert read("tta.json") == tta
     assert [step["views"] for step in tta["steps"]] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
     timed = read("timing_tta.json")["views"]
@@ -346,7 +346,7 @@ def test_candidates_do_not_depend_on_batches_or_workers(study):
     results = []
     for batch_size, workers in ((1, 0), (3, 2), (8, 1)):
         predictor = Predictor(
-            model=load_model(scored.run, read_identity(path, do=""), path), grid=build_grid(scored.run.model),
+            model=load_model(scored.run, read_identity(path, hint=""), path), grid=build_grid(scored.run.model),
             device=torch.device("cpu"), dtype=torch.float32, score_threshold=0.001, max_candidates=100,
         )  # fmt: skip
         found, timing = predict_split(

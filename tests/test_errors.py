@@ -54,13 +54,13 @@ def test_params_yaml_that_is_no_study(workspace, run, text, parts):
 def test_prepared_data_that_were_damaged(workspace, run, path, spoil, parts):
     assert run("prepare").returncode == 0
     spoil(path)
-    assert_mistake(run("evaluate", "one-epoch"), str(path), "to do:    fcos prepare", *parts)
+    assert_mistake(run("evaluate", "one-epoch"), str(path), "hint:     fcos prepare", *parts)
 
 
 @pytest.mark.parametrize("read", [read_candidates, read_identity, read_replicates])
 def test_a_folder_where_a_file_should_be(tmp_path, read):
     with pytest.raises(UserError, match="is not a whole"):
-        read(tmp_path, do="fcos train RUN")
+        read(tmp_path, hint="fcos train RUN")
 
 
 @pytest.mark.parametrize(

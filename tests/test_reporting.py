@@ -95,7 +95,7 @@ class Study:
 
     def edit(self, run: str, file: str, change: Callable[[Any], object]) -> None:
         path = self.runs_dir / run / file
-        content = read_json(path, do="")
+        content = read_json(path, hint="")
         change(content)
         write_json(path, content)
 
@@ -407,7 +407,7 @@ def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Pat
     with pytest.raises(UserError, match=r"tta_replicates\.safetensors has another numbers than this cell stands for"):
         study.build()  # they are of the numbers before
     for run, stem in ((REFERENCE, "tta"), (TRAINED, "nms_sweep")):
-        content = read_json(study.runs_dir / run / f"{stem}.json", do="")
+        content = read_json(study.runs_dir / run / f"{stem}.json", hint="")
         steps = sweep_steps(content) if stem == "nms_sweep" else {"chosen": content["metrics"]}
         identity = {"identity": content["identity"], "test": content["test"]}
         write_replicates(study, run, f"{stem}_replicates", steps, identity)
@@ -495,7 +495,7 @@ def test_draws_of_something_else_stop_the_report(
 ) -> None:
     study = make_study(tmp_path)
     path = study.runs_dir / run / f"{stem}.safetensors"
-    file = read_replicates(path, do="")
+    file = read_replicates(path, hint="")
     save_replicates(path, file.metrics, {**file.header, key: {**file.header[key], **value}})
     with pytest.raises(UserError, match=rf"{cell}.*{stem}\.safetensors has another {key}"):
         study.build()
@@ -540,12 +540,12 @@ def test_a_file_of_something_else_stops_the_report(
     study.edit(run, file, change)
     with pytest.raises(UserError) as error:
         study.build()
-    where, found_line, expected_line, do = str(error.value).splitlines()
+    where, found_line, expected_line, hint = str(error.value).splitlines()
     assert where.startswith(f"{cell}: ")
     assert f"{key} than this cell" in where
     assert found in found_line
     assert expected in expected_line
-    assert run in do
+    assert run in hint
     assert not study.out_dir.exists()
 
 

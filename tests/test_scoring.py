@@ -213,7 +213,7 @@ def test_candidates_survive_the_disk_and_say_what_they_are(tmp_path):
     path = tmp_path / "test.safetensors"
     of_image = {7: candidates((0, 1, 2, 3, 0.3, 1)), 3: candidates(), 9: candidates((4, 5, 6, 7, 0.1, 79))}
     save_candidates(path, of_image, {"weights_sha256": "ab"})
-    file = read_candidates(path, do="fcos predict RUN")
+    file = read_candidates(path, hint="fcos predict RUN")
     assert file.header == {"weights_sha256": "ab"} and list(file.of_image) == [7, 3, 9]
     for image_id, expected in of_image.items():
         found = file.of_image[image_id]
@@ -223,7 +223,7 @@ def test_candidates_survive_the_disk_and_say_what_they_are(tmp_path):
 
 def test_missing_and_broken_candidates_say_what_to_type(tmp_path):
     with pytest.raises(UserError, match="fcos predict RUN"):
-        read_candidates(tmp_path / "test.safetensors", do="fcos predict RUN")
+        read_candidates(tmp_path / "test.safetensors", hint="fcos predict RUN")
     (tmp_path / "test.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage")
     with pytest.raises(UserError, match="not a whole candidates file"):
-        read_candidates(tmp_path / "test.safetensors", do="fcos predict RUN")
+        read_candidates(tmp_path / "test.safetensors", hint="fcos predict RUN")

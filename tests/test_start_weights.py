@@ -148,9 +148,9 @@ def start(workspace, smoke_params):
 def test_the_content_of_the_file_decides_the_training(start):
     saved(made())
     first = start(str(FILE))
-    summary, weights = read_json(TRAINED / "train.json", do=""), sha256_file(TRAINED / "model.safetensors")
+    summary, weights = read_json(TRAINED / "train.json", hint=""), sha256_file(TRAINED / "model.safetensors")
     assert summary["training_key"] == first and summary["start_sha256"] == sha256_file(FILE)
-    assert read_identity(TRAINED / "model.safetensors", do="").run["model"]["weights"] == str(FILE)
+    assert read_identity(TRAINED / "model.safetensors", hint="").run["model"]["weights"] == str(FILE)
     assert start(str(FILE)) is None  # it had finished: its files are put back
     saved(made(seed=2))
     assert start(str(FILE)) not in (None, first)
@@ -160,9 +160,9 @@ def test_the_content_of_the_file_decides_the_training(start):
 def test_without_a_file_key_and_files_are_as_they_were(start, monkeypatch):
     monkeypatch.setattr(fcos.training.key, "TRAINING_CODE", ())
     key = start("none")
-    summary = read_json(TRAINED / "train.json", do="")
+    summary = read_json(TRAINED / "train.json", hint="")
     where = summary["provenance"]
-    identity = read_identity(TRAINED / "model.safetensors", do="")
+    identity = read_identity(TRAINED / "model.safetensors", hint="")
     parts = [identity.run, identity.data_digest, {}, torch.__version__, where["device"], where["dtype"]]
     assert key == sha256_json(parts)
     assert identity.run["model"]["weights"] == "none"

@@ -59,7 +59,7 @@ def study_new(
     path = STUDIES / f"{name}.yaml"
     parse_section({"study": name}, "study", Name, path)
     if path.exists():
-        raise UserError(path, "is there already; nothing was changed", do="choose another name, or delete the file")
+        raise UserError(path, "is there already; nothing was changed", hint="choose another name, or delete the file")
     with tempfile.TemporaryDirectory() as scratch:
         with _words_for(path):
             found = discover(folder)
@@ -106,7 +106,7 @@ def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
     link = Path("datasets") / name
     if link.exists() and not link.is_symlink() and not link.samefile(absolute):
         hint = "choose another name for the study, or move that folder"
-        raise UserError(link, "is there already and is another folder; nothing was changed", found=absolute, do=hint)
+        raise UserError(link, "is there already and is another folder; nothing was changed", found=absolute, hint=hint)
     return link, absolute
 
 

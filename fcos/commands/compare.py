@@ -47,7 +47,7 @@ def parse_rows(arguments: Sequence[str]) -> list[Row]:
     name, count = Counter(row.name for row in rows).most_common(1)[0]
     if count > 1:
         raise UserError(
-            "fcos compare", "two rows have the same name", found=name, expected="another", do="name them: NAME=FILE"
+            "fcos compare", "two rows have the same name", found=name, expected="another", hint="name them: NAME=FILE"
         )
     return rows
 
@@ -79,7 +79,7 @@ def compare(
     rows = parse_rows(arguments)
     for path in [gt, *(path for row in rows for path in row.paths)]:
         if not path.exists():
-            raise UserError(path, "no such file", expected="a JSON file or a folder", do="give the path of COCO JSON")
+            raise UserError(path, "no such file", expected="a JSON file or a folder", hint="give the path of COCO JSON")
     _refuse_same_repeats(rows)
     given = open_truth(gt, choices)
     truth = given.truth

@@ -63,7 +63,7 @@ def _study() -> list[Finding]:
     findings = [Finding("study", f"{study.study}: {len(study.runs)} runs, {len(study.tables)} tables")]
     layout = Layout(study.study)
     try:
-        splits = read_json(layout.data / "manifest.json", do="fcos prepare")["splits"]
+        splits = read_json(layout.data / "manifest.json", hint="fcos prepare")["splits"]
         counts = ", ".join(f"{split} {content['num_images']} pictures" for split, content in splits.items())
         findings.append(Finding("data", counts))
         findings += _batches(study.runs, layout)

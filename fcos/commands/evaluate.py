@@ -19,7 +19,7 @@ def evaluate(name: str) -> dict[str, Any]:
     split, test = scored_run.split, scored_run.test
     draws = Draws.read()
     path = scored_run.dir / "candidates" / "test.safetensors"
-    file = scored_run.read_view(path, test.size, do=f"fcos predict {name}")
+    file = scored_run.read_view(path, test.size, hint=f"fcos predict {name}")
     detections = detect_all(
         file.of_image,
         nms_iou_threshold=test.nms_iou_threshold,

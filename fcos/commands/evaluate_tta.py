@@ -86,12 +86,12 @@ def _steps(
 def _seconds(scored: ScoredRun) -> dict[str, float]:
     """How long the network took for each view."""
     path = scored.dir / "timing_tta.json"
-    content = read_json(path, do=_command(scored))
+    content = read_json(path, hint=_command(scored))
     try:
         return {view: timing["seconds"] for view, timing in content["views"].items()}
     except (KeyError, TypeError, AttributeError):
         expected = "seconds of each view"
-        raise UserError(path, "is not what `fcos predict` wrote", expected=expected, do=_command(scored)) from None
+        raise UserError(path, "is not what `fcos predict` wrote", expected=expected, hint=_command(scored)) from None
 
 
 def _command(scored: ScoredRun) -> str:
@@ -99,7 +99,7 @@ def _command(scored: ScoredRun) -> str:
 
 
 def _read(scored: ScoredRun, view: str, size: int) -> CandidatesFile:
-    return scored.read_view(scored.dir / "candidates_tta" / f"{view}.safetensors", size, do=_command(scored))
+    return scored.read_view(scored.dir / "candidates_tta" / f"{view}.safetensors", size, hint=_command(scored))
 
 
 def _detect(scored: ScoredRun, file: CandidatesFile) -> dict[int, Detections]:

@@ -109,7 +109,7 @@ def _need_packages() -> None:
             "packages are missing",
             found=f"no {', no '.join(missing)}",
             expected=" and ".join(NEEDED),
-            do="pip install '.[export]' in the folder of this project, or --format torchscript, which needs neither",
+            hint="pip install '.[export]' in the folder of this project, or --format torchscript, which needs neither",
         )
 
 
@@ -203,7 +203,7 @@ def _check(detector: Detector, run: Runs, pictures: Sequence[Picture]) -> Check:
             "the network finds nothing in the pictures to check on, so that the file cannot be checked",
             found=detector.test.score_threshold,
             expected="a score that some box reaches",
-            do="give a lower --score",
+            hint="give a lower --score",
         )
     return total
 

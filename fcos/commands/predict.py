@@ -68,14 +68,14 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
 
 def checked_identity(scored: ScoredRun, path: Path) -> Identity:
     """What the weights at `path` are; stops where they are of another run, data or classes than params.yaml has."""
-    do = f"fcos train {scored.run.name}"
-    identity = read_identity(path, do=do)
+    hint = f"fcos train {scored.run.name}"
+    identity = read_identity(path, hint=hint)
     check_same_classes(path, identity.categories, scored.split.categories)
     differs = first_difference(identity.run, scored.run.identity())
     if differs is not None:
         key, found, expected = differs
         raise UserError(
-            path, f"was trained with another {key} than params.yaml has", found=found, expected=expected, do=do
+            path, f"was trained with another {key} than params.yaml has", found=found, expected=expected, hint=hint
         )
     return identity
 

@@ -14,7 +14,7 @@ def report() -> Path:
     study = params.read()
     layout = Layout(study.study)
     split = read_split(layout.data, "test")
-    manifest = read_json(layout.data / "manifest.json", do=PREPARE)
+    manifest = read_json(layout.data / "manifest.json", hint=PREPARE)
     with whole_dir(layout.report) as scratch:
         build_report(study, runs_dir=layout.runs, split=split, manifest=manifest, out_dir=scratch)
     return layout.report / "index.html"

@@ -47,7 +47,7 @@ def use_study(name: str, *, force: bool) -> Path | None:
                 DEFAULT_PATH,
                 "has edits of yours that no file in studies/ has; nothing was changed",
                 expected="a params.yaml that equals a ready-made study",
-                do=f"keep them as studies/NAME.yaml, or drop them with `fcos study use {name} --force`",
+                hint=f"keep them as studies/NAME.yaml, or drop them with `fcos study use {name} --force`",
             )
         kept = DEFAULT_PATH.with_name("params.local.yaml")
         write_text(kept, DEFAULT_PATH.read_text(encoding="utf-8"))
@@ -67,8 +67,8 @@ def _path(name: str) -> Path:
     path = STUDIES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(list_studies())
-        do = None if known else "go to the folder of the project"
-        raise UserError(path, "no such study", found=name, expected=f"one of {known}" if known else None, do=do)
+        hint = None if known else "go to the folder of the project"
+        raise UserError(path, "no such study", found=name, expected=f"one of {known}" if known else None, hint=hint)
     return path
 
 

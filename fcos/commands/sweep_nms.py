@@ -60,7 +60,7 @@ def sweep_nms(name: str) -> dict[str, Any]:
 
 def _read(scored: ScoredRun, split: str) -> CandidatesFile:
     path = scored.dir / "candidates" / f"{split}.safetensors"
-    return scored.read_view(path, scored.test.size, do=f"fcos predict {scored.run.name}")
+    return scored.read_view(path, scored.test.size, hint=f"fcos predict {scored.run.name}")
 
 
 def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, weights: Ints) -> Scored:

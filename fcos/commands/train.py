@@ -129,6 +129,6 @@ def _start_file(run: Run) -> Path | None:
 def _keep_role(layout: Layout, run: Run) -> None:
     """The role of a run, which is in no key, as params.yaml has it now."""
     path = layout.run(run.name) / "train.json"
-    summary = read_json(path, do=f"fcos train {run.name}")
+    summary = read_json(path, hint=f"fcos train {run.name}")
     if summary["role"] != run.role:
         write_json(path, {**summary, "role": run.role})

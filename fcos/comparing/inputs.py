@@ -55,7 +55,7 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
     protocol = choices.protocol
     if not path.is_dir():
         if choices.split is not None:
-            raise UserError(f"--split {choices.split}", "is of a folder", found=f"--gt {path}", do="leave it out")
+            raise UserError(f"--split {choices.split}", "is of a folder", found=f"--gt {path}", hint="leave it out")
         truth = read_truth(path, protocol, area_from_box=choices.area_from_box)
         return _opened(truth, describe(path), [], choices)
     from fcos.comparing.truth_folder import find_truth  # other sources' readers: not for a file

@@ -52,5 +52,5 @@ def _content(source: Source, split: str) -> dict[str, Any]:
     alone = replace(source, splits={"train": source.splits[split]})
     with tempfile.TemporaryDirectory() as temporary:
         assemble(alone, Path(temporary), clip_outside=True)
-        content: dict[str, Any] = read_json(Path(temporary) / "train.json", do="fcos score")
+        content: dict[str, Any] = read_json(Path(temporary) / "train.json", hint="fcos score")
     return content

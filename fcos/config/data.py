@@ -165,7 +165,7 @@ def _archives_of_a_download(data: VocData | CocoData) -> None:
             "there is no `download` that would read it",
             found=data.archives,
             expected="`download` and the folder of its archives",
-            do="add `download`, or take archives out and give the unpacked folder: fcos source --at FOLDER",
+            hint="add `download`, or take archives out and give the unpacked folder: fcos source --at FOLDER",
         )
 
 
@@ -182,7 +182,7 @@ def _one_way_to_hold_out(data: _Data, key: str) -> None:
             f"pictures are held out in two ways: `{key}` is given too",
             found=data.validation_fraction,
             expected=f"validation_fraction or {key}",
-            do="take one of the two out",
+            hint="take one of the two out",
         )
 
 
@@ -194,11 +194,11 @@ def _one_way_to_test(data: _FilesData, key: str) -> None:
             f"test pictures come from two places: `{key}` is given too",
             found=fraction,
             expected=f"test_fraction or {key}",
-            do=f"set {key}: null, or take test_fraction out",
+            hint=f"set {key}: null, or take test_fraction out",
         )
     if split is None and fraction == 0:
         raise Wrong(
-            key, "there is nothing to test on", found="null", expected=f"a {key}", do="or set test_fraction: 0.2"
+            key, "there is nothing to test on", found="null", expected=f"a {key}", hint="or set test_fraction: 0.2"
         )
 
 

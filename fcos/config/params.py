@@ -81,7 +81,7 @@ def _know_every_section(params: Mapping[str, Any], path: Path) -> None:
                 "unknown section",
                 found=key,
                 expected=f"one of {', '.join(SECTIONS)}",
-                do=f"did you mean `{close[0]}`?" if close else None,
+                hint=f"did you mean `{close[0]}`?" if close else None,
             )
 
 
@@ -118,7 +118,7 @@ def _choices_have_pictures(params: Params, path: Path) -> None:
                 "no pictures are held out to choose on",
                 found=choose_on,
                 expected=f"{otherwise}, or data with a validation split",
-                do=f"set data.validation_fraction: 0.1, or {key}.choose_on: {otherwise}",
+                hint=f"set data.validation_fraction: 0.1, or {key}.choose_on: {otherwise}",
             )
 
 

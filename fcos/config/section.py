@@ -18,9 +18,9 @@ T = TypeVar("T")
 class Wrong(ValueError):
     """Raised by a validator: the value at `key` of the section is impossible."""
 
-    def __init__(self, key: str, problem: str, *, found: object, expected: object, do: str | None = None) -> None:
+    def __init__(self, key: str, problem: str, *, found: object, expected: object, hint: str | None = None) -> None:
         super().__init__(problem)
-        self.key, self.problem, self.found, self.expected, self.do = key, problem, found, expected, do
+        self.key, self.problem, self.found, self.expected, self.hint = key, problem, found, expected, hint
 
 
 class Section(BaseModel):
@@ -35,8 +35,8 @@ class Section(BaseModel):
             if key not in cls.model_fields:
                 known = list(cls.model_fields)
                 close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-                do = f"did you mean `{close[0]}`?" if close else None
-                raise Wrong(str(key), "unknown key", found=key, expected=f"one of {', '.join(known)}", do=do)
+                hint = f"did you mean `{close[0]}`?" if close else None
+                raise Wrong(str(key), "unknown key", found=key, expected=f"one of {', '.join(known)}", hint=hint)
         return data
 
 
@@ -45,21 +45,21 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        do = "go to the folder of the project, or choose a study there: fcos study use shapes"
-        raise UserError(path, "cannot be read", found=error.strerror, do=do) from None
+        hint = "go to the folder of the project, or choose a study there: fcos study use shapes"
+        raise UserError(path, "cannot be read", found=error.strerror, hint=hint) from None
     except UnicodeDecodeError as error:
-        raise UserError(path, "is not text in UTF-8", found=error, do="save it as UTF-8") from None
+        raise UserError(path, "is not text in UTF-8", found=error, hint="save it as UTF-8") from None
     try:
         params = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(where, "is not YAML", found=problem, expected="a YAML mapping", do="mend that line") from None
+        raise UserError(where, "is not YAML", found=problem, expected="a YAML mapping", hint="mend that line") from None
     if not isinstance(params, dict):
         found = "nothing" if params is None else type(params).__name__
-        do = "write the study there, or choose one: fcos study use shapes"
-        raise UserError(path, "is not a mapping", found=found, expected="sections such as `study:`", do=do)
+        hint = "write the study there, or choose one: fcos study use shapes"
+        raise UserError(path, "is not a mapping", found=found, expected="sections such as `study:`", hint=hint)
     return params
 
 
@@ -87,15 +87,15 @@ def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> Use
     wrong = details.get("ctx", {}).get("error")
     if isinstance(wrong, Wrong):
         where = f"{path}: {'.'.join([*location, wrong.key])}"
-        return UserError(where, wrong.problem, found=wrong.found, expected=wrong.expected, do=wrong.do)
+        return UserError(where, wrong.problem, found=wrong.found, expected=wrong.expected, hint=wrong.hint)
     where = f"{path}: {'.'.join(location)}"
     if missing:
         return UserError(where, "missing key", found="nothing", expected=f"a value for `{location[-1]}`")
     found = details["input"]
-    do = None
+    hint = None
     if isinstance(found, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", found):
-        do = "YAML reads this as text; write the number with a point, as in 1.0e-4"
-    return UserError(where, "wrong value", found=repr(found), expected=details["msg"], do=do)
+        hint = "YAML reads this as text; write the number with a point, as in 1.0e-4"
+    return UserError(where, "wrong value", found=repr(found), expected=details["msg"], hint=hint)
 
 
 def _location_in(value: Any, location: Sequence[str | int], *, missing: bool) -> list[str | int]:

@@ -161,14 +161,20 @@ def free_bytes(device: torch.device, file: Path, needed: int) -> dict[str, int]:
 
 
 def _check_room(where: str, needed: int, free: Mapping[str, int], device: torch.device) -> None:
-    do = "set `cache: auto`"
+    hint = "set `cache: auto`"
     if where == "gpu" and device.type != "cuda":
         raise UserError(
-            KEY, "pictures can be kept on a CUDA device only", found=f"gpu, on {device.type}", expected="CUDA", do=do
+            KEY,
+            "pictures can be kept on a CUDA device only",
+            found=f"gpu, on {device.type}",
+            expected="CUDA",
+            hint=hint,
         )
     if needed > free.get(where, needed):
         found = f"{where}, with {free[where] / 1e6:.0f} MB free"
-        raise UserError(KEY, "the decoded pictures do not fit", found=found, expected=f"{needed / 1e6:.0f} MB", do=do)
+        raise UserError(
+            KEY, "the decoded pictures do not fit", found=found, expected=f"{needed / 1e6:.0f} MB", hint=hint
+        )
 
 
 def _key(split: CocoSplit, factors: list[int]) -> str:
@@ -192,7 +198,7 @@ def _decode_to(file: Path, pictures: Pictures, needed: int) -> None:
             with whole_file(file) as part:
                 _write(part, pictures)
     except OSError as error:
-        raise UserError(file, "cannot be written", found=error, do="free the disk, or set `cache: none`") from None
+        raise UserError(file, "cannot be written", found=error, hint="free the disk, or set `cache: none`") from None
 
 
 def _mapped(file: Path) -> Tensor:

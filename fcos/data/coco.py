@@ -68,15 +68,15 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
             image_dir,
             "the folder of the images is gone",
             expected=f"the folder that `{PREPARE}` found",
-            do="put it back and type `fcos source`; where the data lie elsewhere now: fcos source --at FOLDER",
+            hint="put it back and type `fcos source`; where the data lie elsewhere now: fcos source --at FOLDER",
         )
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
 
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object at `path`, with at least `keys`."""
-    content = read_json(path, do=PREPARE)
+    content = read_json(path, hint=PREPARE)
     if not isinstance(content, dict) or not all(key in content for key in keys):
         found = f"keys {', '.join(content) or 'none'}" if isinstance(content, dict) else type(content).__name__
-        raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, expected=", ".join(keys), do=PREPARE)
+        raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, expected=", ".join(keys), hint=PREPARE)
     return content

@@ -104,19 +104,19 @@ def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[I
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
-        raise UserError(name, "no such image", expected="an image", do="put it back") from None
+        raise UserError(name, "no such image", expected="an image", hint="put it back") from None
     except Image.DecompressionBombError as error:
         most = f"at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels"
-        raise UserError(name, "is too large", found=error, expected=most, do="cut it into tiles") from None
+        raise UserError(name, "is too large", found=error, expected=most, hint="cut it into tiles") from None
     except UnidentifiedImageError:
         expected = f"one of {', '.join(FORMATS)}"
         raise UserError(
-            name, "is not an image that is read", expected=expected, do="convert it, or fetch it again"
+            name, "is not an image that is read", expected=expected, hint="convert it, or fetch it again"
         ) from None
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError(
-            name, "cannot be decoded", found=found, expected="a whole image", do="fetch the file again"
+            name, "cannot be decoded", found=found, expected="a whole image", hint="fetch the file again"
         ) from None
 
 
@@ -136,7 +136,7 @@ def refuse_boundless(path: Path, mode: str) -> None:
             "its pixels have 32 bits, without a range to show them in",
             found=f"colour mode {mode}",
             expected="8 or 16 bits",
-            do="convert the picture",
+            hint="convert the picture",
         )
 
 

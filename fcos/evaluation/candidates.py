@@ -38,16 +38,18 @@ def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict
         save_file(tensors, scratch, metadata={"fcos": json.dumps(header, sort_keys=True)})
 
 
-def read_candidates(path: Path, *, do: str) -> CandidatesFile:
-    """Read what `save_candidates` wrote; `do` is what to type when it is not there."""
+def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
+    """Read what `save_candidates` wrote; `hint` is what to type when it is not there."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads(file.metadata()["fcos"])
         tensors = load_file(path)
     except FileNotFoundError:
-        raise UserError(path, "no such file: scoring does not run the network", expected="candidates", do=do) from None
+        raise UserError(
+            path, "no such file: scoring does not run the network", expected="candidates", hint=hint
+        ) from None
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(path, "is not a whole candidates file", found=error, do=do) from None
+        raise UserError(path, "is not a whole candidates file", found=error, hint=hint) from None
     everything = Candidates(tensors["boxes"], tensors["scores"], tensors["labels"].astype(np.int64))
     ends = tensors["ends"].tolist()
     starts = [0, *ends[:-1]]

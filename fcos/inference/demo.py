@@ -70,8 +70,8 @@ class Demo:
         self._load = lru_cache(KEPT_NETWORKS)(_load)
         self._say = lru_cache(KEPT_CANDIDATES)(self._run_network)
         if not self.trained():
-            do = f"fcos train {next(iter(runs))}"
-            raise UserError(self.layout.runs, "no run has weights yet", expected="a trained run", do=do)
+            hint = f"fcos train {next(iter(runs))}"
+            raise UserError(self.layout.runs, "no run has weights yet", expected="a trained run", hint=hint)
 
     def trained(self) -> list[str]:
         """The runs with weights, in the order of params.yaml; trainings may end while the page is open."""

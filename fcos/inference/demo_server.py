@@ -48,7 +48,7 @@ def make_server(demo: Demo, port: int) -> DemoServer:
             "is in use" if in_use else "cannot be opened",
             found=port if in_use else f"{port}: {error.strerror}",
             expected="a free port",
-            do="fcos demo --port 0 takes a free one",
+            hint="fcos demo --port 0 takes a free one",
         ) from None
 
 

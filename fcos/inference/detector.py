@@ -40,7 +40,7 @@ class Weights:
     @staticmethod
     def read(path: Path, test: TestConfig | None = None) -> "Weights":
         """The weights at `path`; without `test` they look at pictures at the largest size that they were trained on."""
-        identity = read_identity(path, do="fcos train RUN")
+        identity = read_identity(path, hint="fcos train RUN")
         run = Run.model_validate({"role": None, **identity.run})
         default = TestConfig(size=max(run.train.sizes), max_size=run.train.max_size)
         return Weights(path=path, identity=identity, run=run, test=test or default)

@@ -111,7 +111,7 @@ def _imagenet(name: str) -> dict[str, Tensor]:
             f"the ImageNet weights of {name} cannot be had; nothing was changed",
             found=getattr(error, "reason", None) or error,
             expected=f"{url} at {path}",
-            do=f"put {path.name} there in place of what is there, or anywhere with `weights: FILE`, or set "
+            hint=f"put {path.name} there in place of what is there, or anywhere with `weights: FILE`, or set "
             "`weights: none`",
         ) from None
     return state
@@ -133,6 +133,6 @@ def _fitting(state: dict[str, Tensor], resnet: ResNet, name: str, source: Path) 
                 f"does not fit {name}: {key}",
                 found=tuple(found[key]) if key in found else "no such weight",
                 expected=tuple(expected[key]) if key in expected else "no such weight",
-                do=f"set model.weights to a torchvision state dict of {name}, such as {imagenet_file(name)[1].name}",
+                hint=f"set model.weights to a torchvision state dict of {name}, such as {imagenet_file(name)[1].name}",
             )
     return {key: state[key] for key in found}

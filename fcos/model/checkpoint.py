@@ -53,15 +53,15 @@ def save_weights(path: Path, state: dict[str, Tensor], identity: Identity) -> No
         safetensors.torch.save_file(tensors, scratch, metadata=identity.to_metadata())
 
 
-def read_identity(path: Path, *, do: str) -> Identity:
-    """What the weights at `path` are; `do` is what to type when they are not there."""
+def read_identity(path: Path, *, hint: str) -> Identity:
+    """What the weights at `path` are; `hint` is what to type when they are not there."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return Identity.from_metadata(file.metadata(), path)
     except FileNotFoundError:
-        raise UserError(path, "no such file", expected="trained weights", do=do) from None
+        raise UserError(path, "no such file", expected="trained weights", hint=hint) from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(path, "is not a whole safetensors file", found=error, do=do) from None
+        raise UserError(path, "is not a whole safetensors file", found=error, hint=hint) from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[d
             "the weights were trained on other classes than the data has",
             found=f"{len(found)} classes: {_named(found)}",
             expected=f"{len(expected)} classes: {_named(expected)}",
-            do="train again, or prepare the data that the weights were trained on",
+            hint="train again, or prepare the data that the weights were trained on",
         )
 
 

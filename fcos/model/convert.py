@@ -52,7 +52,7 @@ def select_classes(state: dict[str, Tensor], category_ids: Sequence[int], path: 
             "the checkpoint has another number of classes than the data",
             found=f"{num_outputs} class outputs",
             expected=f"{len(category_ids)} (the data's classes) or {max(category_ids) + 1} (one for each id from 0)",
-            do="import it into a study whose data has its classes",
+            hint="import it into a study whose data has its classes",
         )
     rows = torch.tensor(category_ids)
     return {name: t[rows] if _CLASS_LOGITS.fullmatch(name) else t for name, t in state.items()}

@@ -15,7 +15,7 @@ def find_device(name: str) -> torch.device:
     if not there[name]:
         available = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise UserError(
-            "params.yaml: device", "not available here", found=name, expected=available, do="set `device: auto`"
+            "params.yaml: device", "not available here", found=name, expected=available, hint="set `device: auto`"
         )
     return torch.device(name)
 

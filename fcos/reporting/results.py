@@ -58,7 +58,7 @@ class RunResults:
         """Wall time of the training, None for an imported checkpoint."""
         return None if self.train["imported_from"] is not None else float(self.train["provenance"]["training_seconds"])
 
-    def do(self, file: str) -> str:
+    def hint(self, file: str) -> str:
         """What to type to get `file`."""
         return command_for(file, self.run.name)
 
@@ -73,7 +73,7 @@ class RunResults:
     def detections(self) -> list[dict[str, Any]]:
         """The COCO results list; read when asked for, since it is the one large file."""
         path = self.folder / "detections.json"
-        detections: list[dict[str, Any]] = read_json(path, do=self.do(path.name))
+        detections: list[dict[str, Any]] = read_json(path, hint=self.hint(path.name))
         expected = self.evaluation["num_detections"]
         if len(detections) != expected:
             raise UserError(
@@ -81,7 +81,7 @@ class RunResults:
                 "is not what was evaluated",
                 found=f"{len(detections)} detections",
                 expected=f"{expected}, as evaluation.json says",
-                do=self.do(path.name),
+                hint=self.hint(path.name),
             )
         return detections
 
@@ -170,11 +170,11 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
     def content(file: str) -> Any:
         if not wanted.get(file, True):
             return {}
-        do = command_for(file, run.name)
-        found = read_json(folder / file, do=do)
+        hint = command_for(file, run.name)
+        found = read_json(folder / file, hint=hint)
         missing = missing_key(file, found)
         if missing is not None:
-            raise UserError(folder / file, "is damaged or of an earlier version", found=f"no key {missing}", do=do)
+            raise UserError(folder / file, "is damaged or of an earlier version", found=f"no key {missing}", hint=hint)
         return found
 
     return RunResults(
@@ -188,7 +188,7 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
         nms_sweep=content("nms_sweep.json"),
         history=_read_history(folder / "history.csv", run),
         replicates={
-            file.name: read_replicates(folder / file.replicates, do=command_for(file.name, run.name))
+            file.name: read_replicates(folder / file.replicates, hint=command_for(file.name, run.name))
             for file in RUN_FILES
             if file.replicates and wanted[file.name]
         },
@@ -199,8 +199,8 @@ def _read_history(path: Path, run: Run) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except FileNotFoundError:
-        do = command_for(path.name, run.name)
-        raise UserError(path, "no such file", expected="a row for each training step", do=do) from None
+        hint = command_for(path.name, run.name)
+        raise UserError(path, "no such file", expected="a row for each training step", hint=hint) from None
 
 
 def _agree(results: RunResults, file: str, cell: Cell, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -208,4 +208,4 @@ def _agree(results: RunResults, file: str, cell: Cell, found: Mapping[str, Any],
     if differs is not None:
         key, is_, should = differs
         problem = f"{results.folder / file} has another {key} than this cell stands for"
-        raise UserError(cell, problem, found=is_, expected=should, do=results.do(file))
+        raise UserError(cell, problem, found=is_, expected=should, hint=results.hint(file))

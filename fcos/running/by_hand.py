@@ -170,7 +170,7 @@ def _first_half(note: Path) -> str | None:
 
 def _read(note: Path) -> dict[str, Any]:
     with contextlib.suppress(UserError):
-        content = read_json(note, do="fcos study run")
+        content = read_json(note, hint="fcos study run")
         return content if isinstance(content, dict) else {}
     return {}
 

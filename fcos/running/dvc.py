@@ -169,11 +169,11 @@ def refuse_dead_locks() -> None:
         time.sleep(0.1)
     else:
         problem = "is damaged, so that DVC stops: one was killed while it wrote this"
-        raise UserError(RWLOCK, problem, found=f"{RWLOCK.stat().st_size} bytes", expected="JSON", do=cure)
+        raise UserError(RWLOCK, problem, found=f"{RWLOCK.stat().st_size} bytes", expected="JSON", hint=cure)
     strangers = [holder for holder in _living(pids) if not holder.is_dvc]
     if strangers:
         problem = "names a process that is no DVC: one was killed here, and its number is another's now"
-        raise UserError(RWLOCK, problem, found=", ".join(map(str, strangers)), expected="processes of DVC", do=cure)
+        raise UserError(RWLOCK, problem, found=", ".join(map(str, strangers)), expected="processes of DVC", hint=cure)
 
 
 def _living(pids: Iterable[int]) -> list[Holder]:

@@ -74,7 +74,7 @@ def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
     beats = {}
     for path in sorted(_folder(study).glob("*.json")):
         with contextlib.suppress(UserError):  # it has ended since
-            beat = read_json(path, do="fcos status")
+            beat = read_json(path, hint="fcos status")
             beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_locked(path.with_suffix(".lock"))}
     return beats
 

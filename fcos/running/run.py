@@ -66,7 +66,7 @@ def _failure(what: str) -> UserError:
         "fcos study run",
         "a stage failed; what it said stands above",
         found=what,
-        do="mend it and type `fcos study run` again: nothing that ended well runs twice",
+        hint="mend it and type `fcos study run` again: nothing that ended well runs twice",
     )
 
 

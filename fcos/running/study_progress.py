@@ -110,4 +110,4 @@ def _unusable(why: str) -> UserError:
     if is_project():
         hint = "do what DVC says; `dvc doctor` and `dvc status -v` say more"
     expected = "DVC in this Python, and a project with dvc.yaml and .dvc/"
-    return UserError("DVC", "cannot be used here", found=why, expected=expected, do=hint)
+    return UserError("DVC", "cannot be used here", found=why, expected=expected, hint=hint)

@@ -124,7 +124,7 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
 def _read(layout: Layout, run: str, file: str) -> dict[str, Any] | None:
     """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content = read_json(layout.run(run) / file, do="")
+        content = read_json(layout.run(run) / file, hint="")
     except UserError:
         return None
     return content if isinstance(content, dict) and isinstance(content.get("provenance"), dict) else None

@@ -32,7 +32,7 @@ def check_file(path: Path) -> None:
     """Refuse what is no file; worth asking before hours of work on other files."""
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "no such file"
-        raise UserError(path, problem, expected="a JSON file", do="give the path of COCO JSON")
+        raise UserError(path, problem, expected="a JSON file", hint="give the path of COCO JSON")
 
 
 def read_json_file(path: Path) -> Any:
@@ -52,17 +52,17 @@ def text_of(path: Path) -> bytes:
         try:
             data = gzip.decompress(data)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(path, "is a damaged .gz file", found=error, do="copy it again") from None
+            raise UserError(path, "is a damaged .gz file", found=error, hint="copy it again") from None
     kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), None)
     if kind is not None:
-        raise UserError(path, "is not JSON", found=kind, expected="JSON, or JSON in a .gz file", do=_AS_JSON)
+        raise UserError(path, "is not JSON", found=kind, expected="JSON, or JSON in a .gz file", hint=_AS_JSON)
     encoding = json.detect_encoding(data[:4])
     if encoding.startswith("utf-8"):
         return data.removeprefix(b"\xef\xbb\xbf")
     try:
         return data.decode(encoding).encode()
     except UnicodeError as error:
-        raise UserError(path, "is not JSON", found=error, do=_REWRITE) from None
+        raise UserError(path, "is not JSON", found=error, hint=_REWRITE) from None
 
 
 def parse(text: bytes, path: Path) -> Any:
@@ -118,4 +118,4 @@ def _parse_slowly(text: bytes, where: object) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(where, "is not JSON", found=error, do=_REWRITE) from None
+        raise UserError(where, "is not JSON", found=error, hint=_REWRITE) from None

@@ -40,13 +40,13 @@ def save_replicates(path: Path, metrics: Mapping[str, Floats], header: Mapping[s
         save_file(tensors, scratch, metadata={"fcos": json.dumps(header, sort_keys=True)})
 
 
-def read_replicates(path: Path, *, do: str) -> ReplicatesFile:
-    """Read what `save_replicates` wrote; `do` is what to type when it is not there."""
+def read_replicates(path: Path, *, hint: str) -> ReplicatesFile:
+    """Read what `save_replicates` wrote; `hint` is what to type when it is not there."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads(file.metadata()["fcos"])
         return ReplicatesFile(load_file(path), header)
     except FileNotFoundError:
-        raise UserError(path, "no such file", expected="the replicates of a scored run", do=do) from None
+        raise UserError(path, "no such file", expected="the replicates of a scored run", hint=hint) from None
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(path, "is not a whole file of replicates", found=error, do=do) from None
+        raise UserError(path, "is not a whole file of replicates", found=error, hint=hint) from None

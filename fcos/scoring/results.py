@@ -64,7 +64,7 @@ def read_results(
 
 def _read_file(path: Path, truth: Truth) -> Found:
     if not path.exists():
-        raise UserError(path, "no such file", expected="a JSON file", do="give the path of COCO results")
+        raise UserError(path, "no such file", expected="a JSON file", hint="give the path of COCO results")
     plain, text = read_plain(path), b""
     if plain is None:
         text = text_of(path)
@@ -90,7 +90,7 @@ def _records(content: Any, path: Path) -> tuple[Records, dict[str, Any]]:
             "is not a list of results",
             found=what(content),
             expected='a list of {"image_id", "category_id", "bbox", "score"}',
-            do=_instead_of_results(content),
+            hint=_instead_of_results(content),
         )
     return content, {}
 
@@ -201,7 +201,7 @@ def _refuse_images(path: Path, truth: Truth, found: Found, unknown: Bools) -> No
         f"{len(missing)} of {len(used)} image ids are not in the ground truth",
         found=f"{found.image_keys[place]} (the first)",
         expected=some(truth.image_ids, "image ids"),
-        do="the results are probably of another split: give its ground truth, or --ignore-unknown-images",
+        hint="the results are probably of another split: give its ground truth, or --ignore-unknown-images",
     )
 
 
@@ -214,7 +214,7 @@ def _refuse_classes(path: Path, truth: Truth, found: Found, unknown: Bools) -> N
         f"{len(missing)} of {len(used)} category ids are not in the ground truth",
         found=some(used, "category ids"),
         expected=some([category["id"] for category in truth.categories], "category ids"),
-        do=_other_numbering(truth, found)
+        hint=_other_numbering(truth, found)
         or "write the category ids of the ground truth, not labels 0..K-1 of the network (rf-detr#85), "
         "or leave other classes out: --ignore-unknown-classes",
     )

@@ -182,7 +182,7 @@ def _parts(content: Any, where: str) -> tuple[Records, Records, Records]:
             "is not ground truth",
             found=what(content),
             expected="an object with `images`, `annotations` and `categories`",
-            do="give ground truth with --gt; a list is what a detector's results are",
+            hint="give ground truth with --gt; a list is what a detector's results are",
         )
     for key in _PARTS:
         if key not in content:
@@ -205,7 +205,7 @@ def _refuse_lvis(images: Records, categories: Records, where: str) -> None:
             "is ground truth of LVIS, which COCO's protocol does not score",
             found=", ".join(found),
             expected="every class annotated in every image: in LVIS a class is judged only where it was looked for",
-            do="score it with the package lvis, or take these keys out to score all classes on all images",
+            hint="score it with the package lvis, or take these keys out to score all classes on all images",
         )
 
 

@@ -49,5 +49,5 @@ def load_model(run: Run, identity: Identity, path: Path) -> FCOS:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(path, "does not fit the network of the run", found=first, do="train again") from None
+        raise UserError(path, "does not fit the network of the run", found=first, hint="train again") from None
     return model

@@ -42,7 +42,7 @@ def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> No
         problem = "is a folder" if source.is_dir() else "no such checkpoint"
         raise UserError(source, problem, expected="one of our files or a torchvision FCOS state dict")
     if source.suffix == ".safetensors":
-        found = read_identity(source, do="name another file")
+        found = read_identity(source, hint="name another file")
         check_same_classes(source, found.categories, split.categories)
         state = load_weights(source)
     else:
@@ -76,5 +76,5 @@ def _check_fits(state: dict[str, Tensor], run: Run, num_classes: int, path: Path
                 f"does not fit run {run.name}: {name}",
                 found=found.get(name, "no such weight"),
                 expected=expected.get(name, "no such weight"),
-                do="set backbone, num_convs and model.* of the run to what the checkpoint was trained with",
+                hint="set backbone, num_convs and model.* of the run to what the checkpoint was trained with",
             )

@@ -44,7 +44,7 @@ def fetch(config: DataConfig) -> None:
             "no such folder; nothing was changed",
             found=config.root,
             expected="the folder of the images and annotations",
-            do=f"correct data.root, put the data there, or say where they lie on this machine: {HERE}",
+            hint=f"correct data.root, put the data there, or say where they lie on this machine: {HERE}",
         )
 
 
@@ -70,7 +70,7 @@ def _archives(config: VocData | CocoData) -> Path | None:
             "no such folder; nothing was changed",
             found=config.archives,
             expected=f"the folder of {' or '.join(archive.name for archive in ARCHIVES[str(config.download)])}",
-            do="correct data.archives, or take it out to download everything",
+            hint="correct data.archives, or take it out to download everything",
         )
     return folder
 
@@ -107,13 +107,13 @@ def place_root(config: DataConfig, at: Path) -> None:
     """Make `data.root` a link to `at`, the folder in which the data of the study lie on this machine."""
     where = "params.yaml: data.root"
     if isinstance(config, ShapesData):
-        raise UserError("params.yaml: data.source", "shapes are drawn and lie nowhere", do="leave --at out")
+        raise UserError("params.yaml: data.source", "shapes are drawn and lie nowhere", hint="leave --at out")
     root = Path(config.root)
     if not at.is_dir():
         raise UserError(at, "no such folder; nothing was changed", expected="the folder of the images and annotations")
     if root.is_absolute():
         hint = "write a path in this project, such as datasets/mine, into data.root"
-        raise UserError(where, "is absolute, so that it can lie nowhere else", found=root, do=hint)
+        raise UserError(where, "is absolute, so that it can lie nowhere else", found=root, hint=hint)
     here = project_root() / root
     if here.is_symlink() or not here.exists() or not here.samefile(at):
         link_root(here, _unpacked(config, at))
@@ -135,7 +135,7 @@ def _unpacked(config: DataConfig, at: Path) -> Path:
             f"does not have {config.download}; nothing was changed",
             found=", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])]),
             expected=voc if config.download == "voc2007" else "a folder with annotations/, train2017/ and val2017/",
-            do="name another folder, an empty one to download into, or that of the archives as data.archives",
+            hint="name another folder, an empty one to download into, or that of the archives as data.archives",
         )
     return found or at
 
@@ -150,7 +150,7 @@ def link_root(root: Path, at: Path) -> None:
         return
     if root.exists() and not root.is_symlink():
         hint = "move that folder, or leave --at out to use it"
-        raise UserError(root, "is a folder, and not the one that is given; nothing was changed", found=at, do=hint)
+        raise UserError(root, "is a folder, and not the one that is given; nothing was changed", found=at, hint=hint)
     make_link(root, at)
 
 
@@ -183,10 +183,10 @@ def drop_dangling(layout: Layout) -> None:
 def _check_place(place: Path) -> None:
     if not place.exists():
         hint = f"correct data.root and the other keys of data, or say where the data lie: {HERE}"
-        raise UserError(place, "no such file or folder; nothing was changed", do=hint)
+        raise UserError(place, "no such file or folder; nothing was changed", hint=hint)
     if Path.cwd().is_relative_to(place.resolve()):
         hint = "move the data into a folder of their own"
-        raise UserError(place, "holds this project itself, whose files change all the time", do=hint)
+        raise UserError(place, "holds this project itself, whose files change all the time", hint=hint)
 
 
 def make_link(link: Path, target: Path) -> None:

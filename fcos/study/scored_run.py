@@ -47,7 +47,7 @@ class ScoredRun:
                 "no pictures are held out to choose on",
                 found="0 pictures",
                 expected=f"some, since params.yaml has {key}: validation",
-                do="set data.validation_fraction: 0.1 and run `fcos prepare`",
+                hint="set data.validation_fraction: 0.1 and run `fcos prepare`",
             )
         return held_out
 
@@ -67,19 +67,19 @@ class ScoredRun:
             "dtype": dtype,
         }
 
-    def read_view(self, path: Path, size: int, *, do: str) -> CandidatesFile:
+    def read_view(self, path: Path, size: int, *, hint: str) -> CandidatesFile:
         """The candidates at `path`; stops where they are of another run, data, weights or setting than asked for."""
-        file = read_candidates(path, do=do)
+        file = read_candidates(path, hint=hint)
         weights_path = self.layout.weights(self.run.name)
         if not weights_path.is_file():
             train = f"fcos train {self.run.name}"
-            raise UserError(weights_path, "no such file", expected="the weights that are scored", do=train)
+            raise UserError(weights_path, "no such file", expected="the weights that are scored", hint=train)
         weights = sha256_file(weights_path)
         expected = self.header(weights_sha256=weights, size=size, dtype=file.header.get("dtype", ""))
         differs = first_difference(file.header, expected)
         if differs is not None:
             key, found, wanted = differs
-            raise UserError(path, f"was computed with another {key}", found=found, expected=wanted, do=do)
+            raise UserError(path, f"was computed with another {key}", found=found, expected=wanted, hint=hint)
         return file
 
 

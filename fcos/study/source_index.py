@@ -81,9 +81,9 @@ def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
         try:
             status = path.stat()
         except FileNotFoundError:
-            raise UserError(path, "is a link to nothing", found=path.readlink(), do="take it away") from None
+            raise UserError(path, "is a link to nothing", found=path.readlink(), hint="take it away") from None
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(path, "is not a file", expected="images and annotations only", do="take it away")
+            raise UserError(path, "is not a file", expected="images and annotations only", hint="take it away")
         yield path, status
 
 
@@ -103,7 +103,7 @@ def _differs(one: list[Any], other: list[Any]) -> bool:
 
 def _read_index(layout: Layout) -> Index | None:
     try:
-        index = read_json(_index_path(layout), do="fcos source")
+        index = read_json(_index_path(layout), hint="fcos source")
     except UserError:
         return None
     return index if isinstance(index, dict) else None

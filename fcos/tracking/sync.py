@@ -104,7 +104,7 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
 
 
 def _read(path: Path) -> Any:
-    return read_json(path, do=command_for(path.name, path.parent.name))
+    return read_json(path, hint=command_for(path.name, path.parent.name))
 
 
 def _of_weights(path: Path, digest: str) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
                 path,
                 "is damaged",
                 expected="a row of numbers for each training step",
-                do=command_for(path.name, path.parent.name),
+                hint=command_for(path.name, path.parent.name),
             ) from None
     timestamps = [started + (ended - started) * index // len(rows) for index in range(1, len(rows) + 1)]
     logged = rows_logged(run)

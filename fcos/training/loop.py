@@ -126,7 +126,7 @@ class History:
                     "a loss is not finite; the run was stopped",
                     found=dict(zip(names, numbers, strict=True)),
                     expected=f"finite losses on the pictures with ids {image_ids}",
-                    do="lower train.learning_rate, set train.clip_grad_norm, or look at these pictures",
+                    hint="lower train.learning_rate, set train.clip_grad_norm, or look at these pictures",
                 )
             new.append({**row, **dict(zip(names, numbers, strict=True)), "images_per_s": round(images_per_s, 3)})
         self.rows += new

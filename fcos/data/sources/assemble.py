@@ -175,7 +175,7 @@ def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictur
             "holds out every training picture; nothing was changed",
             found=f"{fraction} of {len(pictures)} pictures",
             expected="at least one different picture left to train on",
-            do=f"add training pictures, or set a smaller data.{split}_fraction",
+            hint=f"add training pictures, or set a smaller data.{split}_fraction",
         )
     return parts
 
@@ -242,7 +242,7 @@ def _inspect(image: SourceImage) -> _File:
             "names a missing picture; nothing was changed",
             found=f"no {image.path}",
             expected="a picture for each annotation",
-            do="put the picture there, or take its entry out",
+            hint="put the picture there, or take its entry out",
         ) from None
     with opened(image.path) as picture:
         deep = Deep.of(picture, image.path)  # first: reading EXIF may decode a PNG, which then forgets its tiles
@@ -266,7 +266,7 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
         f"states another size than its image has{swapped}",
         found=f"{image.size[1]} x {image.size[0]} pixels",
         expected=f"{file.size[1]} x {file.size[0]} pixels",
-        do="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another picture",
+        hint="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another picture",
     )
 
 
@@ -370,7 +370,7 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
                     f"the same picture is in both splits (same {what}); nothing was changed",
                     found=f"{len(shared)}, first: {second} {shared[0][0]} = {first} {shared[0][1]}",
                     expected="splits without a common picture: scores on training pictures mean nothing",
-                    do="take them out of one split; where only the ids agree, number the pictures anew",
+                    hint="take them out of one split; where only the ids agree, number the pictures anew",
                 )
 
 

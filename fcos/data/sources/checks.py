@@ -46,15 +46,15 @@ def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip
     many = len(outside) >= FEW and len(outside) > LARGE_SHARE * len(boxes)
     switch = "data.outside_boxes: clip (fcos study new: --outside-boxes clip)"
     question = "are these numbers what the layout says they are, and of these images? Only if so: "
-    do = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
+    hint = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
     problem = "a box lies outside its picture; nothing was changed"
     if len(outside) > 1:
         problem = f"{len(outside)} of {len(boxes)} boxes lie outside their image; nothing was changed. The first: "
         problem += "a box lies outside its picture"
-    raise _strange(outside[0], problem, "boxes inside", do)
+    raise _strange(outside[0], problem, "boxes inside", hint)
 
 
-def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, do: str) -> UserError:
+def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, hint: str) -> UserError:
     one, box = first
     height, width = one.size
     numbers = [round(side, 4) for side in box.bbox]
@@ -63,7 +63,7 @@ def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, do: st
         problem,
         found=f"{box.category} {numbers} (x, y, width, height) in {width} x {height} pixels",
         expected=expected,
-        do=do,
+        hint=hint,
     )
 
 
@@ -141,7 +141,7 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
         f"{len(items)} images, annotations or lines cannot be used; nothing was changed",
         found="\n            ".join([*counted, f"which are, in {above or '.'}:", *listed, *more]),
         expected=items[0].expected if len(kinds) == 1 else None,
-        do=f"{items[0].do if len(kinds) == 1 and items[0].do else 'fix them'}, {all_of_them}",
+        hint=f"{items[0].hint if len(kinds) == 1 and items[0].hint else 'fix them'}, {all_of_them}",
     )
 
 

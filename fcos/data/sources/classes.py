@@ -65,5 +65,5 @@ def _refuse_unknown(missing: list[str], there: list[str], listed: bool) -> None:
             "no such category",
             found=missing,
             expected=f"some of {there}",
-            do=f"did you mean `{close[0]}`?" if close else "correct data.classes",
+            hint=f"did you mean `{close[0]}`?" if close else "correct data.classes",
         )

@@ -44,7 +44,7 @@ def read_coco(
 
 
 def _read_content(path: Path) -> dict[str, Any]:
-    content = read_json(path, do="correct data.root, or put the file there; nothing was changed")
+    content = read_json(path, hint="correct data.root, or put the file there; nothing was changed")
     if not isinstance(content, dict):
         found = type(content).__name__
         raise UserError(path, "is not COCO JSON", found=f"a {found}", expected="a COCO instances file")
@@ -67,7 +67,7 @@ def _agreed_names(contents: dict[Path, dict[str, Any]], seen: Seen) -> dict[Any,
                     f"has other categories than {first}",
                     found=f"{key!r}: {name}",
                     expected=f"{key!r}: {names[key]}" if key in names else f"one of {_shortly(names)}",
-                    do="give both files the same ids and names of categories",
+                    hint="give both files the same ids and names of categories",
                 )
             if key not in names:
                 seen.notes.append(f"{path}: category {key!r} `{name}` is not in {first} and has no object: left out")
@@ -169,7 +169,7 @@ def _file(name: Any, finder: Names, path: Path, image_dir: Path, seen: Seen) -> 
             "names a missing picture; nothing was changed",
             found=f"no {name!s} in {image_dir}",
             expected="an image below that folder for each entry",
-            do="put the image there, or take its entry out",
+            hint="put the image there, or take its entry out",
         )
     seen.counts["images found by the last part of their name"] += not exact
     return found
@@ -180,7 +180,7 @@ def _size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
     stated = [entry.get(side) for side in ("height", "width")]
     height, width = (whole(side) if side not in (None, "") else 0 for side in stated)
     if height is None or width is None:
-        raise Damaged(where, "its size is not two whole numbers", found=stated, do="correct width and height")
+        raise Damaged(where, "its size is not two whole numbers", found=stated, hint="correct width and height")
     return (height, width) if height and width else None
 
 
@@ -201,7 +201,7 @@ def _bbox(value: Any, where: str) -> list[float]:
     sides = [number(side) for side in value] if isinstance(value, list) else []
     plain = [side for side in sides if side is not None]
     if len(sides) != 4 or len(plain) != 4:
-        raise Damaged(where, "its bbox is not four numbers", found=value, expected=_BBOX, do="fix the annotation")
+        raise Damaged(where, "its bbox is not four numbers", found=value, expected=_BBOX, hint="fix the annotation")
     return plain
 
 
@@ -210,7 +210,9 @@ def _area(entry: dict[str, Any], where: str, seen: Seen) -> float | None:
     value = entry.get("area")
     area = number(value)
     if area is None and value is not None and not (isinstance(value, float) and not math.isfinite(value)):
-        raise Damaged(where, "its area is not a number", found=repr(value), expected="pixels", do="fix the annotation")
+        raise Damaged(
+            where, "its area is not a number", found=repr(value), expected="pixels", hint="fix the annotation"
+        )
     if area is None or area <= 0:
         seen.counts["areas that were missing or not positive, now width x height"] += 1
         return None

@@ -58,7 +58,7 @@ def shared_depth(images: Sequence[Deep]) -> tuple[int, list[str]]:
                 f"{len(coloured)} images with 16 bits a colour would be nearly black: the low byte is not read",
                 found=f"values below {1 << highest.bit_length()}",
                 expected="values up to 65535",
-                do="convert the images to 8 bits a colour",
+                hint="convert the images to 8 bits a colour",
             )
         sentences.append(f"{len(coloured)} images have 16 bits a colour: the high byte of each is shown")
     return bits, sentences

@@ -49,7 +49,7 @@ class Damaged(UserError):
     @classmethod
     def of(cls, error: UserError) -> "Damaged":
         """`error` as one about an item."""
-        damaged = cls(error.where, error.problem, found=error.found, expected=error.expected, do=error.do)
+        damaged = cls(error.where, error.problem, found=error.found, expected=error.expected, hint=error.hint)
         damaged.args = error.args
         return damaged
 

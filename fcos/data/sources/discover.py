@@ -38,7 +38,7 @@ def discover(folder: Path) -> Discovered:
             "annotations in several layouts",
             found="; ".join(f"{one.layout}, with {_annotations(one)}" for one in found),
             expected="one: which of them is right?",
-            do="move the other annotations out of the folder",
+            hint="move the other annotations out of the folder",
         )
     broken = next((look.broken for look in looks if look.broken), None)
     if broken and not found and len(seen) == 1:
@@ -58,8 +58,8 @@ def _annotations(one: Discovered) -> str:
 def _no_folder(folder: Path) -> UserError:
     archive = folder.is_file() and folder.suffix.lower() in ARCHIVES
     found = "an archive" if archive else "a file" if folder.exists() else "nothing"
-    do = "unpack it first, and name the folder that it made" if archive or _is_zip(folder) else None
-    return UserError(folder, "no such folder", found=found, expected=LOOKED_FOR, do=do)
+    hint = "unpack it first, and name the folder that it made" if archive or _is_zip(folder) else None
+    return UserError(folder, "no such folder", found=found, expected=LOOKED_FOR, hint=hint)
 
 
 def _is_zip(path: Path) -> bool:
@@ -93,5 +93,5 @@ def _nothing_known(tree: Tree, seen: list[str]) -> UserError:
         "no pictures with annotations were recognised",
         found="\n            ".join([*seen[:10], *counted]) or "an empty folder",
         expected=LOOKED_FOR,
-        do="unpack the archives first" if tree.ending(ARCHIVES) and not images else None,
+        hint="unpack the archives first" if tree.ending(ARCHIVES) and not images else None,
     )

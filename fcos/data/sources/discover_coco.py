@@ -58,7 +58,7 @@ def look_for_coco(tree: Tree) -> Look:
 
 def _look_into(root: Path, file: str) -> _Json:
     try:
-        content = read_json(root / file, do="")
+        content = read_json(root / file, hint="")
     except UserError as error:
         return _Json(file, why_not=" ".join(str(error).split("\n")[0:2]).split(": ", 1)[-1], broken=error)
     if isinstance(content, list):
@@ -122,7 +122,7 @@ def _image_folder(tree: Tree, one: _Json) -> str:
             "its pictures are nowhere below the folder",
             found=f"no {one.names[0]} in {tree.root} or a folder below it",
             expected="the images that it names",
-            do="put them there",
+            hint="put them there",
         )
 
     def rank(folder: str) -> tuple[bool, int, bool, bool, int]:

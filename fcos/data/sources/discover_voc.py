@@ -93,7 +93,7 @@ def _with_lists(tree: Tree, pairs: list[Pair], lists: dict[str, str], xmls: list
     if not inside or any(parent(file) != folder for file in lists.values()):
         found = shortly(sorted(lists.values()))
         raise UserError(
-            tree.root, "several folders in VOC layout, or lists elsewhere", found=found, do=_one_of(tree, pairs)
+            tree.root, "several folders in VOC layout, or lists elsewhere", found=found, hint=_one_of(tree, pairs)
         )
     data["lists"] = PurePosixPath(folder).relative_to(where).as_posix()
     known = {name: name for name in lists if name in SPLIT_OF}
@@ -168,7 +168,7 @@ def _labels_of(tree: Tree, above: str, pairs: list[Pair]) -> str:
     if labels is None:
         found = "; ".join(f"{pair.images} with {pair.labels}" for pair in pairs[:8])
         raise UserError(
-            tree.root, "several folders in VOC layout", found=found, expected="one", do=_one_of(tree, pairs)
+            tree.root, "several folders in VOC layout", found=found, expected="one", hint=_one_of(tree, pairs)
         )
     return labels
 

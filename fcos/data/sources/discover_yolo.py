@@ -116,7 +116,7 @@ def _by_folders(tree: Tree, pairs: list[Pair]) -> _Splits:
                 "two parts for one split",
                 found=f"{first}, among which is {inside[0]}",
                 expected="names with train, val (or valid) and test, each once",
-                do="rename or move away one of them",
+                hint="rename or move away one of them",
             )
     given, assumed = roles(places, tree.root)
     place_of = {id(alike): place for place, alike in places.items()}

@@ -98,14 +98,14 @@ def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) 
                 "the data set cannot be stored here",
                 found=error,
                 expected="a folder that can be written",
-                do="correct data.root, or what stands in its way, and repeat the command",
+                hint="correct data.root, or what stands in its way, and repeat the command",
             ) from None
         free = shutil.disk_usage(root).free / 1e9
         raise UserError(
             root,
             "the disk is full; what was fetched is kept, the data set is not ready",
             found=f"{free:.1f} GB free",
-            do="make room and repeat the command: it goes on where it stopped",
+            hint="make room and repeat the command: it goes on where it stopped",
         ) from None
 
 
@@ -138,7 +138,7 @@ def _fetch(archive: Archive, store: Path, mine: Path | None, missing: Sequence[A
         "no source gives the archive; nothing was changed, and what was fetched of it is kept",
         found=("\n" + " " * 12).join(answers),
         expected=f"the archive with md5 {archive.md5}",
-        do=f"repeat the command later, or fetch by hand {' and '.join(map(str, missing))} and put them into {store}, "
+        hint=f"repeat the command later, or fetch by hand {' and '.join(map(str, missing))} and put them into {store}, "
         "or into a folder that data.archives names; where the data set lies unpacked: fcos source --at FOLDER",
     )
 
@@ -231,4 +231,4 @@ def _unpack(path: Path, root: Path) -> None:
                 for name in track(names, f"unpack {path.name}", total=len(names), unit="files"):
                     zipped.extract(name, root)
     except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(path, "cannot be unpacked", found=error, do="delete it and repeat the command") from None
+        raise UserError(path, "cannot be unpacked", found=error, hint="delete it and repeat the command") from None

@@ -57,7 +57,7 @@ def _nearest(pairs: list[Pair], where: Path) -> Pair:
             "two folders hold labels of these images",
             found=f"{ranked[0].labels} and {ranked[1].labels}",
             expected="one",
-            do="move the wrong one away",
+            hint="move the wrong one away",
         )
     return ranked[0]
 

@@ -39,7 +39,7 @@ def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]
             problem = "two parts for one split" if split else "a part that is neither for training nor for testing"
             expected = "names with train, val (or valid) and test, each once"
             found = f"{name}, {names[split]}" if split else f"{name}, among {shortly(parts)}"
-            raise UserError(where, problem, found=found, expected=expected, do="rename or move away one of them")
+            raise UserError(where, problem, found=found, expected=expected, hint="rename or move away one of them")
         names[split] = name
     if "train" not in names:
         found = shortly(parts)

@@ -33,14 +33,16 @@ def read_lines(path: Path) -> list[str]:
     return read_text(path).replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
-def read_json(path: Path, *, do: str) -> Any:
-    """The value in a JSON file; `do` is the hint where there is no such file."""
+def read_json(path: Path, *, hint: str) -> Any:
+    """The value in a JSON file; `hint` is the hint where there is no such file."""
     if not path.exists():
-        raise UserError(path, "no such file", expected="a JSON file", do=do)
+        raise UserError(path, "no such file", expected="a JSON file", hint=hint)
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(path, "is not JSON", found=error, expected="a whole JSON file", do="restore the file") from None
+        raise UserError(
+            path, "is not JSON", found=error, expected="a whole JSON file", hint="restore the file"
+        ) from None
 
 
 def read_xml(path: Path) -> ElementTree.Element:
@@ -51,7 +53,7 @@ def read_xml(path: Path) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(_DECLARATION.sub("", text, count=1))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise UserError(path, "is not XML", found=error, do="fix or restore the file") from None
+        raise UserError(path, "is not XML", found=error, hint="fix or restore the file") from None
     for node in root.iter():
         if isinstance(node.tag, str):
             node.tag = node.tag.rpartition("}")[2].lower()
@@ -66,27 +68,27 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         found = getattr(error, "problem", None) or error
-        raise UserError(where, "is not YAML", found=found, do="fix that line; a tab is no indentation") from None
+        raise UserError(where, "is not YAML", found=found, hint="fix that line; a tab is no indentation") from None
 
 
 def class_name(value: Any, where: object) -> str:
     """`value`, if it is a name: a text that one can see, without blanks around it."""
     if not isinstance(value, str) or not value.strip():
-        raise UserError(where, "a class has no name", found=repr(value), expected="a text", do="write its name there")
+        raise UserError(where, "a class has no name", found=repr(value), expected="a text", hint="write its name there")
     if value != value.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
         raise UserError(
             where,
             "a class name has characters that one cannot see",
             found=ascii(value),
             expected="a text without control characters and without blanks around it",
-            do="correct the name",
+            hint="correct the name",
         )
     return value
 
 
 def _read(path: Path) -> bytes:
     if path.exists() and not path.is_file():  # a FIFO would never end
-        raise UserError(path, "is not a regular file", expected="a file of text", do="move it away")
+        raise UserError(path, "is not a regular file", expected="a file of text", hint="move it away")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -102,8 +104,8 @@ def _decode(data: bytes, path: Path, encoding: str) -> str:
         text = data.decode(encoding)
     except (UnicodeError, LookupError) as error:
         raise UserError(
-            path, "is not text", found=error, expected=f"text in {encoding}", do="save it as UTF-8"
+            path, "is not text", found=error, expected=f"text in {encoding}", hint="save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise UserError(path, "is not text", found="bytes 0", expected=f"text in {encoding}", do="restore the file")
+        raise UserError(path, "is not text", found="bytes 0", expected=f"text in {encoding}", hint="restore the file")
     return text

@@ -75,7 +75,7 @@ def _refuse(path: Path, link: bool) -> None:
         "is a link to nothing" if lost else "is neither a file nor a folder",
         found=f"-> {path.readlink()}" if lost else "a FIFO, a socket or a device",
         expected="regular files and folders, or links to them",
-        do="put back what the link names, or remove the link" if lost else "move it away",
+        hint="put back what the link names, or remove the link" if lost else "move it away",
     )
 
 

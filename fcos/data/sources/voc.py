@@ -52,14 +52,14 @@ def find_voc_folder(root: Path, annotations: str = ANNOTATIONS) -> Path:
             "no folder in VOC layout; nothing was changed",
             found="no such folder" if not root.is_dir() else f"a folder without {annotations}/",
             expected="a folder with Annotations/, JPEGImages/ and ImageSets/Main/, or a VOCdevkit that holds one",
-            do="correct data.root",
+            hint="correct data.root",
         )
     if folders[0] != root and len(folders) > 1:
         raise UserError(
             f"params.yaml: data.root: {root}",
             "several folders in VOC layout",
             found=", ".join(str(folder) for folder in folders),
-            do="name one of them in data.root",
+            hint="name one of them in data.root",
         )
     return folders[0]
 
@@ -67,8 +67,8 @@ def find_voc_folder(root: Path, annotations: str = ANNOTATIONS) -> Path:
 def _read_split(split: VocSplit, ignore_difficult: bool, seen: Seen) -> SourceSplit:
     for folder in (split.annotations, split.images):
         if not folder.is_dir():
-            do = "correct data.root, or the folders in data"
-            raise UserError(folder, "no such folder; nothing was changed", expected="a folder of the split", do=do)
+            hint = "correct data.root, or the folders in data"
+            raise UserError(folder, "no such folder; nothing was changed", expected="a folder of the split", hint=hint)
     files = {file[: -len(".xml")]: file for file in seen.walk(split.annotations).ending([".xml"])}
     images = _Images(split.images, seen)
     wanted = list(files) if split.list_path is None else _listed(split.list_path, Names(files), split.annotations, seen)
@@ -95,7 +95,7 @@ def _listed(path: Path, names: Names, annotations: Path, seen: Seen) -> list[str
             stem = _stem(line, names, f"{path}:{count}", annotations)
             if stem in line_of:
                 found = f"{line}, first in line {line_of[stem]}"
-                raise Damaged(f"{path}:{count}", "a name stands twice", found=found, do="take one of the lines out")
+                raise Damaged(f"{path}:{count}", "a name stands twice", found=found, hint="take one of the lines out")
             line_of[stem] = count
     return list(line_of)
 
@@ -111,7 +111,7 @@ def _stem(line: str, names: Names, where: str, annotations: Path) -> str:
         "no such annotation",
         found=f"no {annotations / bare}.xml",
         expected="an XML file for each line",
-        do="put the file there, or take the line out",
+        hint="put the file there, or take the line out",
     )
 
 
@@ -142,7 +142,7 @@ class _Images:
                 "states another image than the one of its name",
                 found=f"<filename>{stated}</filename>, and there are {self.folder / stated} and {alike[0]}",
                 expected="one image for each XML file",
-                do="correct <filename>, or rename the file",
+                hint="correct <filename>, or rename the file",
             )
         found = alike[0] if alike else by_name or (self._of_stem[by_stem][0] if by_stem else None)
         if found is None:
@@ -151,7 +151,7 @@ class _Images:
                 "its picture is missing; nothing was changed",
                 found=f"no {self.folder / stem}.jpg" + (f" and no {stated}" if stated else ""),
                 expected=f"an image {stem} ({', '.join(SUFFIXES)}) in {self.folder}",
-                do="put the image there, or take the XML file out (and its line of the list)",
+                hint="put the image there, or take the XML file out (and its line of the list)",
             )
         return found
 
@@ -165,7 +165,7 @@ def _read_image(
     except UserError as error:
         raise Damaged.of(error) from None
     if tree.tag != "annotation":
-        raise Damaged(annotation, "is not VOC XML", found=f"<{tree.tag}>", expected="<annotation>", do="move it away")
+        raise Damaged(annotation, "is not VOC XML", found=f"<{tree.tag}>", expected="<annotation>", hint="move it away")
     name = images.find(stem, (tree.findtext("filename") or "").strip(), annotation)
     boxes: list[SourceBox] = []
     for node in tree.iter("object"):
@@ -181,7 +181,7 @@ def _declared_size(tree: Element, annotation: Path) -> tuple[int, int] | None:
     texts = [(tree.findtext(f"size/{side}") or "").strip() or "0" for side in ("height", "width")]
     height, width = map(number, texts)
     if height is None or width is None:
-        raise Damaged(annotation, "its size is not two numbers", found=texts, do="correct the annotation")
+        raise Damaged(annotation, "its size is not two numbers", found=texts, hint="correct the annotation")
     return (int(height), int(width)) if height and width else None
 
 
@@ -189,12 +189,14 @@ def _read_object(node: Element, annotation: Path, ignore_difficult: bool, seen: 
     """The object's box; several where it has several."""
     text = (node.findtext("name") or "").strip()
     if not text:
-        raise Damaged(annotation, "an object has no name", expected="the name of its class", do="write its name there")
+        raise Damaged(
+            annotation, "an object has no name", expected="the name of its class", hint="write its name there"
+        )
     name = class_name(text, annotation)
     difficult = flag(node.findtext("difficult"))
     if difficult is None:
         found = node.findtext("difficult")
-        raise Damaged(annotation, "difficult is neither 0 nor 1", found=found, expected="0 or 1", do="correct it")
+        raise Damaged(annotation, "difficult is neither 0 nor 1", found=found, expected="0 or 1", hint="correct it")
     corners = node.findall("bndbox")
     if not corners:
         tags = ", ".join(f"<{child.tag}>" for child in node)
@@ -203,7 +205,7 @@ def _read_object(node: Element, annotation: Path, ignore_difficult: bool, seen: 
             "a box is not four numbers: there is no <bndbox>",
             found=f"{name} with {tags}",
             expected="<bndbox> with xmin, ymin, xmax, ymax",
-            do="convert the annotation: turned boxes and polygons are not read",
+            hint="convert the annotation: turned boxes and polygons are not read",
         )
     seen.counts["objects with several boxes, each of which became an object"] += len(corners) > 1
     return [
@@ -217,7 +219,7 @@ def _bbox(node: Element, annotation: Path) -> list[float]:
     plain = [side for side in sides if side is not None]
     if len(plain) != 4:
         found = {side: node.findtext(side) for side in _SIDES}
-        raise Damaged(annotation, "a box is not four numbers", found=found, do="fix the annotation")
+        raise Damaged(annotation, "a box is not four numbers", found=found, hint="fix the annotation")
     x1, y1, x2, y2 = plain
     # A box without extent stays without: the + 1 of inclusive corners would make it one pixel wide.
     return [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0.0, 0.0]

@@ -69,7 +69,7 @@ def _read_split(name: str, split: YoloSplit, reader: "_LineReader", seen: Seen) 
                 folder,
                 f"no such folder (of the {name} split); nothing was changed",
                 expected="a folder of images and one of labels",
-                do="correct data.root, or the split's folders in data",
+                hint="correct data.root, or the split's folders in data",
             )
     everything = seen.walk(split.images)
     there = everything.ending(SUFFIXES)
@@ -99,7 +99,9 @@ def _listed(path: Path, there: list[str], seen: Seen) -> list[str]:
             file, _ = names.find(line) if line else ("", True)
             if file is None or file in listed:
                 problem = "names an image twice" if file else "names a missing image"
-                raise Damaged(f"{path}:{count}", problem, found=line, expected="each image once", do="correct the line")
+                raise Damaged(
+                    f"{path}:{count}", problem, found=line, expected="each image once", hint="correct the line"
+                )
             if file:
                 listed[file] = count
     seen.counts[f"images that {path.name} does not name, left out"] += len(there) - len(listed)
@@ -130,7 +132,7 @@ def _check_labels(
             "no picture has a label file; nothing was changed",
             found=f"{len(there)} pictures in {split.images}",
             expected="label files of the same names (.txt)",
-            do="correct the split's folders in data",
+            hint="correct the split's folders in data",
         )
     shared = next((stem for stem, files in stems.items() if len(files) > 1 and stem in label_of), None)
     if shared is not None:
@@ -146,7 +148,7 @@ def _stray(path: Path, image_dir: Path, other: str | None) -> Damaged:
         "a label file without its picture; nothing was changed",
         found=found,
         expected=f"an image for each label file, in one of these kinds: {kinds}",
-        do="convert the image" if other else "put the image there, or move the label file away",
+        hint="convert the image" if other else "put the image there, or move the label file away",
     )
 
 
@@ -174,7 +176,7 @@ class _LineReader:
         texts = line.split()
         numbers = [value for text in texts if (value := number(text)) is not None]
         if len(numbers) != len(texts):
-            raise Damaged(where, "is not numbers", found=line.strip()[:200], expected=LINE, do="fix the line")
+            raise Damaged(where, "is not numbers", found=line.strip()[:200], expected=LINE, hint="fix the line")
         self._check_columns(len(numbers) - 1, where, line)
         index = whole(texts[0])
         if index is None or index not in range(len(self._names)):
@@ -183,7 +185,7 @@ class _LineReader:
                 "no such class",
                 found=texts[0],
                 expected=f"0 to {len(self._names) - 1}: {', '.join(self._names)}"[:300],
-                do="fix the line, or add the class to data.classes",
+                hint="fix the line, or add the class to data.classes",
             )
         polygon = len(numbers) > 5 and not self._columns
         numbers = numbers[1:] if polygon else numbers[1:5]
@@ -193,7 +195,7 @@ class _LineReader:
                 "a number is not in 0..1",
                 found=line.strip()[:200],
                 expected="fractions of the image's width and height",
-                do="fix the line; pixels are divided by the image's size",
+                hint="fix the line; pixels are divided by the image's size",
             )
         self._seen.counts["polygons, each of which became the box around it (a turned box loses its angle)"] += polygon
         return SourceBox(self._names[index], _bbox(numbers))
@@ -202,8 +204,8 @@ class _LineReader:
         allowed = count == self._columns if self._columns else count == 4 or (count >= 6 and count % 2 == 0)
         if not allowed:
             expected = f"a class and {self._columns} numbers (data.keypoints)" if self._columns else LINE
-            do = "take the last number out, if it is a score" if count == 5 and not self._columns else "fix the line"
-            raise Damaged(where, f"has {count + 1} numbers", found=line.strip()[:200], expected=expected, do=do)
+            hint = "take the last number out, if it is a score" if count == 5 and not self._columns else "fix the line"
+            raise Damaged(where, f"has {count + 1} numbers", found=line.strip()[:200], expected=expected, hint=hint)
 
 
 def _bbox(numbers: list[float]) -> list[float]:

@@ -89,7 +89,7 @@ def _check_count(path: Path, count: Any, names: list[str]) -> None:
             "is not the number of names",
             found=f"nc: {count}, and {len(names)} names: {shortly(names)}",
             expected="a name for each class",
-            do="correct nc or names",
+            hint="correct nc or names",
         )
 
 
@@ -111,14 +111,14 @@ def _one_place(tree: Tree, path: Path, key: str, value: Any) -> str:
             f"names {len(folders)} folders, and beside them in {above}/ there are other images",
             found=shortly(others),
             expected="all folders of images below one folder",
-            do="write a list of the images (train.txt) and name that, or move the others away",
+            hint="write a list of the images (train.txt) and name that, or move the others away",
         )
     raise UserError(
         f"{path}: {key}",
         "is not one folder or list",
         found=repr(value)[:200],
         expected="a folder of images, or several, or a file with an image a line",
-        do="write a list of the images (train.txt) and name that",
+        hint="write a list of the images (train.txt) and name that",
     )
 
 
@@ -173,7 +173,7 @@ def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
             "the classes of the labels have no names",
             found=f"no data.yaml with `names:`, no {CLASS_FILE}, no obj.names",
             expected="a name for each number in the label files",
-            do=f"write {folder / CLASS_FILE}, the name of class 0 in its first line, and so on",
+            hint=f"write {folder / CLASS_FILE}, the name of class 0 in its first line, and so on",
         )
     (first, names), *others = sources.items()
     for file, other in others:
@@ -183,7 +183,7 @@ def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
                 f"has other class names than {tree.root / first}",
                 found=shortly(other),
                 expected=shortly(names),
-                do="the numbers of the labels mean one thing only: correct or remove one of the two files",
+                hint="the numbers of the labels mean one thing only: correct or remove one of the two files",
             )
     return names, tree.root / first
 
@@ -195,8 +195,8 @@ def _names_in_lines(path: Path) -> list[str]:
     if not all(lines):
         number = lines.index("") + 1
         problem = "a blank line among the names of classes"
-        do = "a line is a number of the labels: name that class, or take the line out, if it is none"
-        raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", do=do)
+        hint = "a line is a number of the labels: name that class, or take the line out, if it is none"
+        raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", hint=hint)
     if not lines:
-        raise UserError(path, "has no names of classes", found="nothing", expected="a name a line", do="write them")
+        raise UserError(path, "has no names of classes", found="nothing", expected="a name a line", hint="write them")
     return [class_name(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
