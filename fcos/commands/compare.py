@@ -11,7 +11,8 @@ import numpy as np
 
 from fcos.comparing.inputs import Choices, describe, digest, match_results, open_truth, protocol_json
 from fcos.errors import UserError
-from fcos.files import write_csv, write_json, write_text
+from fcos.files import write_csv, write_text
+from fcos.formats import write_record
 from fcos.progress import track
 from fcos.reporting.comparison import comparison_markdown
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
@@ -187,7 +188,7 @@ def _without_interval(pair: Comparison) -> str:
 
 
 def _write(content: dict[str, Any], out: Path) -> None:
-    write_json(out / "comparison.json", content)
+    write_record(out / "comparison.json", content)
     lines = [
         {"first": pair["first"], "second": pair["second"], "metric": metric, **numbers}
         for pair in content["differences"]

@@ -14,7 +14,7 @@ from fcos.config import params
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError
-from fcos.files import read_json
+from fcos.formats import read_record
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import track
 from fcos.study.batch_size import largest_batch, largest_size, make_trial
@@ -63,7 +63,7 @@ def _study() -> list[Finding]:
     findings = [Finding("study", f"{study.study}: {len(study.runs)} runs, {len(study.tables)} tables")]
     layout = Layout(study.study)
     try:
-        splits = read_json(layout.data / "manifest.json", hint="fcos prepare")["splits"]
+        splits = read_record(layout.data / "manifest.json", hint="fcos prepare")["splits"]
         counts = ", ".join(f"{split} {content['num_images']} pictures" for split, content in splits.items())
         findings.append(Finding("data", counts))
         findings += _batches(study.runs, layout)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fcos.evaluation.scoring import detect_all, score_detections
 from fcos.files import write_json
+from fcos.formats import write_record
 from fcos.scoring.analysis import analyse
 from fcos.scoring.numbers import with_intervals
 from fcos.study.bootstrap import Draws
@@ -41,7 +42,7 @@ def evaluate(name: str) -> dict[str, Any]:
         "provenance": provenance(started),
     }
     write_json(scored_run.dir / "detections.json", scored.results, indent=None)
-    write_json(scored_run.dir / "evaluation.json", evaluation)
+    write_record(scored_run.dir / "evaluation.json", evaluation)
     draws.save(
         scored_run.dir / "replicates.safetensors",
         {"test": scored.replicates.metrics()},

@@ -10,7 +10,7 @@ from fcos.detections import Detections, merge_views
 from fcos.errors import UserError
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
-from fcos.files import read_json, write_json
+from fcos.formats import read_record, write_record
 from fcos.progress import track
 from fcos.study.bootstrap import Draws
 from fcos.study.provenance import provenance
@@ -52,7 +52,7 @@ def evaluate_tta(name: str) -> dict[str, Any]:
         numbers={"chosen": result.metrics},
         identity=identity,
     )
-    write_json(scored.dir / "tta.json", tta)
+    write_record(scored.dir / "tta.json", tta)
     return tta
 
 
@@ -86,7 +86,7 @@ def _steps(
 def _seconds(scored: ScoredRun) -> dict[str, float]:
     """How long the network took for each view."""
     path = scored.dir / "timing_tta.json"
-    content = read_json(path, hint=_command(scored))
+    content = read_record(path, hint=_command(scored))
     try:
         return {view: timing["seconds"] for view, timing in content["views"].items()}
     except (KeyError, TypeError, AttributeError):

@@ -14,7 +14,8 @@ from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import save_candidates
 from fcos.evaluation.predictor import Predictor, Timing, predict_split
-from fcos.files import sha256_file, whole_dir, write_json
+from fcos.files import sha256_file, whole_dir
+from fcos.formats import write_record
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity
 from fcos.model.device import find_device, find_dtype
 from fcos.study.build import build_grid, load_model
@@ -63,7 +64,7 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
         threads=torch.get_num_threads(),
     )
     timed: dict[str, Any] = {"views": {view: timing.to_json() for view, timing in timings.items()}}
-    write_json(scored.dir / f"timing{suffix}.json", {**timed, "provenance": where})
+    write_record(scored.dir / f"timing{suffix}.json", {**timed, "provenance": where})
 
 
 def checked_identity(scored: ScoredRun, path: Path) -> Identity:

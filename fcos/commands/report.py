@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fcos.config import params
 from fcos.data.coco import PREPARE, read_split
-from fcos.files import read_json, whole_dir
+from fcos.files import whole_dir
+from fcos.formats import read_record
 from fcos.reporting.report import build_report
 from fcos.study.layout import Layout
 
@@ -14,7 +15,7 @@ def report() -> Path:
     study = params.read()
     layout = Layout(study.study)
     split = read_split(layout.data, "test")
-    manifest = read_json(layout.data / "manifest.json", hint=PREPARE)
+    manifest = read_record(layout.data / "manifest.json", hint=PREPARE)
     with whole_dir(layout.report) as scratch:
         build_report(study, runs_dir=layout.runs, split=split, manifest=manifest, out_dir=scratch)
     return layout.report / "index.html"

@@ -7,7 +7,7 @@ from fcos.config.nms_sweep import NmsSweepConfig
 from fcos.config.section import parse_section, read_params
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import Scored, detect_all, score_detections
-from fcos.files import write_json
+from fcos.formats import write_record
 from fcos.progress import track
 from fcos.scoring.matching import Ints
 from fcos.scoring.replicates import sweep_steps
@@ -54,7 +54,7 @@ def sweep_nms(name: str) -> dict[str, Any]:
     }
     path = scored.dir / "nms_sweep_replicates.safetensors"
     draws.save(path, replicates, numbers=sweep_steps(sweep), identity=identity)
-    write_json(scored.dir / "nms_sweep.json", sweep)
+    write_record(scored.dir / "nms_sweep.json", sweep)
     return sweep
 
 

@@ -14,7 +14,8 @@ from fcos.data.cache import keep_pictures
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError
-from fcos.files import in_project, read_json, sha256_file, write_csv, write_json
+from fcos.files import in_project, sha256_file, write_csv
+from fcos.formats import read_record, write_record
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import say
@@ -129,6 +130,6 @@ def _start_file(run: Run) -> Path | None:
 def _keep_role(layout: Layout, run: Run) -> None:
     """The role of a run, which is in no key, as params.yaml has it now."""
     path = layout.run(run.name) / "train.json"
-    summary = read_json(path, hint=f"fcos train {run.name}")
+    summary = read_record(path, hint=f"fcos train {run.name}")
     if summary["role"] != run.role:
-        write_json(path, {**summary, "role": run.role})
+        write_record(path, {**summary, "role": run.role})

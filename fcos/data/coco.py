@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fcos.errors import UserError
-from fcos.files import read_json, sha256_json
+from fcos.files import sha256_json
+from fcos.formats import read_record
 
 PREPARE = "fcos prepare"
 
@@ -75,7 +76,7 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object at `path`, with at least `keys`."""
-    content = read_json(path, hint=PREPARE)
+    content = read_record(path, hint=PREPARE)
     if not isinstance(content, dict) or not all(key in content for key in keys):
         found = f"keys {', '.join(content) or 'none'}" if isinstance(content, dict) else type(content).__name__
         raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, expected=", ".join(keys), hint=PREPARE)

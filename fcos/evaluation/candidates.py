@@ -1,6 +1,5 @@
 """Candidates on disk: everything a network said of a split in one view, before NMS."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from fcos.detections import Candidates
 from fcos.errors import UserError
 from fcos.files import whole_file
+from fcos.formats import header_metadata, header_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict
         "labels": everything.labels.astype(np.int32),
     }
     with whole_file(path) as scratch:
-        save_file(tensors, scratch, metadata={"fcos": json.dumps(header, sort_keys=True)})
+        save_file(tensors, scratch, metadata=header_metadata(header))
 
 
 def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
     """Read what `save_candidates` wrote; `hint` is what to type when it is not there."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()["fcos"])
+            header = header_of(path, file.metadata(), hint=hint)
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(

@@ -1,6 +1,5 @@
 """Weights on disk: a safetensors file whose metadata says what the weights are."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from fcos.errors import UserError
 from fcos.files import whole_file
+from fcos.formats import header_metadata, header_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class Identity:
 
     def to_metadata(self) -> dict[str, str]:
         said = {name: value for name, value in self.__dict__.items() if (name, value) != ("bits", 16)}
-        return {"fcos": json.dumps(said, sort_keys=True)}
+        return header_metadata(said)
 
     @staticmethod
     def from_metadata(metadata: dict[str, str] | None, path: Path) -> "Identity":
         try:
-            return Identity(**json.loads((metadata or {})["fcos"]))
+            return Identity(**header_of(path, metadata, hint=None))
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 path,

@@ -15,6 +15,7 @@ from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
 from fcos.files import read_json
+from fcos.formats import read_record
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
@@ -171,7 +172,7 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
         if not wanted.get(file, True):
             return {}
         hint = command_for(file, run.name)
-        found = read_json(folder / file, hint=hint)
+        found = read_record(folder / file, hint=hint)
         missing = missing_key(file, found)
         if missing is not None:
             raise UserError(folder / file, "is damaged or of an earlier version", found=f"no key {missing}", hint=hint)

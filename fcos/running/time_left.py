@@ -12,7 +12,7 @@ from typing import Any
 from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.errors import UserError
-from fcos.files import read_json
+from fcos.formats import read_record
 from fcos.progress import duration
 from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
 from fcos.study.layout import Layout
@@ -124,7 +124,7 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
 def _read(layout: Layout, run: str, file: str) -> dict[str, Any] | None:
     """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content = read_json(layout.run(run) / file, hint="")
+        content = read_record(layout.run(run) / file, hint="")
     except UserError:
         return None
     return content if isinstance(content, dict) and isinstance(content.get("provenance"), dict) else None

@@ -1,6 +1,5 @@
 """Replicates on disk, beside the numbers they belong to: what a paired comparison of two runs needs of each."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from fcos.errors import UserError
 from fcos.files import sha256_json, whole_file
+from fcos.formats import header_metadata, header_of
 from fcos.scoring.matching import Floats
 
 
@@ -37,14 +37,14 @@ def save_replicates(path: Path, metrics: Mapping[str, Floats], header: Mapping[s
     """Write the replicates of each step (a view, a threshold, or the whole of an evaluation)."""
     tensors = {step: np.ascontiguousarray(values) for step, values in metrics.items()}
     with whole_file(path) as scratch:
-        save_file(tensors, scratch, metadata={"fcos": json.dumps(header, sort_keys=True)})
+        save_file(tensors, scratch, metadata=header_metadata(header))
 
 
 def read_replicates(path: Path, *, hint: str) -> ReplicatesFile:
     """Read what `save_replicates` wrote; `hint` is what to type when it is not there."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()["fcos"])
+            header = header_of(path, file.metadata(), hint=hint)
         return ReplicatesFile(load_file(path), header)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="the replicates of a scored run", hint=hint) from None

@@ -3,11 +3,11 @@
 from typing import Any
 
 from fcos.config.runs import Run
-from fcos.files import write_json
+from fcos.formats import write_record
 from fcos.study.layout import Layout
 
 
 def write_summary(layout: Layout, run: Run, *, key: str, digest: str, **more: Any) -> None:
     """Write train.json of `run`, whose weights have the sha256 `digest`."""
     summary = {"training_key": key, "weights_sha256": digest, "params": run.identity(), "role": run.role, **more}
-    write_json(layout.run(run.name) / "train.json", summary)
+    write_record(layout.run(run.name) / "train.json", summary)

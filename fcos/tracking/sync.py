@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from fcos.errors import UserError
-from fcos.files import read_json, sha256_file, sha256_json
+from fcos.files import sha256_file, sha256_json
+from fcos.formats import read_record
 from fcos.progress import track
 from fcos.study.run_files import command_for
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
@@ -104,7 +105,7 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
 
 
 def _read(path: Path) -> Any:
-    return read_json(path, hint=command_for(path.name, path.parent.name))
+    return read_record(path, hint=command_for(path.name, path.parent.name))
 
 
 def _of_weights(path: Path, digest: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ TRAINING_CODE = (
     "data/transforms.py",
     "errors.py",
     "files.py",
+    "formats.py",
     "losses.py",
     "memory.py",
     "model/__init__.py",

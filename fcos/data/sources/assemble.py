@@ -23,6 +23,7 @@ from fcos.data.sources.depth import ALL_BITS, Deep, shared_depth
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
+from fcos.formats import FORMAT
 from fcos.progress import track
 
 NEAR_DUPLICATE_IOU = 0.8
@@ -125,6 +126,7 @@ def assemble(
         splits[split] = {"image_dir": place, **_counts(content)}
     findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in pictures.items()})
     manifest = {
+        "format": FORMAT,
         "categories": source.categories,
         "splits": splits,
         **findings.__dict__,

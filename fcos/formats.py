@@ -1,0 +1,62 @@
+"""The numbered format of the files that a version writes and another one may read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fcos import __version__
+from fcos.errors import UserError
+from fcos.files import read_json, write_json
+
+FORMAT = 1  # rises when a file of old would be misread; files without a number are of format 1
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its format."""
+    write_json(path, {"format": FORMAT, **content})
+
+
+def read_record(path: Path, *, hint: str) -> Any:
+    """Read what `write_record` wrote; `hint` is what to type when it is missing or of another format."""
+    content = read_json(path, hint=hint)
+    if isinstance(content, Mapping):
+        check_format(path, content, hint=hint)
+    return content
+
+
+def header_metadata(header: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a safetensors file that say what its tensors are."""
+    return {"fcos": json.dumps({"format": FORMAT, **header}, sort_keys=True)}
+
+
+def header_of(path: Path, metadata: Mapping[str, str] | None, *, hint: str | None) -> dict[str, Any]:
+    """What `header_metadata` was given.
+
+    Raises:
+        KeyError, TypeError, ValueError: these are no such metadata.
+        UserError: another format.
+    """
+    header = json.loads((metadata or {})["fcos"])
+    if not isinstance(header, dict):
+        raise TypeError("a header is an object")
+    check_format(path, header, hint=hint)
+    header.pop("format", None)
+    return header
+
+
+def check_format(path: Path, content: Mapping[str, Any], *, hint: str | None) -> None:
+    """Refuse a file of another format, with the version that wrote it where the file says so."""
+    found = content.get("format", FORMAT)
+    if found == FORMAT:
+        return
+    provenance = content.get("provenance")
+    versions = provenance.get("versions") if isinstance(provenance, Mapping) else None
+    writer = f", written by fcos {versions['fcos']}" if isinstance(versions, Mapping) and "fcos" in versions else ""
+    raise UserError(
+        path,
+        "has another format than this version reads",
+        found=f"format {found}{writer}",
+        expected=f"format {FORMAT}, which fcos {__version__} writes",
+        hint="use the version that wrote it" + (f", or write it anew: {hint}" if hint else ""),
+    )
