@@ -56,6 +56,7 @@ check: install
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy --config-file tests/mypy.ini
 	lint-imports
 
 # The documentation as a site in site/, which needs no network. Material's notice about the future of mkdocs is off.

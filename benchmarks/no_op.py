@@ -9,7 +9,6 @@ of all that is there, three times each. The peer is the same repro for the two i
 import argparse
 import shutil
 import subprocess
-import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -60,4 +59,4 @@ def write_images(root: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

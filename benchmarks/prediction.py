@@ -17,7 +17,7 @@ from networks import torchvisions
 from PIL import Image
 from side_by_side import device_named, in_turn, line, parser, write_report
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from training_step import MODEL, format_of, name_of
 
 from fcos.config.runs import Run
@@ -137,7 +137,7 @@ def our_candidates(
         score_threshold=test.score_threshold,
         max_candidates=test.max_candidates,
     )
-    images = []
+    images: list[dict[str, Any]] = []
     for number, path in enumerate(files, start=1):
         with Image.open(path) as picture:
             images.append({"id": number, "file_name": path.name, "width": picture.width, "height": picture.height})
@@ -190,7 +190,7 @@ def their_prediction(
     return predict
 
 
-class Files:
+class Files(Dataset[Any]):
     """Pictures as torchvision's reference data set has them: PIL, then float tensors of 0 to 1."""
 
     def __init__(self, files: list[Path]) -> None:

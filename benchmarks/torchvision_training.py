@@ -23,6 +23,7 @@ from networks import torchvisions
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
+from fcos.config.data import VocData
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
@@ -30,8 +31,6 @@ from fcos.config.train import Precision, TrainConfig
 from fcos.data.cache import keep_pictures
 from fcos.data.coco import read_split
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.sources.assemble import assemble
-from fcos.data.sources.voc import read_voc
 from fcos.data.transforms import View, make_batch
 from fcos.detections import Detections
 from fcos.errors import UserError
@@ -43,6 +42,7 @@ from fcos.progress import Progress, say
 from fcos.structures import Batch, Sample
 from fcos.study.assigner import build_assigner
 from fcos.study.build import build_grid, build_model
+from fcos.study.data import write_data
 from fcos.study.provenance import provenance
 from fcos.training.loop import Plan
 from fcos.training.optimizer import make_optimizer
@@ -218,8 +218,8 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: P
 def compare(root: Path, out: Path, *, seeds: int, epochs: int, precision: Precision, jobs: int) -> None:
     """Train, detect and score with both implementations for seeds 0 .. seeds - 1, `jobs` trainings at a time."""
     started = time.time()
-    source = read_voc(root, splits={"train": "trainval", "test": "test"}, classes=None, ignore_difficult=False)
-    assemble(source, out / "data", clip_outside=False)
+    data = VocData(source="voc", root=str(root), train_split="trainval", test_split="test", validation_fraction=0.0)
+    write_data(data, out / "data")
     shutil.copy(out / "data" / "test.json", out / "gt.json")
     trainings = [(implementation, seed) for seed in range(seeds) for implementation in IMPLEMENTATIONS]
     # One thread each: two threads of one training wait for each other wherever something else runs on a core.

@@ -82,7 +82,7 @@ CAT = voc_object("cat", (11, 6, 40, 30))
 DOG = voc_object("dog", (1, 1, WIDTH, HEIGHT))
 
 
-def small_voc(root: Path = Path("pictures"), **train: Iterable[str]) -> Path:
+def small_voc(root: Path = Path("pictures"), /, **train: Any) -> Path:
     """Two training pictures and one for testing; `train` sets the objects of training pictures."""
     return write_voc(root, {"trainval": {"000001": [CAT], "000002": [DOG], **train}, "test": {"000003": [CAT, DOG]}})
 
@@ -140,7 +140,7 @@ def write_yolo(
     return root
 
 
-def small_yolo(root: Path = Path("yolo"), **train: Iterable[str] | None) -> Path:
+def small_yolo(root: Path = Path("yolo"), /, **train: Any) -> Path:
     """Two training pictures and one for testing; `train` sets the lines of training pictures."""
     return write_yolo(root, {"train": {"a": [YOLO_CAT], "b": [YOLO_DOG], **train}, "val": {"c": [YOLO_CAT, YOLO_DOG]}})
 

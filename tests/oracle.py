@@ -20,7 +20,7 @@ from fcos.training.step import Assigner
 
 STRIDES = (8, 16, 32, 64, 128)
 # torchvision's FCOS in our words: what it does not let one choose.
-ORACLE_RANGES = [[0, 64], [64, 128], [128, 256], [256, 512], [512, None]]
+ORACLE_RANGES: list[list[float | None]] = [[0, 64], [64, 128], [128, 256], [256, 512], [512, None]]
 GRID = LocationGrid(strides=STRIDES, offset=0.0, step_from_padding=True)
 ASSIGNER = Assigner(grid=GRID, regression_ranges=ORACLE_RANGES, center_sampling_radius=1.5, inclusive=False)
 

@@ -109,10 +109,12 @@ def serve(path: str) -> None:
         main()
     except SystemExit as ended:
         code = ended.code
-    threading._shutdown()
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        if not thread.daemon:
+            thread.join()
     atexit._run_exitfuncs()
     sys.stdout.flush()
-    os._exit(code)  # to take all modules apart would take longer than most commands
+    os._exit(int(code or 0))  # to take all modules apart would take longer than most commands
 
 
 if __name__ == "__main__":

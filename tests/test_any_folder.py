@@ -188,8 +188,8 @@ def yolo(draw: st.DrawFn) -> dict[str, bytes]:
         content_lines = "\n".join(draw(st.lists(lines, min_size=1, max_size=3)))
         files[f"{labels}{name.rpartition('.')[0]}.txt"] = encoded(content_lines, draw(encodings))
     if draw(st.booleans()):
-        content = yaml.safe_dump(draw(maybe_spoilt(YAML)), allow_unicode=True)
-        files["data.yaml"] = encoded(content, draw(encodings))
+        described = yaml.safe_dump(draw(maybe_spoilt(YAML)), allow_unicode=True)
+        files["data.yaml"] = encoded(described, draw(encodings))
     names = draw(st.sampled_from(["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None]))
     if names is not None:
         files["classes.txt"] = encoded(names, draw(encodings))

@@ -20,9 +20,9 @@ from model_helpers import RUN, make_study
 from PIL import Image
 from playwright.sync_api import expect
 
-from fcos.commands import demo as demo_module
 from fcos.config import params
 from fcos.errors import UserError
+from fcos.inference import demo as demo_module
 from fcos.inference.demo import Demo
 from fcos.inference.demo_server import make_server
 from fcos.inference.detector import Detector, Weights

@@ -86,7 +86,7 @@ def test_a_reduced_image_is_the_mean_of_blocks(
     rows, columns = np.mgrid[:101, :203]
     smooth = np.stack([rows, columns, rows + columns], axis=2).clip(max=255).astype(np.uint8)
     picture = Image.fromarray(smooth).convert(mode)
-    picture.save(tmp_path / f"a.{suffix}", exif=exif(orientation), **({"quality": 95} if suffix == "jpg" else {}))
+    picture.save(tmp_path / f"a.{suffix}", exif=exif(orientation), quality=95)
     small = read_picture(tmp_path / f"a.{suffix}", (101, 203) if orientation == 1 else (203, 101), factor=factor)
     height, width = -(-101 // factor), -(-203 // factor)
     assert small.shape == ((height, width, 3) if orientation == 1 else (width, height, 3))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -397,9 +398,8 @@ def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Pat
     with pytest.raises(UserError, match="has another split than this cell stands for"):
         study.build()
     for run, file, chosen in ((REFERENCE, "tta.json", 3), (TRAINED, "nms_sweep.json", 0.6)):
-        study.edit(
-            run, file, lambda c, chosen=chosen: c.update(split="validation", chosen=chosen, metrics=metrics(0.3))
-        )
+        held_out = {"split": "validation", "chosen": chosen, "metrics": metrics(0.3)}
+        study.edit(run, file, methodcaller("update", held_out))
     with pytest.raises(UserError, match="has another validation_digest than this cell stands for"):
         study.build()
     for run, file in ((REFERENCE, "tta.json"), (TRAINED, "nms_sweep.json")):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import save_picture, small_coco, small_voc, small_yolo
@@ -86,7 +87,7 @@ def remove_yolo(root: Path) -> None:
     (root / "labels/train/z.txt").unlink()
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Any] = {
     "voc": (VOC, small_voc, edit_voc, add_voc, remove_voc, "JPEGImages/000002.jpg"),
     "coco": (COCO, small_coco, edit_coco, add_coco, remove_coco, "train2017/000000000002.jpg"),
     "yolo": (YOLO, small_yolo, edit_yolo, add_yolo, remove_yolo, "images/train/b.jpg"),

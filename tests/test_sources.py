@@ -715,7 +715,7 @@ def replace_picture(picture: Image.Image, *, suffix: str = "png", **image: Any) 
     """Prepare COCO data whose first training picture is this one; return it as training will read it."""
     name = f"picture.{suffix}"
     Path("coco/train2017").mkdir(parents=True, exist_ok=True)
-    extra = {"exif": exif(image.pop("orientation"))} if "orientation" in image else {}
+    extra: dict[str, Any] = {"exif": exif(image.pop("orientation"))} if "orientation" in image else {}
     picture.save(f"coco/train2017/{name}", **extra)
     small_coco(train=coco_content([coco_image(1, file_name=name, **image)], [coco_box(1, 1, [1, 2, 10, 20])]))
     run_prepare(**COCO)

@@ -52,7 +52,7 @@ def interval() -> Figure:
         found = estimate(sample, confidence=CONFIDENCE)
         ends = 100 * found.low, 100 * found.high
         holds = ends[0] <= truth <= ends[1]
-        covered += holds
+        covered += bool(holds)
         colour = GREEN if holds else ORANGE
         many.plot(ends, [number] * 2, color=colour)
         many.plot(100 * found.value, number, "o", color=colour, markersize=4)

@@ -143,7 +143,7 @@ def _range(level: int) -> str:
 
 
 def _cells(ax: Axes, stride: int) -> None:
-    edges = np.arange(0, SIZE + 1, stride)
+    edges = range(0, SIZE + 1, stride)
     lines = [[(edge, 0), (edge, SIZE)] for edge in edges] + [[(0, edge), (SIZE, edge)] for edge in edges]
     ax.add_collection(LineCollection(lines, colors=BLACK, linewidths=0.35, alpha=0.3))
 
