@@ -11,7 +11,7 @@ import torch
 from conftest import write_params
 
 import fcos.cli
-import fcos.commands.doctor
+import fcos.study.batch_size
 from fcos.commands.doctor import batch_finding, doctor
 from fcos.commands.prepare import prepare
 from fcos.config import params
@@ -141,7 +141,7 @@ def test_a_line_for_each_network(workspace, smoke_params, split):
 
 
 def test_the_command_ends_with_1_where_a_batch_does_not_fit(workspace, split, monkeypatch, capsys):
-    monkeypatch.setattr(fcos.commands.doctor, "available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(fcos.study.batch_size, "available_memory", lambda: 1 << 20)
     monkeypatch.setattr(sys, "argv", ["fcos", "doctor"])
     with pytest.raises(SystemExit) as ended:
         fcos.cli.main()
