@@ -1,5 +1,5 @@
 # make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
-# make test     all tests
+# make test     all tests; make test-fast those without trainings, in less than a minute
 # make docs     the documentation as a site: site/index.html
 # make bench    every figure of docs/performance.md, on this machine (45 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test browser check docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
+.PHONY: install repro test test-fast browser check docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -45,6 +45,12 @@ endif
 # A file of tests at a time on each core; torch's threads would only wait for each other.
 test: install browser
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# What needs no training, no process and no browser: under a minute.
+FAST := analysis config contact_sheet detect download folders formats group_norm pictures results_forms scoring \
+	settings_are_used stages statistics study_run
+test-fast: install
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile $(FAST:%=tests/test_%.py)
 
 # What the pages are tested in: Debian's chromium, where we may install it; without it those tests are skipped.
 browser:

@@ -66,6 +66,15 @@ UnknownClasses = Annotated[
 Split = Annotated[
     str | None, typer.Option(metavar="NAME", help="Of a folder: test, validation or train; else the first there is.")
 ]
+GroupsBy = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        metavar="BY",
+        help="Images that belong together (one film, one scene) are drawn together: a key of the images, a CSV of "
+        "image,group, a number of characters or a mark such as _ that ends what file names of a group share.",
+    ),
+]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
 Nms = Annotated[
@@ -412,6 +421,7 @@ def score(
     ignore_unknown_images: UnknownImages = False,
     ignore_unknown_classes: UnknownClasses = False,
     split: Split = None,
+    groups: GroupsBy = None,
 ) -> None:
     """The COCO numbers of any detector's results, overall and per class, with their intervals."""
     from fcos.commands.score import score, score_text
@@ -425,6 +435,7 @@ def score(
         ignore_unknown_images=ignore_unknown_images,
         ignore_unknown_classes=ignore_unknown_classes,
         split=split,
+        groups=groups,
     )
     found = score(
         gt, detections, out=out, replicates=replicates, confidence=confidence, seed=seed, per_class=per_class,
@@ -452,6 +463,10 @@ def compare(
     ignore_unknown_images: UnknownImages = False,
     ignore_unknown_classes: UnknownClasses = False,
     split: Split = None,
+    groups: GroupsBy = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Say how many images and seeds would show a difference of 1 AP.")
+    ] = False,
 ) -> None:
     """Compare results on the same images: which is better, by how much, and whether that is more than chance."""
     from fcos.commands.compare import compare
@@ -466,8 +481,11 @@ def compare(
         ignore_unknown_images=ignore_unknown_images,
         ignore_unknown_classes=ignore_unknown_classes,
         split=split,
+        groups=groups,
     )
-    found = compare(results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices)
+    found = compare(
+        results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power
+    )  # fmt: skip
     typer.echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
 
 

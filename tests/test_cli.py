@@ -18,10 +18,10 @@ from fcos.tracking import live
 STATISTICS = ["--replicates", "--confidence", "--seed"]
 READING = [
     "--max-detections", "--areas", "--iou", "--area-from-box", "--ignore-unknown-images", "--ignore-unknown-classes",
-    "--split",
+    "--split", "--groups",
 ]  # fmt: skip
 OPTIONS = {
-    "compare": ["RESULTS", "--gt", "--out", *STATISTICS, *READING],
+    "compare": ["RESULTS", "--gt", "--out", *STATISTICS, *READING, "--power"],
     "demo": ["--port"],
     "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--pictures"],
     "doctor": [],

@@ -365,13 +365,16 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
             expected = rows[first]["metrics"][metric] - rows[second]["metrics"][metric]
             assert numbers["difference"] == pytest.approx(expected, abs=1e-12)
         assert pair["sentence"] in said
-    assert not pairs["b", "a"]["significant"] and "b against a: no difference shown; at most " in said
+    assert not pairs["b", "a"]["significant"] and "b against a: no difference shown, " in said
+    assert all(pair["about"] == "these networks, over images" for pair in pairs.values())
     worse = pairs["bad", "a"]
     assert worse["significant"] and worse["metrics"]["AP"]["high"] < 0 and worse["metrics"]["AP"]["p_holm"] < 1e-4
     assert re.search(
-        r"^bad against a: -\d+\.\d AP \[-\d+\.\d, -\d+\.\d\], significant \(Holm p < 0.0001\)$", said, re.MULTILINE
+        r"^bad against a: -\d+\.\d AP \[-\d+\.\d, -\d+\.\d\], significant \(Holm p < 0\.001\); these networks",
+        said,
+        re.MULTILINE,
     )
-    assert "Training noise is not in the intervals of rows of one file (a, b, bad)" in said
+    assert "Rows of one file (a, b, bad) say nothing certain about settings" in said
     # A paired difference is surer than its two sides: they share their images.
     alone = math.hypot(a["intervals"]["AP"]["standard_error"], b["intervals"]["AP"]["standard_error"])
     assert pairs["b", "a"]["metrics"]["AP"]["standard_error"] < 0.8 * alone
@@ -402,7 +405,8 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
 
 def test_the_same_file_twice_is_no_difference(run, detectors, monkeypatch, tmp_path):
     said = compare(run, detectors, monkeypatch, "one=a.json", "two=a.json", "--out", str(tmp_path))
-    assert "two against one: no difference, which cannot be judged: it is the same under every draw" in said
+    assert "two against one: the two results are the same\n" in said
+    assert "one and two: the same file (sha256)." in said
     (pair,) = read(tmp_path / "comparison.json")["differences"]
     for numbers in pair["metrics"].values():
         unknown = dict.fromkeys(("low", "high", "standard_error", "p_value", "p_holm"))
@@ -422,14 +426,19 @@ def test_repeats_are_one_row(run, detectors, monkeypatch, tmp_path):
     assert header.split()[:2] == ["n", "AP"] and header.endswith("s.d. of AP")
     row = next(line for line in first if line.startswith("good "))
     assert row.split()[1] == "3" and row.endswith(f"{100 * np.std(of_seed, ddof=1):.2f}")
-    assert "rows of one file (worse)" in said
-    # The variance of a mean of three seeds comes on top of that of the images.
+    assert "Rows of one file (worse) take the spread between seeds from the rows of several." in said
+    assert "three" not in header and "worse against good: " in said
+    (pair,) = read(tmp_path / "comparison.json")["differences"]
+    assert pair["about"] == "one training against three trainings, with the spread between seeds of other rows"
+    # Over images, what the three seeds share: their mean covariance. On top of it the variance of a mean of three.
     truth, weights = read_truth(detectors / "gt.json"), draw_weights(300, replicates=200, seed=0)
     of_images = [
         score(match_table(read_results(detectors / f"s{n}.json", truth).table, truth.objects), weights).metrics()
         for n in range(3)
     ]
-    variance = np.mean(of_images, axis=0)[:, 0].var(ddof=1) + np.var(of_seed, ddof=1) / 3
+    covariances = np.cov([replicates[:, 0] for replicates in of_images])
+    shared = np.mean([covariances[i, j] for i in range(3) for j in range(3) if i != j])
+    variance = shared + np.var(of_seed, ddof=1) / 3
     assert good["intervals"]["AP"]["standard_error"] == pytest.approx(math.sqrt(variance))
 
 
@@ -444,17 +453,66 @@ def test_bars_are_as_long_as_the_numbers(run, detectors, monkeypatch, tmp_path):
         assert abs(line.count("█") - low) <= 0.5 and abs(line.count("█") + line.count("▒") - high) <= 0.5
 
 
-def test_words_for_a_difference():
-    def pair(value, low, high, p):
-        columns = (np.array([number]) for number in (value, low, high, 0.0, p))
-        return Comparison("b", "a", Estimate(*columns), np.array([p]), 0.95)
+NAN = float("nan")
 
-    better = pair(0.013, 0.008, 0.018, 0.0004).sentence()
-    assert better == "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.0004)"
-    # The interval reaches from -0.7 to +0.3: at most 0.7, in either direction.
-    unknown = pair(-0.002, -0.007, 0.003, 0.4).sentence()
-    assert unknown == "b against a: no difference shown; at most 0.7 AP either way"
-    assert "AP is not defined" in pair(float("nan"), float("nan"), float("nan"), float("nan")).sentence()
+
+def pair_of(value, low, high, p, *, trainings=(1, 1), **more):
+    found = Estimate(*(np.array([number]) for number in (value, low, high, 0.0, p)))
+    settings = {
+        "identical": False,
+        "one_network": False,
+        "spread_of_others": 1 not in trainings,
+        **more,
+    }
+    return Comparison(
+        row="b", other="a", trainings=trainings, found=found, joint=found, corrected_p=np.array([p]),
+        confidence=0.95, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        (
+            pair_of(0.013, 0.008, 0.018, 0.0004),
+            "b against a: +1.3 AP [0.8, 1.8], significant (Holm p < 0.001); these networks, over images",
+        ),
+        (
+            pair_of(0.066, -0.027, 0.165, 0.4),  # not "at most 16.5 AP either way": towards a it is 2.7 at most
+            "b against a: no difference shown, +6.6 AP [-2.7, 16.5]; these networks, over images",
+        ),
+        (
+            pair_of(0.013, 0.008, 0.018, 0.004, trainings=(2, 2)),
+            "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); two trainings each",
+        ),
+        (
+            pair_of(0.013, 0.008, 0.018, 0.004, trainings=(3, 2)),
+            "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); three trainings against two trainings",
+        ),
+        (
+            pair_of(0.013, 0.008, 0.018, 0.004, spread_of_others=True),  # a third row has several trainings
+            "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); one training each, with the spread between "
+            "seeds of other rows",
+        ),
+        (
+            pair_of(0.013, 0.008, 0.018, 0.004, trainings=(1, 3)),
+            "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); one training against three trainings, "
+            "with the spread between seeds of other rows",
+        ),
+        (
+            pair_of(0.013, 0.008, 0.018, 0.004, one_network=True),
+            "b against a: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); this network, over images",
+        ),
+        (pair_of(0.0, NAN, NAN, NAN, identical=True), "b against a: the two results are the same"),
+        (
+            pair_of(0.5, NAN, NAN, NAN),
+            "b against a: +50.0 AP, which cannot be judged: it is the same under every draw of the images",
+        ),
+        (pair_of(NAN, NAN, NAN, NAN), "b against a: AP is not defined, there are no objects"),
+    ],
+)
+def test_words_for_a_difference(pair, sentence):
+    assert pair.sentence() == sentence
 
 
 def test_names_of_rows(tmp_path, monkeypatch):

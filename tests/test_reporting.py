@@ -373,13 +373,16 @@ def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_f
     markdown = (study.build() / "report.md").read_text()
     # 38.5 against 38: 3.5 s.d.; 37.95 against 38: 0.35 s.d., and 0.05 + 1.96 * 0.14 = 0.33.
     assert re.search(
-        r"30 epochs against 12 epochs: \+0\.5 AP \\\[0\.2, 0\.8\\\], significant \(Holm p 0\.00\d+\)", markdown
+        r"30 epochs against 12 epochs: \+0\.5 AP \\\[0\.2, 0\.8\\\], significant \(Holm p &lt; 0\.001\)",
+        markdown,
     )
-    assert "num_convs 4 against num_convs 3: no difference shown; at most 0.3 AP either way." in markdown
+    assert "num_convs 4 against num_convs 3: no difference shown, -0.1 AP \\[-0.3, 0.2\\]." in markdown
+    assert markdown.count("What the data support (these networks, over images)") == 2
     cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in markdown.splitlines() if line.startswith("|")]
     assert ["num_convs 4 - num_convs 3", "-0.1 ± 0.3 (n.s.)"] in cells
     assert ["30 epochs - 12 epochs", "+0.5 ± 0.3"] in cells
-    assert "what another seed would give is not in its interval" in markdown
+    assert "intervals and differences are about these networks, over images." in markdown
+    assert re.search(r"To show 1 AP between two such networks .* takes about \d+ images like these; how many", markdown)
 
 
 def test_a_choice_made_on_the_test_pictures_is_named(built: Study) -> None:
@@ -420,6 +423,79 @@ def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Pat
     assert sweep["AP"].iloc[-1] == 30
     differences = pd.read_csv(study.out_dir / "tables" / "differences" / "2-nms-thresholds.csv")
     assert set(differences["row"]) | set(differences["other"]) == {"IoU 0.5", "IoU 0.6", "IoU 0.7"}
+
+
+# Runs of the table `num_convs` beside its two: AP 38 with 3 convolutions, and, as given, with 4. Draws have an s.d. of
+# 0.14 AP in a difference.
+WORDINGS = {
+    "one training each": (
+        {},
+        0.42,
+        "The network trained with num_convs 4 scores 4.0 AP [3.7, 4.3] higher on these images than the one trained "
+        "with num_convs 3; one training each, so this says nothing certain about num_convs.",
+    ),
+    "one training each, not shown": (
+        {},
+        0.381,
+        "No difference is shown between the two networks: num_convs 4 against num_convs 3 +0.1 AP [-0.2, 0.4].",
+    ),
+    # s.d. 0.71 of 38 and 39, and of 46 and 47: 8 AP with an error of sqrt(2 * 0.5 / 2) and two degrees of freedom: 3.0.
+    "two trainings each": (
+        {"s1": ("resnet34-e12-c3", 0.39), "s2": ("resnet34-e12-c4", 0.47)},
+        0.46,
+        "num_convs 4 is better than num_convs 3 by 8.0 AP [5.0, 11.0]; two trainings each.",
+    ),
+    "two trainings each, not shown": (
+        {"s1": ("resnet34-e12-c3", 0.39), "s2": ("resnet34-e12-c4", 0.41)},
+        0.40,
+        "No difference is shown: num_convs 4 against num_convs 3 +2.0 AP [-1.0, 5.0].",
+    ),
+    # s.d. 0.5 of each three: 8 AP with an error of sqrt(2 * 0.25 / 3) and four degrees of freedom: 2.78 * 0.408 = 1.1.
+    "three trainings each": (
+        {
+            "s1": ("resnet34-e12-c3", 0.385),
+            "s2": ("resnet34-e12-c3", 0.39),
+            "s3": ("resnet34-e12-c4", 0.465),
+            "s4": ("resnet34-e12-c4", 0.47),
+        },
+        0.46,
+        "num_convs 4 is better than num_convs 3 by 8.0 AP [6.9, 9.1].",
+    ),
+    # 38, 38.5, 39 against one of 46, which takes their s.d. of 0.5: an error of
+    # sqrt(0.083 + 0.25 + 0.01) with 0.343^2 / (0.083^2 / 2 + 0.25^2 / 2) = 3.4 degrees of freedom: 2.98 * 0.586 = 1.7.
+    "one against three": (
+        {"s1": ("resnet34-e12-c3", 0.385), "s2": ("resnet34-e12-c3", 0.39)},
+        0.46,
+        "num_convs 4 is better than num_convs 3 by 7.5 AP [5.7, 9.3]; one training against three trainings, with the "
+        "spread between seeds of other rows.",
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("case", WORDINGS)
+def test_no_sentence_says_more_than_the_trainings_show(tmp_path: Path, case: str) -> None:
+    more, of_four, sentence = WORDINGS[case]
+    raw = copy.deepcopy(SHAPES)
+    for number, (name, (like, _)) in enumerate(more.items(), start=1):
+        raw["runs"][name] = {**raw["runs"][like], "seed": number}
+    raw["tables"] = [raw["tables"][-1]]
+    aps = {"resnet34-e12-c4": of_four, **{name: ap for name, (_, ap) in more.items()}}
+    markdown = (make_study(tmp_path, raw, aps).build() / "report.md").read_text().replace("\\", "")
+    assert f"**Do more convolutions in the heads help?** {sentence}\n" in markdown
+    assert "picked as the highest on the images that it is scored on" in markdown
+    every = "one training each" in case
+    assert ("What other seeds of the same settings would give is not in them." in markdown) == every
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_one_file_in_two_rows_is_named(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"] = [raw["tables"][-1]]
+    study = make_study(tmp_path, raw, {"resnet34-e12-c4": 0.38})
+    _write_run(study, "resnet34-e12-c4", 0.38, weights=f"{RUNS.index('resnet34-e12-c3'):02d}" * 32)
+    markdown = (study.build() / "report.md").read_text()
+    assert "resnet34-e12-c3 and resnet34-e12-c4 have the same weights (sha256)." in markdown
 
 
 @pytest.mark.usefixtures("no_figures")

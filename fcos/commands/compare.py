@@ -16,11 +16,12 @@ from fcos.formats import write_record
 from fcos.progress import track
 from fcos.reporting.comparison import comparison_markdown
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
-from fcos.scoring.bootstrap import Sample, draw_weights, estimate
+from fcos.scoring.bootstrap import Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import Comparison, compare_all
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Floats, Ints
 from fcos.scoring.numbers import coco_metrics, estimate_json, rename_limit, sample_of
+from fcos.scoring.power import needed
 from fcos.scoring.truth import Truth
 
 _INTERVAL = ("low", "high", "standard_error")
@@ -62,11 +63,13 @@ def compare(
     confidence: float,
     seed: int,
     choices: Choices | None = None,
+    power: bool = False,
 ) -> dict[str, Any]:
     """Score all rows under the same draws of images, write comparison.{json,csv,md,png} and return the first.
 
     Args:
         replicates: 0 for no intervals and tests.
+        power: say how many images and trainings would show a difference of 1 AP.
 
     Returns:
         `rows`, `differences` (later minus earlier row, of each pair), `statistics`, `protocol`, `gt`, `counts` and
@@ -86,18 +89,23 @@ def compare(
     truth = given.truth
     if truth.num_images < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")
-    weights = draw_weights(truth.num_images, replicates=replicates, seed=seed)
+    weights = given.draw(replicates, seed)
     scored = _score_all(rows, truth, weights, choices)
     samples = {name: sample_of(of.numbers, np.stack(of.replicates), METRICS) for name, of in scored.items()}
-    content = {
-        "rows": [_row(row, samples[row.name], scored[row.name], confidence, choices.max_detections) for row in rows],
+    pooled = pooled_spread(samples.values())
+    content: dict[str, Any] = {
+        "rows": [
+            _row(row, samples[row.name], scored[row.name], confidence, choices.max_detections, pooled) for row in rows
+        ],
         "differences": _differences(samples, confidence, replicates),
-        "statistics": {"confidence": confidence, "replicates": replicates, "seed": seed},
+        "statistics": given.statistics(confidence=confidence, replicates=replicates, seed=seed),
         "protocol": protocol_json(choices.protocol),
         "gt": given.described,
         "counts": truth.counts,
         "diagnosis": [finding.json() for finding in given.findings],
     }
+    if power and replicates:
+        content["power"] = needed(samples, truth.num_images, confidence=confidence).sentence()
     _write(content, out)
     return content
 
@@ -136,7 +144,9 @@ def _score_all(rows: Sequence[Row], truth: Truth, weights: Ints, choices: Choice
     return scored
 
 
-def _row(row: Row, sample: Sample, scored: _Scored, confidence: float, limit: int) -> dict[str, Any]:
+def _row(
+    row: Row, sample: Sample, scored: _Scored, confidence: float, limit: int, pooled: Spread | None
+) -> dict[str, Any]:
     files: list[dict[str, Any]] = [
         {
             **describe(path),
@@ -145,7 +155,7 @@ def _row(row: Row, sample: Sample, scored: _Scored, confidence: float, limit: in
         }
         for path, metrics, findings in zip(row.paths, scored.numbers, scored.findings, strict=True)
     ]
-    found = estimate(sample, confidence=confidence)
+    found = estimate(sample, confidence=confidence, spread=pooled)
     spread = sample.values.std(axis=0, ddof=1).tolist() if len(files) > 1 else [None] * len(METRICS)
     of_metric = {name: None if value != value else value for name, value in zip(METRICS, spread, strict=True)}
     return {
@@ -174,6 +184,7 @@ def _differences(samples: dict[str, Sample], confidence: float, replicates: int)
                 "first": pair.row,
                 "second": pair.other,
                 "significant": pair.is_significant(0),
+                "about": pair.scope,
                 "metrics": metrics,
                 "sentence": pair.sentence() if replicates else _without_interval(pair),
             }

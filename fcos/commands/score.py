@@ -7,13 +7,13 @@ from typing import Any
 
 from fcos.comparing.inputs import Choices, describe, match_results, open_truth, protocol_json
 from fcos.errors import UserError
-from fcos.files import write_csv
-from fcos.formats import write_record
+from fcos.files import write_csv, write_json
+from fcos.formats import FORMAT
 from fcos.progress import Progress
+from fcos.reporting.comparison import drawn
 from fcos.reporting.intervals import in_brackets, percent, plus_minus, text_table
 from fcos.scoring import average_precision
 from fcos.scoring.average_precision import Scores, joined
-from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.matching import Ints, Matches
 from fcos.scoring.numbers import coco_metrics, rename_limit, with_intervals
 
@@ -49,7 +49,7 @@ def score(
     truth = given.truth
     matches, num_detections, findings = match_results(detections, truth, choices)
     numbers = coco_metrics(matches, truth)
-    weights = draw_weights(truth.num_images, replicates=replicates, seed=seed)
+    weights = given.draw(replicates, seed)
     found = with_intervals(numbers, _replicates(matches, weights), confidence=confidence)
     limit = choices.max_detections
     content = {
@@ -59,14 +59,14 @@ def score(
             for row in found["per_class"]
         ],
         "intervals": rename_limit(found["intervals"], limit),
-        "statistics": {"confidence": confidence, "replicates": replicates, "seed": seed},
+        "statistics": given.statistics(confidence=confidence, replicates=replicates, seed=seed),
         "protocol": protocol_json(choices.protocol),
         "inputs": {"gt": given.described, "detections": describe(detections)},
         "counts": {**truth.counts, "detections": num_detections},
         "diagnosis": [finding.json() for finding in [*given.findings, *findings]],
     }
     if out is not None:
-        write_record(out, content)
+        write_json(out, {**content, "format": FORMAT})
     if per_class is not None:
         _write_classes(content, per_class)
     return content
@@ -91,7 +91,8 @@ def score_text(content: dict[str, Any]) -> str:
     ]
     if statistics["replicates"]:
         intervals = (
-            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} draws of the images"
+            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} draws of the "
+            + drawn(statistics)
         )
     else:
         intervals = "no intervals (--replicates 0)"

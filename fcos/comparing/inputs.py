@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fcos.comparing.groups import Groups, find_groups
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json
 from fcos.scoring import diagnosis
+from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.findings import Finding
-from fcos.scoring.matching import Matches, match_table
+from fcos.scoring.matching import Ints, Matches, match_table
 from fcos.scoring.protocol import Protocol, areas_between, thresholds_between, thresholds_of
 from fcos.scoring.results import read_results
 from fcos.scoring.truth import Truth, read_truth, truth_of
@@ -29,6 +31,7 @@ class Choices:
     ignore_unknown_images: bool = False
     ignore_unknown_classes: bool = False
     split: str | None = None  # of a folder
+    groups: str | None = None  # how images that belong together are known
 
     @property
     def protocol(self) -> Protocol:
@@ -48,6 +51,17 @@ class TruthInput:
     truth: Truth
     described: dict[str, str]  # {"file", "sha256"}
     findings: list[Finding]
+    groups: Groups | None
+
+    def draw(self, replicates: int, seed: int) -> Ints:
+        """(B, I) draws of the images, or of their groups."""
+        of_image = None if self.groups is None else self.groups.of_image
+        return draw_weights(self.truth.num_images, replicates=replicates, seed=seed, groups=of_image)
+
+    def statistics(self, *, confidence: float, replicates: int, seed: int) -> dict[str, Any]:
+        """How intervals are made, as it stands in JSON."""
+        said = {"confidence": confidence, "replicates": replicates, "seed": seed}
+        return said if self.groups is None else {**said, "groups": self.groups.json()}
 
 
 def open_truth(path: Path, choices: Choices) -> TruthInput:
@@ -71,7 +85,9 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
 
 def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choices: Choices) -> TruthInput:
     odd = diagnosis.of_truth(truth, area_from_box=choices.area_from_box)
-    return TruthInput(truth=truth, described=described, findings=[*said, *odd])
+    groups = None if choices.groups is None else find_groups(truth, choices.groups)
+    few = [] if groups is None else groups.findings()
+    return TruthInput(truth=truth, described=described, findings=[*said, *odd, *few], groups=groups)
 
 
 def match_results(path: Path, truth: Truth, choices: Choices) -> tuple[Matches, int, list[Finding]]:

@@ -95,16 +95,40 @@ def _notes(content: Content) -> list[str]:
         return ["No intervals and no tests: --replicates 0."]
     notes = [
         f"Intervals are of {100 * statistics['confidence']:g} %: bias-corrected bootstrap, {statistics['replicates']} "
-        "draws of the images, the same for all rows; a difference is paired by image. Holm's p is corrected for "
-        "all pairs of this table, the intervals are not."
+        f"draws of the {drawn(statistics)}, the same for all rows; a difference is paired by image. Holm's p is "
+        "corrected for all pairs of this table, the intervals in it are not; those in the sentences hold for all pairs "
+        "at once."
     ]
     single = [row["name"] for row in content["rows"] if row["n"] == 1]
     if single:
-        notes.append(
-            f"Training noise is not in the intervals of rows of one file ({', '.join(single)}): "
-            "repeat with several seeds, NAME=FILE,FILE,..."
+        several = len(single) < len(content["rows"])
+        taken = (
+            "take the spread between seeds from the rows of several"
+            if several
+            else (
+                "say nothing certain about settings: another seed may give another network. Repeat with several seeds, "
+                "NAME=FILE,FILE,..."
+            )
         )
+        notes.append(f"Rows of one file ({', '.join(single)}) {taken}.")
+    notes += filter(None, [content.get("power")])
+    notes += [f"{' and '.join(names)}: the same file (sha256)." for names in _one_file_twice(content)]
     return notes
+
+
+def drawn(statistics: Mapping[str, Any]) -> str:
+    """What the bootstrap draws."""
+    groups = statistics.get("groups")
+    return "images" if groups is None else f"{groups['count']} groups of images (by {groups['by']})"
+
+
+def _one_file_twice(content: Content) -> list[list[str]]:
+    """Rows that hold the same file."""
+    rows_of: dict[str, list[str]] = {}
+    for row in content["rows"]:
+        for file in row["files"]:
+            rows_of.setdefault(file["sha256"], []).append(row["name"])
+    return [names for names in rows_of.values() if len(names) > 1]
 
 
 def against(pair: Content) -> str:

@@ -7,10 +7,11 @@ from fcos.config.tables import RunsTable
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import StudyResults
 from fcos.scoring.average_precision import METRICS
-from fcos.scoring.comparison import Comparison
+from fcos.scoring.comparison import NETWORKS, Comparison
 
 _AP = METRICS.index("AP")
 _NAMES = ("resnet", "num_convs")  # written as in the settings, also where a sentence begins
+PICKED = "picked as the highest on the images that it is scored on, so it is likely too high"
 _QUESTIONS = {
     "reference": "What does the reference checkpoint reach?",
     "trained": "What does a training of one's own reach?",
@@ -41,17 +42,16 @@ def _answer(table: ReportTable) -> str:
         return f"AP {row['AP']:.1f}{_half_width(row)}, AP50 {row['AP50']:.1f}."
     sure = [comparison for comparison in table.comparisons if comparison.is_significant(_AP)]
     num = len(table.comparisons)
-    if not sure:
-        if num > 1:  # the intervals of several pairs do not hold together
-            return f"none of {num} pairs shows a difference."
-        found = table.comparisons[0].found
-        most = 100 * max(abs(found.low[_AP]), abs(found.high[_AP]))
-        return f"no difference is shown{f'; at most {most:.1f} AP either way' if most == most else ''}."
-    largest = max(sure, key=lambda comparison: abs(comparison.found.value[_AP]))
     if num == 1:
-        return f"{_in_words(largest)}."
-    which = "all" if len(sure) == num else f"{len(sure)} of"
-    return f"{which} {num} pairs differ significantly; the largest difference: {_in_words(largest)}."
+        return f"{_in_words(sure[0], table) if sure else _not_shown(table.comparisons[0])}."
+    pairs = "pairs of networks" if all(pair.scope == NETWORKS for pair in table.comparisons) else "pairs"
+    if not sure:
+        return f"none of {num} {pairs} shows a difference."
+    largest = max(sure, key=lambda comparison: abs(comparison.found.value[_AP]))
+    which = f"all {num} {pairs}" if len(sure) == num else f"{len(sure)} of {num} {pairs}"
+    differ = "differs" if len(sure) == 1 else "differ"
+    said = _in_words(largest, table)
+    return f"{which} {differ} significantly; the largest difference, picked as such on these images: {said}."
 
 
 def summary(study: StudyResults, tables: Sequence[ReportTable]) -> list[str]:
@@ -73,14 +73,13 @@ def _best(study: StudyResults) -> str:
     interval = results.evaluation["intervals"]["AP"]
     ends = f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]" if interval["low"] is not None else ""
     reached = f"{100 * (results.metrics['AP'] or 0.0):.1f}{ends}, AP50 {100 * (results.metrics['AP50'] or 0.0):.1f}"
-    return (
-        f"Of {len(known)} runs {name} has the highest AP: {reached}." if len(known) > 1 else f"{name} has AP {reached}."
-    )
+    if len(known) == 1:
+        return f"{name} has AP {reached}."
+    return f"{name} has the highest AP of {len(known)} runs, {reached}: {PICKED}."
 
 
 def _of_tables(tables: Iterable[ReportTable]) -> str:
-    parts = [f"{table.config.title}: {_answer(table).rstrip('.')}" for table in tables]
-    return f"{'; '.join(parts)}."
+    return " ".join(f"{table.config.title}: {_answer(table)}" for table in tables)
 
 
 def _half_width(row: Mapping[Any, Any]) -> str:
@@ -88,12 +87,37 @@ def _half_width(row: Mapping[Any, Any]) -> str:
     return "" if low is None or low != low else f" ± {(high - low) / 2:.1f}"
 
 
-def _in_words(comparison: Comparison) -> str:
-    """The winner first: ResNet-34 is better than ResNet-18 by 2.1 AP [1.2, 3.0]."""
-    found = comparison.found
-    value, low, high = (100 * float(values[_AP]) for values in (found.value, found.low, found.high))
-    first, second = comparison.row, comparison.other
+def _not_shown(comparison: Comparison) -> str:
+    if comparison.identical:
+        return "the two results are the same"
+    value, low, high = _percents(comparison)
+    numbers = f": {comparison.row} against {comparison.other} {value:+.1f} AP [{low:.1f}, {high:.1f}]"
+    between = " between the two networks" if comparison.scope == NETWORKS else ""
+    return f"no difference is shown{between}{numbers if low == low else ''}"
+
+
+def _in_words(comparison: Comparison, table: ReportTable) -> str:
+    """The winner first, and no more than the trainings support."""
+    value, low, high = _percents(comparison)
+    first, second, (of_first, of_second) = comparison.row, comparison.other, comparison.trainings
     if value < 0:
         first, second, value, low, high = second, first, -value, -high, -low
+        of_first, of_second = of_second, of_first
+    by, ends = f"{value:.1f} AP", f"[{low:.1f}, {high:.1f}]"
     verb = "are" if first.endswith("s") else "is"
-    return f"{first} {verb} better than {second} by {value:.1f} AP [{low:.1f}, {high:.1f}]"
+    if comparison.one_network:
+        return f"{first} {verb} better than {second} by {by} {ends} for this network"
+    if comparison.scope == NETWORKS:
+        setting = table.config.vary if isinstance(table.config, RunsTable) else "settings"
+        return (
+            f"the network trained with {first} scores {by} {ends} higher on these images than the one trained with "
+            f"{second}; one training each, so this says nothing certain about {setting}"
+        )
+    few = min(of_first, of_second) < 3
+    return f"{first} {verb} better than {second} by {by} {ends}" + (f"; {comparison.scope}" if few else "")
+
+
+def _percents(comparison: Comparison) -> tuple[float, float, float]:
+    """AP's difference and an interval that holds with those of the other pairs of the table."""
+    joint = comparison.joint
+    return 100 * float(joint.value[_AP]), 100 * float(joint.low[_AP]), 100 * float(joint.high[_AP])

@@ -79,7 +79,9 @@ def _reading(study: StudyResults) -> list[str]:
         f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
         "number; the CSV files have both ends.",
         "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "
-        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant.",
+        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant. Between rows of one training each, a "
+        "difference is about these two networks, over images, and no evidence about their settings: two seeds of equal "
+        "settings can differ significantly too.",
     ]
 
 

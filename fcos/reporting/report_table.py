@@ -37,6 +37,7 @@ class ReportTable:
     results: list[RunResults]
     comparisons: list[Comparison]
     choice: str | None = None  # where a setting was chosen, and what that does to its numbers
+    power: str | None = None  # what it would take to show 1 AP
 
     @property
     def name(self) -> str:
@@ -71,7 +72,11 @@ class ReportTable:
         """What the data support, in one sentence."""
         if not self.comparisons:
             return None
-        return f"What the data support: {'; '.join(comparison.sentence() for comparison in self.comparisons)}."
+        scopes = {comparison.scope for comparison in self.comparisons if comparison.is_judged}
+        about = f" ({scopes.pop()})" if len(scopes) == 1 else ""
+        sentences = [pair.finding() if about else pair.sentence() for pair in self.comparisons]
+        together = "" if len(sentences) == 1 else ", with intervals that hold for all pairs at once"
+        return f"What the data support{about}{together}: {'; '.join(sentences)}."
 
     @property
     def notes(self) -> list[str]:
@@ -82,11 +87,23 @@ class ReportTable:
                 f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation, and their "
                 "intervals hold it (Student's t)."
             )
-        if any(n == 1 for n in self.frame.get("n", ())):
-            notes.append("A row of one training: what another seed would give is not in its interval.")
-        if self.choice:
-            notes.append(self.choice)
-        return notes
+        single = [n == 1 for n in self.frame.get("n", ())]
+        if any(single) and SPREAD in self.frame:
+            notes.append("Rows with n = 1 take the spread between seeds from the rows with more.")
+        elif any(single):
+            notes.append(
+                "Each row is one training: intervals and differences are about these networks, over images. What other "
+                "seeds of the same settings would give is not in them."
+            )
+        notes += self._one_file_twice()
+        return [*notes, *filter(None, (self.power, self.choice))]
+
+    def _one_file_twice(self) -> list[str]:
+        """Runs with the same weights, which are no trainings of their own."""
+        of: dict[str, list[str]] = {}
+        for results in {results.run.name: results for results in self.results}.values():
+            of.setdefault(results.weights, []).append(results.run.name)
+        return [f"{' and '.join(names)} have the same weights (sha256)." for names in of.values() if len(names) > 1]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as text: one decimal, a dash for what COCO does not define, signs on differences."""

@@ -14,8 +14,9 @@ from fcos.config.tables import NmsTable, ReferenceTable, RunsTable, Table, Train
 from fcos.reporting.report_table import ENDS, RELATIVE_CHANGE, SPREAD, ReportTable, Row
 from fcos.reporting.results import Cell, RunResults, StudyResults
 from fcos.scoring.average_precision import AP_METRICS
-from fcos.scoring.bootstrap import Sample, estimate
+from fcos.scoring.bootstrap import Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import compare_all
+from fcos.scoring.power import needed
 
 _IN_WORDS = {"backbone": "{}", "epochs": "{} epochs", "num_convs": "num_convs {}"}
 
@@ -38,11 +39,12 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
     else:
         parts = _runs(where, config, study)
     confidence = study.params.statistics.confidence
+    compared = {name: sample for name, sample in zip(parts.names, parts.samples, strict=True) if name and sample}
+    spread = pooled_spread(compared.values())
     rows = [
-        _with_interval(row, sample, confidence) if sample else row
+        _with_interval(row, sample, confidence, spread) if sample else row
         for row, sample in zip(parts.rows, parts.samples, strict=True)
     ]
-    compared = {name: sample for name, sample in zip(parts.names, parts.samples, strict=True) if name and sample}
     # As objects: a column with a dash in it would turn counts into floats.
     frame = pd.DataFrame(_with_published(rows, config.published), dtype=object)
     return ReportTable(
@@ -51,8 +53,9 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
         frame=_ends_last(frame),
         statement=parts.statement,
         results=parts.results,
-        comparisons=compare_all(compared, confidence=confidence),
+        comparisons=compare_all(compared, confidence=confidence, one_network=config.kind in ("tta", "nms")),
         choice=parts.choice,
+        power=_power(config, compared, study),
     )
 
 
@@ -220,8 +223,15 @@ def _joined(of_seeds: Sequence[Sample]) -> Sample:
     return Sample(np.concatenate(values), np.concatenate(replicates))
 
 
-def _with_interval(row: Row, sample: Sample, confidence: float) -> Row:
-    found = estimate(sample, confidence=confidence)
+def _power(config: Table, compared: Mapping[str, Sample], study: StudyResults) -> str | None:
+    """What it would take to show 1 AP between trainings; of the same weights nobody asks that."""
+    if not isinstance(config, RunsTable) or len(compared) < 2 or not study.params.statistics.replicates:
+        return None
+    return needed(compared, len(study.split.images), confidence=study.params.statistics.confidence).sentence()
+
+
+def _with_interval(row: Row, sample: Sample, confidence: float, spread: Spread | None) -> Row:
+    found = estimate(sample, confidence=confidence, spread=spread)
     ends = {}
     for place, metric in enumerate(AP_METRICS):
         for end, values in (("low", found.low), ("high", found.high)):

@@ -3,25 +3,32 @@
 AP is biased upwards, the more so the fewer images there are, and its bootstrap replicates are so again: a percentile
 interval lies too high (docs/statistics.md has the simulation). The interval here is the normal one, moved by the bias
 that the replicates show. A row of several seeds adds the variance between them, with Student's t for so few of them
-(Satterthwaite, Biometrics 2, 1946).
+(Satterthwaite, Biometrics 2, 1946). The trainings of a row share its images, but not all of their errors on them: the
+variance between trainings holds what they do not share, so only what they share counts as variance over images.
 
 Shapes: I images, B replicates, S seeds; ... is any number of metrics or classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from fcos.scoring.matching import Floats
+from fcos.scoring.matching import Floats, Ints
 
 _NO_SPREAD = 1e-9
 
 
-def draw_weights(num_images: int, *, replicates: int, seed: int) -> NDArray[np.int64]:
-    """(B, I): how often each image is drawn in each replicate; the same for whatever is scored on these images."""
+def draw_weights(num_images: int, *, replicates: int, seed: int, groups: Ints | None = None) -> NDArray[np.int64]:
+    """(B, I): how often each image is drawn in each replicate; the same for whatever is scored on these images.
+
+    Args:
+        groups: (I,) numbers from 0; the images of a group are drawn together.
+    """
+    if groups is not None:
+        return draw_weights(int(groups.max()) + 1, replicates=replicates, seed=seed)[:, groups]
     generator = np.random.default_rng(seed)
     drawn = generator.integers(num_images, size=(replicates, num_images))
     drawn += num_images * np.arange(replicates)[:, None]
@@ -51,20 +58,45 @@ class Estimate:
         return (self.high - self.low) / 2
 
 
-def estimate(sample: Sample, *, confidence: float) -> Estimate:
-    """The mean over the seeds of `sample`."""
-    return _estimate([sample], [1.0], confidence)
+@dataclass(frozen=True)
+class Spread:
+    """The variance between trainings of one setting, pooled over the rows that have several."""
+
+    variance: Floats  # (...)
+    freedom: int
 
 
-def difference(first: Sample, second: Sample, *, confidence: float) -> Estimate:
+def pooled_spread(samples: Iterable[Sample]) -> Spread | None:
+    """The spread between seeds in the rows of several seeds; None where there is no such row."""
+    repeated = [sample.values for sample in samples if len(sample.values) > 1]
+    if not repeated:
+        return None
+    freedom = sum(len(values) - 1 for values in repeated)
+    squares = np.sum([(len(values) - 1) * values.var(axis=0, ddof=1) for values in repeated], axis=0)
+    return Spread(squares / freedom, freedom)
+
+
+def estimate(sample: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
+    """The mean over the seeds of `sample`.
+
+    Args:
+        spread: that of other rows, for a sample of one seed.
+    """
+    return _estimate([sample], [1.0], confidence, spread)
+
+
+def difference(first: Sample, second: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
     """`first` minus `second`, paired by image: both must come from the same draws.
+
+    Args:
+        spread: that of other rows, for samples of one seed.
 
     Raises:
         ValueError: another number of replicates.
     """
     if first.replicates.shape[1] != second.replicates.shape[1]:
         raise ValueError("a paired difference needs the same draws on both sides")
-    return _estimate([first, second], [1.0, -1.0], confidence)
+    return _estimate([first, second], [1.0, -1.0], confidence, spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -81,18 +113,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: float) -> Estimate:
-    pairs = list(zip(samples, signs, strict=True))
-    value = np.sum([sign * sample.values.mean(axis=0) for sample, sign in pairs], axis=0)
-    replicates = np.sum([sign * sample.replicates.mean(axis=0) for sample, sign in pairs], axis=0)  # (B, ...)
-    bias, of_images = _bias_and_variance(replicates, value)
-    # Seeds: the variance of each row's mean, with one degree of freedom less than it has seeds.
-    repeated = [sample.values for sample in samples if len(sample.values) > 1]
-    of_seeds = [values.var(axis=0, ddof=1) / len(values) for values in repeated]
+def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: float, spread: Spread | None) -> Estimate:
+    means = [sign * sample.values.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
+    value: Floats = np.sum(means, axis=0)
+    bias, of_images = _of_images(samples, signs, value)
+    of_seeds, freedoms = _seed_parts(samples, spread)
     variance = of_images + np.sum(of_seeds, axis=0) if of_seeds else of_images
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sum([v**2 / (len(values) - 1) for v, values in zip(of_seeds, repeated, strict=True)], axis=0)
-        freedom = np.where(np.asarray(spread) > 0, variance**2 / spread, np.inf)
+        parts = np.sum([part**2 / freedom for part, freedom in zip(of_seeds, freedoms, strict=True)], axis=0)
+        freedom = np.where(np.asarray(parts) > 0, variance**2 / parts, np.inf)
         error = np.sqrt(variance)
         # Replicates that do not vary, but for rounding, show nothing: objects in one image, nothing found at all.
         error = np.where(error > _NO_SPREAD, error, np.nan)
@@ -101,6 +130,48 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
     reach = stdtrit(freedom, (1 + confidence) / 2) * error
     p_value = 2 * stdtr(freedom, -statistic)
     return Estimate(value, value - bias - reach, value - bias + reach, error, p_value)
+
+
+def image_variance(first: Sample, second: Sample) -> Floats:
+    """The variance over images of `first` minus `second` that all trainings of a row share."""
+    return _of_images([first, second], [1.0, -1.0], first.values.mean(axis=0) - second.values.mean(axis=0))[1]
+
+
+def _of_images(samples: Sequence[Sample], signs: Sequence[float], value: Floats) -> tuple[Floats, Floats]:
+    """Bias and variance over the draws of images, the latter without what the seeds of a row do not share."""
+    means = [sign * sample.replicates.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
+    bias, variance = _bias_and_variance(np.sum(means, axis=0), value)  # of (B, ...)
+    return bias, np.maximum(variance - np.sum([_unshared(sample.replicates) for sample in samples], axis=0), 0)
+
+
+def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> tuple[list[Floats], list[int]]:
+    """The variances of the rows' means that seeds add, each with its degrees of freedom."""
+    own = [sample.values for sample in samples if len(sample.values) > 1]
+    parts = [values.var(axis=0, ddof=1) / len(values) for values in own]
+    freedoms = [len(values) - 1 for values in own]
+    if spread is not None and len(own) < len(samples):
+        parts.append((len(samples) - len(own)) * spread.variance)
+        freedoms.append(spread.freedom)
+    return parts, freedoms
+
+
+def _unshared(replicates: Floats) -> Floats:
+    """Of the variance of a row's mean over images, what its S seeds do not share: (variance - covariance) / S.
+
+    Args:
+        replicates: (S, B, ...).
+    """
+    num_seeds = len(replicates)
+    if num_seeds == 1:
+        return np.zeros(replicates.shape[2:])
+    defined = ~np.isnan(replicates).any(axis=0)
+    count = defined.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centred = np.where(defined, replicates - np.where(defined, replicates, 0).sum(axis=1, keepdims=True) / count, 0)
+        variance = (centred**2).sum(axis=1).mean(axis=0) / (count - 1)
+        of_sum = (centred.sum(axis=0) ** 2).sum(axis=0) / (count - 1)
+        covariance = (of_sum / num_seeds - variance) / (num_seeds - 1)
+    return np.where(count > 1, (variance - covariance) / num_seeds, 0.0)
 
 
 def _bias_and_variance(replicates: Floats, value: Floats) -> tuple[Floats, Floats]:

@@ -1,4 +1,9 @@
-"""All pairs of the rows of a table: paired differences, corrected for their number, and what they support in words."""
+"""All pairs of the rows of a table: paired differences, corrected for their number, and what they support in words.
+
+A row of one training supports a claim about that network on these images and no claim about its settings: another seed
+may give another network. With several trainings a row the spread between them is in the interval, and the claim is
+about the settings (Bouthillier et al., arXiv 2103.03098; Jordan, arXiv 2304.01910).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,51 +11,118 @@ from itertools import combinations
 
 import numpy as np
 
-from fcos.scoring.bootstrap import Estimate, Sample, difference, holm
+from fcos.scoring.bootstrap import Estimate, Sample, difference, holm, pooled_spread
 from fcos.scoring.matching import Floats
 
+LOWEST_P = 1e-3  # 1,000 replicates say no more of a smaller one
+NETWORKS, ONE_NETWORK = "these networks, over images", "this network, over images"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """`row` minus `other`; arrays have one entry for each metric."""
 
     row: str
     other: str
-    found: Estimate
+    trainings: tuple[int, int]  # of `row` and `other`
+    found: Estimate  # with the interval of this pair alone
+    joint: Estimate  # with intervals of all pairs of the table that hold together (Bonferroni)
     corrected_p: Floats  # Holm's, over the pairs of the table, for each metric
     confidence: float
+    identical: bool  # every number and replicate
+    one_network: bool  # the rows are the same weights, used in other ways
+    spread_of_others: bool  # rows of one training have the spread between seeds of the rows of several
 
     def is_significant(self, metric: int) -> bool:
         return bool(self.corrected_p[metric] < 1 - self.confidence)
 
+    @property
+    def scope(self) -> str:
+        """What the difference is about."""
+        row, other = self.trainings
+        if self.one_network:
+            return ONE_NETWORK
+        if (row, other) == (1, 1) and not self.spread_of_others:
+            return NETWORKS
+        which = f"{num_trainings(row)} each" if row == other else f"{num_trainings(row)} against {num_trainings(other)}"
+        return f"{which}, with the spread between seeds of other rows" if 1 in (row, other) else which
+
     def sentence(self) -> str:
-        """What the data support, in percent, such as "a against b: +1.3 AP [0.8, 1.8], significant (Holm p 0.0004)"."""
-        value, low, high = (100 * part[0] for part in (self.found.value, self.found.low, self.found.high))
+        """What the data support, and of what: "a against b: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); ..."."""
+        return f"{self.finding()}; {self.scope}" if self.is_judged else self.finding()
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is an interval."""
+        return not (self.identical or np.isnan(self.joint.low[0]))
+
+    def finding(self) -> str:
+        """The difference in percent, without what it is about."""
+        value, low, high = (100 * part[0] for part in (self.joint.value, self.joint.low, self.joint.high))
         pair = f"{self.row} against {self.other}"
         if np.isnan(value):
             return f"{pair}: AP is not defined, there are no objects"
+        if self.identical:
+            return f"{pair}: the two results are the same"
         if np.isnan(low):
             difference = "no difference" if value == 0 else f"{value:+.1f} AP"
             return f"{pair}: {difference}, which cannot be judged: it is the same under every draw of the images"
+        numbers = f"{value:+.1f} AP [{low:.1f}, {high:.1f}]"
         if not self.is_significant(0):
-            return f"{pair}: no difference shown; at most {max(abs(low), abs(high)):.1f} AP either way"
-        p = p_text(self.corrected_p[0])
-        return f"{pair}: {value:+.1f} AP [{low:.1f}, {high:.1f}], significant (Holm p {p})"
+            return f"{pair}: no difference shown, {numbers}"
+        return f"{pair}: {numbers}, significant (Holm p {p_text(self.corrected_p[0])})"
 
 
-def compare_all(rows: Mapping[str, Sample], *, confidence: float) -> list[Comparison]:
-    """Every later row against every earlier one; their samples hold the same metrics under the same draws."""
+def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False) -> list[Comparison]:
+    """Every later row against every earlier one; their samples hold the same metrics under the same draws.
+
+    Rows of one training take the spread between seeds from the rows of several, where there are any.
+
+    Args:
+        one_network: whether all rows are of the same weights.
+    """
     pairs = [(later, earlier) for earlier, later in combinations(rows, 2)]
-    found = [difference(rows[row], rows[other], confidence=confidence) for row, other in pairs]
-    corrected = _holm_by_column([estimate.p_value for estimate in found])
-    return [Comparison(*pair, e, p, confidence) for pair, e, p in zip(pairs, found, corrected, strict=True)]
+    spread = pooled_spread(rows.values())
+    jointly = 1 - (1 - confidence) / max(1, len(pairs))
+    alone, joint = (
+        [difference(rows[row], rows[other], confidence=level, spread=spread) for row, other in pairs]
+        for level in (confidence, jointly)
+    )
+    corrected = _holm_by_column([estimate.p_value for estimate in alone])
+    return [
+        Comparison(
+            row=row,
+            other=other,
+            trainings=(len(rows[row].values), len(rows[other].values)),
+            found=of_pair,
+            joint=of_all,
+            corrected_p=p,
+            confidence=confidence,
+            identical=_are_identical(rows[row], rows[other]),
+            one_network=one_network,
+            spread_of_others=spread is not None,
+        )
+        for (row, other), of_pair, of_all, p in zip(pairs, alone, joint, corrected, strict=True)
+    ]
+
+
+def num_trainings(count: int) -> str:
+    """In words: one training, two trainings, 12 trainings."""
+    words = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+    return f"{words.get(count, str(count))} training{'' if count == 1 else 's'}"
 
 
 def p_text(p: float) -> str:
     """A dash for what is not defined."""
     if np.isnan(p):
         return "—"
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return f"< {LOWEST_P:g}" if p < LOWEST_P else f"{p:.2g}"
+
+
+def _are_identical(one: Sample, other: Sample) -> bool:
+    return all(
+        np.array_equal(getattr(one, part), getattr(other, part), equal_nan=True) for part in ("values", "replicates")
+    )
 
 
 def _holm_by_column(p_values: Sequence[Floats]) -> list[Floats]:

@@ -49,6 +49,7 @@ class Truth:
     areas: Floats  # (G,) as COCO scores them
     zero: int | None  # the annotation with id 0, which COCOeval never matches (cocoapi#507)
     has_root: bool  # the first class is Roboflow's: it has id 0 and no objects, and groups the others
+    image_records: Records  # of the images, as they stand in the file
     names_first: bool = False  # image ids are nobody's, so results are looked up by file names first
 
     @property
@@ -159,6 +160,7 @@ def truth_of(
         areas=area,
         zero=zero,
         has_root=_has_root(content["categories"], category_ids, label[objects.label]),
+        image_records=[images[place] for place in image_order],
         names_first=names_first,
     )
 

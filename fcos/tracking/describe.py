@@ -42,8 +42,9 @@ def _text(study: str, trainings: Sequence["Run"]) -> str:
 **How to read it**
 
 - AP is COCO's, as a fraction here and in percent in the table; `AP_low` and `AP_high` are the ends of its interval.
-- One run is one training; the filter `tags.kind = "training"` leaves its child runs out. Group by `backbone`, `epochs`
-  or `num_convs`: they are parameters.
+- One run is one training: a difference between two runs is about these two networks, on these images, and says nothing
+  certain about their settings. The filter `tags.kind = "training"` leaves its child runs out. Group by `backbone`,
+  `epochs` or `num_convs`: they are parameters.
 - Child runs are one step each of test-time augmentation (`tags.kind = "tta"`, parameter `num_views`) and of the NMS
   sweep (`tags.kind = "nms"`, parameter `nms_iou_threshold`): choose them and plot AP against their parameter.
 - `tags.superseded = "true"`: trained again since, with other settings, data or code.
