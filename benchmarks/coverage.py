@@ -1,6 +1,7 @@
 """Do the intervals hold what they promise? Test sets are drawn from a large population of which the AP is known.
 
     python benchmarks/coverage.py --out FILE          about a quarter of an hour on 2 cores; --draws 20 for a first look
+    python benchmarks/coverage.py --small --out FILE  small test sets, few objects, AP near 0 and 1: ten minutes
 
 Four synthetic detectors score the same population: a first one, one as good but with errors of its own, and two that
 are about 0.5 and 1.0 AP better. From each test set come the intervals of the first, and the paired tests of the others
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import norm
-from synthetic import Detector, detect, draw_images
+from synthetic import CLASS_WEIGHTS, Detector, detect, draw_images
 
 from fcos.data.coco import CocoSplit
 from fcos.progress import track
@@ -35,6 +36,22 @@ OTHERS = {
     "1.0 better": replace(FIRST, jitter=0.0476),
 }
 
+THREE = np.array([3.0, 2.0, 1.0])  # shares of the objects of three classes
+POOR = Detector(recall=0.2, jitter=0.25, confidence=0.0, clutter=40.0)
+NEARLY_PERFECT = Detector(recall=0.995, jitter=0.002, confidence=6.0, clutter=0.3)
+# Shares of the classes, the detector, and the images of a test set.
+SMALL = {
+    "3 classes, 20 images": (THREE, FIRST, 20),
+    "3 classes, 72 images": (THREE, FIRST, 72),
+    "3 classes, 200 images": (THREE, FIRST, 200),
+    "20 classes, 20 images": (CLASS_WEIGHTS, FIRST, 20),
+    "20 classes, 72 images": (CLASS_WEIGHTS, FIRST, 72),
+    "20 classes, 200 images": (CLASS_WEIGHTS, FIRST, 200),
+    "AP near 0, 3 classes, 72 images": (THREE, POOR, 72),
+    "AP near 1, 3 classes, 72 images": (THREE, NEARLY_PERFECT, 72),
+}
+SMALL_POPULATION = 15_000
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,9 +60,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4952, help="images of a test set")
     parser.add_argument("--draws", type=int, default=400, help="test sets")
     parser.add_argument("--replicates", type=int, default=250)
+    parser.add_argument("--small", action="store_true", help="small test sets of populations of their own")
     arguments = parser.parse_args()
     started = time.time()
-    found = simulate(arguments.population, arguments.images, arguments.draws, arguments.replicates)
+    if arguments.small:
+        found = {name: small(*regime, arguments.draws, arguments.replicates) for name, regime in SMALL.items()}
+    else:
+        found = simulate(arguments.population, arguments.images, arguments.draws, arguments.replicates)
     settings = {key: value for key, value in vars(arguments).items() if key != "out"}
     result = {**settings, **found, "seconds": round(time.time() - started), "machine": platform.machine()}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -91,8 +112,23 @@ def simulate(population: int, images: int, draws: int, replicates: int) -> dict[
     }
 
 
-def _population(images: int, detector: Detector, seed: int) -> Matches:
-    truth = draw_images(np.random.default_rng(0), images)
+def small(shares: Any, detector: Detector, images: int, draws: int, replicates: int) -> dict[str, float]:
+    """How often intervals of AP hold the population's, and how often a true difference is called another one."""
+    pools = [_population(SMALL_POPULATION, detector, seed, shares) for seed in (0, 1)]
+    truth = [_numbers(pool, np.ones((1, SMALL_POPULATION)))[0, 0] for pool in pools]
+    covered, rejected = [], []
+    for draw in range(draws):
+        chosen = np.random.default_rng([1, draw]).choice(SMALL_POPULATION, images, replace=False)
+        weights = draw_weights(images, replicates=replicates, seed=draw)
+        one, other = (_sample(_subset(pool, chosen), weights) for pool in pools)
+        found, paired = estimate(one, confidence=CONFIDENCE), difference(other, one, confidence=CONFIDENCE)
+        covered.append(found.low[0] <= truth[0] <= found.high[0])
+        rejected.append(not paired.low[0] <= truth[1] - truth[0] <= paired.high[0])
+    return {"AP": round(float(truth[0]), 4), "coverage": float(np.mean(covered)), "rejected": float(np.mean(rejected))}
+
+
+def _population(images: int, detector: Detector, seed: int, shares: Any = CLASS_WEIGHTS) -> Matches:
+    truth = draw_images(np.random.default_rng(0), images, class_weights=shares)
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], Path())
     matches = match(detect(np.random.default_rng([2, seed]), truth, detector), split)
     # The other area ranges would double the time and say nothing new.

@@ -489,6 +489,16 @@ def test_no_sentence_says_more_than_the_trainings_show(tmp_path: Path, case: str
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_what_the_test_split_is_too_small_for_is_said(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"] = raw["tables"][:1]
+    study = make_study(tmp_path, raw)
+    markdown = (study.build() / "report.md").read_text()
+    assert "Objects in 8 test images only: intervals from fewer than 50 are too narrow." in markdown
+    assert "Fewer than 10 test objects, whose AP says little: " in markdown and "AP is the mean over" not in markdown
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_one_file_in_two_rows_is_named(tmp_path: Path) -> None:
     raw = copy.deepcopy(SHAPES)
     raw["tables"] = [raw["tables"][-1]]

@@ -83,7 +83,7 @@ def plain(pair, run):
     """The numbers of the plain pair: pycocotools', bit for bit."""
     numbers, findings = scored(run)
     assert numbers == coco_eval_of_files("gt.json", "dets.json").stats.tolist() and 0.1 < numbers[0] < 0.9
-    assert set(findings) == {"images_without_results"}
+    assert set(findings) == {"few_images", "images_without_results"}
     return numbers
 
 
@@ -654,7 +654,8 @@ def test_odd_ground_truth(plain, run):
         truth["annotations"].append({**truth["annotations"][0], "id": 99, "category_id": 10})
 
     _, findings = scored(run, changed(classes, "more.json", "gt.json"))
-    assert findings["classes_without_objects"]["text"].endswith("(never)")
+    assert findings["classes_without_objects"]["text"].endswith("AP is the mean over 3 of 4 classes (never)")
+    assert findings["few_images"]["text"] == "objects in 7 images only: intervals from fewer than 50 are too narrow"
     assert "(once)" in findings["classes_with_few_objects"]["text"]
 
 

@@ -1,6 +1,7 @@
 """What the report says beside its tables and charts, as plain data for both templates."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
+from fcos.scoring.diagnosis import FEW_IMAGES, FEW_OBJECTS
 from fcos.scoring.errors import ERROR_KINDS
+from fcos.scoring.findings import names_of
 from fcos.study.run_files import RUN_FILES
 
 Grid = tuple[list[str], list[list[str]]]
@@ -82,7 +85,27 @@ def _reading(study: StudyResults) -> list[str]:
         f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant. Between rows of one training each, a "
         "difference is about these two networks, over images, and no evidence about their settings: two seeds of equal "
         "settings can differ significantly too.",
+        *_thin_evidence(study),
     ]
+
+
+def _thin_evidence(study: StudyResults) -> list[str]:
+    """What the test split is too small for."""
+    objects = [annotation for annotation in study.split.annotations if not annotation["iscrowd"]]
+    of_class = Counter(annotation["category_id"] for annotation in objects)
+    counts = {category["name"]: of_class[category["id"]] for category in study.split.categories}
+    none = [name for name, count in counts.items() if count == 0]
+    few = [name for name, count in counts.items() if 0 < count < FEW_OBJECTS]
+    said = []
+    if none:
+        over = f"AP is the mean over {len(counts) - len(none)} of {len(counts)} classes"
+        said.append(f"{over}: the test split has no object of {names_of(none)}.")
+    if few:
+        said.append(f"Fewer than {FEW_OBJECTS} test objects, whose AP says little: {names_of(few)}.")
+    num_images = len({annotation["image_id"] for annotation in objects})
+    if num_images < FEW_IMAGES:
+        said.append(f"Objects in {num_images} test images only: intervals from fewer than {FEW_IMAGES} are too narrow.")
+    return said
 
 
 def _count(split: str, counts: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ Shapes: I images, B replicates, S seeds; ... is any number of metrics or classes
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,13 @@ def pooled_spread(samples: Iterable[Sample]) -> Spread | None:
 
 
 def estimate(sample: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
-    """The mean over the seeds of `sample`.
+    """The mean over the seeds of `sample`, which lies between 0 and 1, as its interval does.
 
     Args:
         spread: that of other rows, for a sample of one seed.
     """
-    return _estimate([sample], [1.0], confidence, spread)
+    found = _estimate([sample], [1.0], confidence, spread)
+    return replace(found, low=found.low.clip(0, 1), high=found.high.clip(0, 1))
 
 
 def difference(first: Sample, second: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:

@@ -16,6 +16,7 @@ from fcos.scoring.results import boxes_that_fit
 from fcos.scoring.truth import Truth
 
 FEW_OBJECTS = 10
+FEW_IMAGES = 50  # docs/statistics.md: below that the intervals of a simulation hold too rarely
 _PIXEL = 1.0  # a box may end this far outside: toolboxes count pixels in two ways
 _NEARLY_ALL = 0.95
 _NORMALISED = 1.5  # all numbers of normalised boxes are below
@@ -23,7 +24,7 @@ _NORMALISED = 1.5  # all numbers of normalised boxes are below
 
 def of_truth(truth: Truth, *, area_from_box: bool = False) -> list[Finding]:
     """What is odd in the ground truth alone."""
-    return [*_repeated_images(truth), *_areas(truth, area_from_box), *_few_objects(truth)]
+    return [*_repeated_images(truth), *_few_images(truth), *_areas(truth, area_from_box), *_few_objects(truth)]
 
 
 def of_results(table: ResultTable, matches: Matches, truth: Truth) -> list[Finding]:
@@ -51,6 +52,13 @@ def _repeated_images(truth: Truth) -> Iterator[Finding]:
         )
 
 
+def _few_images(truth: Truth) -> Iterator[Finding]:
+    count = len(np.unique(truth.objects.image[~truth.objects.crowd]))
+    if count < FEW_IMAGES:
+        text = f"objects in {count} images only: intervals from fewer than {FEW_IMAGES} are too narrow"
+        yield Finding("few_images", count, truth.num_images, text)
+
+
 def _areas(truth: Truth, area_from_box: bool) -> Iterator[Finding]:
     boxes = truth.objects.boxes_xywh
     empty = (truth.areas == 0) & (boxes[:, 2] * boxes[:, 3] > 0)
@@ -71,7 +79,11 @@ def _few_objects(truth: Truth) -> Iterator[Finding]:
     num = len(truth.categories)
     objects = np.bincount(truth.objects.label[~truth.objects.crowd], minlength=num)
     for kind, which, means in (
-        ("classes_without_objects", objects == 0, "have no object: they have no AP and are in no mean"),
+        (
+            "classes_without_objects",
+            objects == 0,
+            f"have no object: AP is the mean over {int((objects > 0).sum())} of {num} classes",
+        ),
         (
             "classes_with_few_objects",
             (objects > 0) & (objects < FEW_OBJECTS),
