@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self) -> tuple[str, bytes]:
         match self.path.split("?")[0].split("/")[1:]:
             case [""]:
-                return "text/html; charset=utf-8", files("fcos.commands").joinpath("demo.html").read_bytes()
+                return "text/html; charset=utf-8", files("fcos.inference").joinpath("demo.html").read_bytes()
             case ["study"]:
                 return _json(self.server.demo.describe())
             case ["pictures", name]:
