@@ -144,12 +144,12 @@ def test_scoring_runs_no_network_and_writes_the_same_again(study, monkeypatch):
 
 def test_without_held_out_pictures_files_say_that_test_chose(study):
     sweep = sweep_nms("one-epoch")
-    assert read("nms_sweep.json") == sweep
+    assert read("nms_sweep.json") == {"format": 1, **sweep}
     assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= sweep.keys()
     best = max(sweep["steps"], key=lambda step: step["metrics"]["AP"])
     assert (sweep["split"], sweep["chosen"], sweep["metrics"]) == ("test", best["nms_iou_threshold"], best["metrics"])
     tta = evaluate_tta("one-epoch")
-    assert read("tta.json") == tta
+    assert read("tta.json") == {"format": 1, **tta}
     assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= tta.keys()
     assert "validation_digest" not in sweep.keys() | tta.keys()
     assert (tta["split"], tta["chosen"], tta["metrics"]) == ("test", 3, tta["steps"][2]["metrics"])  # all views
@@ -256,7 +256,7 @@ def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch)
     assert (sweep["split"], sweep["chosen"]) == ("validation", 0.6)
     assert sweep["validation_digest"] == validation.split.digest
     assert sweep["identity"] == read_candidates(RUN / "candidates" / "test.safetensors", hint="").header
-    assert read("nms_sweep.json") == sweep
+    assert read("nms_sweep.json") == {"format": 1, **sweep}
 
     def independently(scored, name, threshold):
         file = read_candidates(RUN / "candidates" / f"{name}.safetensors", hint="")
@@ -291,7 +291,7 @@ def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatc
     assert (tta["split"], tta["chosen"]) == ("validation", 1)
     assert tta["validation_digest"] == validation.split.digest
     assert tta["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", hint="").header
-    assert read("tta.json") == tta
+    assert read("tta.json") == {"format": 1, **tta}
     assert [step["views"] for step in tta["steps"]] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
     timed = read("timing_tta.json")["views"]
     assert tta["steps"][0]["seconds"] == timed["validation-s48"]["seconds"]

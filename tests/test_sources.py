@@ -803,7 +803,7 @@ def test_images_of_twelve_bits_are_shown_in_their_range_all_alike() -> None:
     shown = {image["file_name"]: Pictures(split)[index] for index, image in enumerate(split.images)}
     assert (int(shown["x.png"][5, 7, 0]), int(shown["y.png"][5, 7, 0])) == (0xE1, 0x5D)
     assert split.bits == 12 and Identity(run={}, categories=[], data_digest="", bits=12).to_metadata() == {
-        "fcos": '{"bits": 12, "categories": [], "data_digest": "", "run": {}}'
+        "fcos": '{"bits": 12, "categories": [], "data_digest": "", "format": 1, "run": {}}'
     }
 
 

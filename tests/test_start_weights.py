@@ -166,7 +166,7 @@ def test_without_a_file_key_and_files_are_as_they_were(start, monkeypatch):
     parts = [identity.run, identity.data_digest, {}, torch.__version__, where["device"], where["dtype"]]
     assert key == sha256_json(parts)
     assert identity.run["model"]["weights"] == "none"
-    known = {"training_key", "weights_sha256", "params", "role", "imported_from", "provenance"}
+    known = {"format", "training_key", "weights_sha256", "params", "role", "imported_from", "provenance"}
     assert summary.keys() == known
 
 
