@@ -13,8 +13,8 @@ FORMAT = 1  # rises when a file of old would be misread; files without a number 
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its format."""
-    write_json(path, {"format": FORMAT, **content})
+    """Write a JSON object with its format, which comes last: readers of numbers meet those first."""
+    write_json(path, {**content, "format": FORMAT})
 
 
 def read_record(path: Path, *, hint: str) -> Any:

@@ -457,7 +457,7 @@ NAN = float("nan")
 
 
 def pair_of(value, low, high, p, *, trainings=(1, 1), **more):
-    found = Estimate(*(np.array([number]) for number in (value, low, high, 0.0, p)))
+    found = Estimate(*(np.array([number]) for number in (value, low, high, 0.0, p, np.inf)))
     settings = {
         "identical": False,
         "one_network": False,

@@ -7,8 +7,8 @@ from typing import Any
 
 from fcos.comparing.inputs import Choices, describe, match_results, open_truth, protocol_json
 from fcos.errors import UserError
-from fcos.files import write_csv, write_json
-from fcos.formats import FORMAT
+from fcos.files import write_csv
+from fcos.formats import write_record
 from fcos.progress import Progress
 from fcos.reporting.comparison import drawn
 from fcos.reporting.intervals import in_brackets, percent, plus_minus, text_table
@@ -66,7 +66,7 @@ def score(
         "diagnosis": [finding.json() for finding in [*given.findings, *findings]],
     }
     if out is not None:
-        write_json(out, {**content, "format": FORMAT})
+        write_record(out, content)
     if per_class is not None:
         _write_classes(content, per_class)
     return content

@@ -7,6 +7,7 @@ from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus, tex
 from fcos.reporting.markdown import escape
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
+from fcos.scoring.findings import same_content
 
 _BAR = 40  # characters
 Content = Mapping[str, Any]
@@ -101,18 +102,17 @@ def _notes(content: Content) -> list[str]:
     ]
     single = [row["name"] for row in content["rows"] if row["n"] == 1]
     if single:
-        several = len(single) < len(content["rows"])
-        taken = (
-            "take the spread between seeds from the rows of several"
-            if several
-            else (
+        if len(single) < len(content["rows"]):
+            about = "take the spread between seeds from the rows of several."
+        else:
+            about = (
                 "say nothing certain about settings: another seed may give another network. Repeat with several seeds, "
-                "NAME=FILE,FILE,..."
+                "NAME=FILE,FILE,...."
             )
-        )
-        notes.append(f"Rows of one file ({', '.join(single)}) {taken}.")
+        notes.append(f"Rows of one file ({', '.join(single)}) {about}")
     notes += filter(None, [content.get("power")])
-    notes += [f"{' and '.join(names)}: the same file (sha256)." for names in _one_file_twice(content)]
+    files = [(row["name"], file["sha256"]) for row in content["rows"] for file in row["files"]]
+    notes += [f"{names}: the same file (sha256)." for names in same_content(files)]
     return notes
 
 
@@ -120,15 +120,6 @@ def drawn(statistics: Mapping[str, Any]) -> str:
     """What the bootstrap draws."""
     groups = statistics.get("groups")
     return "images" if groups is None else f"{groups['count']} groups of images (by {groups['by']})"
-
-
-def _one_file_twice(content: Content) -> list[list[str]]:
-    """Rows that hold the same file."""
-    rows_of: dict[str, list[str]] = {}
-    for row in content["rows"]:
-        for file in row["files"]:
-            rows_of.setdefault(file["sha256"], []).append(row["name"])
-    return [names for names in rows_of.values() if len(names) > 1]
 
 
 def against(pair: Content) -> str:

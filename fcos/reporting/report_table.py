@@ -12,6 +12,7 @@ from fcos.reporting.intervals import DASH
 from fcos.reporting.results import RunResults
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import Comparison, p_text
+from fcos.scoring.findings import same_content
 
 RELATIVE_CHANGE = "relative change (%)"
 SPREAD = "s.d. of AP"
@@ -95,15 +96,9 @@ class ReportTable:
                 "Each row is one training: intervals and differences are about these networks, over images. What other "
                 "seeds of the same settings would give is not in them."
             )
-        notes += self._one_file_twice()
+        weights = {results.run.name: results.weights for results in self.results}
+        notes += [f"{names} have the same weights (sha256)." for names in same_content(weights.items())]
         return [*notes, *filter(None, (self.power, self.choice))]
-
-    def _one_file_twice(self) -> list[str]:
-        """Runs with the same weights, which are no trainings of their own."""
-        of: dict[str, list[str]] = {}
-        for results in {results.run.name: results for results in self.results}.values():
-            of.setdefault(results.weights, []).append(results.run.name)
-        return [f"{' and '.join(names)} have the same weights (sha256)." for names in of.values() if len(names) > 1]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as text: one decimal, a dash for what COCO does not define, signs on differences."""

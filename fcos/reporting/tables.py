@@ -225,7 +225,7 @@ def _joined(of_seeds: Sequence[Sample]) -> Sample:
 
 def _power(config: Table, compared: Mapping[str, Sample], study: StudyResults) -> str | None:
     """What it would take to show 1 AP between trainings; of the same weights nobody asks that."""
-    if not isinstance(config, RunsTable) or len(compared) < 2 or not study.params.statistics.replicates:
+    if not isinstance(config, RunsTable) or len(compared) < 2:
         return None
     return needed(compared, len(study.split.images), confidence=study.params.statistics.confidence).sentence()
 

@@ -57,7 +57,8 @@ def reproduce(
         if child.returncode == 0:
             return True
         refuse_dead_locks()
-        if not told.busy and not (errors is None and not told.began and _is_another_at_work()):
+        unread = label is None and not told.began  # its errors went to the terminal
+        if not (told.busy or (unread and _is_another_at_work())):
             return False
         waiting.say()
         time.sleep(RETRY_S)

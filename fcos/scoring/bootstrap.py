@@ -52,6 +52,12 @@ class Estimate:
     high: Floats
     standard_error: Floats
     p_value: Floats  # two-sided, of the value being 0: meant for differences
+    freedom: Floats  # of Student's t
+
+    def at(self, confidence: float) -> "Estimate":
+        """The same with an interval of another confidence; of a difference, whose interval has no bounds."""
+        centre, reach = (self.low + self.high) / 2, _reach(self.freedom, confidence) * self.standard_error
+        return replace(self, low=centre - reach, high=centre + reach)
 
     @property
     def half_width(self) -> Floats:
@@ -128,9 +134,15 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
         error = np.where(error > _NO_SPREAD, error, np.nan)
         statistic = np.abs(value - bias) / error
 
-    reach = stdtrit(freedom, (1 + confidence) / 2) * error
+    reach = _reach(freedom, confidence) * error
     p_value = 2 * stdtr(freedom, -statistic)
-    return Estimate(value, value - bias - reach, value - bias + reach, error, p_value)
+    return Estimate(value, value - bias - reach, value - bias + reach, error, p_value, freedom)
+
+
+def _reach(freedom: Floats, confidence: float) -> Floats:
+    """How many standard errors an interval reaches to either side."""
+    reach: Floats = stdtrit(freedom, (1 + confidence) / 2)
+    return reach
 
 
 def image_variance(first: Sample, second: Sample) -> Floats:

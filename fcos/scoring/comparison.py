@@ -84,25 +84,22 @@ def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: b
     pairs = [(later, earlier) for earlier, later in combinations(rows, 2)]
     spread = pooled_spread(rows.values())
     jointly = 1 - (1 - confidence) / max(1, len(pairs))
-    alone, joint = (
-        [difference(rows[row], rows[other], confidence=level, spread=spread) for row, other in pairs]
-        for level in (confidence, jointly)
-    )
-    corrected = _holm_by_column([estimate.p_value for estimate in alone])
+    found = [difference(rows[row], rows[other], confidence=confidence, spread=spread) for row, other in pairs]
+    corrected = _holm_by_column([estimate.p_value for estimate in found])
     return [
         Comparison(
             row=row,
             other=other,
             trainings=(len(rows[row].values), len(rows[other].values)),
             found=of_pair,
-            joint=of_all,
+            joint=of_pair.at(jointly),
             corrected_p=p,
             confidence=confidence,
             identical=_are_identical(rows[row], rows[other]),
             one_network=one_network,
             spread_of_others=spread is not None,
         )
-        for (row, other), of_pair, of_all, p in zip(pairs, alone, joint, corrected, strict=True)
+        for (row, other), of_pair, p in zip(pairs, found, corrected, strict=True)
     ]
 
 

@@ -32,6 +32,14 @@ class Found:
     findings: list[Finding]
 
 
+def same_content(digests: Iterable[tuple[str, str]]) -> list[str]:
+    """The names that share a digest, "a and b", from pairs of name and digest."""
+    names_by: dict[str, list[str]] = {}
+    for name, digest in digests:
+        names_by.setdefault(digest, []).append(name)
+    return [" and ".join(names) for names in names_by.values() if len(names) > 1]
+
+
 def names_of(items: Iterable[object], *, shown: int = 5) -> str:
     """The first few, and that there are more."""
     listed = [str(item) for item in items]

@@ -51,13 +51,13 @@ def needed(
     """
     pairs = list(combinations(rows.values(), 2))
     of_networks = _largest(image_variance(_first(one), _first(other))[0] for one, other in pairs)
-    of_settings = _largest(image_variance(one, other)[0] for one, other in pairs)
     spread = pooled_spread(rows.values())
     images, trainings = None, None
     if of_networks:
         reach = float(ndtri((1 + confidence) / 2) + ndtri(power))
         images = int(np.ceil(num_images * of_networks * (reach / effect) ** 2))
     if spread is not None:
+        of_settings = _largest(image_variance(one, other)[0] for one, other in pairs)
         trainings = _trainings(of_settings, float(spread.variance[0]), effect, confidence, power)
     return Needed(effect, power, confidence, images, trainings, spread is not None)
 
