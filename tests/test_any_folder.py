@@ -3,10 +3,12 @@
 FCOS_EXAMPLES says how many of each layout (CI: 6,700); they are the same each time.
 """
 
+import functools
 import io
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -47,8 +49,8 @@ TEXTS = [
     "\0",
 ]
 TEXTS += ["../a0.jpg", "/etc/passwd", "C:\\x\\train0.jpg", "http://x/train0.jpg?y", "train0.jpg", "images/train0.jpg"]
-BOXES = [[1, 1, 5, 4], [0, 0, 12, 8], [2.5, 1.5, 3, 3], [1, 1, 4, 4], [8, 5, 10, 7], [3, 3, 0, 2]]
-LINES = [
+BOXES = [(1, 1, 5, 4), (0, 0, 12, 8), (2.5, 1.5, 3, 3), (1, 1, 4, 4), (8, 5, 10, 7), (3, 3, 0, 2)]
+LINES = ["0 0.5 0.5 0.5 0.5"] * 20 + [
     "1 0.5 0.5 0.2 0.2",
     "",
     "0 0.5 0.5 nan 1",
@@ -76,6 +78,16 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=5) | st.di
 encodings = st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk"])
 
 
+@functools.cache
+def _one_of(options: Sequence[Any]) -> st.SearchStrategy[Any]:
+    return st.sampled_from(options)
+
+
+def pick(draw: st.DrawFn, options: Iterable[Any]) -> Any:
+    """One of these; their strategy is kept, since to make it takes longer than to draw from it."""
+    return draw(_one_of(options if isinstance(options, range) else tuple(options)))
+
+
 def picture(seed: int, kind: str) -> bytes:
     stream = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -90,34 +102,31 @@ def encoded(content: str, encoding: str) -> bytes:
     return content.encode(encoding, errors="replace")
 
 
-@st.composite
 def spoilt(draw: st.DrawFn, value: Any) -> Any:
     """`value` with another one at some place inside of it, or without that place."""
-    if not isinstance(value, dict | list) or not value or draw(st.integers(0, 5)) == 0:
+    if not isinstance(value, dict | list) or not value or pick(draw, range(6)) == 0:
         return draw(values)
     copy = value.copy()
-    key = draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
-    if draw(st.integers(0, 7)) == 0:
+    key = pick(draw, sorted(copy) if isinstance(copy, dict) else range(len(copy)))
+    if pick(draw, range(8)) == 0:
         del copy[key]
     else:
-        copy[key] = draw(spoilt(copy[key]))
+        copy[key] = spoilt(draw, copy[key])
     return copy
 
 
-@st.composite
 def maybe_spoilt(draw: st.DrawFn, value: Any) -> Any:
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
-        value = draw(spoilt(value))
+    for _ in range(pick(draw, [0, 0, 0, 1, 2])):
+        value = spoilt(draw, value)
     return value
 
 
-@st.composite
 def images_of(draw: st.DrawFn) -> list[tuple[str, str, bytes]]:
     """(split, name, content) of a few images."""
-    splits = draw(st.sampled_from([("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")]))
-    kind = draw(st.sampled_from(["jpg"] * 5 + list(FORMATS)))
-    count = draw(st.integers(1, 3))
-    fresh = draw(st.integers(0, 9)) > 0  # else copies
+    splits = pick(draw, [("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")])
+    kind = pick(draw, ["jpg"] * 5 + list(FORMATS))
+    count = pick(draw, range(1, 4))
+    fresh = pick(draw, range(10)) > 0  # else copies
     return [
         (split, f"{split}{i}.{kind}", PICTURES[(3 * number + i) if fresh else i, kind])
         for number, split in enumerate(splits)
@@ -128,47 +137,46 @@ def images_of(draw: st.DrawFn) -> list[tuple[str, str, bytes]]:
 @st.composite
 def coco(draw: st.DrawFn) -> dict[str, bytes]:
     files, contents = {}, {}
-    below = draw(st.sampled_from(["", "images/"]))
-    for split, name, content in draw(images_of()):
+    below = pick(draw, ["", "images/"])
+    for split, name, content in images_of(draw):
         files[f"{below}{split}/{name}"] = content
         one = contents.setdefault(split, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
         number = len(one["images"])
         one["images"].append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
-        box = draw(st.sampled_from(BOXES))
+        box = list(pick(draw, BOXES))
         entry = {"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": 20, "iscrowd": 0}
         one["annotations"].append(entry)
-    beside = draw(st.booleans())
+    beside = pick(draw, (False, True))
     for split, content in contents.items():
         name = f"{below}{split}/_annotations.coco.json" if beside else f"annotations/instances_{split}.json"
-        files[name] = encoded(json.dumps(draw(maybe_spoilt(content)), ensure_ascii=False), draw(encodings))
+        files[name] = encoded(json.dumps(maybe_spoilt(draw, content), ensure_ascii=False), draw(encodings))
     return files
 
 
 @st.composite
 def voc(draw: st.DrawFn) -> dict[str, bytes]:
     files, lists = {}, {}
-    place = draw(st.sampled_from([("Annotations", "JPEGImages"), ("annotations", "images"), ("{s}", "{s}")]))
-    for split, name, content in draw(images_of()):
+    place = pick(draw, [("Annotations", "JPEGImages"), ("annotations", "images"), ("{s}", "{s}")])
+    for split, name, content in images_of(draw):
         labels, images = (part.replace("{s}", split) for part in place)
         stem = name.rpartition(".")[0]
         files[f"{images}/{name}"] = content
-        files[f"{labels}/{stem}.xml"] = encoded(draw(voc_xml(name)), draw(encodings))
-        lists.setdefault(split, []).append(draw(st.sampled_from([stem] * 6 + [name, stem + " 1", "gone"])))
-    if draw(st.booleans()):
+        files[f"{labels}/{stem}.xml"] = encoded(voc_xml(draw, name), draw(encodings))
+        lists.setdefault(split, []).append(pick(draw, [stem] * 6 + [name, stem + " 1", "gone"]))
+    if pick(draw, (False, True)):
         for split, names in lists.items():
             files[f"ImageSets/Main/{split}.txt"] = encoded("\n".join(names), draw(encodings))
     return files
 
 
-@st.composite
 def voc_xml(draw: st.DrawFn, name: str) -> str:
-    corners = draw(st.sampled_from([(2, 2, 7, 6), (0, 0, 9, 9)]))
+    corners = pick(draw, [(2, 2, 7, 6), (0, 0, 9, 9)])
     sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
     value = {"filename": name, "size": {"width": WIDTH, "height": HEIGHT}, "object": {"name": "cat", "bndbox": sides}}
-    value["object"]["difficult"] = draw(st.sampled_from([0, "0", "true", "Unspecified", "x"]))
-    head = draw(st.sampled_from(["", "", "<?xml version='1.0' encoding='gbk'?>", "<?xml version='1.0'?>", "<?xml"]))
-    root = draw(st.sampled_from(["annotation"] * 6 + ["Annotation", "svg", "n:annotation"]))
-    return f"{head}<{root} xmlns:n='n'>{_tags(draw(maybe_spoilt(value)))}</{root}>"
+    value["object"]["difficult"] = pick(draw, [0, "0", "true", "Unspecified", "x"])
+    head = pick(draw, ["", "", "<?xml version='1.0' encoding='gbk'?>", "<?xml version='1.0'?>", "<?xml"])
+    root = pick(draw, ["annotation"] * 6 + ["Annotation", "svg", "n:annotation"])
+    return f"{head}<{root} xmlns:n='n'>{_tags(maybe_spoilt(draw, value))}</{root}>"
 
 
 def _tags(value: Any) -> str:
@@ -180,17 +188,16 @@ def _tags(value: Any) -> str:
 @st.composite
 def yolo(draw: st.DrawFn) -> dict[str, bytes]:
     files = {}
-    place = draw(st.sampled_from(YOLO_PLACES))
-    lines = st.sampled_from([*["0 0.5 0.5 0.5 0.5"] * 20, *LINES])
-    for split, name, content in draw(images_of()):
+    place = pick(draw, YOLO_PLACES)
+    for split, name, content in images_of(draw):
         images, labels = (f"{part.replace('{s}', split)}/".lstrip("/") for part in place)
         files[f"{images}{name}"] = content
-        content_lines = "\n".join(draw(st.lists(lines, min_size=1, max_size=3)))
+        content_lines = "\n".join(pick(draw, LINES) for _ in range(pick(draw, (1, 2, 3))))
         files[f"{labels}{name.rpartition('.')[0]}.txt"] = encoded(content_lines, draw(encodings))
-    if draw(st.booleans()):
-        described = yaml.safe_dump(draw(maybe_spoilt(YAML)), allow_unicode=True)
+    if pick(draw, (False, True)):
+        described = yaml.safe_dump(maybe_spoilt(draw, YAML), allow_unicode=True)
         files["data.yaml"] = encoded(described, draw(encodings))
-    names = draw(st.sampled_from(["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None]))
+    names = pick(draw, ["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None])
     if names is not None:
         files["classes.txt"] = encoded(names, draw(encodings))
     return files
@@ -200,22 +207,22 @@ def yolo(draw: st.DrawFn) -> dict[str, bytes]:
 def folders(draw: st.DrawFn, layout: st.SearchStrategy[dict[str, bytes]]) -> dict[str, bytes | str]:
     """Files by name; a text instead of bytes: a link to that place, or a FIFO."""
     files: dict[str, bytes | str] = dict(draw(layout))
-    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        name = draw(st.sampled_from(sorted(files)))
-        what = draw(st.integers(0, 5))
+    for _ in range(pick(draw, [0, 0, 1, 2])):
+        name = pick(draw, sorted(files))
+        what = pick(draw, range(6))
         if what == 0:
             del files[name]
         elif what == 1:
-            files[f"{draw(st.sampled_from(['', 'backup/', 'mine/', 'train/']))}x_{Path(name).name}"] = files.pop(name)
+            files[f"{pick(draw, ['', 'backup/', 'mine/', 'train/'])}x_{Path(name).name}"] = files.pop(name)
         elif what == 2 and isinstance(files[name], bytes):
-            files[name] = files[name][: draw(st.integers(0, 60))]
+            files[name] = files[name][: pick(draw, range(61))]
         elif what == 3:
             files[name] = draw(st.binary(max_size=20))
         elif what == 4:
-            other = draw(st.sampled_from(["README.txt", "notes.json", "train.txt", "val.txt", "obj.data", "o.names"]))
-            files[other] = draw(st.sampled_from([b"", b"[1]", b"{", b"train0.jpg\n", b"train = train.txt", b"cat\n"]))
+            other = pick(draw, ["README.txt", "notes.json", "train.txt", "val.txt", "obj.data", "o.names"])
+            files[other] = pick(draw, [b"", b"[1]", b"{", b"train0.jpg\n", b"train = train.txt", b"cat\n"])
         else:
-            files[f"link_{draw(st.integers(0, 1))}"] = draw(st.sampled_from([".", "..", "nowhere", "train", "FIFO"]))
+            files[f"link_{pick(draw, range(2))}"] = pick(draw, [".", "..", "nowhere", "train", "FIFO"])
         if not files:
             break
     return files
