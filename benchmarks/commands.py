@@ -31,9 +31,9 @@ def main() -> None:
         predict, evaluate = [*fcos, "predict", RUN], [*fcos, "evaluate", RUN]
         together, apart, sweep, single = [], [], [], []
         for _ in range(arguments.repetitions):
-            together.append(seconds(project, [*predict, "--views", "tta"], [*fcos, "evaluate-tta", RUN]))
+            together.append(seconds(project, [*predict, "--views", "tta"], [*fcos, "tta", RUN]))
             apart.append(seconds(project, *([predict, evaluate] * len(VIEWS))))
-            sweep.append(seconds(project, [*fcos, "sweep-nms", RUN]))
+            sweep.append(seconds(project, [*fcos, "nms-sweep", RUN]))
             single.append(seconds(project, evaluate))
         seconds(project, ["dvc", "repro", "--force"])  # what was run by hand above is DVC's again
         nothing = [seconds(project, ["dvc", "repro"]) for _ in range(3)]

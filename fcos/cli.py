@@ -295,7 +295,7 @@ def predict(
     from fcos.commands.predict import predict
 
     first_of_two = views is Views.tta
-    with _at_work(params, "evaluate_tta" if first_of_two else "predict", run, ends=not first_of_two):
+    with _at_work(params, "tta" if first_of_two else "predict", run, ends=not first_of_two):
         predict(run, views.value)
 
 
@@ -312,30 +312,48 @@ def evaluate(run: RunName) -> None:
     _track(params, [run])
 
 
-@app.command("evaluate-tta", epilog="Example: fcos predict RUN --views tta && fcos evaluate-tta RUN")
-def evaluate_tta(run: RunName) -> None:
+@app.command(epilog="Example: fcos predict RUN --views tta && fcos tta RUN")
+def tta(run: RunName) -> None:
     """Score 1, 2, ... views together, from stored candidates; on held-out pictures where tta.choose_on says so."""
     params = _params(run)
-    from fcos.commands.evaluate_tta import evaluate_tta
+    from fcos.commands.tta import tta
     from fcos.reporting.steps import tta_text
 
-    with _at_work(params, "evaluate_tta", run):
-        tta = evaluate_tta(run)
-    typer.echo(tta_text(tta))
+    with _at_work(params, "tta", run):
+        found = tta(run)
+    typer.echo(tta_text(found))
     _track(params, [run])
 
 
-@app.command("sweep-nms", epilog="Example: fcos sweep-nms resnet18-e12-c3")
-def sweep_nms(run: RunName) -> None:
+@app.command("nms-sweep", epilog="Example: fcos nms-sweep resnet18-e12-c3")
+def nms_sweep(run: RunName) -> None:
     """Score each NMS threshold of params.yaml on the split nms_sweep.choose_on, from stored candidates."""
     params = _params(run)
-    from fcos.commands.sweep_nms import sweep_nms
+    from fcos.commands.nms_sweep import nms_sweep
     from fcos.reporting.steps import sweep_text
 
-    with _at_work(params, "sweep_nms", run):
-        sweep = sweep_nms(run)
-    typer.echo(sweep_text(sweep))
+    with _at_work(params, "nms_sweep", run):
+        found = nms_sweep(run)
+    typer.echo(sweep_text(found))
     _track(params, [run])
+
+
+@app.command("evaluate-tta", hidden=True)
+def _evaluate_tta(run: RunName) -> None:
+    """The former name of `fcos tta`."""
+    _former_name("evaluate-tta", "tta")
+    tta(run)
+
+
+@app.command("sweep-nms", hidden=True)
+def _sweep_nms(run: RunName) -> None:
+    """The former name of `fcos nms-sweep`."""
+    _former_name("sweep-nms", "nms-sweep")
+    nms_sweep(run)
+
+
+def _former_name(former: str, name: str) -> None:
+    typer.echo(f"hint: `fcos {former}` is called `fcos {name}` now; the next version knows that name only", err=True)
 
 
 @app.command(epilog="Example: fcos report")

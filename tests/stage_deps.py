@@ -6,7 +6,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("source", "prepare", "train", "predict", "evaluate", "evaluate_tta", "sweep_nms")
+STAGES = ("source", "prepare", "train", "predict", "evaluate", "tta", "nms_sweep")
 
 
 def dvc_file(name):

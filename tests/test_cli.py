@@ -26,7 +26,7 @@ OPTIONS = {
     "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--pictures"],
     "doctor": [],
     "evaluate": ["RUN"],
-    "evaluate-tta": ["RUN"],
+    "tta": ["RUN"],
     "export": ["RUN_OR_FILE", "--format", "--out", "--score", "--nms"],
     "import-checkpoint": ["FILE", "--run"],
     "predict": ["RUN", "--views"],
@@ -40,7 +40,7 @@ OPTIONS = {
     "study run": ["--jobs"],
     "study show": ["NAME"],
     "study use": ["NAME", "--force"],
-    "sweep-nms": ["RUN"],
+    "nms-sweep": ["RUN"],
     "sync-mlflow": [],
     "train": ["RUN"],
 }
@@ -51,7 +51,7 @@ def commands(group=None, prefix=""):
     for name, command in sorted(group.commands.items()):
         if hasattr(command, "commands"):
             yield from commands(command, f"{prefix}{name} ")
-        else:
+        elif not command.hidden:
             yield f"{prefix}{name}", command
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 from fcos.cli import main
 from fcos.commands.detect import detect
 from fcos.commands.evaluate import evaluate
-from fcos.commands.evaluate_tta import evaluate_tta
 from fcos.commands.import_checkpoint import import_checkpoint
+from fcos.commands.nms_sweep import nms_sweep
 from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
-from fcos.commands.sweep_nms import sweep_nms
 from fcos.commands.train import train
+from fcos.commands.tta import tta
 from fcos.data.dataset import DetectionDataset
 from fcos.detections import Candidates
 from fcos.errors import UserError
@@ -133,26 +133,26 @@ def test_scoring_runs_no_network_and_writes_the_same_again(study, monkeypatch):
     monkeypatch.setattr(Predictor, "__call__", lambda *_: pytest.fail("the network was run"))
     evaluate("one-epoch")
     assert (RUN / "detections.json").read_bytes() == first
-    steps = sweep_nms("one-epoch")["steps"]
+    steps = nms_sweep("one-epoch")["steps"]
     assert [step["nms_iou_threshold"] for step in steps] == [0.5, 0.6]
     assert steps[1]["metrics"] == read("metrics.json")  # 0.6 is the test threshold
-    views = evaluate_tta("one-epoch")["steps"]
+    views = tta("one-epoch")["steps"]
     assert [step["views"] for step in views] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
     seconds = [step["seconds"] for step in views]
     assert seconds == sorted(seconds) and seconds[0] > 0
 
 
 def test_without_held_out_pictures_files_say_that_test_chose(study):
-    sweep = sweep_nms("one-epoch")
+    sweep = nms_sweep("one-epoch")
     assert read("nms_sweep.json") == {"format": 1, **sweep}
     assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= sweep.keys()
     best = max(sweep["steps"], key=lambda step: step["metrics"]["AP"])
     assert (sweep["split"], sweep["chosen"], sweep["metrics"]) == ("test", best["nms_iou_threshold"], best["metrics"])
-    tta = evaluate_tta("one-epoch")
-    assert read("tta.json") == {"format": 1, **tta}
-    assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= tta.keys()
-    assert "validation_digest" not in sweep.keys() | tta.keys()
-    assert (tta["split"], tta["chosen"], tta["metrics"]) == ("test", 3, tta["steps"][2]["metrics"])  # all views
+    found = tta("one-epoch")
+    assert read("tta.json") == {"format": 1, **found}
+    assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= found.keys()
+    assert "validation_digest" not in sweep.keys() | found.keys()
+    assert (found["split"], found["chosen"], found["metrics"]) == ("test", 3, found["steps"][2]["metrics"])  # all views
     for folder in ("candidates", "candidates_tta"):
         assert not list((RUN / folder).glob("validation*"))
     assert list(read("timing.json")["views"]) == ["test"]
@@ -193,7 +193,7 @@ def test_tta_of_held_out_pictures_is_predicted_only_to_be_chosen_on(held_out):
     write_params(held_out)
     predict("one-epoch", "tta")
     assert not list((RUN / "candidates_tta").glob("validation*"))
-    assert evaluate_tta("one-epoch")["split"] == "test"
+    assert tta("one-epoch")["split"] == "test"
 
 
 def say(scored, name, boxes_of):
@@ -250,8 +250,8 @@ def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch)
     validation = test.on_validation()
     say(test, "candidates/test", exact_first)
     say(validation, "candidates/validation", narrow_first)
-    looked_at = remember_nms(monkeypatch, "sweep_nms")
-    sweep = sweep_nms("one-epoch")
+    looked_at = remember_nms(monkeypatch, "nms_sweep")
+    sweep = nms_sweep("one-epoch")
     assert looked_at == [(4, 0.5), (4, 0.6), (8, 0.6)]
     assert (sweep["split"], sweep["chosen"]) == ("validation", 0.6)
     assert sweep["validation_digest"] == validation.split.digest
@@ -271,7 +271,7 @@ def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch)
     assert independently(test, "test", 0.5)["AP"] > sweep["metrics"]["AP"] + 0.1
     held_out["nms_sweep"]["choose_on"] = "test"
     write_params(held_out)
-    assert sweep_nms("one-epoch")["chosen"] == 0.5
+    assert nms_sweep("one-epoch")["chosen"] == 0.5
 
 
 def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatch):
@@ -285,37 +285,37 @@ def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatc
         of_test, of_validation = (of_test, 0.9 * of_test), (of_validation, 0.5 / of_validation)
         say(test, f"candidates_tta/{view}", lambda _, box=of_test: [box])
         say(validation, f"candidates_tta/validation-{view}", lambda _, box=of_validation: [box])
-    looked_at = remember_nms(monkeypatch, "evaluate_tta")
-    tta = evaluate_tta("one-epoch")
+    looked_at = remember_nms(monkeypatch, "tta")
+    found = tta("one-epoch")
     assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views there, one here
-    assert (tta["split"], tta["chosen"]) == ("validation", 1)
-    assert tta["validation_digest"] == validation.split.digest
-    assert tta["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", hint="").header
-    assert read("tta.json") == {"format": 1, **tta}
-    assert [step["views"] for step in tta["steps"]] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
+    assert (found["split"], found["chosen"]) == ("validation", 1)
+    assert found["validation_digest"] == validation.split.digest
+    assert found["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", hint="").header
+    assert read("tta.json") == {"format": 1, **found}
+    assert [step["views"] for step in found["steps"]] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
     timed = read("timing_tta.json")["views"]
-    assert tta["steps"][0]["seconds"] == timed["validation-s48"]["seconds"]
+    assert found["steps"][0]["seconds"] == timed["validation-s48"]["seconds"]
     # Exact boxes find every object; narrow ones, of IoU 0.58, do at 2 of the 10 thresholds 0.50, 0.55, ... 0.95.
-    assert tta["steps"][0]["metrics"]["AP"] == pytest.approx(1)
-    assert tta["metrics"]["AP"] == pytest.approx(0.2)
+    assert found["steps"][0]["metrics"]["AP"] == pytest.approx(1)
+    assert found["metrics"]["AP"] == pytest.approx(0.2)
     held_out["tta"]["choose_on"] = None
     write_params(held_out)
-    assert evaluate_tta("one-epoch")["metrics"]["AP"] == pytest.approx(1)
+    assert tta("one-epoch")["metrics"]["AP"] == pytest.approx(1)
 
 
 def test_choosing_on_held_out_pictures_that_are_not_there_says_what_to_do(study):
     study["nms_sweep"]["choose_on"] = study["tta"]["choose_on"] = "validation"
     write_params(study)  # and the prepared data are those of before
-    for command in (sweep_nms, evaluate_tta, lambda name: predict(name, "tta")):
+    for command in (nms_sweep, tta, lambda name: predict(name, "tta")):
         with pytest.raises(UserError, match=r"validation.json: no pictures are held out(.|\n)*fcos prepare"):
             command("one-epoch")
     study["data"]["validation_fraction"] = 0.25
     write_params(study)
     prepare()
     with pytest.raises(UserError, match=r"validation.safetensors: no such file(.|\n)*fcos predict one-epoch"):
-        sweep_nms("one-epoch")
+        nms_sweep("one-epoch")
     with pytest.raises(UserError, match=r"validation-s48.safetensors: no such file(.|\n)*one-epoch --views tta"):
-        evaluate_tta("one-epoch")
+        tta("one-epoch")
 
 
 def test_other_held_out_pictures_than_were_predicted_are_refused(held_out):
@@ -323,21 +323,33 @@ def test_other_held_out_pictures_than_were_predicted_are_refused(held_out):
     write_params(held_out)
     prepare()
     with pytest.raises(UserError, match=r"validation.safetensors: was computed with another data_digest"):
-        sweep_nms("one-epoch")
+        nms_sweep("one-epoch")
     evaluate("one-epoch")  # the test pictures are the same
 
 
 def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, capsys):
-    monkeypatch.setenv("DVC_STAGE", "sweep_nms@one-epoch")  # the report tells MLflow
-    for command, steps, chosen in (
-        ("sweep-nms", r"validation, NMS IoU 0.5: AP \d+\.\d\n", r"chosen: NMS IoU 0\.[56], test AP \d+\.\d\n$"),
-        ("evaluate-tta", r"validation, 3 views: AP \d+\.\d, \d+\.\d s\n", r"chosen: \d views, test AP \d+\.\d\n$"),
+    monkeypatch.setenv("DVC_STAGE", "nms_sweep@one-epoch")  # the report tells MLflow
+    for command, former, steps, chosen in (
+        (
+            "nms-sweep",
+            "sweep-nms",
+            r"validation, NMS IoU 0.5: AP \d+\.\d\n",
+            r"chosen: NMS IoU 0\.[56], test AP \d+\.\d\n$",
+        ),
+        (
+            "tta",
+            "evaluate-tta",
+            r"validation, 3 views: AP \d+\.\d, \d+\.\d s\n",
+            r"chosen: \d views, test AP \d+\.\d\n$",
+        ),
     ):
-        monkeypatch.setattr("sys.argv", ["fcos", command, "one-epoch"])
-        with pytest.raises(SystemExit, match="0"):
-            main()
-        out = capsys.readouterr().out
-        assert re.search(steps, out) and re.search(chosen, out), out
+        for name in (command, former):
+            monkeypatch.setattr("sys.argv", ["fcos", name, "one-epoch"])
+            with pytest.raises(SystemExit, match="0"):
+                main()
+            out, err = capsys.readouterr()
+            assert re.search(steps, out) and re.search(chosen, out), out
+            assert (f"hint: `fcos {former}` is called `fcos {command}` now" in err) == (name == former)
 
 
 def test_candidates_do_not_depend_on_batches_or_workers(study):
@@ -364,10 +376,10 @@ def test_candidates_do_not_depend_on_batches_or_workers(study):
 def test_a_view_that_was_not_predicted_says_what_to_type(study):
     shutil.rmtree(RUN / "candidates_tta")
     with pytest.raises(UserError, match="fcos predict one-epoch --views tta"):
-        evaluate_tta("one-epoch")
+        tta("one-epoch")
     shutil.rmtree(RUN / "candidates")
     with pytest.raises(UserError, match="scoring does not run the network"):
-        sweep_nms("one-epoch")
+        nms_sweep("one-epoch")
 
 
 def test_another_score_threshold_than_was_predicted_with_is_refused(study):

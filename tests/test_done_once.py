@@ -121,9 +121,9 @@ def test_both_commands_of_a_stage_by_hand_count(project):
     set_params(project, params)
     fcos(project, "train", "one-epoch")
     fcos(project, "predict", "one-epoch", "--views", "tta")
-    assert "evaluate_tta@one-epoch" in changed_stages(project)
-    fcos(project, "evaluate-tta", "one-epoch")
-    assert "evaluate_tta@one-epoch" not in changed_stages(project)
+    assert "tta@one-epoch" in changed_stages(project)
+    fcos(project, "tta", "one-epoch")
+    assert "tta@one-epoch" not in changed_stages(project)
 
 
 def test_what_changed_while_it_ran_is_not_recorded(project):

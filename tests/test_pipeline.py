@@ -39,7 +39,7 @@ def change(folder, edit):
 
 def test_one_command_runs_every_stage_and_builds_every_table(project):
     folder, output = project
-    expected = ["evaluate_tta@reference", "prepare", "report", "source", "sweep_nms@one-epoch"]
+    expected = ["tta@reference", "prepare", "report", "source", "nms_sweep@one-epoch"]
     expected += [f"{stage}@{run}" for stage in ("train", "predict", "evaluate") for run in RUNS]
     assert stages_run(output) == sorted(expected)
     report = folder / "reports" / "smoke"
@@ -104,7 +104,7 @@ def test_dvc_shows_metrics_and_plots(project):
 def test_another_threshold_runs_no_network(own_project):
     folder = own_project
     output = call(folder, "dvc", "exp", "run", "-S", "nms_sweep.thresholds=[0.4]")
-    assert stages_run(output) == ["report", "sweep_nms@one-epoch"]
+    assert stages_run(output) == ["report", "nms_sweep@one-epoch"]
     sweep = json.loads((folder / "runs/smoke/one-epoch/nms_sweep.json").read_text())
     assert [step["nms_iou_threshold"] for step in sweep["steps"]] == [0.4]
     shown = call(folder, "dvc", "exp", "show", "--md", "--only-changed", "--drop", "^(fcos|data|runs|reports|stages)/")
@@ -117,5 +117,5 @@ def test_changing_a_run_runs_that_run_and_the_report(own_project):
     change(folder, lambda params: params["runs"]["one-epoch"].update(epochs=2))
     change(folder, lambda params: params["tables"].pop())
     output = call(folder, "dvc", "repro")
-    own = [f"{stage}@one-epoch" for stage in ("train", "predict", "evaluate", "sweep_nms")]
+    own = [f"{stage}@one-epoch" for stage in ("train", "predict", "evaluate", "nms_sweep")]
     assert stages_run(output) == sorted([*own, "report", "source"])

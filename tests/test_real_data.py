@@ -7,12 +7,12 @@ import pytest
 from conftest import REAL_DATA, Watcher, write_params
 
 from fcos.commands.evaluate import evaluate
-from fcos.commands.evaluate_tta import evaluate_tta
+from fcos.commands.nms_sweep import nms_sweep
 from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
 from fcos.commands.report import report
-from fcos.commands.sweep_nms import sweep_nms
 from fcos.commands.train import train
+from fcos.commands.tta import tta
 
 SOURCES = {
     "bccd": {"source": "voc", "root": "bccd", "train_split": "val", "test_split": "test"},
@@ -59,7 +59,7 @@ def test_real_pictures_go_through_every_command(workspace, smoke_params, name):
     assert 0 <= metrics["AP"] <= 1
     evaluation = json.loads((Path("runs") / name / "reference" / "evaluation.json").read_text())
     assert len(evaluation["per_class"]) == num_classes
-    evaluate_tta("reference")
-    sweep_nms("reference")
+    tta("reference")
+    nms_sweep("reference")
     page = report().read_text()
     assert page.count("<table") >= 3

@@ -656,7 +656,7 @@ def test_the_threshold_of_one_run_cannot_stand_in_the_table_of_another(tmp_path:
         (study.runs_dir / "resnet34-e12-c3" / file).write_bytes(content)
     with pytest.raises(UserError, match=r"Table 1 .*row 0\.5, cell AP to APl: .*another identity.run.name") as error:
         study.build()
-    assert "fcos sweep-nms resnet34-e12-c3" in str(error.value)
+    assert "fcos nms-sweep resnet34-e12-c3" in str(error.value)
 
 
 def test_a_run_in_no_table_is_checked_too(tmp_path: Path) -> None:
@@ -678,10 +678,10 @@ def test_a_run_in_no_table_is_checked_too(tmp_path: Path) -> None:
         (TRAINED, "metrics.json", "fcos evaluate resnet18-e12-c3"),
         (TRAINED, "detections.json", "fcos evaluate resnet18-e12-c3"),
         (TRAINED, "replicates.safetensors", "fcos evaluate resnet18-e12-c3"),
-        (TRAINED, "nms_sweep.json", "fcos sweep-nms resnet18-e12-c3"),
-        (TRAINED, "nms_sweep_replicates.safetensors", "fcos sweep-nms resnet18-e12-c3"),
-        (REFERENCE, "tta_replicates.safetensors", "fcos evaluate-tta resnet18-reference"),
-        (REFERENCE, "tta.json", "fcos evaluate-tta resnet18-reference"),
+        (TRAINED, "nms_sweep.json", "fcos nms-sweep resnet18-e12-c3"),
+        (TRAINED, "nms_sweep_replicates.safetensors", "fcos nms-sweep resnet18-e12-c3"),
+        (REFERENCE, "tta_replicates.safetensors", "fcos tta resnet18-reference"),
+        (REFERENCE, "tta.json", "fcos tta resnet18-reference"),
     ],
 )
 def test_a_missing_file_is_named_with_the_command_that_makes_it(

@@ -150,7 +150,7 @@ def test_what_reads_an_open_stage_is_open_too(workspace):
         TRAIN.address,
         PREDICT.address,
         EVALUATE.address,
-        Stage("sweep_nms", "one-epoch").address,
+        Stage("nms_sweep", "one-epoch").address,
         "report",
     }
     assert still_open[EVALUATE.address] == "reads what predict one-epoch will write"

@@ -64,8 +64,8 @@ def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_pa
     assert sorted(calls()[1:-1]) == sorted(f"2 repro --single-item {stages}" for stages in of.values())
     assert of["long"] in " ".join(calls()[1:3])
     assert calls()[-1] == "- repro"
-    assert of["reference"].split()[-1] == "stages/evaluate_tta/dvc.yaml:evaluate_tta@reference"
-    assert of["one-epoch"].split()[-1] == "stages/sweep_nms/dvc.yaml:sweep_nms@one-epoch"
+    assert of["reference"].split()[-1] == "stages/tta/dvc.yaml:tta@reference"
+    assert of["one-epoch"].split()[-1] == "stages/nms_sweep/dvc.yaml:nms_sweep@one-epoch"
 
 
 # What DVC says: each stage that it is asked for runs, but for predict, which has not changed.
@@ -86,7 +86,7 @@ def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
         run_study(2)
     said = re.findall(r"^(\d+) of 11 stages done(.*)$", capfd.readouterr().out, re.MULTILINE)
     counts = [int(done) for done, _ in said]
-    # The last stage that DVC began, sweep_nms, is done only where DVC ends well.
+    # The last stage that DVC began, nms_sweep, is done only where DVC ends well.
     assert counts == sorted(set(counts)) and counts[-1] == (9 if ends else 10)
     assert len(counts) == counts[-1] - 2 and "unknown until the first training" in said[0][1]
 

@@ -29,12 +29,12 @@ def commands_page() -> str:
 
 
 def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and command of all that can be typed, in alphabetical order."""
+    """Name and command of all but former names, in alphabetical order."""
     group = group or typer.main.get_command(fcos.cli.app)
     for name, command in sorted(group.commands.items()):
         if hasattr(command, "commands"):
             yield from commands(command, f"{prefix}{name} ")
-        else:
+        elif not command.hidden:
             yield f"{prefix}{name}", command
 
 

@@ -34,7 +34,7 @@ def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
     """Have DVC record the stage when the block, its command typed by hand, has ended well; in a DVC stage do nothing.
 
     Args:
-        ends: whether the command is the last one of the stage; evaluate_tta has two.
+        ends: whether the command is the last one of the stage; tta has two.
     """
     if "DVC_STAGE" in os.environ or not is_project():
         yield
@@ -48,7 +48,7 @@ def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
     note = _note(stage, study)
     if not ends:
         write_json(note, {"address": stage.address, "inputs": digest, "ended": False})
-    elif stage.name != "evaluate_tta" or _first_half(note) == digest:
+    elif stage.name != "tta" or _first_half(note) == digest:
         write_json(note, {"address": stage.address, "inputs": digest, "ended": True})
         record(stage, study)
 

@@ -10,7 +10,7 @@ from fcos.study.layout import Layout
 from fcos.study.run_files import written_by
 
 # What a stage reads of the same run. Every training reads prepare, which reads source; the report reads every stage.
-_READS = {"predict": "train", "evaluate": "predict", "sweep_nms": "predict", "evaluate_tta": "train"}
+_READS = {"predict": "train", "evaluate": "predict", "nms_sweep": "predict", "tta": "train"}
 _LAST_FILE_OF_STUDY: Mapping[str, Callable[[Layout], Path]] = {
     "source": lambda layout: layout.source / "index.json",
     "prepare": lambda layout: layout.data / "manifest.json",
@@ -58,8 +58,8 @@ class Found:
 def stages_of(name: str, study: Params) -> list[Stage]:
     """The stages of a run, in their order."""
     stages = ["train", "predict", "evaluate"]
-    stages += ["evaluate_tta"] if name in study.tta.runs else []
-    stages += ["sweep_nms"] if name in study.nms_sweep.runs else []
+    stages += ["tta"] if name in study.tta.runs else []
+    stages += ["nms_sweep"] if name in study.nms_sweep.runs else []
     return [Stage(stage, name) for stage in stages]
 
 

@@ -18,7 +18,7 @@ class RunFile:
 
 
 _TRAIN, _PREDICT, _EVALUATE = "fcos train {run}", "fcos predict {run}", "fcos evaluate {run}"
-_TTA, _SWEEP = "fcos predict {run} --views tta, then fcos evaluate-tta {run}", "fcos sweep-nms {run}"
+_TTA, _SWEEP = "fcos predict {run} --views tta, then fcos tta {run}", "fcos nms-sweep {run}"
 _STEPS = ("steps", "chosen", "split")
 _EVALUATION = ("identity", "intervals.AP", "per_class", "num_detections", "analysis.confusion")
 # In the order in which they are written: the last file of a stage says that its command has ended.
@@ -34,13 +34,13 @@ RUN_FILES = (
         "evaluation.json", "evaluate", _EVALUATE, _EVALUATION, tells_seconds=True, replicates="replicates.safetensors"
     ),
     RunFile("metrics.json", "evaluate", _EVALUATE),
-    RunFile("candidates_tta", "evaluate_tta", _TTA),
-    RunFile("timing_tta.json", "evaluate_tta", _TTA, tells_seconds=True),
-    RunFile("tta_replicates.safetensors", "evaluate_tta", _TTA),
-    RunFile("tta.json", "evaluate_tta", _TTA, _STEPS, tells_seconds=True, replicates="tta_replicates.safetensors"),
-    RunFile("nms_sweep_replicates.safetensors", "sweep_nms", _SWEEP),
+    RunFile("candidates_tta", "tta", _TTA),
+    RunFile("timing_tta.json", "tta", _TTA, tells_seconds=True),
+    RunFile("tta_replicates.safetensors", "tta", _TTA),
+    RunFile("tta.json", "tta", _TTA, _STEPS, tells_seconds=True, replicates="tta_replicates.safetensors"),
+    RunFile("nms_sweep_replicates.safetensors", "nms_sweep", _SWEEP),
     RunFile(
-        "nms_sweep.json", "sweep_nms", _SWEEP, _STEPS, tells_seconds=True, replicates="nms_sweep_replicates.safetensors"
+        "nms_sweep.json", "nms_sweep", _SWEEP, _STEPS, tells_seconds=True, replicates="nms_sweep_replicates.safetensors"
     ),
 )
 STAGES_OF_A_RUN = tuple(dict.fromkeys(file.stage for file in RUN_FILES))

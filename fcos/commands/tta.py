@@ -1,4 +1,4 @@
-"""`fcos evaluate-tta RUN`: what 1, 2, ... views give together, and how many are used; no network is run."""
+"""`fcos tta RUN`: what 1, 2, ... views give together, and how many are used; no network is run."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from fcos.study.provenance import provenance
 from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 
 
-def evaluate_tta(name: str) -> dict[str, Any]:
+def tta(name: str) -> dict[str, Any]:
     """Write tta.json of a run and return it.
 
     Step n merges the first n views of params.yaml, each a whole pass of its own over the split. `chosen` is the number
@@ -37,7 +37,7 @@ def evaluate_tta(name: str) -> dict[str, Any]:
     draws = Draws.read()
     result = score_detections(merged, scored.split, draws.of(scored.split))
     identity = {"test": scored.test.settings(), "identity": _read(scored, *sizes[-1]).header}
-    tta = {
+    content = {
         "split": config.choose_on or "test",
         "steps": steps,
         "chosen": chosen,
@@ -52,8 +52,8 @@ def evaluate_tta(name: str) -> dict[str, Any]:
         numbers={"chosen": result.metrics},
         identity=identity,
     )
-    write_record(scored.dir / "tta.json", tta)
-    return tta
+    write_record(scored.dir / "tta.json", content)
+    return content
 
 
 def _steps(

@@ -1,4 +1,4 @@
-"""`fcos sweep-nms RUN`: the COCO numbers at each NMS threshold, and the best of them; no network is run."""
+"""`fcos nms-sweep RUN`: the COCO numbers at each NMS threshold, and the best of them; no network is run."""
 
 import time
 from typing import Any
@@ -16,7 +16,7 @@ from fcos.study.provenance import provenance
 from fcos.study.scored_run import ScoredRun, best_step
 
 
-def sweep_nms(name: str) -> dict[str, Any]:
+def nms_sweep(name: str) -> dict[str, Any]:
     """Write nms_sweep.json of a run and return it.
 
     Its steps are the thresholds on the split `nms_sweep.choose_on`; `chosen` is the best of them there, and `metrics`
