@@ -3,13 +3,11 @@
 Every mode gives the same bytes, so no number depends on it.
 """
 
-import contextlib
-import fcntl
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -189,7 +188,8 @@ def _is_whole(file: Path, needed: int) -> bool:
 def _decode_to(file: Path, pictures: Pictures, needed: int) -> None:
     """Have all pictures in `file`, one after the other; a second process waits for the first to write it."""
     try:
-        with _locked(file.with_suffix(".lock")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):  # the system opens the lock of a process that was killed
             if _is_whole(file, needed):
                 return
             # Of a writer that was killed: nobody else has the lock.
@@ -228,12 +228,3 @@ def _write(file: Path, pictures: Pictures) -> None:
     # Before it gets its name: a loss of power must not leave a file of the right size, half empty.
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the system opens the lock of one that was killed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -105,7 +105,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _is_locked(path: Path) -> bool:
     try:
-        with path.open() as stream:
+        with path.open() as stream:  # shared, which filelock has not: two that look do not see each other
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

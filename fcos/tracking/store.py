@@ -1,13 +1,14 @@
 """Where MLflow keeps its numbers, and what happens when that place cannot be reached."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from fcos.files import project_root
 
@@ -44,21 +45,11 @@ def connect() -> "MlflowClient":
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        with _one_at_a_time():
+        # Two processes that make one database at the same time both fail.
+        with FileLock(project_root() / "mlflow.db.lock"):
             client = MlflowClient(tracking_uri())
             client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
         return client
-
-
-@contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Two processes that make one database at the same time both fail."""
-    folder = os.open(project_root(), os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """The scratch of a training: used under its key only, by one process at a time, until DVC has the results."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from fcos.files import link_or_copy, whole_file
 from fcos.progress import say
@@ -75,15 +75,15 @@ class Scratch:
         The system opens the lock of a process that has ended, however it ended.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with self.folder.with_name(f"{self.folder.name}.lock").open("a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting: this training is already running in {_holder(stream.name)}")
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.truncate(0)
-            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
-            stream.flush()
+        path = self.folder.with_name(f"{self.folder.name}.lock")
+        lock = FileLock(path)
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            say(f"waiting: this training is already running in {_holder(path)}")
+            held = lock.acquire()
+        with held:
+            path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
             yield
 
     def _drop_others(self) -> None:
@@ -99,9 +99,9 @@ class Scratch:
             path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
 
 
-def _holder(lock: str) -> str:
+def _holder(lock: Path) -> str:
     """Who holds the lock, as the file says."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        holder = json.loads(Path(lock).read_text(encoding="utf-8"))
+        holder = json.loads(lock.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}"
     return "another process"
