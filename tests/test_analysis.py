@@ -11,7 +11,8 @@ from PIL import Image
 from random_truth import make_results, make_truth
 
 from fcos.data.coco import CocoSplit
-from fcos.reporting.figures import COLOURS, draw_run_pictures
+from fcos.palette import COLOURS
+from fcos.reporting.figures import draw_run_pictures
 from fcos.reporting.gallery import Gallery, choose_pictures
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import draw_weights
@@ -318,7 +319,7 @@ def test_pictures_are_drawn_with_the_boxes_of_each_class(drawn, name):
     assert (pixels[0, 0] == 255).all()
     assert is_colour(pixels, "#ff00ff").mean() > 0.05
     for category in (A, B):
-        assert is_colour(pixels, COLOURS[category - 1]).sum() > 50
+        assert is_colour(pixels, COLOURS[category]).sum() > 50
 
 
 def test_gallery_says_what_became_of_each_box(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 from data_helpers import YOLO_CAT, YOLO_DOG, prepare_as_found, small_yolo, write
 from PIL import Image
 
-from fcos.authoring.contact_sheet import CAPTION, COLUMNS, ROWS, TILE, _chosen, _remarks, write_contact_sheets
+from fcos.authoring.contact_sheet import COLUMNS, ROWS, TILE, _chosen, _remarks, write_contact_sheets
 from fcos.authoring.new import study_new
 from fcos.data.coco import read_split
-from fcos.inference.drawing import COLORS
+from fcos.inference.drawing import CAPTION, COLOURS
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_sheet_of_each_split_shows_the_boxes(prepared, tmp_path):
     # The single test image, 60 x 40, is shown 312 x 208 in the middle of its tile; `1 0.5 0.5 1 1` of class dog (2) is
     # all of it, and the left side of its box is drawn in the third colour.
     left, middle = (TILE - 312) // 2, CAPTION + TILE // 2
-    colour = [int(COLORS[2][digit : digit + 2], 16) for digit in (1, 3, 5)]
+    colour = [int(COLOURS[2][digit : digit + 2], 16) for digit in (1, 3, 5)]
     assert test[middle, left].tolist() == colour
 
 

@@ -15,7 +15,8 @@ from fcos.commands.detect import detect, find_pictures
 from fcos.data.pictures import reduced
 from fcos.errors import UserError
 from fcos.inference.detector import Detector
-from fcos.inference.drawing import COLORS, draw_boxes
+from fcos.inference.drawing import draw_boxes
+from fcos.palette import COLOURS
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_lines_and_letters_grow_with_the_picture(longer, line, letter):
     box = [longer / 4, height / 2, longer / 2, height / 4]
     record = {"bbox": box, "category_id": 1, "category": "dog", "score": 0.5}
     drawn = np.asarray(draw_boxes(np.full((height, longer, 3), 90, np.uint8), [record]))
-    color = tuple(int(COLORS[1][i : i + 2], 16) for i in (1, 3, 5))
+    color = tuple(int(COLOURS[1][i : i + 2], 16) for i in (1, 3, 5))
     filled = (drawn == color).all(axis=2)
     # Half way along the lower edge there is the line alone, and up from the corner the label.
     assert filled[height // 2 + height // 8 :, longer // 2].sum() == line

@@ -8,12 +8,13 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fcos.reporting import figures as report
+from fcos.palette import COLOURS
+from fcos.reporting import comparison_chart
 
 WIDTH = 6.8  # inches: the column of text
 # What stands in the file -> what a dark page gets. A page says which by `color-scheme`, elsewhere the system does.
 INK, SOFT, GRID = "#222733", "#5b6270", "#d9dce2"
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = (colour.lower() for colour in report.COLOURS)
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = (colour.lower() for colour in COLOURS[:6])
 DARK = {
     INK: "#e8eaf0",
     SOFT: "#a9b0bf",
@@ -26,7 +27,7 @@ DARK = {
     SKY: "#8accf2",
 }
 STYLE: Any = {
-    **report.STYLE,
+    **comparison_chart.STYLE,
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titlepad": 7,

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_annotated, reduction
 from fcos.errors import UserError
-from fcos.inference.drawing import draw_boxes
+from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 
 COLUMNS, ROWS = 4, 6
-TILE, CAPTION = 320, 18  # pixels
+TILE = 320  # pixels
 FINDINGS = {"dropped": "box dropped", "clipped": "box clipped", "near_duplicates": "two boxes nearly on each other"}
 
 
@@ -55,33 +54,26 @@ def _chosen(split: CocoSplit, remarks: Mapping[str, list[str]], count: int) -> l
 
 
 def _sheet(split: CocoSplit, images: Sequence[dict[str, Any]], remarks: Mapping[str, list[str]]) -> Image.Image:
-    rows = -(-len(images) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * TILE, rows * (TILE + CAPTION)), "white")
-    write, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for number, image in enumerate(images):
-        x, y = number % COLUMNS * TILE, number // COLUMNS * (TILE + CAPTION)
-        tile = _tile(split, image)
-        sheet.paste(tile, (x + (TILE - tile.width) // 2, y + CAPTION + (TILE - tile.height) // 2))
+    tiles = []
+    for image in images:
         odd = "; ".join(dict.fromkeys(remarks.get(image["file_name"], [])))
         caption = f"{odd}: {image['file_name']}" if odd else image["file_name"]
-        while len(caption) > 1 and write.textlength(caption, font=font) > TILE - 8:
-            caption = caption[:-2] + "…"
-        write.text((x + 4, y + 2), caption, fill="#b00000" if odd else "black", font=font)
-    return sheet
+        tiles.append(Tile(_with_boxes(split, image), [caption], odd=bool(odd)))
+    return sheet(tiles, columns=COLUMNS, side=TILE)
 
 
-def _tile(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
+def _with_boxes(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
     """The image at most TILE - 8 pixels wide and high, with its boxes and their classes; ignored ones in brackets."""
     side = TILE - 8
     size = image["height"], image["width"]
-    scale = side / max(size)
     try:
-        picture = Image.fromarray(read_annotated(split.path_of(dict(image)), image, reduction(size, side, side)))
+        pixels = read_annotated(split.path_of(dict(image)), image, reduction(size, side, side))
     except UserError:  # its end is there, so that nobody has decoded it yet
         picture = Image.new("RGB", (side, side), "grey")
         ImageDraw.Draw(picture).text((8, 8), "cannot be decoded", fill="white", font=ImageFont.load_default(16))
         return picture
-    picture = picture.resize((max(1, round(size[1] * scale)), max(1, round(size[0] * scale))))
+    shown, _ = fitted(pixels, side)  # of an image that is reduced already; the boxes are of all of it
+    scale = side / max(size)
     records = []
     for annotation in split.annotations_of.get(image["id"], []):
         label = split.label_of[annotation["category_id"]]
@@ -89,4 +81,4 @@ def _tile(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
         bbox = [scale * number for number in annotation["bbox"]]
         text = f"({name})" if annotation["iscrowd"] else name
         records.append({"bbox": bbox, "category_id": annotation["category_id"], "category": text})
-    return draw_boxes(np.array(picture), records)
+    return draw_boxes(shown, records)

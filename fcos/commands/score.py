@@ -11,7 +11,8 @@ from fcos.files import write_csv
 from fcos.formats import write_record
 from fcos.progress import Progress
 from fcos.reporting.comparison import drawn
-from fcos.reporting.intervals import in_brackets, percent, plus_minus, text_table
+from fcos.reporting.intervals import in_brackets, percent, plus_minus
+from fcos.reporting.text_tables import text_table
 from fcos.scoring import average_precision
 from fcos.scoring.average_precision import Scores, joined
 from fcos.scoring.matching import Ints, Matches

@@ -25,7 +25,7 @@ from fcos.detections import Candidates, detect
 from fcos.errors import UserError
 from fcos.files import sha256_bytes
 from fcos.inference.detector import Detector, Picture, Weights, records
-from fcos.inference.drawing import COLORS, WHITE_ON
+from fcos.palette import COLOURS, WHITE_ON
 from fcos.study.layout import Layout
 
 MAX_BYTES = 32 << 20  # of a picture file
@@ -87,7 +87,7 @@ class Demo:
             "lowest_score": LOWEST_SCORE,
             "nms": self.test.nms_iou_threshold,
             "max_bytes": MAX_BYTES,
-            "colors": [{"fill": color, "text": "#fff" if color in WHITE_ON else "#000"} for color in COLORS],
+            "colors": [{"fill": color, "text": "#fff" if color in WHITE_ON else "#000"} for color in COLOURS],
         }
 
     def add(self, data: bytes) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus, text_table
+from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus
 from fcos.reporting.markdown import escape
+from fcos.reporting.text_tables import markdown_table, text_table
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
 from fcos.scoring.findings import same_content
@@ -131,5 +132,5 @@ def _p(value: float | None) -> str:
 
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(map(escape, cells)) + " |" for cells in (header, rule, *rows))
+    cells = [list(map(escape, row)) for row in (header, *rows)]
+    return markdown_table(cells[0], cells[1:], [False, *[True] * (len(header) - 1)])

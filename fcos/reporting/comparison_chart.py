@@ -10,11 +10,26 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fcos.files import whole_file
+from fcos.palette import COLOURS
 from fcos.reporting.comparison import against
-from fcos.reporting.figures import STYLE
 
-_COLOUR, _SIGNIFICANT, _QUIET = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's
+_COLOUR, _SIGNIFICANT, _QUIET = *COLOURS[:2], "#777777"
 Content = Mapping[str, Any]
+STYLE: Any = {
+    "font.size": 9.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "text.parse_math": False,  # names of rows are data: a $ in them is a $
+    "figure.constrained_layout.use": True,
+}
 
 
 def draw_comparison(content: Content, path: Path) -> None:

@@ -1,9 +1,8 @@
 """Numbers with their intervals as text, in percent; a dash where COCO defines none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 DASH = "—"
-Cells = Sequence[Sequence[str]]
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:
@@ -26,14 +25,3 @@ def in_brackets(interval: Mapping[str, float | None]) -> str:
 def metrics_line(metrics: Mapping[str, float | None], intervals: Mapping[str, Mapping[str, float | None]]) -> str:
     """AP 33.9 ± 0.6  AP50 ... in one line."""
     return "  ".join(f"{name} {plus_minus(value, intervals[name])}" for name, value in metrics.items())
-
-
-def text_table(header: Sequence[str], rows: Cells) -> str:
-    """Columns with two spaces between them; the first is aligned to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in (header, *rows):
-        first, *others = zip(row, widths, strict=True)
-        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

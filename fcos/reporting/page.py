@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -22,6 +21,7 @@ from fcos.reporting.markdown import escape
 from fcos.reporting.page_data import Grid, page_data
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import StudyResults
+from fcos.reporting.text_tables import markdown_table
 from fcos.reporting.vega import Chart, colours_of, script
 
 _HERE = Path(__file__).parent
@@ -87,10 +87,8 @@ def _escape_markdown(value: Any) -> str:
 def _markdown_grid(grid: Grid) -> Markup:
     """A pipe table; columns of numbers to the right."""
     header, rows = grid
-    cells = [[_escape_markdown(cell) for cell in row] for row in rows]
-    align = ["right" if is_numeric(rows, column) else "left" for column in range(len(header))]
-    frame = pd.DataFrame(cells, columns=[_escape_markdown(name) for name in header])
-    return Markup(frame.to_markdown(index=False, tablefmt="pipe", colalign=align, disable_numparse=True))
+    cells = [[_escape_markdown(cell) for cell in row] for row in (header, *rows)]
+    return Markup(markdown_table(cells[0], cells[1:], [is_numeric(rows, column) for column in range(len(header))]))
 
 
 def _markdown_picture(stem: str, title: str, caption: str) -> Markup:

@@ -15,6 +15,7 @@ import vl_convert
 from PIL import Image
 
 from fcos.files import write_text
+from fcos.palette import COLOURS
 from fcos.reporting.png import save_png
 
 Spec = dict[str, Any]
@@ -22,8 +23,6 @@ VERSION = "6.1"  # of Vega-Lite
 WIDTH = 640  # pixels of a static chart; a live one is as wide as its place
 SCALE = 1.5  # pixels of a PNG for each of the chart's
 INK, PAPER, QUIET = "#1d2329", "#ffffff", "#7f8790"
-# Okabe and Ito, "Color universal design" (2008), the black and the yellow of it replaced: read on white as on black.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 from fcos.config import params
 from fcos.config.params import Params
 from fcos.progress import duration
+from fcos.reporting.text_tables import left_table
 from fcos.running.dvc import ask_dvc
 from fcos.running.heartbeat import STUDY, Beat, read_heartbeats
 from fcos.running.jobs import suitable_jobs
@@ -127,7 +128,7 @@ def status_text(status: Status) -> str:
     if status.count(DONE) < len(status.states):
         at_a_time = "one run" if status.jobs == 1 else f"{status.jobs} runs"
         lines[0] += f" ({at_a_time} at a time)"
-    lines += ["", *_table(status.states), ""]
+    lines += ["", _table(status.states), ""]
     lines += [f"{found.stage}: {_progress(found.beat)}" for found in status.states if found.state == RUNNING]
     odd = [found for found in status.states if found.state == INTERRUPTED or (found.why and not status.at_work)]
     lines += [f"{found.stage}: {found.state}: {_reason(found)}" for found in odd[:MOST_REASONS]]
@@ -141,16 +142,14 @@ def status_text(status: Status) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _table(states: Sequence[Found]) -> list[str]:
+def _table(states: Sequence[Found]) -> str:
     """Runs by stages, between the two stages of the whole study."""
     of = {(found.stage.name, found.stage.run): _cell(found) for found in states}
     runs = list(dict.fromkeys(found.stage.run for found in states if found.stage.run))
     columns = [column for column in STAGES_OF_A_RUN if any((column, run) in of for run in runs)]
     rows = [["", *columns], *([run, *(of.get((column, run), "-") for column in columns)] for run in runs)]
     first = [[name, of[name, None]] for name in ("source", "prepare")]
-    rows = [*first, *rows, ["report", of["report", None]]]
-    widths = [max(len(row[place]) for row in rows if place < len(row)) for place in range(len(columns) + 1)]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    return left_table([*first, *rows, ["report", of["report", None]]])
 
 
 def _cell(found: Found) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from fcos.palette import COLOURS
 from fcos.reporting.results import RunResults
 from fcos.reporting.vega import (
-    COLOURS,
     Control,
     Spec,
     nominal,
