@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test test-fast browser check docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
+.PHONY: install repro test test-fast browser check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -58,12 +58,16 @@ browser:
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null 2>&1; } \
 		|| echo "no chromium: the tests of the pages are skipped"
 
-check: install
+# Parts, so that `make --jobs 2 check` takes half the time: mypy reads torch anew for each of its two settings.
+check: lint types types-of-tests
+lint: install
 	ruff check .
 	ruff format --check .
-	mypy
-	mypy --config-file tests/mypy.ini
 	lint-imports
+types: install
+	mypy
+types-of-tests: install
+	mypy --config-file tests/mypy.ini
 
 # The documentation as a site in site/, which needs no network. Material's notice about the future of mkdocs is off.
 docs: install

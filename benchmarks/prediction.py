@@ -43,6 +43,9 @@ def main() -> None:
     options.add_argument("--pictures", type=Path, help="a folder of JPEG files")
     options.add_argument("--number", type=int, default=32)
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument(
+        "--size", type=int, nargs=2, default=[480, 640], help="of the shorter side, most of the longer"
+    )
     options.add_argument("--device", type=device_named, default="cpu", metavar="{cpu,cuda}")
     arguments = options.parse_args()
     device = arguments.device
@@ -52,7 +55,8 @@ def main() -> None:
         study="bench", name="resnet18", backbone="resnet18", num_convs=3, epochs=1, seed=0, checkpoint=None,
         role=None, model=MODEL, train=TrainConfig(),
     )  # fmt: skip
-    test = TestConfig(size=480, max_size=640, score_threshold=0.0, workers=arguments.workers)
+    size, max_size = arguments.size
+    test = TestConfig(size=size, max_size=max_size, score_threshold=0.0, workers=arguments.workers)
     with tempfile.TemporaryDirectory() as folder:
         files = find_files(arguments.pictures, arguments.number) or draw_files(Path(folder), arguments.number)
         test = test.model_copy(update={"score_threshold": usual_threshold(run, test, files, device, dtype)})

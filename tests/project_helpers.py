@@ -17,6 +17,8 @@ import pytest
 import yaml
 from conftest import ROOT, wait_until
 
+PATH = os.environ["PATH"]  # of the real commands; the fixture `quick` puts others before them
+
 
 def _git(*arguments):
     """What git says of this repository; a downloaded archive is none, and not every machine has git."""
@@ -97,13 +99,13 @@ def address(stage, run=None):
 
 
 def start(folder, *command):
-    """A command as the leader of a group of its own; what it prints is in the file `log` of the process."""
+    """The real command, as the leader of a group of its own; what it prints is in the file `log` of the process."""
     log = folder / f"output-{time.monotonic_ns()}"
     with log.open("w") as stream:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": PATH},
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,

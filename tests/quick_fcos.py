@@ -1,7 +1,7 @@
-"""`python -m fcos` that begins at once: forked from a process that has imported torch and MLflow, 12 s a stage else.
+"""`fcos` and `dvc` that begin at once: forked from a process that has imported torch, MLflow and DVC (12 s a stage).
 
-For tests of what stages do; tests of signals, locks and killed processes run the real command. This file is both sides:
-`python quick_fcos.py SOCKET` waits there, and the `python` that `quick_fcos` writes asks it.
+For tests of what stages do; what is signalled or killed is the real command. This file is both sides: `python
+quick_fcos.py SOCKET PYTHON` waits there, and the `python`, `fcos` and `dvc` that `quick_fcos` writes ask it.
 """
 
 import atexit
@@ -19,18 +19,26 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+DVC = (
+    "dvc.cli.parser", "dvc.data_cloud", "dvc.lock", "dvc.repo.commit", "dvc.repo.reproduce", "dvc.repo.status",
+    "dvc.rwlock", "dvc.stage.serialize", "scmrepo.git", "networkx",
+)  # fmt: skip
 HEAVY = ("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
+TOOLS = ("fcos", "dvc")
 # It hands its arguments, folder, environment and streams over, and ends as what it asked for ends.
 CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
 
-if sys.argv[1:3] != ["-m", "fcos"]:
+command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+if command[:2] == ["python", "-m"] and command[2] in {tools!r}:
+    command = command[2:]
+if command[0] == "python":
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({path!r})
     socket.send_fds(server, [b"."], [0, 1, 2])
-    server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())
+    server.sendall(json.dumps([command, os.getcwd(), dict(os.environ)]).encode())
     server.shutdown(socket.SHUT_WR)
     sys.exit(int(server.recv(16) or 1))
 """
@@ -38,12 +46,14 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @contextmanager
 def quick_fcos(folder: Path):
-    """A search path for commands with that `python`, which works while the block lasts."""
+    """A search path for commands with those three, which works while the block lasts."""
     path, client = folder / "socket", folder / "bin" / "python"
     client.parent.mkdir()
-    client.write_text(CLIENT.format(python=sys.executable, path=str(path)))
+    client.write_text(CLIENT.format(python=sys.executable, path=str(path), tools=TOOLS))
     client.chmod(0o755)
-    command = [sys.executable, __file__, str(path)]
+    for tool in TOOLS:
+        client.with_name(tool).symlink_to(client)
+    command = [sys.executable, __file__, str(path), str(client)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         assert server.stdout.readline() == b"ready\n"
@@ -95,18 +105,22 @@ def answer(connection: socket.socket) -> None:
     sys.argv = arguments
 
 
-def serve(path: str) -> None:
-    import fcos
-    from fcos.cli import main
+def serve(path: str, client: str) -> None:
+    import dvc.cli
+
+    import fcos.cli
 
     modules = [module.name for module in pkgutil.walk_packages(fcos.__path__, "fcos.") if "__main__" not in module.name]
-    for name in (*HEAVY, *modules):
+    for name in (*HEAVY, *DVC, *modules):
         importlib.import_module(name)
     assert threading.active_count() == 1  # a fork has one thread only
     gc.freeze()  # a collection would write to all that the processes share
     wait_for_commands(path)
+    sys.executable = client  # what it starts begins at once too
     try:
-        main()
+        if sys.argv[0] == "dvc":
+            sys.exit(dvc.cli.main())
+        fcos.cli.main()
     except SystemExit as ended:
         code = ended.code
     for thread in set(threading.enumerate()) - {threading.current_thread()}:
@@ -118,4 +132,4 @@ def serve(path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

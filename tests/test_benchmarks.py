@@ -72,7 +72,20 @@ def test_files_to_numbers_refuses_evaluators_that_disagree(side_by_side: Any) ->
 @pytest.mark.slow
 def test_prediction_at_small_size(tmp_path: Path) -> None:
     out = tmp_path / "prediction.json"
-    run("prediction.py", "--out", str(out), "--number", "2", "--repetitions", "1", "--workers", "0")
+    run(
+        "prediction.py",
+        "--out",
+        str(out),
+        "--number",
+        "2",
+        "--size",
+        "96",
+        "128",
+        "--repetitions",
+        "1",
+        "--workers",
+        "0",
+    )
     peers = [of["peer"] for of in json.loads(out.read_text())["lines"]]
     assert peers[0] == "torchvision, float32, batch 1" and len(peers) == 3
 

@@ -29,7 +29,7 @@ from project_helpers import (
 
 from fcos.files import sha256_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]  # what is killed or signalled is real: `started`
 TRAIN = address("train", "one-epoch")
 RUN = Path("runs/smoke/one-epoch")
 SCRATCH = Path("runs/smoke/.scratch")
@@ -100,7 +100,6 @@ def long_project(project):
     return project
 
 
-@pytest.mark.usefixtures("quick")
 def test_stages_run_by_hand_count(tmp_path):
     project = copy_project(tmp_path / "project", small_study())
     assert "recorded in DVC: prepare is done" in fcos(project, "prepare")
@@ -114,7 +113,6 @@ def test_stages_run_by_hand_count(tmp_path):
     assert digests(project) == before
 
 
-@pytest.mark.usefixtures("quick")
 def test_both_commands_of_a_stage_by_hand_count(project):
     params = small_study()
     params["tta"] = {**params["tta"], "runs": ["one-epoch"]}
@@ -179,7 +177,6 @@ def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project
     assert finished(project) == []
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_training_is_not_lost_where_the_cache_cannot_hold_it(project):
     (project / "no-folder").write_text("a file where the cache should be")
     call(project, "dvc", "config", "--local", "cache.dir", str(project / "no-folder"))
@@ -266,7 +263,6 @@ def test_an_empty_lock_is_explained(project, jobs):
     assert ".dvc/tmp/rwlock: is damaged" in said and "rm .dvc/tmp/rwlock" in said and "dvc init" not in said
 
 
-@pytest.mark.usefixtures("quick")
 def test_an_archive_without_git_below_another_repository(tmp_path):
     """`make repro` there: DVC needs no git, and the commit of the repository around it is not taken for ours."""
     call(tmp_path, "git", "init", "-q")

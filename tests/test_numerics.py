@@ -153,8 +153,8 @@ def test_average_precision_is_that_of_the_plain_path(workspace):
     settings["model"]["initial_ltrb"] = 1.0  # learns sooner
     if data is not None:
         settings |= {"study": "bccd", "data": data}
-        settings["train"] |= {"batch_size": 4, "sizes": [96, 128], "max_size": 176}
-        settings["test"] |= {"size": 128, "max_size": 176}
+        settings["train"] |= {"batch_size": 4, "sizes": [64, 96], "max_size": 128}
+        settings["test"] |= {"size": 96, "max_size": 128}
     write_params(settings)
     prepare()
     case = Case(params.read().runs["resnet18-e12-c3"], epochs=epochs)

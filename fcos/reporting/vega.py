@@ -74,9 +74,7 @@ class Chart:
         options = self.controls[0].options if self.controls and self.controls[0].files else [None]
         for place, option in enumerate(options):
             stem = f"{self.stem}-{_slug(option)}" if place and option else self.stem
-            spec = self.static(option)
-            _write_png(spec, folder / f"{stem}.png")
-            write_text(folder / f"{stem}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VERSION))
+            write_text(folder / f"{stem}.svg", _write_png(self.static(option), folder / f"{stem}.png"))
 
     def write_png(self, folder: Path) -> None:
         """Write STEM.png alone."""
@@ -87,8 +85,11 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _write_png(spec: Spec, path: Path) -> None:
-    save_png(Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=SCALE))), path)
+def _write_png(spec: Spec, path: Path) -> str:
+    """Write a PNG of the chart and return its SVG, of which the PNG is made: Vega runs once for both."""
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=VERSION)
+    save_png(Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=SCALE))), path)
+    return svg
 
 
 def script() -> str:
