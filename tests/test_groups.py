@@ -7,11 +7,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import assert_mistake
+from data_helpers import (
+    DATA,
+    YOLO_CAT,
+    YOLO_DOG,
+    assert_refused,
+    coco_box,
+    coco_content,
+    coco_image,
+    read,
+    run_prepare,
+    save_picture,
+    small_coco,
+    write,
+    write_yolo,
+)
+from PIL import Image
 
 from fcos.comparing.groups import find_groups
+from fcos.config.data import DataConfig
+from fcos.config.section import parse_section
+from fcos.config.statistics import StatisticsConfig
+from fcos.data.coco import read_split
 from fcos.errors import UserError
 from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.truth import truth_of
+from fcos.study.bootstrap import Draws
+from fcos.study.places import find_places
 
 SCENES, COPIES = 20, 10
 
@@ -133,3 +155,90 @@ def test_a_difference_of_three_scenes_is_no_difference_of_thirty_images(files, r
 def test_a_wrong_key_is_the_user_s_mistake(files, run):
     done = run("score", "--gt", "gt.json", "--detections", "a.json", "--groups", "film")
     assert_mistake(done, "--groups film: is no key of all images", "a table FILE of image and group")
+
+
+def film_study(root=Path("yolo"), scenes=6):
+    """Three frames of each scene, named SCENE_FRAME.jpg, and one test image of a scene of its own."""
+    frames = {f"film{scene}_{frame}": [YOLO_CAT] for scene in range(scenes) for frame in range(3)}
+    return write_yolo(root, {"train": frames, "val": {"other_0": [YOLO_CAT], "other2_0": [YOLO_DOG]}})
+
+
+FILM = {"source": "yolo", "root": "yolo", "classes": ["cat", "dog"]}
+
+
+def groups_in(split):
+    return {image["group"] for image in read(split)["images"]}
+
+
+def test_images_of_a_group_are_held_out_together():
+    film_study()
+    manifest = run_prepare(**FILM, groups="_", validation_fraction=0.2)
+    train, validation = groups_in("train"), groups_in("validation")
+    assert train | validation == {f"film{scene}" for scene in range(6)} and not train & validation
+    # A fifth of 18 images is 3.6: the first scene in the order of their digests has 3, so a second one comes along.
+    assert manifest["splits"]["validation"]["num_images"] == 6
+    run_prepare(**FILM, validation_fraction=0.2)
+    names = {split: {image["file_name"][:5] for image in read(split)["images"]} for split in ("train", "validation")}
+    assert names["train"] & names["validation"]  # as they are torn apart without it
+
+
+def test_a_study_draws_groups():
+    film_study()
+    run_prepare(**FILM, groups="5", test_images="images/train", test_labels="labels/train", train_images="images/val",
+                train_labels="labels/val")  # fmt: skip
+    split = read_split(DATA, "test")
+    weights = Draws(StatisticsConfig(replicates=100)).of(split)
+    assert weights.shape == (100, 18)
+    for scene in range(6):
+        of_scene = weights[:, [group == f"film{scene}" for group in split.groups or []]]
+        assert of_scene.shape == (100, 3) and (of_scene == of_scene[:, :1]).all()
+    assert (weights.sum(axis=1) == 18).all()
+
+
+def test_groups_that_splits_share_are_counted():
+    root = film_study()
+    save_picture(root / "images/val/film1_9.jpg")
+    write(root / "labels/val/film1_9.txt", YOLO_CAT)
+    notes = run_prepare(**FILM, groups="_")["notes"]
+    said = "1 groups of images (data.groups) are in train and in test, where 1 of 3 images are of them"
+    assert any(said in note for note in notes)
+
+
+def test_a_table_of_groups_is_a_part_of_the_source():
+    root = film_study()
+    names = [path.name for path in sorted(root.glob("images/*/*.jpg"))]
+    write(root / "scenes.csv", "".join(f"{name},{'night' if '0_' in name else 'day'}\n" for name in names))
+    run_prepare(**FILM, groups="scenes.csv")
+    assert groups_in("train") == {"night", "day"}
+    data = parse_section({"data": {**FILM, "groups": "scenes.csv"}}, "data", DataConfig)
+    assert find_places(data)["groups"] == root / "scenes.csv"
+    write(root / "scenes.csv", "".join(f"{name},x\n" for name in names[1:]))
+    assert_refused("scenes.csv: does not have every image", "1 of 20 images are not in it", **FILM, groups="scenes.csv")
+    assert_refused("gone.csv: no such file", **FILM, groups="gone.csv")
+
+
+def test_a_key_of_coco_images_is_their_group():
+    small_coco(train=coco_content([coco_image(1, scene="a"), coco_image(2, scene="b")], [coco_box(1, 1)]))
+    assert_refused("data.groups: is no key of all images", "1 of 3 images without `scene`", source="coco", root="coco",
+                   groups="scene")  # fmt: skip
+    path = Path("coco/annotations/instances_val2017.json")
+    content = json.loads(path.read_text())
+    content["images"][0]["scene"] = 5
+    path.write_text(json.dumps(content))
+    run_prepare(source="coco", root="coco", groups="scene")
+    assert (groups_in("train"), groups_in("test")) == ({"a", "b"}, {"5"})
+
+
+def test_near_copies_among_test_images_are_said():
+    root = write_yolo(Path("yolo"), {"train": {"t": [YOLO_DOG]}, "val": {name: [YOLO_CAT] for name in "abcdef"}})
+    assert run_prepare(**FILM)["near_copies"]["images"] == 0
+    with Image.open(root / "images/val/a.jpg") as picture:  # the next frame: moved, and stored anew
+        picture.crop((1, 0, 60, 40)).resize((60, 40)).save(root / "images/val/next.jpg", quality=60)
+    write(root / "labels/val/next.txt", YOLO_CAT)
+    Image.new("RGB", (60, 40), "white").save(root / "images/val/white.jpg")  # two like it say nothing
+    Image.new("RGB", (60, 40), "grey").save(root / "images/val/grey.jpg")
+    manifest = run_prepare(**FILM)
+    assert manifest["near_copies"] == {"images": 2, "compared": 7, "pairs": [["a.jpg", "next.jpg"]]}
+    assert any("2 of 7 test images are near copies of another one, such as a.jpg and next.jpg" in note
+               for note in manifest["notes"])  # fmt: skip
+    assert run_prepare(**FILM, groups="1")["near_copies"] is None

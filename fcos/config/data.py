@@ -40,6 +40,9 @@ class _FilesData(_Data):
     outside_boxes: Literal["error", "clip"] = "error"
     # Of an image, an annotation or a line that cannot be used: stop, or go on without it and list it in manifest.json.
     damaged: Literal["error", "leave-out"] = "error"
+    # What images that belong together share: a number of leading characters of their names, what stands before the last
+    # of a mark such as _, a key of the images in COCO JSON, or, with an ending, a table in `root` of image and group.
+    groups: Annotated[str, Field(min_length=1)] | None = None
     # Share of the training pictures to test on, where the data have no test split.
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

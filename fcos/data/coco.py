@@ -45,6 +45,12 @@ class CocoSplit:
         return {image["id"]: (image["height"], image["width"]) for image in self.images}
 
     @cached_property
+    def groups(self) -> list[str] | None:
+        """The group of each image, where `data.groups` says how images that belong together are known."""
+        named = [image["group"] for image in self.images if "group" in image]
+        return named if named and len(named) == len(self.images) else None
+
+    @cached_property
     def bits(self) -> int:
         """How many bits of 16-bit images are in use; 16 where there are none."""
         return min((image["bits"] for image in self.images if "bits" in image), default=16)

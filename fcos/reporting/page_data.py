@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcos.data.sources.together import copies_text
 from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
-from fcos.scoring.diagnosis import FEW_IMAGES, FEW_OBJECTS
+from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
 from fcos.scoring.errors import ERROR_KINDS
 from fcos.scoring.findings import names_of
 from fcos.study.run_files import RUN_FILES
@@ -85,8 +86,19 @@ def _reading(study: StudyResults) -> list[str]:
         f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant. Between rows of one training each, a "
         "difference is about these two networks, over images, and no evidence about their settings: two seeds of equal "
         "settings can differ significantly too.",
+        *_belonging_together(study),
         *_thin_evidence(study),
     ]
+
+
+def _belonging_together(study: StudyResults) -> list[str]:
+    """What is known of images that are no independent witnesses."""
+    groups = study.split.groups
+    if groups is None:
+        return [f"{text}." for text in copies_text(study.manifest.get("near_copies"))]
+    count = len(set(groups))
+    few = f" Intervals from fewer than {FEW_GROUPS} groups are too narrow." if count < FEW_GROUPS else ""
+    return [f"The test images are in {count} groups (data.groups), and the bootstrap draws groups.{few}"]
 
 
 def _thin_evidence(study: StudyResults) -> list[str]:

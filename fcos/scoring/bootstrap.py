@@ -35,6 +35,12 @@ def draw_weights(num_images: int, *, replicates: int, seed: int, groups: Ints | 
     return np.bincount(drawn.ravel(), minlength=replicates * num_images).reshape(replicates, num_images)
 
 
+def numbered(names: Sequence[str]) -> Ints:
+    """The same numbers for the same names, from 0 in the order in which they come."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])
+
+
 @dataclass(frozen=True)
 class Sample:
     """What one row of a table was measured to be: a number for each seed, with its replicates."""

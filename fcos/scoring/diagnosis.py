@@ -17,6 +17,7 @@ from fcos.scoring.truth import Truth
 
 FEW_OBJECTS = 10
 FEW_IMAGES = 50  # docs/statistics.md: below that the intervals of a simulation hold too rarely
+FEW_GROUPS = 10  # of images that belong together
 _PIXEL = 1.0  # a box may end this far outside: toolboxes count pixels in two ways
 _NEARLY_ALL = 0.95
 _NORMALISED = 1.5  # all numbers of normalised boxes are below

@@ -8,7 +8,7 @@ from typing import Any
 from fcos.config.section import parse_section, read_params
 from fcos.config.statistics import StatisticsConfig
 from fcos.data.coco import CocoSplit
-from fcos.scoring.bootstrap import draw_weights
+from fcos.scoring.bootstrap import draw_weights, numbered
 from fcos.scoring.matching import Floats, Ints
 from fcos.scoring.replicates import numbers_digest, save_replicates
 
@@ -24,8 +24,9 @@ class Draws:
         return Draws(parse_section(read_params(), "statistics", StatisticsConfig))
 
     def of(self, split: CocoSplit) -> Ints:
-        """(B, I) how often each image of `split` is drawn in each replicate."""
-        return draw_weights(len(split.images), replicates=self.config.replicates, seed=self.config.seed)
+        """(B, I) how often each image of `split`, or its group where images have one, is drawn in each replicate."""
+        groups = None if split.groups is None else numbered(split.groups)
+        return draw_weights(len(split.images), replicates=self.config.replicates, seed=self.config.seed, groups=groups)
 
     def save(
         self, path: Path, replicates: Mapping[str, Floats], *, numbers: Mapping[str, Any], identity: Mapping[str, Any]

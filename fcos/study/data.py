@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
+from fcos.data.groups import Member, group_names, names_table
 from fcos.data.sources.assemble import SPLITS, absolute, assemble
 from fcos.data.sources.classes import chosen
 from fcos.data.sources.coco import read_coco
@@ -25,6 +26,8 @@ def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], s
         drawn = draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction", "cache"}))
         return assemble(drawn, out_dir, clip_outside=False, validation_fraction=config.validation_fraction)
     source = read_source(config)
+    if config.groups is not None:
+        _set_groups(source, config.groups, in_project(config.root))
     source.seen.counts["folders or files of data that are links out of data.root, followed"] += _num_leaving(config)
     return assemble(
         source,
@@ -53,6 +56,15 @@ def read_source(config: VocData | CocoData | YoloData) -> Source:
     if config.names is None:
         return read_yolo(splits, names=list(classes or ()), keypoints=config.keypoints)
     return read_yolo(splits, names=config.names, classes=classes, keypoints=config.keypoints)
+
+
+def _set_groups(source: Source, by: str, root: Path) -> None:
+    """Name the group of each image, over all splits."""
+    images = [image for split in source.splits.values() for image in split.images]
+    members = [Member(image.original_id, image.file_name, image.record) for image in images]
+    table = root / by if names_table(by) else None
+    for image, name in zip(images, group_names(by, members, "params.yaml: data.groups", table), strict=True):
+        image.group = name
 
 
 def _num_leaving(config: VocData | CocoData | YoloData) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
+from fcos.data.groups import names_table
 from fcos.data.sources.download import ARCHIVES, download
 from fcos.data.sources.voc import find_voc_folder
 from fcos.errors import UserError
@@ -19,7 +20,7 @@ from fcos.study.layout import Layout
 
 # Names of the links; stages/source/dvc.yaml lists them as outputs, stages/prepare/dvc.yaml as dependencies.
 _SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
-SLOTS = tuple(part + suffix for part in ("images", "labels", "lists") for suffix in _SUFFIXES.values())
+SLOTS = (*(part + suffix for part in ("images", "labels", "lists") for suffix in _SUFFIXES.values()), "groups")
 UNUSED = "nothing of the source\n"  # not empty: DVC warns of what is empty
 HERE = "fcos source --at FOLDER"
 NAMED = 5  # entries of a folder that is not what it should be
@@ -87,8 +88,10 @@ def find_places(config: DataConfig) -> dict[str, Path]:
 
 
 def _parts(config: VocData | CocoData | YoloData) -> Iterator[tuple[str, Path]]:
-    """The folder of images, that or the file of annotations, and the list or its folder, of each split that has one."""
+    """The folder of images, that or the file of annotations, the list or its folder, of each split; a table of groups."""
     folder = in_project(config.root)
+    if config.groups is not None and names_table(config.groups):
+        yield "groups", folder / config.groups
     if isinstance(config, VocData):
         folder = find_voc_folder(folder, config.train_annotations or config.annotations)
     for split, suffix in _SUFFIXES.items():

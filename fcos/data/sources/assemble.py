@@ -21,6 +21,7 @@ from fcos.data.sources.checks import (
 )
 from fcos.data.sources.depth import ALL_BITS, Deep, shared_depth
 from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.together import copies_text, near_copies, shared_groups
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
 from fcos.formats import FORMAT
@@ -124,6 +125,8 @@ def assemble(
         inside = image_dir.is_relative_to(out_dir)
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
         splits[split] = {"image_dir": place, **_counts(content)}
+    of_splits = {split: [image.group for image, _ in pairs] for split, pairs in pictures.items()}
+    copies = _copies([image for image, _ in pictures.get("test", [])])
     findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in pictures.items()})
     manifest = {
         "format": FORMAT,
@@ -133,10 +136,17 @@ def assemble(
         "damaged": [item.entry for item in seen.damaged],
         "counts": {what: count for what, count in seen.counts.items() if count},
         "assumed": _frames([pair for pairs in pictures.values() for pair in pairs]),
-        "notes": [*seen.notes, *deep, *common],
+        "near_copies": copies,
+        "notes": [*seen.notes, *deep, *common, *shared_groups(of_splits), *copies_text(copies)],
     }
     write_json(out_dir / "manifest.json", manifest)
     return manifest
+
+
+def _copies(images: list[SourceImage]) -> dict[str, Any] | None:
+    """Near copies among the test images; None where groups of images are known."""
+    grouped = all(image.group is not None for image in images)
+    return None if grouped else near_copies([image.path for image in images])
 
 
 def _inspect_all(split: str, described: SourceSplit, seen: Seen) -> _Pictures:
@@ -164,13 +174,20 @@ def _try_inspect(image: SourceImage) -> _File | Damaged:
 def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Pictures]:
     """Those to train on and those held out: the first `fraction` in the order of their sha256.
 
-    So the choice knows nothing of names, ids and the order of lists, and copies of one picture stay together.
+    So the choice knows nothing of names, ids and the order of lists. Copies of one image stay together, and images of
+    one group, which comes where the first of its images does.
     """
-    digests = sorted(file.sha256 for _, file in pictures)
-    held_out = set(digests[: max(1, round(fraction * len(digests)))])
+    in_order = sorted(pictures, key=lambda picture: picture[1].sha256)
+    sizes = Counter(map(_together, in_order))  # in the order of their first
+    held_out: set[str] = set()
+    left = max(1, round(fraction * len(pictures)))
+    for name, size in sizes.items():
+        if left > 0:
+            held_out.add(name)
+        left -= size
     parts: tuple[_Pictures, _Pictures] = ([], [])
     for picture in pictures:
-        parts[picture[1].sha256 in held_out].append(picture)
+        parts[_together(picture) in held_out].append(picture)
     if not parts[0]:
         raise UserError(
             f"params.yaml: data.{split}_fraction",
@@ -180,6 +197,12 @@ def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictur
             hint=f"add training pictures, or set a smaller data.{split}_fraction",
         )
     return parts
+
+
+def _together(picture: tuple[SourceImage, _File]) -> str:
+    """What the images share that stay in one split."""
+    image, file = picture
+    return file.sha256 if image.group is None else image.group
 
 
 def _assemble_split(
@@ -217,8 +240,9 @@ def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: i
     height, width = size
     entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
     original = {} if image.original_id is None else {"original_id": image.original_id}
+    group = {} if image.group is None else {"group": image.group}
     depth = {"bits": bits} if file.mode in SIXTEEN_BITS and bits < ALL_BITS else {}
-    return {**entry, "sha256": file.sha256, **depth, **original}
+    return {**entry, "sha256": file.sha256, **depth, **original, **group}
 
 
 def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class SourceImage:
     odd: list[str] = field(default_factory=list)  # what the manifest should mention
     normalised: bool = False  # its boxes are fractions of the picture's width and height, as displayed
     original_id: Any = None  # in the annotations, where `image_id` is another
+    record: dict[str, Any] = field(default_factory=dict)  # its entry in COCO JSON
+    group: str | None = None  # of images that belong together
 
 
 @dataclass
