@@ -35,7 +35,7 @@ class UserError(Exception):
 
 
 def first_difference(
-    found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = ""
+    found: Mapping[str, object], expected: Mapping[str, object], prefix: str = ""
 ) -> tuple[str, Any, Any] | None:
     """The first expected key (dotted) that is missing or other in `found`, with both values; None where all agree."""
     for key, should in expected.items():

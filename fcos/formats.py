@@ -12,7 +12,7 @@ from fcos.files import read_json, write_json
 FORMAT = 1  # rises when a file of old would be misread; files without a number are of format 1
 
 
-def write_record(path: Path, content: Mapping[str, Any]) -> None:
+def write_record(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object with its format, which comes last: readers of numbers meet those first."""
     write_json(path, {**content, "format": FORMAT})
 

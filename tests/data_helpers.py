@@ -154,7 +154,7 @@ def run_prepare(**data: Any) -> dict[str, Any]:
     write(Path("params.yaml"), yaml.safe_dump({**params, "study": STUDY, "data": data}))
     returned = prepare()
     assert returned == read("manifest")
-    return returned
+    return dict(returned)
 
 
 def prepare_as_found(folder: Path, out_dir: Path, **choices: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def prepare_as_found(folder: Path, out_dir: Path, **choices: Any) -> dict[str, A
     data = {key: value for key, value in found.items() if value is not None or "validation" not in key}
     data |= {"root": str(found["root"]), **choices}
     config: DataConfig = parse_section({"data": data}, "data", DataConfig)  # type: ignore[arg-type]
-    return write_data(config, out_dir)
+    return dict(write_data(config, out_dir))
 
 
 def read(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import yaml
 from conftest import ROOT, Watcher, write_params
 from PIL import Image
 
+from fcos import records
 from fcos.cli import main
 from fcos.commands.detect import detect
 from fcos.commands.evaluate import evaluate
@@ -140,6 +141,33 @@ def test_scoring_runs_no_network_and_writes_the_same_again(study, monkeypatch):
     assert [step["views"] for step in views] == [["s48"], ["s48", "s64"], ["s48", "s64", "s96"]]
     seconds = [step["seconds"] for step in views]
     assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_the_files_have_the_keys_that_their_types_say(study):
+    evaluate("one-epoch")
+    nms_sweep("one-epoch")
+    tta("one-epoch")
+    evaluation, manifest = read("evaluation.json"), json.loads(Path("data/smoke/manifest.json").read_text())
+    found = [
+        (read("train.json"), records.TrainSummary),
+        (read("timing.json"), records.Timings),
+        (read("timing_tta.json"), records.Timings),
+        (read("timing.json")["views"]["test"], records.ViewTiming),
+        (evaluation, records.Evaluation),
+        (evaluation["intervals"]["AP"], records.Interval),
+        (evaluation["per_class"][0], records.ClassNumbers),
+        (evaluation["provenance"], records.Provenance),
+        (read("train.json")["provenance"], records.Provenance),
+        (read("tta.json"), records.Tta),
+        (read("tta.json")["steps"][0], records.TtaStep),
+        (read("nms_sweep.json"), records.NmsSweep),
+        (read("nms_sweep.json")["steps"][0], records.NmsStep),
+        (manifest, records.Manifest),
+        (manifest["splits"]["test"], records.SplitCounts),
+    ]
+    for content, kind in found:
+        keys = content.keys() - ({"format"} if kind is not records.Manifest else set())
+        assert kind.__required_keys__ <= keys <= kind.__required_keys__ | kind.__optional_keys__, kind
 
 
 def test_without_held_out_pictures_files_say_that_test_chose(study):

@@ -70,7 +70,7 @@ class Study:
     raw: dict[str, Any]
     root: Path
     split: CocoSplit
-    manifest: dict[str, Any]
+    manifest: Any
 
     @property
     def params(self) -> Params:

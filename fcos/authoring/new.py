@@ -35,6 +35,7 @@ from fcos.data.sources.found import Discovered
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.progress import duration
+from fcos.records import Manifest
 from fcos.study.data import write_data
 from fcos.study.layout import STUDIES
 from fcos.study.places import link_root
@@ -122,7 +123,7 @@ def _words_for(path: Path) -> Iterator[None]:
 
 def _check(
     found: Discovered, scratch: Path, path: Path, *, damaged: str = "error", outside_boxes: str = "error"
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], Manifest]:
     """The section `data` in full, and the manifest of the data prepared in `scratch`."""
     data = {key: value for key, value in found.data.items() if value is not None or not key.startswith("validation")}
     data |= {"root": str(found.data["root"]), "validation_fraction": 0.0, "cache": "auto"}

@@ -1,11 +1,11 @@
 """`fcos evaluate RUN`: candidates to detections to the COCO numbers with intervals; no network is run."""
 
 import time
-from typing import Any
 
 from fcos.evaluation.scoring import detect_all, score_detections
 from fcos.files import write_json
 from fcos.formats import write_record
+from fcos.records import Evaluation
 from fcos.scoring.analysis import analyse
 from fcos.scoring.numbers import with_intervals
 from fcos.study.bootstrap import Draws
@@ -13,7 +13,7 @@ from fcos.study.provenance import provenance
 from fcos.study.scored_run import ScoredRun
 
 
-def evaluate(name: str) -> dict[str, Any]:
+def evaluate(name: str) -> Evaluation:
     """Write detections.json, metrics.json, evaluation.json and replicates.safetensors; return evaluation.json."""
     started = time.time()
     scored_run = ScoredRun.open(name)
@@ -31,14 +31,18 @@ def evaluate(name: str) -> dict[str, Any]:
     scored = score_detections(detections, split, weights)
     confidence = draws.config.confidence
     identity = {"test": test.settings(), "identity": file.header}
-    evaluation = {
-        **with_intervals(scored.numbers, scored.replicates, confidence=confidence),
+    numbers = with_intervals(scored.numbers, scored.replicates, confidence=confidence)
+    evaluation: Evaluation = {
+        "metrics": numbers["metrics"],
+        "intervals": numbers["intervals"],
+        "per_class": numbers["per_class"],
         "num_images": len(split.images),
         "num_candidates": sum(map(len, file.of_image.values())),
         "num_detections": len(scored.results),
         "analysis": analyse(scored.matches, split, weights, confidence=confidence),
         "statistics": draws.config.model_dump(),
-        **identity,
+        "test": identity["test"],
+        "identity": identity["identity"],
         "provenance": provenance(started),
     }
     write_json(scored_run.dir / "detections.json", scored.results, indent=None)

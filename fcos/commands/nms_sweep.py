@@ -1,7 +1,6 @@
 """`fcos nms-sweep RUN`: the COCO numbers at each NMS threshold, and the best of them; no network is run."""
 
 import time
-from typing import Any
 
 from fcos.config.nms_sweep import NmsSweepConfig
 from fcos.config.section import parse_section, read_params
@@ -9,6 +8,7 @@ from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import Scored, detect_all, score_detections
 from fcos.formats import write_record
 from fcos.progress import track
+from fcos.records import NmsStep, NmsSweep
 from fcos.scoring.matching import Ints
 from fcos.scoring.replicates import sweep_steps
 from fcos.study.bootstrap import Draws
@@ -16,7 +16,7 @@ from fcos.study.provenance import provenance
 from fcos.study.scored_run import ScoredRun, best_step
 
 
-def nms_sweep(name: str) -> dict[str, Any]:
+def nms_sweep(name: str) -> NmsSweep:
     """Write nms_sweep.json of a run and return it.
 
     Its steps are the thresholds on the split `nms_sweep.choose_on`; `chosen` is the best of them there, and `metrics`
@@ -31,7 +31,8 @@ def nms_sweep(name: str) -> dict[str, Any]:
     file = test_file if on_test else _read(chooser, "validation")
     draws = Draws.read()
     weights = draws.of(chooser.split)
-    steps, replicates = [], {}
+    steps: list[NmsStep] = []
+    replicates = {}
     for threshold in track(config.thresholds, f"NMS sweep {name}", total=len(config.thresholds), unit="thresholds"):
         at = _score(chooser, file, threshold, weights)
         steps.append({"nms_iou_threshold": threshold, "metrics": at.metrics})
@@ -43,15 +44,17 @@ def nms_sweep(name: str) -> dict[str, Any]:
         once = _score(scored, test_file, chosen, draws.of(scored.split))
         metrics, replicates["chosen"] = once.metrics, once.replicates.metrics()
     identity = {"test": scored.test.settings(), "identity": test_file.header}
-    sweep = {
+    sweep: NmsSweep = {
         "split": config.choose_on,
         "steps": steps,
         "chosen": chosen,
         "metrics": metrics,
-        **identity,
-        **({} if on_test else {"validation_digest": chooser.split.digest}),
+        "test": identity["test"],
+        "identity": identity["identity"],
         "provenance": provenance(started),
     }
+    if not on_test:
+        sweep["validation_digest"] = chooser.split.digest
     path = scored.dir / "nms_sweep_replicates.safetensors"
     draws.save(path, replicates, numbers=sweep_steps(sweep), identity=identity)
     write_record(scored.dir / "nms_sweep.json", sweep)

@@ -18,6 +18,7 @@ from fcos.files import sha256_file, whole_dir
 from fcos.formats import write_record
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity
 from fcos.model.device import find_device, find_dtype
+from fcos.records import Timings
 from fcos.study.build import build_grid, load_model
 from fcos.study.provenance import provenance
 from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun
@@ -63,8 +64,8 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
         batch_size=scored.test.batch_size,
         threads=torch.get_num_threads(),
     )
-    timed: dict[str, Any] = {"views": {view: timing.to_json() for view, timing in timings.items()}}
-    write_record(scored.dir / f"timing{suffix}.json", {**timed, "provenance": where})
+    timed: Timings = {"views": {view: timing.to_json() for view, timing in timings.items()}, "provenance": where}
+    write_record(scored.dir / f"timing{suffix}.json", timed)
 
 
 def checked_identity(scored: ScoredRun, path: Path) -> Identity:

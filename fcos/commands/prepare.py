@@ -1,18 +1,18 @@
 """`fcos prepare`: the data of the study as COCO JSON with a manifest."""
 
 from pathlib import Path
-from typing import Any
 
 from fcos.config.data import DataConfig
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
 from fcos.files import whole_dir
+from fcos.records import Manifest
 from fcos.study.data import write_data
 from fcos.study.layout import Layout
 from fcos.study.places import fetch, find_places, link_places, name_of_place
 
 
-def prepare() -> dict[str, Any]:
+def prepare() -> Manifest:
     """Write data/STUDY/ whole or not at all; return the manifest."""
     params = read_params()
     config: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]

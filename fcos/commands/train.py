@@ -99,7 +99,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             key=key,
             digest=sha256_file(layout.weights(run.name)),
             imported_from=None,
-            **({} if start_digest is None else {"start_sha256": start_digest}),
+            start_digest=start_digest,
             provenance=provenance(
                 started,
                 training_seconds=round(history.seconds, 3),

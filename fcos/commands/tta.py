@@ -12,12 +12,13 @@ from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
 from fcos.formats import read_record, write_record
 from fcos.progress import track
+from fcos.records import Tta, TtaStep
 from fcos.study.bootstrap import Draws
 from fcos.study.provenance import provenance
 from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 
 
-def tta(name: str) -> dict[str, Any]:
+def tta(name: str) -> Tta:
     """Write tta.json of a run and return it.
 
     Step n merges the first n views of params.yaml, each a whole pass of its own over the split. `chosen` is the number
@@ -37,15 +38,17 @@ def tta(name: str) -> dict[str, Any]:
     draws = Draws.read()
     result = score_detections(merged, scored.split, draws.of(scored.split))
     identity = {"test": scored.test.settings(), "identity": _read(scored, *sizes[-1]).header}
-    content = {
+    content: Tta = {
         "split": config.choose_on or "test",
         "steps": steps,
         "chosen": chosen,
         "metrics": result.metrics,
-        **identity,
-        **({} if on_test else {"validation_digest": chooser.split.digest}),
+        "test": identity["test"],
+        "identity": identity["identity"],
         "provenance": provenance(started),
     }
+    if not on_test:
+        content["validation_digest"] = chooser.split.digest
     draws.save(
         scored.dir / "tta_replicates.safetensors",
         {"chosen": result.replicates.metrics()},
@@ -58,7 +61,7 @@ def tta(name: str) -> dict[str, Any]:
 
 def _steps(
     scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str
-) -> tuple[list[dict[str, Any]], dict[int, Detections]]:
+) -> tuple[list[TtaStep], dict[int, Detections]]:
     """The first 1, 2, ... views scored on the split of `scored`, and what all of them find together.
 
     Args:
@@ -67,7 +70,7 @@ def _steps(
     seconds = _seconds(scored)
     used: list[str] = []
     of_view: list[dict[int, Detections]] = []
-    steps: list[dict[str, Any]] = []
+    steps: list[TtaStep] = []
     for view, size in track(sizes, f"TTA {scored.run.name}", total=len(sizes), unit="views"):
         used.append(view)
         of_view.append(_detect(scored, _read(scored, prefix + view, size)))

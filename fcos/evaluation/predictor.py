@@ -15,6 +15,7 @@ from fcos.model.device import autocast, find_memory_format
 from fcos.model.locations import LocationGrid
 from fcos.postprocess import decode_candidates
 from fcos.progress import Progress
+from fcos.records import ViewTiming
 from fcos.structures import HeadOutputs, Sample
 
 
@@ -60,7 +61,7 @@ class Timing:
     seconds: float
     forward_s: float
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> ViewTiming:
         return {
             "num_images": self.num_images,
             "seconds": round(self.seconds, 4),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fcos.config.tables import RunsTable
+from fcos.reporting.intervals import in_brackets
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import StudyResults
 from fcos.scoring.average_precision import METRICS
@@ -71,7 +72,7 @@ def _best(study: StudyResults) -> str:
         return "COCO defines no AP for this test split: it has no object to find."
     name, results = max(known.items(), key=lambda item: item[1].metrics["AP"] or 0.0)
     interval = results.evaluation["intervals"]["AP"]
-    ends = f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]" if interval["low"] is not None else ""
+    ends = f" {in_brackets(interval)}" if interval["low"] is not None else ""
     reached = f"{100 * (results.metrics['AP'] or 0.0):.1f}{ends}, AP50 {100 * (results.metrics['AP50'] or 0.0):.1f}"
     if len(known) == 1:
         return f"{name} has AP {reached}."

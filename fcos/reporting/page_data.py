@@ -161,11 +161,10 @@ def _per_class(study: StudyResults) -> Grid:
 
 def _data(study: StudyResults) -> Grid:
     header = ["split", "pictures", "objects", "ignored", "without objects", "small", "medium", "large", "digest"]
-    keys = ("num_images", "num_objects", "num_ignored", "num_empty_images")
-    rows = [
-        [split, *(str(counts[key]) for key in keys), *map(str, counts["per_size"].values()), counts["digest"][:10]]
-        for split, counts in study.manifest["splits"].items()
-    ]
+    rows = []
+    for split, of in study.manifest["splits"].items():
+        counts = (of["num_images"], of["num_objects"], of["num_ignored"], of["num_empty_images"])
+        rows.append([split, *map(str, counts), *map(str, of["per_size"].values()), of["digest"][:10]])
     return header, rows
 
 
@@ -177,13 +176,14 @@ def _classes(study: StudyResults) -> Grid:
 
 
 def _findings(study: StudyResults) -> Grid:
+    manifest = study.manifest
     kinds = {
-        "dropped": "boxes left out (no area, or outside)",
-        "clipped": "boxes clipped to their picture",
-        "near_duplicates": "pairs of boxes of one class that lie nearly on each other",
-        "odd": "pictures with something odd",
+        "boxes left out (no area, or outside)": manifest["dropped"],
+        "boxes clipped to their picture": manifest["clipped"],
+        "pairs of boxes of one class that lie nearly on each other": manifest["near_duplicates"],
+        "pictures with something odd": manifest["odd"],
     }
-    return ["finding", "count"], [[text, str(len(study.manifest[kind]))] for kind, text in kinds.items()]
+    return ["finding", "count"], [[text, str(len(found))] for text, found in kinds.items()]
 
 
 def _settings(results: RunResults) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """`reports/STUDY/`: the two pages, the tables as CSV, the figures."""
 
 from pathlib import Path
-from typing import Any
 
 from fcos.config.params import Params
 from fcos.data.coco import CocoSplit
 from fcos.files import write_text
 from fcos.progress import track
+from fcos.records import Manifest
 from fcos.reporting.charts import run_charts, study_charts, table_charts
 from fcos.reporting.figures import draw_run_pictures
 from fcos.reporting.gallery import Gallery
@@ -15,7 +15,7 @@ from fcos.reporting.results import Cell, StudyResults, read_study
 from fcos.reporting.tables import build_table, run_frame
 
 
-def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any], out_dir: Path) -> None:
+def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: Manifest, out_dir: Path) -> None:
     """Write index.html, report.md, tables/ and figures/ into `out_dir`.
 
     Args:

@@ -16,6 +16,7 @@ from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
 from fcos.files import read_json
 from fcos.formats import read_record
+from fcos.records import Evaluation, Manifest, NmsSweep, Numbers, Timings, TrainSummary, Tta
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
@@ -41,12 +42,12 @@ class RunResults:
 
     run: Run
     folder: Path
-    train: dict[str, Any]
-    timing: dict[str, Any]
-    evaluation: dict[str, Any]
-    metrics: dict[str, float | None]
-    tta: dict[str, Any]
-    nms_sweep: dict[str, Any]
+    train: TrainSummary
+    timing: Timings
+    evaluation: Evaluation
+    metrics: Numbers
+    tta: Tta
+    nms_sweep: NmsSweep
     history: pd.DataFrame  # a row for each training step; none for an imported checkpoint
     replicates: dict[str, ReplicatesFile]  # by the file that they go with
 
@@ -93,7 +94,7 @@ class StudyResults:
 
     params: Params
     split: CocoSplit
-    manifest: dict[str, Any]
+    manifest: Manifest
     runs: dict[str, RunResults]
 
     def check(self, results: RunResults, file: str, cell: Cell) -> None:
@@ -152,7 +153,7 @@ class StudyResults:
         _agree(results, file, cell, found, expected)
 
 
-def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: dict[str, Any]) -> StudyResults:
+def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: Manifest) -> StudyResults:
     """Read the files of every run of params.yaml; nothing else in `runs_dir` is looked at."""
     digest = manifest["splits"]["test"]["digest"]
     if digest != split.digest:
@@ -204,7 +205,9 @@ def _read_history(path: Path, run: Run) -> pd.DataFrame:
         raise UserError(path, "no such file", expected="a row for each training step", hint=hint) from None
 
 
-def _agree(results: RunResults, file: str, cell: Cell, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _agree(
+    results: RunResults, file: str, cell: Cell, found: Mapping[str, object], expected: Mapping[str, object]
+) -> None:
     differs = first_difference(found, expected)
     if differs is not None:
         key, is_, should = differs

@@ -76,7 +76,7 @@ def run_frame(study: StudyResults) -> pd.DataFrame:
     rows = []
     for name, results in study.runs.items():
         interval = results.evaluation["intervals"]["AP"]
-        ends = {f"AP {end}": None if interval[end] is None else 100 * interval[end] for end in ("low", "high")}
+        ends = _percent({"AP low": interval["low"], "AP high": interval["high"]})
         rows.append(
             {
                 "run": name,

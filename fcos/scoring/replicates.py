@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from fcos.errors import UserError
 from fcos.files import sha256_json, whole_file
 from fcos.formats import header_metadata, header_of
+from fcos.records import NmsSweep
 from fcos.scoring.matching import Floats
 
 
@@ -20,7 +21,7 @@ def numbers_digest(steps: Mapping[str, Any]) -> str:
     return sha256_json(steps)
 
 
-def sweep_steps(sweep: Mapping[str, Any]) -> dict[str, Any]:
+def sweep_steps(sweep: NmsSweep) -> dict[str, Any]:
     """The numbers of each threshold of nms_sweep.json, and of the chosen one on test."""
     return {str(step["nms_iou_threshold"]): step["metrics"] for step in sweep["steps"]} | {"chosen": sweep["metrics"]}
 

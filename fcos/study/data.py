@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
 from fcos.data.groups import Member, group_names, names_table
@@ -14,9 +13,10 @@ from fcos.data.sources.shapes import draw_shapes
 from fcos.data.sources.voc import VocSplit, find_voc_folder, read_voc
 from fcos.data.sources.yolo import YoloSplit, read_yolo
 from fcos.files import in_project
+from fcos.records import Manifest
 
 
-def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> dict[str, Any]:
+def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
     """Check the images and boxes that `config` describes and write them to `out_dir`; return the manifest.
 
     Args:

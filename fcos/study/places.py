@@ -88,7 +88,7 @@ def find_places(config: DataConfig) -> dict[str, Path]:
 
 
 def _parts(config: VocData | CocoData | YoloData) -> Iterator[tuple[str, Path]]:
-    """The folder of images, that or the file of annotations, the list or its folder, of each split; a table of groups."""
+    """The folder of images, that or the file of annotations, the list or its folder of each split; the groups."""
     folder = in_project(config.root)
     if config.groups is not None and names_table(config.groups):
         yield "groups", folder / config.groups

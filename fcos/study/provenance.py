@@ -9,13 +9,14 @@ from typing import Any
 
 from fcos import __version__
 from fcos.files import project_root
+from fcos.records import Provenance
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 
 
-def provenance(started: float, **more: Any) -> dict[str, Any]:
+def provenance(started: float, **more: Any) -> Provenance:
     """Commit, versions and times (`started` as of time.time()) of the command that calls it."""
-    return {
+    where: Provenance = {
         "commit": _git("rev-parse", "HEAD") if _is_ours() else None,
         "clean_tree": _clean(),
         "versions": {
@@ -26,8 +27,9 @@ def provenance(started: float, **more: Any) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
-        **more,
     }
+    where.update(more)  # type: ignore[typeddict-item]
+    return where
 
 
 def _git(*arguments: str) -> str | None:

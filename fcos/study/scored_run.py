@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
@@ -12,6 +12,7 @@ from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import CandidatesFile, read_candidates
 from fcos.files import sha256_file
+from fcos.records import NmsStep, TtaStep
 from fcos.study.layout import Layout
 
 VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out pictures, in candidates_tta/ and timing_tta.json
@@ -83,6 +84,9 @@ class ScoredRun:
         return file
 
 
-def best_step(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
+Step = TypeVar("Step", TtaStep, NmsStep)
+
+
+def best_step(steps: Sequence[Step]) -> Step:
     """The step with the highest AP, the first of equal ones; no AP at all counts as the lowest."""
     return max(steps, key=lambda step: -1.0 if step["metrics"]["AP"] is None else step["metrics"]["AP"])

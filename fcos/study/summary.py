@@ -1,13 +1,30 @@
 """train.json, which says what a run's weights are and where they come from."""
 
-from typing import Any
-
 from fcos.config.runs import Run
 from fcos.formats import write_record
+from fcos.records import Provenance, TrainSummary
 from fcos.study.layout import Layout
 
 
-def write_summary(layout: Layout, run: Run, *, key: str, digest: str, **more: Any) -> None:
+def write_summary(
+    layout: Layout,
+    run: Run,
+    *,
+    key: str,
+    digest: str,
+    imported_from: str | None,
+    provenance: Provenance,
+    start_digest: str | None = None,
+) -> None:
     """Write train.json of `run`, whose weights have the sha256 `digest`."""
-    summary = {"training_key": key, "weights_sha256": digest, "params": run.identity(), "role": run.role, **more}
+    summary: TrainSummary = {
+        "training_key": key,
+        "weights_sha256": digest,
+        "params": run.identity(),
+        "role": run.role,
+        "imported_from": imported_from,
+        "provenance": provenance,
+    }
+    if start_digest is not None:
+        summary["start_sha256"] = start_digest
     write_record(layout.run(run.name) / "train.json", summary)

@@ -43,6 +43,7 @@ TRAINING_CODE = (
     "model/head.py",
     "model/locations.py",
     "progress.py",
+    "records.py",
     "structures.py",
     "study/__init__.py",
     "study/assigner.py",

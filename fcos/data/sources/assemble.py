@@ -26,6 +26,7 @@ from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
 from fcos.formats import FORMAT
 from fcos.progress import track
+from fcos.records import Manifest, SplitCounts
 
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
@@ -73,7 +74,7 @@ def assemble(
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
     name_of: Callable[[Path], str] = absolute,
-) -> dict[str, Any]:
+) -> Manifest:
     """Check the pictures and boxes of `source`, write the four files into `out_dir`, return the manifest.
 
     validation.json is always there; where nothing is held out it has no pictures, and the manifest does not list it.
@@ -116,7 +117,7 @@ def assemble(
         split: _assemble_split(source.categories, split, pictures.get(split, []), findings, bits) for split in SPLITS
     }
     _refuse_overlap(written, image_dirs)
-    splits = {}
+    splits: dict[str, SplitCounts] = {}
     for split, content in written.items():
         write_json(out_dir / f"{split}.json", content, indent=None)
         if split not in pictures:
@@ -124,15 +125,19 @@ def assemble(
         image_dir = image_dirs[split]
         inside = image_dir.is_relative_to(out_dir)
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
-        splits[split] = {"image_dir": place, **_counts(content)}
+        splits[split] = _counts(content, place)
     of_splits = {split: [image.group for image, _ in pairs] for split, pairs in pictures.items()}
     copies = _copies([image for image, _ in pictures.get("test", [])])
     findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in pictures.items()})
-    manifest = {
+    manifest: Manifest = {
         "format": FORMAT,
         "categories": source.categories,
         "splits": splits,
-        **findings.__dict__,
+        "dropped": findings.dropped,
+        "clipped": findings.clipped,
+        "near_duplicates": findings.near_duplicates,
+        "near_duplicates_cut": findings.near_duplicates_cut,
+        "odd": findings.odd,
         "damaged": [item.entry for item in seen.damaged],
         "counts": {what: count for what, count in seen.counts.items() if count},
         "assumed": _frames([pair for pairs in pictures.values() for pair in pairs]),
@@ -400,13 +405,14 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
                 )
 
 
-def _counts(content: dict[str, Any]) -> dict[str, Any]:
+def _counts(content: dict[str, Any], image_dir: str) -> SplitCounts:
     annotations = content["annotations"]
     name_of = {category["id"]: category["name"] for category in content["categories"]}
     counted = [annotation for annotation in annotations if not annotation["iscrowd"]]
     with_objects = {annotation["image_id"] for annotation in annotations}
     per_class = Counter(name_of[annotation["category_id"]] for annotation in counted)
     return {
+        "image_dir": image_dir,
         "num_images": len(content["images"]),
         "num_objects": len(counted),
         "num_ignored": len(annotations) - len(counted),

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fcos.palette import COLOURS
+from fcos.records import Interval
 from fcos.reporting.results import RunResults
 from fcos.reporting.vega import (
     Control,
@@ -75,8 +76,8 @@ def known_percent(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else digits(100 * value, 5)
 
 
-def ends(interval: Mapping[str, float | None]) -> Row:
-    return {end: known_percent(interval[end]) for end in ("low", "high")}
+def ends(interval: Interval) -> Row:
+    return {"low": known_percent(interval["low"]), "high": known_percent(interval["high"])}
 
 
 def as_percent(values: Iterable[float]) -> list[float]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from fcos.records import NO_INTERVAL
 from fcos.reporting.charts.encodings import (
     Row,
     Runs,
@@ -150,9 +151,9 @@ def per_class_chart(runs: Runs) -> Chart:
     rows = []
     for name, results in runs.items():
         for of_class in results.evaluation["per_class"]:
-            for metric in ("AP", "AP50"):
-                interval = of_class["intervals"].get(metric, {"low": None, "high": None})
-                value = known_percent(of_class[metric])
+            for metric, number in (("AP", of_class["AP"]), ("AP50", of_class["AP50"])):
+                interval = of_class["intervals"].get(metric, NO_INTERVAL)
+                value = known_percent(number)
                 row = {"run": name, "class": of_class["name"], "metric": metric, "value": value}
                 rows.append(row | ends(interval))
     num_classes = len({row["class"] for row in rows})
