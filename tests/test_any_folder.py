@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcos.data.sources import assemble
+from fcos.data.sources import assemble, together
 from fcos.errors import UserError
 
 WIDTH, HEIGHT = 12, 8
@@ -257,6 +257,10 @@ def check(out: Path, manifest: dict[str, Any]) -> None:
             assert annotation["category_id"] in classes and annotation["iscrowd"] in (0, 1) and annotation["area"] > 0
 
 
+def silent(module: Any) -> Any:
+    return mock.patch.object(module, "track", lambda items, *_, **__: items)
+
+
 def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
     """`read`, or the message, which names a file of the folder or a key of the section `data`."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
@@ -265,7 +269,7 @@ def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
         out.mkdir()
         write(root, files)
         try:
-            with mock.patch.object(assemble, "track", lambda items, *_, **__: items):
+            with silent(assemble), silent(together):
                 check(out, prepare_as_found(root, out, **choices))
         except UserError as error:
             message = str(error)

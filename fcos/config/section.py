@@ -1,6 +1,7 @@
 """What all sections share: strictness, reading, and a clear message for each mistake."""
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,12 +74,19 @@ def parse_section(params: Mapping[str, Any], name: str, model: type[T], path: Pa
 def validate(value: Any, model: type[T], *, path: Path, prefix: Sequence[str] = ()) -> T:
     """Return `value` as `model`, or raise one UserError that names every key that is wrong."""
     try:
-        return TypeAdapter(model).validate_python(value)
+        checked: T = _adapter(model).validate_python(value)
+        return checked
     except ValidationError as error:
         mistakes = [_mistake(details, value, path, prefix) for details in error.errors()]
     if len(mistakes) == 1:
         raise mistakes[0]
     raise UserError(path, f"{len(mistakes)} mistakes\n" + "\n".join(map(str, mistakes)))
+
+
+@functools.cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    """Making one takes longer than all that it checks."""
+    return TypeAdapter(model)
 
 
 def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> UserError:

@@ -149,9 +149,9 @@ def assemble(
 
 
 def _copies(images: list[SourceImage]) -> dict[str, Any] | None:
-    """Near copies among the test images; None where groups of images are known."""
-    grouped = all(image.group is not None for image in images)
-    return None if grouped else near_copies([image.path for image in images])
+    """Near copies among the test images; None where there are no two images, or groups are known."""
+    alone = len(images) < 2 or all(image.group is not None for image in images)
+    return None if alone else near_copies([image.path for image in images])
 
 
 def _inspect_all(split: str, described: SourceSplit, seen: Seen) -> _Pictures:
