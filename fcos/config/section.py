@@ -74,7 +74,7 @@ def parse_section(params: Mapping[str, Any], name: str, model: type[T], path: Pa
 def validate(value: Any, model: type[T], *, path: Path, prefix: Sequence[str] = ()) -> T:
     """Return `value` as `model`, or raise one UserError that names every key that is wrong."""
     try:
-        checked: T = _adapter(model).validate_python(value)
+        checked: T = _adapter(model).validate_python(value)  # type: ignore[arg-type]
         return checked
     except ValidationError as error:
         mistakes = [_mistake(details, value, path, prefix) for details in error.errors()]
