@@ -15,6 +15,8 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+import altair
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +30,10 @@ from fcos.config.params import Params, parse
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError
 from fcos.files import read_json, write_csv, write_json
+from fcos.reporting.charts import study_charts, table_charts
 from fcos.reporting.report import build_report
+from fcos.reporting.results import read_study
+from fcos.reporting.tables import build_table
 from fcos.scoring.analysis import analyse
 from fcos.scoring.errors import ERROR_KINDS
 from fcos.scoring.matching import match
@@ -877,6 +882,21 @@ def test_figure_is_there_and_not_blank(built: Study, name: str) -> None:
     corner = pixels[0]
     assert (corner == 255).all()
     assert (pixels != corner).any(axis=1).mean() > 0.01
+
+
+@pytest.mark.slow
+def test_every_chart_is_what_vega_lite_s_schema_allows(built: Study) -> None:
+    study = read_study(built.params, built.runs_dir, built.split, built.manifest)
+    tables = [build_table(number, config, study) for number, config in enumerate(built.params.tables, start=1)]
+    schema = json.loads((Path(altair.vegalite.v6.schema.__file__).parent / "vega-lite-schema.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    assert validator.is_valid({"mark": "bar", "encoding": {}, "data": {"values": []}})
+    assert not validator.is_valid({"mark": "bars", "encoding": {}, "data": {"values": []}})
+    charts = [*table_charts(tables), *study_charts(study)]
+    assert len(charts) > 10
+    for chart in charts:
+        for spec in (chart.live, chart.static()):
+            assert validator.is_valid(spec), (chart.stem, jsonschema.exceptions.best_match(validator.iter_errors(spec)))
 
 
 def test_report_is_complete_and_small(built: Study) -> None:

@@ -76,13 +76,13 @@ def run_frame(study: StudyResults) -> pd.DataFrame:
     rows = []
     for name, results in study.runs.items():
         interval = results.evaluation["intervals"]["AP"]
-        ends = _percent({"AP low": interval["low"], "AP high": interval["high"]})
         rows.append(
             {
                 "run": name,
                 **{key: getattr(results.run, key) for key in ("backbone", "epochs", "num_convs", "seed")},
                 **_percent(results.metrics),
-                **ends,
+                "AP low": _hundredfold(interval["low"]),
+                "AP high": _hundredfold(interval["high"]),
                 "ms/image": results.timing["views"]["test"]["ms_per_image"],
                 "training time (s)": results.training_s,
                 "weights": results.weights,
@@ -301,8 +301,11 @@ def _minus(ours: float | None, theirs: float | None) -> float | None:
 
 
 def _percent(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    fractions = {metric: metrics[metric] for metric in AP_METRICS}
-    return {metric: None if value is None else 100 * value for metric, value in fractions.items()}
+    return {metric: _hundredfold(metrics[metric]) for metric in AP_METRICS}
+
+
+def _hundredfold(value: float | None) -> float | None:
+    return None if value is None else 100 * value
 
 
 def _relative(before: float | None, after: float | None) -> float | None:

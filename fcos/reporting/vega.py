@@ -50,7 +50,7 @@ class Chart:
     def live(self) -> Spec:
         """For the page, whose CSS gives the colour of the text."""
         size = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-        return {**self.spec, **_about("currentColor"), **size, "background": None}
+        return {**self.spec, **_about("currentColor"), **size, "background": "transparent"}
 
     def static(self, option: str | None = None) -> Spec:
         """For files: the first option of each control, or `option` of the first control."""
@@ -106,6 +106,11 @@ def quantitative(field: str, title: str, **more: Any) -> Spec:
 def nominal(field: str, title: str | None, **more: Any) -> Spec:
     """A channel of names, in the order of the data unless told."""
     return {"field": field, "type": "nominal", "title": title, "sort": None, **more}
+
+
+def named(field: str, title: str) -> Spec:
+    """A line of a tooltip with a name in it."""
+    return {"field": field, "type": "nominal", "title": title}
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from fcos.reporting.results import RunResults
 from fcos.reporting.vega import (
     Control,
     Spec,
-    nominal,
+    named,
     quantitative,
 )
 from fcos.scoring.average_precision import AP_METRICS
@@ -45,7 +45,7 @@ def estimate(field: str = "value") -> list[Spec]:
 
 def points_with_intervals(channel: str, of: str, *, width: float, size: float) -> list[Spec]:
     """Layers of values with their intervals along x or y, of runs; `of` is what else names a point."""
-    tooltip = [nominal(of, of), nominal("run", "run"), *estimate()]
+    tooltip = [named(of, of), named("run", "run"), *estimate()]
     return [
         {
             "mark": {"type": "rule", "strokeWidth": width, "opacity": 0.6},

@@ -12,6 +12,7 @@ from fcos.reporting.vega import (
     Spec,
     choice,
     colour_of,
+    named,
     nominal,
     quantitative,
     shown,
@@ -37,8 +38,8 @@ def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
     names = list(analyses)
     parameter, only_shown = shown(names)
     tooltip = [
-        nominal("run", "run"),
-        nominal("kind", "kind of error"),
+        named("run", "run"),
+        named("kind", "kind of error"),
         quantitative("gain", "AP50 it costs (points)", format=".1f"),
         quantitative("count", "how often", format=","),
     ]
@@ -81,8 +82,8 @@ def precision_recall_chart(analyses: Mapping[str, Any]) -> Chart | None:
     parameter, only_shown = shown(names)
     classes = list(dict.fromkeys(row["of"] for row in rows))
     tooltip = [
-        nominal("run", "run"),
-        nominal("iou", "IoU"),
+        named("run", "run"),
+        named("iou", "IoU"),
         quantitative("recall", "recall (%)"),
         quantitative("precision", "precision (%)", format=".1f"),
     ]
@@ -142,8 +143,8 @@ def confusion_chart(analyses: Mapping[str, Any]) -> Chart | None:
     labels = next(iter(analyses.values()))["confusion"]["labels"]
     score = next(iter(analyses.values()))["confusion"]["min_score"]
     tooltip = [
-        nominal("truth", "is"),
-        nominal("found", "was called"),
+        named("truth", "is"),
+        named("found", "was called"),
         quantitative("count", "how often", format=","),
         quantitative("share", "of these (%)"),
     ]
@@ -203,7 +204,7 @@ def calibration_chart(analyses: Mapping[str, Any]) -> Chart | None:
     names = list(analyses)
     parameter, only_shown = shown(names)
     tooltip = [
-        nominal("run", "run"),
+        named("run", "run"),
         quantitative("score", "mean score", format=".2f"),
         quantitative("precision", "right (%)", format=".1f"),
         quantitative("num", "detections", format=","),

@@ -23,6 +23,7 @@ from fcos.reporting.vega import (
     Spec,
     choice,
     colour_of,
+    named,
     nominal,
     quantitative,
     shown,
@@ -51,7 +52,7 @@ def pareto_chart(runs: Runs) -> Chart:
     names = list(runs)
     parameter, only_shown = shown(names)
     x = quantitative("time", "time", scale={"zero": True})
-    tooltip = [nominal("run", "run"), quantitative("time", "time", format=".1f"), *estimate("AP")]
+    tooltip = [named("run", "run"), quantitative("time", "time", format=".1f"), *estimate("AP")]
     spec: Spec = {
         "data": {"values": rows},
         "params": [parameter, choice("what", next(iter(times)))],
@@ -102,7 +103,7 @@ def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
     parameter, only_shown = shown(names)
     curve_of = {title: column for column, title in CURVES.items()}
     tooltip = [
-        nominal("run", "run"),
+        named("run", "run"),
         quantitative("step", "step"),
         quantitative("epoch", "epoch"),
         quantitative("value", "value", format=".4~g"),

@@ -20,6 +20,7 @@ from fcos.reporting.vega import (
     Chart,
     Spec,
     choice,
+    named,
     nominal,
     quantitative,
 )
@@ -46,7 +47,7 @@ def _rows(table: ReportTable) -> Chart:
         for row, runs in zip(table.frame.to_dict("records"), table.runs_of_rows, strict=True)
         if row["source"] in ("ours", "published")
     ]
-    tooltip = [nominal("label", label), nominal("source", "source"), *estimate(), nominal("runs_of", "runs")]
+    tooltip = [named("label", label), named("source", "source"), *estimate(), named("runs_of", "runs")]
     published = any(row["source"] == "published" for row in rows)
     source = nominal(
         "source", None, scale={"domain": ["ours", "published"], "range": [OURS, OTHER]}, legend={"columns": 2}
@@ -114,12 +115,12 @@ def _differences(table: ReportTable) -> Chart:
         legend={"columns": 2},
     )
     tooltip = [
-        nominal("pair", "difference"),
+        named("pair", "difference"),
         quantitative("value", "points", format="+.2f"),
         quantitative("low", "from", format="+.2f"),
         quantitative("high", "to", format="+.2f"),
         quantitative("p", "p (Holm)", format=".2g"),
-        nominal("verdict", "verdict"),
+        named("verdict", "verdict"),
     ]
     y = nominal("pair", None, axis={"labelLimit": 320})
     spec: Spec = {
@@ -127,12 +128,12 @@ def _differences(table: ReportTable) -> Chart:
         "params": [choice("metric", METRICS[0])],
         "transform": [{"filter": "datum.metric == metric"}],
         "height": 28 * len(table.comparisons),
-        "encoding": {"y": y},
         "layer": [
-            {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0}, "y": None}},
+            {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0}}},
             {
                 "mark": {"type": "rule", "strokeWidth": 2.5},
                 "encoding": {
+                    "y": y,
                     "x": quantitative("low", "difference (points), with its interval"),
                     "x2": {"field": "high"},
                     "color": verdict,
@@ -140,7 +141,7 @@ def _differences(table: ReportTable) -> Chart:
             },
             {
                 "mark": {"type": "point", "size": 80},
-                "encoding": {"x": quantitative("value", ""), "color": verdict, "tooltip": tooltip},
+                "encoding": {"y": y, "x": quantitative("value", ""), "color": verdict, "tooltip": tooltip},
             },
         ],
     }
