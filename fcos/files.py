@@ -28,13 +28,20 @@ def in_project(path: str) -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a scratch path beside `path`; rename it onto `path` when the block ends without an error."""
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a scratch path beside `path`; rename it onto `path` when the block ends without an error.
+
+    Args:
+        durable: wait until the disk has the content: after a power cut a renamed file may be empty without.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield scratch
         scratch.chmod(0o644)  # some writers keep their files to themselves
+        if durable:
+            with scratch.open("rb") as stream:
+                os.fsync(stream.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -70,15 +77,15 @@ def whole_dir(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as scratch:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    with whole_file(path, durable=durable) as scratch:
         scratch.write_text(text, encoding="utf-8", errors=NOT_UTF8)
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+def write_json(path: Path, value: Any, *, indent: int | None = 2, durable: bool = True) -> None:
     """Write JSON in full float precision; NaN and infinity are refused, since JSON has neither."""
     separators = (",", ":") if indent is None else None
-    write_text(path, json.dumps(value, indent=indent, separators=separators, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=indent, separators=separators, allow_nan=False) + "\n", durable=durable)
 
 
 def read_json(path: Path, *, hint: str) -> Any:

@@ -1,8 +1,10 @@
 """Training: the plan, what a sample's augmentation depends on, resuming, determinism."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Watcher, wait_until, write_params
+from safetensors.torch import save_file
 from stage_deps import closure
 
 from fcos.commands.prepare import prepare
@@ -21,11 +24,13 @@ from fcos.data.pictures import resized_size
 from fcos.data.transforms import View, draw_view, padded_size, show_boxes
 from fcos.errors import UserError
 from fcos.files import sha256_file
+from fcos.model.checkpoint import Identity, load_weights, read_state_dict, save_weights
 from fcos.model.detector import FCOS
 from fcos.study.layout import Layout
 from fcos.training.key import TRAINING_CODE
 from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer
+from fcos.training.resume import Scratch
 
 PICTURES = dict.fromkeys(range(10), (60, 80))
 
@@ -337,3 +342,77 @@ def test_feature_maps_round_up():
         outputs = small_fcos()(torch.zeros(1, 3, 480, 640))
     assert outputs.feature_sizes == ((60, 80), (30, 40), (15, 20), (8, 10), (4, 5))
     assert outputs.class_logits.shape == (1, 60 * 80 + 30 * 40 + 15 * 20 + 8 * 10 + 4 * 5, 3)
+
+
+def state_at(step, value=1.0):
+    return {"model": {"w": torch.full((3,), value)}, "optimizer": {}, "history": [], "seconds": 1.0, "step": step}
+
+
+@contextlib.contextmanager
+def full_disk(at_most):
+    """No file may grow beyond so many bytes in the block, which torch's writer meets as it meets a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_the_last_whole_state_and_the_training_goes_on(tmp_path, capsys):
+    scratch = Scratch(tmp_path / "run-key")
+    scratch.save(state_at(1))
+    large = state_at(2) | {"model": {"w": torch.zeros(1_000_000)}}
+    with full_disk(100_000):
+        scratch.save(large)
+    said = capsys.readouterr().err
+    assert "warning: the state of step 2 could not be saved" in said and f"MB are free at {scratch.folder}" in said
+    state = scratch.load(torch.device("cpu"))
+    assert state is not None and state["step"] == 1
+    assert [path.name for path in scratch.folder.iterdir()] == ["state.pt"]
+    scratch.save(large)  # there is room again
+    state = scratch.load(torch.device("cpu"))
+    assert state is not None and state["step"] == 2
+
+
+@pytest.mark.parametrize("spoil", [lambda _: b"", lambda data: data[: len(data) // 2], lambda data: b"x" + data[1:]])
+def test_a_damaged_state_is_said_and_training_begins_anew(tmp_path, capsys, spoil):
+    scratch = Scratch(tmp_path / "run-key")
+    scratch.save(state_at(1))
+    scratch.path.write_bytes(spoil(scratch.path.read_bytes()))
+    assert scratch.load(torch.device("cpu")) is None
+    said = capsys.readouterr().err
+    assert f"warning: {scratch.path} is damaged (" in said and "beginning anew" in said
+    assert scratch.load(torch.device("cpu")) is None and capsys.readouterr().err == ""  # it is gone
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_read(tmp_path, value):
+    identity = Identity(run={}, categories=[], data_digest="", bits=16)
+    weights = {"a": torch.zeros(2), "head.bias": torch.tensor([1.0, value, value, 0.0])}
+    named = "2 of 4 numbers of head.bias"
+    with pytest.raises(UserError, match=f"weights that are not finite(.|\n)*{named}"):
+        save_weights(tmp_path / "model.safetensors", weights, identity)
+    assert list(tmp_path.iterdir()) == []
+    scratch = Scratch(tmp_path / "run-key")
+    with pytest.raises(UserError, match=f"training step 7: has weights that are not finite(.|\n)*{named}"):
+        scratch.save(state_at(7) | {"model": weights})
+    assert not scratch.path.exists()
+    torch.save(weights, tmp_path / "x.pt")
+    save_file(weights, tmp_path / "x.safetensors")
+    for path in (tmp_path / "x.pt", tmp_path / "x.safetensors"):
+        with pytest.raises(UserError, match=named):
+            read_state_dict(path)
+    with pytest.raises(UserError, match=named):
+        load_weights(tmp_path / "x.safetensors")
+
+
+def test_a_last_step_that_diverges_leaves_no_finished_training(workspace, smoke_params):
+    smoke_params["train"] |= {"learning_rate": 1.0e38, "optimizer": "sgd", "weight_decay": 1000.0, "warmup_epochs": 0}
+    smoke_params["data"] |= {"num_train": 2}
+    smoke_params["train"] |= {"batch_size": 2}
+    write_params(smoke_params)
+    prepare()
+    with pytest.raises(UserError, match=r"model.safetensors: has weights that are not finite(.|\n)*learning_rate"):
+        train("one-epoch", Watcher())
+    assert not (Path("runs/smoke/one-epoch") / "train.json").exists()

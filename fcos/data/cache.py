@@ -225,6 +225,3 @@ def _write(file: Path, pictures: Pictures) -> None:
             pass
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
-    # Before it gets its name: a loss of power must not leave a file of the right size, half empty.
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

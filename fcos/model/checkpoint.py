@@ -1,5 +1,6 @@
 """Weights on disk: a safetensors file whose metadata says what the weights are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 from fcos.errors import UserError
 from fcos.files import whole_file
 from fcos.formats import header_metadata, header_of
+
+DIVERGED = "lower train.learning_rate, or set train.clip_grad_norm"
+OTHER = "train again, or take another file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,25 @@ class Identity:
             ) from None
 
 
+def check_finite(state: Mapping[str, Tensor], where: object, hint: str) -> None:
+    """Raise where a number is infinite or none: such weights find nothing, and no training mends them.
+
+    Raises:
+        UserError: names the first such tensor, and counts.
+    """
+    for name, tensor in state.items():
+        if not (finite := tensor.isfinite()).all():
+            found = f"{(~finite).sum()} of {finite.numel()} numbers of {name}"
+            raise UserError(where, "has weights that are not finite", found=found, expected="finite numbers", hint=hint)
+
+
 def save_weights(path: Path, state: dict[str, Tensor], identity: Identity) -> None:
-    """Write the weights whole or not at all."""
+    """Write the weights whole or not at all.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    check_finite(state, path, DIVERGED)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with whole_file(path) as scratch:
         safetensors.torch.save_file(tensors, scratch, metadata=identity.to_metadata())
@@ -65,19 +86,27 @@ def read_identity(path: Path, *, hint: str) -> Identity:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(path)
+    """The tensors of a safetensors file.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    state = safetensors.torch.load_file(path)
+    check_finite(state, path, OTHER)
+    return state
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name: of torch.save (alone, or under `model` or `state_dict`) or of safetensors.
 
     Raises:
-        UserError: the file is neither.
+        UserError: the file is neither, or its numbers are not finite.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_weights(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its reader stumbled over
         said = str(error).splitlines()[0] if str(error) else repr(error)
         found = "no file of torch.save, or more than tensors in it" if "Weights only" in said else said
@@ -88,6 +117,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         found = f"keys such as {list(state)[:3]}" if isinstance(state, dict) else type(state).__name__
         raise UserError(path, "is not a state dict", found=found, expected="tensors by name")
+    check_finite(state, path, OTHER)
     return state
 
 

@@ -48,7 +48,7 @@ class Heartbeat:
     def write(self, **more: Any) -> None:
         self.content |= {**more, "updated": time.time()}
         with contextlib.suppress(OSError):
-            write_json(self.path, self.content)
+            write_json(self.path, self.content, durable=False)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from fcos.files import link_or_copy, whole_file
+from fcos.model.checkpoint import DIVERGED, check_finite
 from fcos.progress import say
 
 KEPT = 3  # unfinished states of one run, under other keys than the present one
@@ -39,14 +40,36 @@ class Scratch:
         return self.folder / "finished"
 
     def save(self, state: dict[str, Any]) -> None:
-        with whole_file(self.path) as part:
-            torch.save(state, part)
+        """Save the state of an unfinished training; where that fails, the last one stays and the training goes on.
+
+        Raises:
+            UserError: its weights are not finite.
+        """
+        check_finite(state["model"], f"training step {state['step']}", DIVERGED)
+        try:
+            with whole_file(self.path) as part:
+                torch.save(state, part)
+        except (OSError, RuntimeError) as error:  # RuntimeError: of torch's zip writer, which cannot say why
+            free = shutil.disk_usage(self.folder).free >> 20
+            found = str(error).partition("\n")[0][:200]
+            say(
+                f"warning: the state of step {state['step']} could not be saved ({found}; {free:,} MB are free at "
+                f"{self.folder}); training goes on, and would resume from the state before"
+            )
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What was saved last, or None."""
-        if not self.path.exists():
+        """What was saved last; None where there is nothing, or nothing that can be read."""
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+            if missing := {"model", "optimizer", "history", "seconds", "step"} - state.keys():
+                raise ValueError(f"without {', '.join(sorted(missing))}")
+        except FileNotFoundError:
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises whatever its reader stumbled over
+            found = (str(error).partition("\n")[0] or repr(error))[:200]
+            say(f"warning: {self.path} is damaged ({found}); beginning anew")
+            self.path.unlink()
+            return None
         return state
 
     def finish(self, files: Sequence[Path]) -> None:
