@@ -539,20 +539,19 @@ def sync_mlflow() -> None:
     try:
         typer.echo(f"{_sync(params, list(params.runs))} runs are up to date in MLflow")
     except StoreUnavailable as error:
-        raise UserError(
-            "MLFLOW_TRACKING_URI", "the store cannot be reached", found=error, hint="start it and repeat the command"
-        ) from None
+        raise UserError("MLFLOW_TRACKING_URI", "the store cannot be used", found=error, hint=error.hint) from None
 
 
 @app.command(epilog="Example: fcos doctor")
 def doctor() -> None:
     """What will be used on this machine, and what is wrong; exit code 1 where something is."""
     from fcos.commands.doctor import Finding, doctor, findings_text
-    from fcos.tracking.store import StoreUnavailable, connect
+    from fcos.tracking.store import StoreUnavailable, connect, shown_uri
 
     findings = doctor()
     try:
-        findings.append(Finding("tracking", connect().tracking_uri))
+        connect()
+        findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
         findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
     typer.echo(findings_text(findings))

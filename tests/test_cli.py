@@ -167,7 +167,7 @@ def test_a_store_that_is_away_stops_nothing(workspace, monkeypatch, run):
     done = run("train", "one-epoch")
     assert done.returncode == 0 and "fcos sync-mlflow" in done.stderr
     assert Path("runs/smoke/one-epoch/model.safetensors").exists()
-    assert_mistake(run("sync-mlflow"), "cannot be reached")
+    assert_mistake(run("sync-mlflow"), "cannot be used")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert "1 runs are up to date" in run("sync-mlflow").stdout
 

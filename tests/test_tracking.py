@@ -32,7 +32,7 @@ from fcos.study.build import build_model
 from fcos.tracking import live
 from fcos.tracking.live import LiveRun
 from fcos.tracking.runs import CURVES, search
-from fcos.tracking.store import StoreUnavailable, connect, find_experiment
+from fcos.tracking.store import StoreUnavailable, connect, find_experiment, masked, shown_uri
 from fcos.tracking.sync import sync
 
 STUDY = "tiny"
@@ -416,6 +416,35 @@ def test_a_store_that_is_away_is_told_in_one_line(files: Files) -> None:
     with pytest.raises(StoreUnavailable) as caught:
         files.sync()
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://anna:pw12@host:5000", "http://***@host:5000"),
+        ("postgresql://anna:se@c/r et?x@db:5432/m", "postgresql://***@db:5432/m"),
+        ("postgresql://anna:a%40b@db/m", "postgresql://***@db/m"),
+        ("mysql+pymysql://u:p@h/d?ssl_key=abcd&charset=utf8", "mysql+pymysql://***@h/d?ssl_key=***&charset=utf8"),
+        ("http://h/?password=abcd;api_key=efgh&x=1", "http://h/?password=***;api_key=***&x=1"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+    ],
+)
+def test_no_secret_of_the_store_is_shown(monkeypatch: pytest.MonkeyPatch, uri: str, shown: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert shown_uri() == shown
+    said = masked(f"no answer from {uri}; see also http://x:y@other/")
+    assert said == f"no answer from {shown}; see also http://***@other/"
+
+
+def test_a_password_in_the_words_of_a_driver_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://anna:a%40bcd@db/m")
+    assert masked("refused: anna / a@bcd") == "refused: anna / ***"
+
+
+def test_a_refused_password_is_not_called_a_server_that_is_away() -> None:
+    assert "user name and password" in StoreUnavailable("API request failed with error code 401").hint
+    assert "user name and password" in StoreUnavailable('FATAL: password authentication failed for user "u"').hint
+    assert "start it" in StoreUnavailable("Connection refused").hint
 
 
 @pytest.mark.usefixtures("away")

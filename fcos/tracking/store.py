@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -26,13 +27,53 @@ _ENVIRONMENT = {
 }
 
 
+_SECRET = re.compile(r"([?&;][\w-]*(?:pass|pwd|token|secret|key|auth)[\w-]*=)[^&;\s]*", re.IGNORECASE)
+_REFUSED = re.compile(r"\b40[13]\b|authenti|credential|password|access denied|permission denied", re.IGNORECASE)
+
+
 class StoreUnavailable(Exception):
     """MLflow's store is away or broken; the numbers are in the files all the same."""
+
+    @property
+    def hint(self) -> str:
+        """What may help."""
+        if _REFUSED.search(str(self)):
+            return "check the user name and password (MLFLOW_TRACKING_USERNAME and _PASSWORD, or in the address)"
+        return "start it and repeat the command"
 
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or else a database beside dvc.yaml: a relative one would be lost in DVC's copies."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root().resolve() / 'mlflow.db'}"
+
+
+def shown_uri() -> str:
+    """The place of the store without the secrets in it."""
+    return masked(tracking_uri())
+
+
+def masked(text: str) -> str:
+    """`text` without user names, passwords and tokens: those of the store, and of any other address in it."""
+    uri = tracking_uri()
+    secrets = {uri: _without_user(uri)}
+    with contextlib.suppress(ValueError):  # a password with brackets is no address to urllib
+        parts = urlsplit(uri)
+        secrets |= {unquote(found): "***" for found in (parts.password,) if found and len(found) > 3}
+    for secret, shown in secrets.items():
+        text = text.replace(secret, shown)
+    text = re.sub(r"(\w+://)[^/\s@]*@", r"\1***@", text)
+    return _SECRET.sub(r"\1***", text)
+
+
+def _without_user(uri: str) -> str:
+    """A password may hold anything, `@`, `/` and spaces too: what is before the last `@` goes."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme.split("+")[0] in ("sqlite", "file"):
+        return uri
+    place, question, query = rest.partition("?")
+    if "@" in query:  # the question mark is of the password
+        place, question, query = rest, "", ""
+    return f"{scheme}://{'***@' if '@' in place else ''}{place.rpartition('@')[2]}{question}{query}"
 
 
 def connect() -> "MlflowClient":
@@ -63,8 +104,7 @@ def reaching() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, ModuleNotFoundError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"MLflow's store {tracking_uri()} cannot be used: {first_line[:200]}"
-        raise StoreUnavailable(re.sub(r"//[^@/\s]*@", "//", message)) from error  # no password on the screen
+        raise StoreUnavailable(f"MLflow's store {shown_uri()} cannot be used: {masked(first_line)[:200]}") from error
 
 
 def find_experiment(client: "MlflowClient", study: str) -> str:
