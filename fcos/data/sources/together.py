@@ -22,6 +22,7 @@ MOST, SIDE = 8.0, 16
 FLAT = 8.0  # standard deviation below which an image has nothing to be known by
 COMPARED = 10_000  # images; all pairs of more would take minutes
 BLOCK = 1000
+NAMED = 5  # pairs
 
 
 def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
@@ -43,18 +44,20 @@ def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
 def near_copies(paths: Sequence[Path]) -> dict[str, Any]:
     """How many of the images are near copies of another one: {"images", "compared", "pairs"}, a few of them by name."""
     compared = paths[:COMPARED]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         small = pool.map(_thumbnail, compared)
         rows = np.array(list(track(small, "compare test images", total=len(compared), unit="pictures")))
-    count, pairs = 0, []
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
+    first_copy: dict[int, int] = {}  # of each image that has one
     for start in range(0, len(rows), BLOCK):
         near = _distances(rows[start : start + BLOCK], rows) < MOST
         near[np.arange(len(near)), start + np.arange(len(near))] = False
-        count += int(near.any(axis=1).sum())
-        later = np.argwhere(near)
-        pairs += [(start + int(i), int(j)) for i, j in later if start + i < j]
-    named = [[compared[i].name, compared[j].name] for i, j in pairs[:5]]
-    return {"images": count, "compared": int(np.isfinite(rows[:, 0]).sum()), "pairs": named}
+        first_copy |= {start + int(place): int(near[place].argmax()) for place in np.flatnonzero(near.any(axis=1))}
+    pairs = [(image, copy) for image, copy in first_copy.items() if image < copy or first_copy.get(copy) != image]
+    named = [[compared[image].name, compared[copy].name] for image, copy in pairs[:NAMED]]
+    return {"images": len(first_copy), "compared": int(np.isfinite(rows[:, 0]).sum()), "pairs": named}
 
 
 def copies_text(copies: Mapping[str, Any] | None) -> list[str]:
