@@ -1,6 +1,6 @@
 """The one exception a user's mistake raises, and where two records disagree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MISSING = "nothing"
@@ -47,3 +47,9 @@ def first_difference(
         elif is_ != should:
             return f"{prefix}{key}", is_, should
     return None
+
+
+def names_of(items: Iterable[object], *, shown: int = 5) -> str:
+    """The first few, and that there are more."""
+    listed = [str(item) for item in items]
+    return ", ".join(listed[:shown]) + (", ..." if len(listed) > shown else "")

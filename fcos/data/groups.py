@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcos.errors import UserError
+from fcos.errors import UserError, names_of
 
-NAMED = 5
 EXPECTED = (
     "a key of the images, a table FILE of image and group, a number (of characters that file names of a group share), "
     "or a mark such as _ (file names of a group agree before the last one)"
@@ -69,7 +68,7 @@ def _stems(members: Sequence[Member], where: str) -> list[str]:
 def _of_key(members: Sequence[Member], key: str, where: str) -> list[str]:
     without = sum(member.record.get(key) is None for member in members)
     if without:
-        known = _shortly(sorted({name for member in members for name in member.record})) or "none"
+        known = names_of(sorted({name for member in members for name in member.record})) or "none"
         found = f"{without} of {len(members)} images without `{key}`; keys of images are {known}"
         raise UserError(where, "is no key of all images", found=found, expected=EXPECTED)
     return [str(member.record[key]) for member in members]
@@ -91,10 +90,6 @@ def _of_table(members: Sequence[Member], path: Path) -> list[str]:
     named = [next((group_of[name] for name in member.names if name in group_of), None) for member in members]
     without = [member.names[-1] for member, name in zip(members, named, strict=True) if name is None]
     if without:
-        found = f"{len(without)} of {len(members)} images are not in it: {_shortly(without)}"
+        found = f"{len(without)} of {len(members)} images are not in it: {names_of(without)}"
         raise UserError(path, "does not have every image", found=found, expected="a row image,group for each image")
     return [str(name) for name in named]
-
-
-def _shortly(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

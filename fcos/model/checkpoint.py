@@ -51,7 +51,7 @@ class Identity:
 
 
 def check_finite(state: Mapping[str, Tensor], where: object, hint: str) -> None:
-    """Raise where a number is infinite or none: such weights find nothing, and no training mends them.
+    """Raise where a number is infinite or none: such weights find nothing, and no training recovers from them.
 
     Raises:
         UserError: names the first such tensor, and counts.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos.data.sources.together import copies_text
+from fcos.errors import names_of
 from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.intervals import DASH, percent, plus_minus
@@ -15,7 +16,6 @@ from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
 from fcos.scoring.errors import ERROR_KINDS
-from fcos.scoring.findings import names_of
 from fcos.study.run_files import RUN_FILES
 
 Grid = tuple[list[str], list[list[str]]]

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcos.scoring.findings import Finding, names_of
+from fcos.errors import names_of
+from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Bools, Floats, Matches, ResultTable
 from fcos.scoring.numbers import coco_metrics
 from fcos.scoring.results import boxes_that_fit

@@ -38,9 +38,3 @@ def same_content(digests: Iterable[tuple[str, str]]) -> list[str]:
     for name, digest in digests:
         names_by.setdefault(digest, []).append(name)
     return [" and ".join(names) for names in names_by.values() if len(names) > 1]
-
-
-def names_of(items: Iterable[object], *, shown: int = 5) -> str:
-    """The first few, and that there are more."""
-    listed = [str(item) for item in items]
-    return ", ".join(listed[:shown]) + (", ..." if len(listed) > shown else "")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fcos.errors import UserError
+from fcos.errors import UserError, names_of
 from fcos.scoring.columns import Key, boxes, numbers, values_of
-from fcos.scoring.findings import Finding, Found, names_of
+from fcos.scoring.findings import Finding, Found
 from fcos.scoring.json_files import read_json_file
 from fcos.scoring.lookup import Lookup
 from fcos.scoring.matching import ResultTable
