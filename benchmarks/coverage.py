@@ -24,11 +24,13 @@ from synthetic import CLASS_WEIGHTS, Detector, detect, draw_images
 from fcos.data.coco import CocoSplit
 from fcos.progress import track
 from fcos.scoring.average_precision import score
-from fcos.scoring.bootstrap import Sample, difference, draw_weights, estimate
+from fcos.scoring.bootstrap import Drawn, Sample, Support, difference, draw_weights, estimate
 from fcos.scoring.matching import Floats, Ints, Matches, match
+from fcos.scoring.support import drawn_metrics
 
 NAMES = ("AP", "AP50", "AP75")
 CONFIDENCE = 0.95
+PLAIN = "normal, moved by the bias"
 FIRST = Detector(clutter=12.0)
 OTHERS = {
     "as good": FIRST,
@@ -39,14 +41,27 @@ OTHERS = {
 THREE = np.array([3.0, 2.0, 1.0])  # shares of the objects of three classes
 POOR = Detector(recall=0.2, jitter=0.25, confidence=0.0, clutter=40.0)
 NEARLY_PERFECT = Detector(recall=0.995, jitter=0.002, confidence=6.0, clutter=0.3)
-# Shares of the classes, the detector, and the images of a test set.
-SMALL = {
+CLUSTERED = {"evenness": 0.3, "themed": 1.0}
+
+
+def with_a_rare(expected: float, images: int = 200) -> Any:
+    """Shares of three classes, of whose last a test set has so many objects on average."""
+    others = 3.02 * images - expected
+    return np.array([0.6 * others, 0.4 * others, expected])
+
+
+# Shares of the classes, the detector, the images of a test set, and how objects lie in them.
+SMALL: dict[str, Any] = {
     "3 classes, 20 images": (THREE, FIRST, 20),
     "3 classes, 72 images": (THREE, FIRST, 72),
     "3 classes, 200 images": (THREE, FIRST, 200),
     "20 classes, 20 images": (CLASS_WEIGHTS, FIRST, 20),
     "20 classes, 72 images": (CLASS_WEIGHTS, FIRST, 72),
     "20 classes, 200 images": (CLASS_WEIGHTS, FIRST, 200),
+    "a class of 5 objects, 200 images": (with_a_rare(5), FIRST, 200),
+    "a class of 0.7 objects, 200 images": (with_a_rare(0.7), FIRST, 200),
+    "clustered, 3 classes, 72 images": (THREE, FIRST, 72, CLUSTERED),
+    "clustered, 3 classes, 200 images": (THREE, FIRST, 200, CLUSTERED),
     "AP near 0, 3 classes, 72 images": (THREE, POOR, 72),
     "AP near 1, 3 classes, 72 images": (THREE, NEARLY_PERFECT, 72),
 }
@@ -64,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.time()
     if arguments.small:
-        found = {name: small(*regime, arguments.draws, arguments.replicates) for name, regime in SMALL.items()}
+        found = {name: small(arguments.draws, arguments.replicates, *regime) for name, regime in SMALL.items()}
     else:
         found = simulate(arguments.population, arguments.images, arguments.draws, arguments.replicates)
     settings = {key: value for key, value in vars(arguments).items() if key != "out"}
@@ -112,23 +127,37 @@ def simulate(population: int, images: int, draws: int, replicates: int) -> dict[
     }
 
 
-def small(shares: Any, detector: Detector, images: int, draws: int, replicates: int) -> dict[str, float]:
-    """How often intervals of AP hold the population's, and how often a true difference is called another one."""
-    pools = [_population(SMALL_POPULATION, detector, seed, shares) for seed in (0, 1)]
+def small(draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None) -> dict[str, Any]:
+    """How often intervals of AP hold the population's, and how often a true difference is called another one.
+
+    Both of those that are printed: `printed` and `judged` say how many are; `before` is the first without support.
+    """
+    pools = [_population(SMALL_POPULATION, detector, seed, shares, **(lie or {})) for seed in (0, 1)]
     truth = [_numbers(pool, np.ones((1, SMALL_POPULATION)))[0, 0] for pool in pools]
-    covered, rejected = [], []
+    covered, rejected, before = [], [], []
     for draw in range(draws):
         chosen = np.random.default_rng([1, draw]).choice(SMALL_POPULATION, images, replace=False)
         weights = draw_weights(images, replicates=replicates, seed=draw)
         one, other = (_sample(_subset(pool, chosen), weights) for pool in pools)
         found, paired = estimate(one, confidence=CONFIDENCE), difference(other, one, confidence=CONFIDENCE)
-        covered.append(found.low[0] <= truth[0] <= found.high[0])
-        rejected.append(not paired.low[0] <= truth[1] - truth[0] <= paired.high[0])
-    return {"AP": round(float(truth[0]), 4), "coverage": float(np.mean(covered)), "rejected": float(np.mean(rejected))}
+        low, high = _intervals(one)[PLAIN]
+        before.append(low[0] <= truth[0] <= high[0])
+        if not np.isnan(found.low[0]):
+            covered.append(found.low[0] <= truth[0] <= found.high[0])
+        if not np.isnan(paired.low[0]):
+            rejected.append(not paired.low[0] <= truth[1] - truth[0] <= paired.high[0])
+    return {
+        "AP": round(float(truth[0]), 4),
+        "printed": len(covered) / draws,
+        "coverage": float(np.mean(covered)) if covered else None,
+        "coverage_before": float(np.mean(before)),
+        "judged": len(rejected) / draws,
+        "rejected": float(np.mean(rejected)) if rejected else None,
+    }
 
 
-def _population(images: int, detector: Detector, seed: int, shares: Any = CLASS_WEIGHTS) -> Matches:
-    truth = draw_images(np.random.default_rng(0), images, class_weights=shares)
+def _population(images: int, detector: Detector, seed: int, shares: Any = CLASS_WEIGHTS, **lie: float) -> Matches:
+    truth = draw_images(np.random.default_rng(0), images, class_weights=shares, **lie)
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], Path())
     matches = match(detect(np.random.default_rng([2, seed]), truth, detector), split)
     # The other area ranges would double the time and say nothing new.
@@ -164,8 +193,10 @@ def _subset(matches: Matches, images: Ints) -> Matches:
 
 
 def _sample(matches: Matches, weights: Ints) -> Sample:
-    numbers = _numbers(matches, np.concatenate((np.ones((1, weights.shape[1]), dtype=int), weights)))
-    return Sample(numbers[:1], numbers[None, 1:])
+    drawn, few = drawn_metrics(score(matches, weights), matches), slice(len(NAMES))
+    support = Support(drawn.support.inflation[few], drawn.support.freedom[few])
+    value = _numbers(matches, np.ones((1, weights.shape[1]), dtype=int))
+    return Sample.of(value, [Drawn(drawn.replicates[:, few], support)])
 
 
 def _numbers(matches: Matches, weights: Any) -> Floats:
@@ -183,8 +214,10 @@ def _intervals(sample: Sample) -> dict[str, tuple[Floats, Floats]]:
     below = (replicates < value).mean(axis=0).clip(1 / len(replicates), 1 - 1 / len(replicates))
     shifted = [norm.cdf(2 * norm.ppf(below) + sign * z) for sign in (-1, 1)]
     corrected = [np.array([np.quantile(replicates[:, k], level[k]) for k in range(len(value))]) for level in shifted]
+    bias = replicates.mean(axis=0) - value
     return {
-        "ours (normal, moved by the bias)": (ours.low, ours.high),
+        "ours": (ours.low, ours.high),
+        PLAIN: (value - bias - z * error, value - bias + z * error),
         "normal": (value - z * error, value + z * error),
         "percentile": (low, high),
         "basic": (2 * value - high, 2 * value - low),

@@ -51,9 +51,10 @@ def _replicates(numbers: Any, matches: Any, num_images: int, replicates: int) ->
     from fcos.scoring.average_precision import score
     from fcos.scoring.bootstrap import draw_weights
     from fcos.scoring.numbers import with_intervals
+    from fcos.scoring.support import draws_of
 
     weights = draw_weights(num_images, replicates=replicates, seed=0)
-    with_intervals(numbers, score(matches, weights), confidence=0.95)
+    with_intervals(numbers, *draws_of(score(matches, weights), matches), confidence=0.95)
 
 
 class Cocoeval:

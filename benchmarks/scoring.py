@@ -24,6 +24,7 @@ from fcos.scoring.average_precision import METRICS, score
 from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.matching import match
 from fcos.scoring.numbers import coco_metrics, with_intervals
+from fcos.scoring.support import draws_of
 
 REPLICATES = 1000
 
@@ -60,7 +61,7 @@ def ours(split: CocoSplit, results: list[Any]) -> dict[str, Any]:
     numbers = coco_metrics(matches, split)
     without = time.perf_counter() - started
     weights = draw_weights(len(split.images), replicates=REPLICATES, seed=0)
-    with_intervals(numbers, score(matches, weights), confidence=0.95)
+    with_intervals(numbers, *draws_of(score(matches, weights), matches), confidence=0.95)
     return {
         "seconds": time.perf_counter() - started,
         "seconds_without_replicates": without,

@@ -47,16 +47,23 @@ def draw_images(
     *,
     objects_per_image: float = 3.02,
     class_weights: Any = CLASS_WEIGHTS,
+    evenness: float = 1.5,
+    themed: float = 0.5,
 ) -> dict[str, Any]:
-    """COCO ground truth: every image an independent draw, some of them without objects, some crowded."""
+    """COCO ground truth: every image an independent draw, some of them without objects, some crowded.
+
+    Args:
+        evenness: of the negative binomial number of objects in an image; near 0 a few images have nearly all.
+        themed: share of an image's objects that are of its one class.
+    """
     share = class_weights / class_weights.sum()
-    counts = generator.negative_binomial(1.5, 1.5 / (1.5 + objects_per_image), size=num_images)
+    counts = generator.negative_binomial(evenness, evenness / (evenness + objects_per_image), size=num_images)
     image = np.repeat(np.arange(num_images), counts)
     total = len(image)
     # Images have a theme: half of the objects of an image are of one class, as in photographs.
     theme = generator.choice(len(share), size=num_images, p=share)
     other = generator.choice(len(share), size=total, p=share)
-    label = np.where(generator.random(total) < 0.5, theme[image], other)
+    label = np.where(generator.random(total) < themed, theme[image], other)
     side = np.exp(generator.normal(4.4, 0.8, size=total)).clip(8, 350)
     aspect = np.exp(generator.normal(0, 0.35, size=total))
     w, h = np.minimum(side * aspect, WIDTH), np.minimum(side / aspect, HEIGHT)

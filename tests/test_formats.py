@@ -11,6 +11,7 @@ from fcos.errors import UserError
 from fcos.evaluation.candidates import read_candidates, save_candidates
 from fcos.formats import FORMAT, read_record, write_record
 from fcos.model.checkpoint import read_identity
+from fcos.scoring.bootstrap import Drawn, Support
 from fcos.scoring.replicates import read_replicates, save_replicates
 
 
@@ -58,7 +59,9 @@ def test_headers_of_tensors_are_checked(tmp_path, what, header):
 
 def test_a_header_comes_back_as_it_was_given(tmp_path):
     header = {"run": {"name": "r18"}, "view": {"size": 64}}
-    save_replicates(tmp_path / "replicates", {"test": np.zeros((2, 12))}, header)
+    save_replicates(
+        tmp_path / "replicates", {"test": Drawn(np.zeros((2, 12)), Support.of_images(np.full(12, 50)))}, header
+    )
     assert read_replicates(tmp_path / "replicates", hint="").header == header
     none = Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     save_candidates(tmp_path / "candidates", {7: none}, header)

@@ -35,6 +35,7 @@ from fcos.reporting.report import build_report
 from fcos.reporting.results import read_study
 from fcos.reporting.tables import build_table
 from fcos.scoring.analysis import analyse
+from fcos.scoring.bootstrap import Drawn, Support
 from fcos.scoring.errors import ERROR_KINDS
 from fcos.scoring.matching import match
 from fcos.scoring.replicates import numbers_digest, read_replicates, save_replicates, sweep_steps
@@ -231,7 +232,8 @@ def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], 
     for step, numbers in steps.items():
         own = standard_normal(f"{name} {stem} {step}", 400)
         values = np.array([np.nan if numbers[metric] is None else numbers[metric] for metric in [*METRICS, *REST]])
-        replicates[step] = values + (0.01 * common + 0.001 * own)[:, None]
+        of_step = values + (0.01 * common + 0.001 * own)[:, None]
+        replicates[step] = Drawn(of_step, Support(np.ones(len(values)), np.full(len(values), np.inf)))
     header = {**identity, "statistics": study.params.statistics.model_dump(), "numbers": numbers_digest(steps)}
     save_replicates(study.runs_dir / name / f"{stem}.safetensors", replicates, header)
 
@@ -352,8 +354,9 @@ def test_published_numbers_stand_below_ours_with_their_difference(built: Study) 
 
 def test_intervals_stand_in_the_csv(built: Study) -> None:
     row = built.table(2).iloc[0]
-    # 33 -+ 1.96 * 1.00 to 1.01: the shared draws and, 1 % more at most, its own.
-    assert (row["AP low"], row["AP high"]) == pytest.approx((31.04, 34.96), abs=0.03)
+    # s.d. 1.00 to 1.01: the shared draws and, 1 % more at most, its own. 0.33 * 0.67 / 0.01^2 = 2211 trials; Wilson's
+    # (2211 * 33 + 192) / 2214.8 = 33.03 -+ 100 * 1.96 / 2214.8 * sqrt(2211 * 0.2211 + 0.96) = 1.96.
+    assert (row["AP low"], row["AP high"]) == pytest.approx((31.07, 34.99), abs=0.03)
     assert np.isnan(row["APs low"])
 
 
@@ -499,7 +502,7 @@ def test_what_the_test_split_is_too_small_for_is_said(tmp_path: Path) -> None:
     raw["tables"] = raw["tables"][:1]
     study = make_study(tmp_path, raw)
     markdown = (study.build() / "report.md").read_text()
-    assert "Objects in 8 test images only: intervals from fewer than 50 are too narrow." in markdown
+    assert "Objects in 8 test images only: intervals from fewer than 50 are a little too narrow." in markdown
     assert "Fewer than 10 test objects, whose AP says little: " in markdown and "AP is the mean over" not in markdown
 
 
@@ -587,7 +590,7 @@ def test_draws_of_something_else_stop_the_report(
     study = make_study(tmp_path)
     path = study.runs_dir / run / f"{stem}.safetensors"
     file = read_replicates(path, hint="")
-    save_replicates(path, file.metrics, {**file.header, key: {**file.header[key], **value}})
+    save_replicates(path, file.drawn, {**file.header, key: {**file.header[key], **value}})
     with pytest.raises(UserError, match=rf"{cell}.*{stem}\.safetensors has another {key}"):
         study.build()
 

@@ -655,7 +655,10 @@ def test_odd_ground_truth(plain, run):
 
     _, findings = scored(run, changed(classes, "more.json", "gt.json"))
     assert findings["classes_without_objects"]["text"].endswith("AP is the mean over 3 of 4 classes (never)")
-    assert findings["few_images"]["text"] == "objects in 7 images only: intervals from fewer than 50 are too narrow"
+    assert (
+        findings["few_images"]["text"]
+        == "objects in 7 images only: intervals from fewer than 50 are a little too narrow"
+    )
     assert "(once)" in findings["classes_with_few_objects"]["text"]
 
 

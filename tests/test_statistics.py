@@ -5,6 +5,7 @@ import io
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from pycocotools.coco import COCO
 from random_truth import make_results, make_truth
 
 from fcos.data.coco import CocoSplit
-from fcos.scoring.average_precision import METRICS, precision_at_recall, score
-from fcos.scoring.bootstrap import Sample, difference, draw_weights, estimate, holm, pooled_spread
-from fcos.scoring.matching import match
+from fcos.scoring.average_precision import METRICS, Scores, precision_at_recall, score
+from fcos.scoring.bootstrap import Sample, Support, difference, draw_weights, estimate, holm, pooled_spread
+from fcos.scoring.matching import GroundTruth, match
 from fcos.scoring.numbers import coco_metrics, with_intervals
 from fcos.scoring.power import needed
+from fcos.scoring.support import draws_of, without_interval
 
 
 def coco_eval_of(split, results):
@@ -31,6 +33,12 @@ def coco_eval_of(split, results):
         ]}  # fmt: skip
         found.createIndex()
     return coco_eval(truth, found)
+
+
+def sample_of_many(values, replicates):
+    """Of so many images that the draws say all."""
+    shape = values.shape[1:]
+    return Sample(values, replicates, Support(np.ones(shape), np.full(shape, np.inf)))
 
 
 def assert_equal_to_coco_eval(split, results):
@@ -117,10 +125,19 @@ def test_draws_are_images_with_replacement():
 
 
 def test_interval_by_hand():
-    """Replicates 0.4, 0.5, 0.6 (s.d. 0.1, mean 0.5) of a value of 0.45: bias 0.05, so 0.40 -+ 1.96 * 0.1."""
-    found = estimate(Sample(np.array([[0.45]]), np.array([[[0.4], [0.5], [0.6]]])), confidence=0.95)
+    """Replicates 0.4, 0.5, 0.6 (s.d. 0.1, mean 0.5) of a value of 0.45: bias 0.05, so 0.40 -+ 1.96 * 0.1 as
+    a difference.
+
+    Of a number between 0 and 1: 0.45 * 0.55 / 0.1^2 = 24.75 trials, of which the share 0.40 has Wilson's interval
+    (24.75 * 0.4 + 1.9208) / 28.5915 = 0.4134 -+ 1.96 / 28.5915 * sqrt(24.75 * 0.24 + 0.9604) = 0.1801.
+    """
+    number = sample_of_many(np.array([[0.45]]), np.array([[[0.4], [0.5], [0.6]]]))
+    nothing = sample_of_many(np.array([[0.0]]), np.zeros((1, 3, 1)))
+    apart = difference(number, nothing, confidence=0.95)
+    assert (apart.low.item(), apart.high.item()) == pytest.approx((0.204, 0.596), abs=1e-3)
+    found = estimate(sample_of_many(np.array([[0.45]]), np.array([[[0.4], [0.5], [0.6]]])), confidence=0.95)
     assert found.value == 0.45
-    assert (found.low.item(), found.high.item()) == pytest.approx((0.204, 0.596), abs=1e-3)
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.2333, 0.5935), abs=1e-4)
     # z = 0.40 / 0.1 = 4: two-sided p = 6.33e-5
     assert found.p_value.item() == pytest.approx(6.334e-5, rel=1e-3)
 
@@ -128,7 +145,10 @@ def test_interval_by_hand():
 def test_a_paired_difference_is_much_surer_than_its_two_sides():
     common = np.random.default_rng(0).normal(0, 0.02, size=(1, 2000, 1))
     own = np.random.default_rng(1).normal(0, 0.002, size=(1, 2000, 1))
-    one, other = Sample(np.array([[0.40]]), 0.40 + common), Sample(np.array([[0.39]]), 0.39 + common + own)
+    one, other = (
+        sample_of_many(np.array([[0.40]]), 0.40 + common),
+        sample_of_many(np.array([[0.39]]), 0.39 + common + own),
+    )
     found = difference(one, other, confidence=0.95)
     assert found.value.item() == pytest.approx(0.01)
     assert found.standard_error.item() == pytest.approx(0.002, rel=0.1)
@@ -138,7 +158,9 @@ def test_a_paired_difference_is_much_surer_than_its_two_sides():
 def test_what_does_not_vary_cannot_be_judged():
     """Replicates that differ by rounding alone have no interval and no p, however large the difference."""
     rounding = np.array([[[0.3], [0.3 + 1e-16], [0.3 - 1e-16]]])
-    found = difference(Sample(np.array([[0.6]]), 2 * rounding), Sample(np.array([[0.3]]), rounding), confidence=0.95)
+    found = difference(
+        sample_of_many(np.array([[0.6]]), 2 * rounding), sample_of_many(np.array([[0.3]]), rounding), confidence=0.95
+    )
     assert found.value.item() == pytest.approx(0.3)
     assert all(np.isnan(part.item()) for part in (found.low, found.high, found.p_value))
 
@@ -146,16 +168,76 @@ def test_what_does_not_vary_cannot_be_judged():
 def test_seeds_add_their_variance_and_students_t():
     """Three seeds of 0.30, 0.32, 0.34 (s.d. 0.02) and images that add nothing: 0.32 -+ t(2) * 0.02 / sqrt(3).
 
-    t(2) at 97.5 % is 4.3027, so the interval is 0.32 -+ 0.0497.
+    t(2) at 97.5 % is 4.3027: 0.32 * 0.68 * 3 / 0.02^2 = 1632 trials, of which Wilson's interval with 4.3027 for 1.96 is
+    (1632 * 0.32 + 9.257) / 1650.5 = 0.3220 -+ 4.3027 / 1650.5 * sqrt(1632 * 0.2176 + 4.628) = 0.0494.
     """
     values = np.array([[0.30], [0.32], [0.34]])
-    found = estimate(Sample(values, np.repeat(values[:, None], 10, axis=1)), confidence=0.95)
-    assert (found.low.item(), found.high.item()) == pytest.approx((0.2703, 0.3697), abs=1e-4)
-    # Images of s.d. 0.1 dwarf the seeds: the normal interval again, 0.32 -+ 1.96 * sqrt(0.1^2 + 0.02^2 / 3).
+    found = estimate(sample_of_many(values, np.repeat(values[:, None], 10, axis=1)), confidence=0.95)
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.2726, 0.3715), abs=1e-4)
+    # Images of s.d. 0.1 dwarf the seeds: the normal quantile again, of sqrt(0.1^2 + 0.02^2 / 3).
     noise = np.random.default_rng(0).normal(size=(1, 4000, 1))
     noise = 0.1 * (noise - noise.mean()) / noise.std(ddof=1)
-    wide = estimate(Sample(values, values[:, None] + noise), confidence=0.95)
+    nothing = sample_of_many(np.array([[0.0]]), np.zeros((1, 4000, 1)))
+    wide = difference(sample_of_many(values, values[:, None] + noise), nothing, confidence=0.95)
     assert wide.half_width.item() == pytest.approx(1.96 * math.sqrt(0.01 + 0.0004 / 3), rel=1e-3)
+
+
+def draws_with(images, *, means, looked_for=()):
+    """Three draws of classes on so many images each; draws vary by 0.02, the last of several images the other way."""
+    sign = np.array([0.02 * (count > 1) for count in images])
+    sign[np.flatnonzero(sign)[-1]] *= -1
+    values = np.array(means) + np.array([[-1.0], [0.0], [1.0]]) * sign
+    values[:, np.array(images) == 0] = np.nan
+    image = np.concatenate([np.arange(count) for count in images])
+    truth = GroundTruth(
+        image_ids=np.arange(max(images)),
+        category_ids=np.arange(len(images)),
+        image=image,
+        label=np.repeat(np.arange(len(images)), images),
+        boxes_xywh=np.ones((len(image), 4)),
+        crowd=np.zeros(len(image), dtype=bool),
+        ignored=np.zeros((len(image), 4), dtype=bool),
+    )
+    ap = np.broadcast_to(values[:, :, None, None], (*values.shape, 4, 10))
+    scores = Scores(ap=ap, recall=ap, recall_1=ap[:, :, 0], recall_10=ap[:, :, 0])
+    labels = np.array([*np.flatnonzero(images), *looked_for])
+    return draws_of(scores, SimpleNamespace(truth=truth, label=labels))
+
+
+def test_support_by_hand():
+    """Four classes on five images, one on a single one, one on none, AP 0.4, 0.5, 0.6, 0.7, 0.3 and unknown.
+
+    The mean's draws vary by (0.02 (3 - 1) / 5)^2 = 6.4e-5. Variances of the classes: 0.0004 * 5/4 = 5e-4 each, so
+    2e-5 of the mean of five; of an image, 5 * 5e-4 = 2.5e-3, which the single one takes: 1e-4. The five AP vary by
+    0.025: that of the sixth is worth (1/6)^2 * 0.025 * (1 + 1/5) = 8.333e-4. In all 1.01333e-3 where the draws of the
+    classes show 4 * 0.0004 / 25 = 6.4e-5: 1 + 9.4933e-4 / 6.4e-5 = 15.833 times. Satterthwaite, each with four degrees:
+    1.01333e-3^2 / ((4 * 2e-5^2 + 1e-4^2 + 8.333e-4^2) / 4) = 5.817.
+    """
+    means = [0.4, 0.5, 0.6, 0.7, 0.3, 0]
+    drawn, classes = draws_with([5, 5, 5, 5, 1, 0], means=means, looked_for=[5])
+    assert drawn.support.inflation == pytest.approx(15.833, rel=1e-3)
+    assert drawn.support.freedom == pytest.approx(5.817, rel=1e-3)
+    assert classes.support.inflation[:4] == pytest.approx(1.25) and np.isnan(classes.support.inflation[4:]).all()
+    # Nobody looks for the sixth: 1 + (1.8e-4 - 6.4e-5) / 6.4e-5.
+    assert draws_with([5, 5, 5, 5, 1, 0], means=means)[0].support.inflation == pytest.approx(2.8125)
+    # One class on ten images: 10/9, nine degrees of freedom.
+    one, _ = draws_with([10], means=[0.5])
+    assert (one.support.inflation, one.support.freedom) == (pytest.approx(10 / 9), pytest.approx(9))
+
+
+@pytest.mark.parametrize(
+    ("images", "means", "reasons"),
+    [
+        ([9, 9, 4], [0.5, 0.6, 0.4], {"no_interval_few_images": 12}),
+        ([9, 9, 9, 9, 4], [0.5] * 5, {}),
+        ([9, 9, 9], [0.95, 0.95, 0.95], {"no_interval_near_100": 6}),  # AP and its kin; a recall may be near 1
+    ],
+)
+def test_numbers_without_an_interval_say_why(images, means, reasons):
+    drawn, _ = draws_with(images, means=means)
+    assert {finding.kind: finding.count for finding in without_interval(drawn, METRICS)} == reasons
+    sample = Sample.of(np.array(means[:1] * 12)[None], [drawn])
+    assert np.isnan(estimate(sample, confidence=0.95).low).sum() == sum(reasons.values())
 
 
 def test_holm_by_hand():
@@ -168,16 +250,17 @@ def test_holm_by_hand():
 def test_intervals_stand_beside_the_numbers():
     rng = random.Random(0)
     split = make_truth(rng, images=40)
-    matches = match(make_results(rng, split), split)
+    # Class 9 has no object: where nobody looks for it, it is none of the classes that the mean is over.
+    matches = match([result for result in make_results(rng, split) if result["category_id"] != 9], split)
     numbers = coco_metrics(matches, split)
-    replicates = score(matches, draw_weights(40, replicates=300, seed=0))
-    found = with_intervals(numbers, replicates, confidence=0.95)
+    drawn, classes = draws_of(score(matches, draw_weights(40, replicates=300, seed=0)), matches)
+    found = with_intervals(numbers, drawn, classes, confidence=0.95)
     assert found["metrics"] == numbers["metrics"]
     interval = found["intervals"]["AP"]
     assert interval["low"] < numbers["metrics"]["AP"] < interval["high"]
-    assert interval["high"] - interval["low"] == pytest.approx(2 * 1.96 * interval["standard_error"], rel=1e-3)
+    assert interval["high"] - interval["low"] == pytest.approx(2 * 1.96 * interval["standard_error"], rel=0.1)
     assert found["per_class"][2]["intervals"]["AP"] == {"low": None, "high": None, "standard_error": None}
-    narrow = with_intervals(numbers, replicates, confidence=0.5)["intervals"]["AP"]
+    narrow = with_intervals(numbers, drawn, classes, confidence=0.5)["intervals"]["AP"]
     assert narrow["high"] - narrow["low"] < 0.4 * (interval["high"] - interval["low"])
 
 
@@ -193,11 +276,11 @@ def test_intervals_of_three_seeds_cover_the_truth():
     values = of_images + generator.normal(0, 0.4, size=(3, rows))
     replicates = values[:, None] + generator.normal(bias, 0.6, size=(1, 400, rows))
     values, replicates = (0.5 + 0.01 * part for part in (values, replicates))  # a number between 0 and 1
-    found = estimate(Sample(values, replicates), confidence=0.95)
+    found = estimate(sample_of_many(values, replicates), confidence=0.95)
     covered = ((found.low <= 0.5) & (found.high >= 0.5)).mean()
     assert 0.93 <= covered <= 0.97
     # Without the seeds it would be overconfident: sqrt(0.36) against sqrt(0.36 + 0.16 / 3).
-    naive = estimate(Sample(values.mean(axis=0, keepdims=True), replicates.mean(axis=0)[None]), confidence=0.95)
+    naive = estimate(sample_of_many(values.mean(axis=0, keepdims=True), replicates.mean(axis=0)[None]), confidence=0.95)
     assert ((naive.low <= 0.5) & (naive.high >= 0.5)).mean() < covered - 0.01
 
 
@@ -209,7 +292,7 @@ def test_a_paired_test_of_two_rows_of_three_seeds_keeps_its_level():
     samples = []
     for _ in range(2):
         values = generator.normal(0, 0.4, size=(3, rows))
-        samples.append(Sample(values, values[:, None] + common))
+        samples.append(sample_of_many(values, values[:, None] + common))
     p = difference(*samples, confidence=0.95).p_value
     assert 0.03 <= (p < 0.05).mean() <= 0.065
 
@@ -229,27 +312,30 @@ def test_what_seeds_do_not_share_is_counted_once():
         for _ in range(2):
             values = generator.normal(0, of_seeds, size=(3, rows)) + generator.normal(0, 0.5, size=(3, rows))
             own = generator.normal(0, 0.5, size=(3, draws, rows))
-            samples.append(Sample(values, values[:, None] + common + own))
+            samples.append(sample_of_many(values, values[:, None] + common + own))
         found = difference(*samples, confidence=0.95)
         assert np.sqrt((found.standard_error**2).mean()) == pytest.approx(expected, rel=0.05)
         assert (found.p_value < 0.05).mean() == pytest.approx(0.05, abs=0.02)
 
 
 def test_an_interval_of_ap_stays_between_0_and_1():
-    """79.2 AP with an error of 17.9 would reach to 114.3; a difference may reach beyond 1."""
+    """79.2 AP with an error of 17.9 would reach to 114.3; a difference may reach beyond 1.
+
+    0.792 * 0.208 / 0.179^2 = 5.14 trials; Wilson: (5.14 * 0.792 + 1.921) / 8.983 = 0.667 -+ 0.2938.
+    """
     noise = np.random.default_rng(0).normal(size=500)
     replicates = (0.792 + 0.179 * (noise - noise.mean()) / noise.std(ddof=1))[None, :, None]
-    sample = Sample(np.array([[0.792]]), replicates)
+    sample = sample_of_many(np.array([[0.792]]), replicates)
     found = estimate(sample, confidence=0.95)
-    assert found.high[0] == 1 and found.low[0] == pytest.approx(0.792 - 1.96 * 0.179, abs=1e-3)
-    zero = Sample(np.array([[0.0]]), np.zeros((1, 500, 1)))
+    assert (found.low[0], found.high[0]) == pytest.approx((0.3733, 0.9609), abs=1e-3)
+    zero = sample_of_many(np.array([[0.0]]), np.zeros((1, 500, 1)))
     assert difference(sample, zero, confidence=0.95).high[0] == pytest.approx(1.143, abs=1e-3)
 
 
 def test_a_row_of_one_training_takes_the_spread_of_the_others():
     """s.d. 1 of three trainings: of one, 1; of the mean of three, 1 / sqrt(3)."""
     several, one = (
-        Sample(values, np.repeat(values[:, None], 50, axis=1))
+        sample_of_many(values, np.repeat(values[:, None], 50, axis=1))
         for values in (np.array([[1.0], [2], [3]]), np.array([[5.0]]))
     )
     spread = pooled_spread([several, one])
@@ -268,7 +354,7 @@ def rows_for_power(of_images, of_seeds):
     noise = 0.01 * of_images * (noise - noise.mean()) / noise.std(ddof=1)
     values = 0.4 + 0.01 * np.array(of_seeds)[:, None]
     flat = np.full((len(of_seeds), 400, 1), 0.4)
-    return {"a": Sample(values, flat + noise[None, :, None]), "b": Sample(values, flat)}
+    return {"a": sample_of_many(values, flat + noise[None, :, None]), "b": sample_of_many(values, flat)}
 
 
 def test_how_much_would_show_one_ap():

@@ -12,6 +12,7 @@ from fcos.data.coco import CocoSplit
 from fcos.scoring.average_precision import score
 from fcos.scoring.bootstrap import Sample, difference, draw_weights, estimate
 from fcos.scoring.matching import Matches, match
+from fcos.scoring.support import drawn_metrics
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from synthetic import Detector, detect, draw_images
@@ -103,8 +104,8 @@ def _sample(detector: Detector, *, images: int, errors: int = 0) -> Sample:
     """AP of a test set drawn from seed `images`, with its replicates; `errors` are the detector's own."""
     matches = _matches(detector, IMAGES, images=images, errors=errors)
     weights = draw_weights(IMAGES, replicates=REPLICATES, seed=0)
-    value, *replicates = score(matches, np.concatenate((np.ones((1, IMAGES), dtype=int), weights))).metrics()[:, 0]
-    return Sample(np.array([value]), np.array([replicates]))
+    value = score(matches, np.ones((1, IMAGES), dtype=int)).metrics()[:, 0]
+    return Sample.of(value, [drawn_metrics(score(matches, weights), matches).of(0)])
 
 
 def _matches(detector: Detector, num_images: int, *, images: int, errors: int = 0) -> Matches:

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from fcos.comparing.inputs import Choices, describe, digest, match_results, open_truth, protocol_json
+from fcos.comparing.inputs import Choices, TruthInput, describe, digest, match_results, open_truth, protocol_json
 from fcos.errors import UserError
 from fcos.files import write_csv, write_text
 from fcos.formats import write_record
 from fcos.progress import track
 from fcos.reporting.comparison import comparison_markdown
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
-from fcos.scoring.bootstrap import Sample, Spread, estimate, pooled_spread
+from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import Comparison, compare_all
 from fcos.scoring.findings import Finding
-from fcos.scoring.matching import Floats, Ints
+from fcos.scoring.matching import Ints
 from fcos.scoring.numbers import coco_metrics, estimate_json, rename_limit, sample_of
 from fcos.scoring.power import needed
-from fcos.scoring.truth import Truth
+from fcos.scoring.support import drawn_metrics, without_interval
 
 _INTERVAL = ("low", "high", "standard_error")
 _DIFFERENCE = ("value", *_INTERVAL, "p_value")
@@ -90,8 +90,8 @@ def compare(
     if truth.num_images < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")
     weights = given.draw(replicates, seed)
-    scored = _score_all(rows, truth, weights, choices)
-    samples = {name: sample_of(of.numbers, np.stack(of.replicates), METRICS) for name, of in scored.items()}
+    scored = _score_all(rows, given, weights, choices)
+    samples = {name: sample_of(of.numbers, of.drawn, METRICS) for name, of in scored.items()}
     pooled = pooled_spread(samples.values())
     content: dict[str, Any] = {
         "rows": [
@@ -126,21 +126,23 @@ def _refuse_same_repeats(rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Of each of the S files of a row: its twelve numbers, (B, 12) replicates, and what is odd in it."""
+    """Of each of the S files of a row: its twelve numbers, draws of them, and what is odd in it."""
 
     numbers: list[dict[str, float | None]]
-    replicates: list[Floats]
+    drawn: list[Drawn]
     findings: list[list[Finding]]
 
 
-def _score_all(rows: Sequence[Row], truth: Truth, weights: Ints, choices: Choices) -> dict[str, _Scored]:
+def _score_all(rows: Sequence[Row], given: TruthInput, weights: Ints, choices: Choices) -> dict[str, _Scored]:
     files = [(row.name, path) for row in rows for path in row.paths]
     scored = {row.name: _Scored([], [], []) for row in rows}
     for name, path in track(files, "compare", total=len(files), unit="files"):
-        matches, _, findings = match_results(path, truth, choices)
-        scored[name].numbers.append(coco_metrics(matches, truth)["metrics"])
-        scored[name].replicates.append(score(matches, weights).metrics())
-        scored[name].findings.append(findings)
+        matches, _, findings = match_results(path, given.truth, choices)
+        scored[name].numbers.append(coco_metrics(matches, given.truth)["metrics"])
+        drawn = drawn_metrics(score(matches, weights), matches, given.group_of_image)
+        unsupported = without_interval(drawn, METRICS) if len(weights) else []
+        scored[name].drawn.append(drawn)
+        scored[name].findings.append([*findings, *unsupported])
     return scored
 
 

@@ -31,7 +31,7 @@ def evaluate(name: str) -> Evaluation:
     scored = score_detections(detections, split, weights)
     confidence = draws.config.confidence
     identity = {"test": test.settings(), "identity": file.header}
-    numbers = with_intervals(scored.numbers, scored.replicates, confidence=confidence)
+    numbers = with_intervals(scored.numbers, scored.drawn, scored.classes, confidence=confidence)
     evaluation: Evaluation = {
         "metrics": numbers["metrics"],
         "intervals": numbers["intervals"],
@@ -49,7 +49,7 @@ def evaluate(name: str) -> Evaluation:
     write_record(scored_run.dir / "evaluation.json", evaluation)
     draws.save(
         scored_run.dir / "replicates.safetensors",
-        {"test": scored.replicates.metrics()},
+        {"test": scored.drawn},
         numbers={"test": scored.metrics},
         identity=identity,
     )

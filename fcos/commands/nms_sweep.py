@@ -36,13 +36,13 @@ def nms_sweep(name: str) -> NmsSweep:
     for threshold in track(config.thresholds, f"NMS sweep {name}", total=len(config.thresholds), unit="thresholds"):
         at = _score(chooser, file, threshold, weights)
         steps.append({"nms_iou_threshold": threshold, "metrics": at.metrics})
-        replicates[str(threshold)] = at.replicates.metrics()
+        replicates[str(threshold)] = at.drawn
     best = best_step(steps)
     chosen, metrics = best["nms_iou_threshold"], best["metrics"]
     replicates["chosen"] = replicates[str(chosen)]
     if not on_test:
         once = _score(scored, test_file, chosen, draws.of(scored.split))
-        metrics, replicates["chosen"] = once.metrics, once.replicates.metrics()
+        metrics, replicates["chosen"] = once.metrics, once.drawn
     identity = {"test": scored.test.settings(), "identity": test_file.header}
     sweep: NmsSweep = {
         "split": config.choose_on,

@@ -14,9 +14,10 @@ from fcos.reporting.comparison import drawn
 from fcos.reporting.intervals import in_brackets, percent, plus_minus
 from fcos.reporting.text_tables import text_table
 from fcos.scoring import average_precision
-from fcos.scoring.average_precision import Scores, joined
+from fcos.scoring.average_precision import METRICS, Scores, joined
 from fcos.scoring.matching import Ints, Matches
 from fcos.scoring.numbers import coco_metrics, rename_limit, with_intervals
+from fcos.scoring.support import draws_of, without_interval
 
 _BLOCK = 256  # bootstrap samples between two signs of progress
 
@@ -51,7 +52,9 @@ def score(
     matches, num_detections, findings = match_results(detections, truth, choices)
     numbers = coco_metrics(matches, truth)
     weights = given.draw(replicates, seed)
-    found = with_intervals(numbers, _replicates(matches, weights), confidence=confidence)
+    drawn, classes = draws_of(_replicates(matches, weights), matches, given.group_of_image)
+    found = with_intervals(numbers, drawn, classes, confidence=confidence)
+    unsupported = without_interval(drawn, METRICS) if replicates else []
     limit = choices.max_detections
     content = {
         **rename_limit(found["metrics"], limit),
@@ -64,7 +67,7 @@ def score(
         "protocol": protocol_json(choices.protocol),
         "inputs": {"gt": given.described, "detections": describe(detections)},
         "counts": {**truth.counts, "detections": num_detections},
-        "diagnosis": [finding.json() for finding in [*given.findings, *findings]],
+        "diagnosis": [finding.json() for finding in [*given.findings, *findings, *unsupported]],
     }
     if out is not None:
         write_record(out, content)

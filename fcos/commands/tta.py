@@ -51,7 +51,7 @@ def tta(name: str) -> Tta:
         content["validation_digest"] = chooser.split.digest
     draws.save(
         scored.dir / "tta_replicates.safetensors",
-        {"chosen": result.replicates.metrics()},
+        {"chosen": result.drawn},
         numbers={"chosen": result.metrics},
         identity=identity,
     )

@@ -53,10 +53,14 @@ class TruthInput:
     findings: list[Finding]
     groups: Groups | None
 
+    @property
+    def group_of_image(self) -> Ints | None:
+        """(I,) numbers of the images' groups, where they have any."""
+        return None if self.groups is None else self.groups.of_image
+
     def draw(self, replicates: int, seed: int) -> Ints:
         """(B, I) draws of the images, or of their groups."""
-        of_image = None if self.groups is None else self.groups.of_image
-        return draw_weights(self.truth.num_images, replicates=replicates, seed=seed, groups=of_image)
+        return draw_weights(self.truth.num_images, replicates=replicates, seed=seed, groups=self.group_of_image)
 
     def statistics(self, *, confidence: float, replicates: int, seed: int) -> dict[str, Any]:
         """How intervals are made, as it stands in JSON."""

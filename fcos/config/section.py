@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from fcos.errors import UserError
+from fcos.yaml_text import parse_yaml
 
 DEFAULT_PATH = Path("params.yaml")
 T = TypeVar("T")
@@ -50,18 +50,18 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
         raise UserError(path, "cannot be read", found=error.strerror, hint=hint) from None
     except UnicodeDecodeError as error:
         raise UserError(path, "is not text in UTF-8", found=error, hint="save it as UTF-8") from None
-    try:
-        params = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(where, "is not YAML", found=problem, expected="a YAML mapping", hint="mend that line") from None
+    params = _parsed(text, path)
     if not isinstance(params, dict):
         found = "nothing" if params is None else type(params).__name__
         hint = "write the study there, or choose one: fcos study use shapes"
         raise UserError(path, "is not a mapping", found=found, expected="sections such as `study:`", hint=hint)
     return params
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str, path: Path) -> Any:
+    """Once a command: whoever reads one section more would wait for all of it again."""
+    return parse_yaml(text, path)
 
 
 def parse_section(params: Mapping[str, Any], name: str, model: type[T], path: Path = DEFAULT_PATH) -> T:

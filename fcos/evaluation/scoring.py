@@ -11,8 +11,10 @@ from fcos.data.coco import CocoSplit
 from fcos.detections import Candidates, Detections, detect
 from fcos.progress import track
 from fcos.scoring import numbers
-from fcos.scoring.average_precision import Scores, score
+from fcos.scoring.average_precision import score
+from fcos.scoring.bootstrap import Drawn, groups_of
 from fcos.scoring.matching import Matches, match
+from fcos.scoring.support import draws_of
 
 Record = dict[str, Any]
 
@@ -52,7 +54,8 @@ class Scored:
     results: list[Record]  # the COCO results list
     matches: Matches
     numbers: dict[str, Any]  # see fcos.scoring.numbers.coco_metrics
-    replicates: Scores
+    drawn: Drawn  # the twelve numbers, (B, 12)
+    classes: Drawn  # the four of each class, (B, K, 4)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -63,8 +66,14 @@ def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, weigh
     """The COCO numbers of detections, and the same under each of the (B, I) `weights` of the images."""
     results = coco_results(of_image, split)
     matches = match(results, split)
-    replicates = score(matches, weights)
-    return Scored(results=results, matches=matches, numbers=numbers.coco_metrics(matches, split), replicates=replicates)
+    drawn, classes = draws_of(score(matches, weights), matches, groups_of(split.groups))
+    return Scored(
+        results=results,
+        matches=matches,
+        numbers=numbers.coco_metrics(matches, split),
+        drawn=drawn,
+        classes=classes,
+    )
 
 
 def coco_metrics(results: list[Record], split: CocoSplit) -> dict[str, Any]:

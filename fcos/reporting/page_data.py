@@ -14,8 +14,10 @@ from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
+from fcos.scoring.average_precision import METRICS
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
 from fcos.scoring.errors import ERROR_KINDS
+from fcos.scoring.support import without_interval
 from fcos.study.run_files import RUN_FILES
 
 Grid = tuple[list[str], list[list[str]]]
@@ -116,8 +118,18 @@ def _thin_evidence(study: StudyResults) -> list[str]:
         said.append(f"Fewer than {FEW_OBJECTS} test objects, whose AP says little: {names_of(few)}.")
     num_images = len({annotation["image_id"] for annotation in objects})
     if num_images < FEW_IMAGES:
-        said.append(f"Objects in {num_images} test images only: intervals from fewer than {FEW_IMAGES} are too narrow.")
-    return said
+        narrow = f"intervals from fewer than {FEW_IMAGES} are a little too narrow"
+        said.append(f"Objects in {num_images} test images only: {narrow}.")
+    return said + _without_intervals(study)
+
+
+def _without_intervals(study: StudyResults) -> list[str]:
+    """Which numbers of which runs have none, and why."""
+    runs_by: dict[str, list[str]] = {}
+    for name, results in study.runs.items():
+        for finding in without_interval(results.replicates["evaluation.json"].drawn["test"], METRICS):
+            runs_by.setdefault(finding.text, []).append(name)
+    return [f"{text[0].upper()}{text[1:]} ({names_of(runs)})." for text, runs in runs_by.items()]
 
 
 def _count(split: str, counts: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ class RunResults:
 
     def sample(self, file: str, step: str, metrics: Mapping[str, float | None]) -> Sample:
         """The twelve `metrics` of a step of `file` with their replicates."""
-        return sample_of([metrics], self.replicates[file].metrics[step][None], METRICS)
+        return sample_of([metrics], [self.replicates[file].drawn[step]], METRICS)
 
     def detections(self) -> list[dict[str, Any]]:
         """The COCO results list; read when asked for, since it is the one large file."""

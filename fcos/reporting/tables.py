@@ -14,7 +14,7 @@ from fcos.config.tables import NmsTable, ReferenceTable, RunsTable, Table, Train
 from fcos.reporting.report_table import ENDS, RELATIVE_CHANGE, SPREAD, ReportTable, Row
 from fcos.reporting.results import Cell, RunResults, StudyResults
 from fcos.scoring.average_precision import AP_METRICS
-from fcos.scoring.bootstrap import Sample, Spread, estimate, pooled_spread
+from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import compare_all
 from fcos.scoring.power import needed
 
@@ -219,8 +219,8 @@ def _runs(where: str, config: RunsTable, study: StudyResults) -> _Parts:
 
 def _joined(of_seeds: Sequence[Sample]) -> Sample:
     """One row of several seeds."""
-    values, replicates = zip(*((sample.values, sample.replicates) for sample in of_seeds), strict=True)
-    return Sample(np.concatenate(values), np.concatenate(replicates))
+    values = np.concatenate([sample.values for sample in of_seeds])
+    return Sample.of(values, [Drawn(sample.replicates[0], sample.support) for sample in of_seeds])
 
 
 def _power(config: Table, compared: Mapping[str, Sample], study: StudyResults) -> str | None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from fcos.data.coco import CocoSplit
 from fcos.scoring.average_precision import precision_at_recall, score
-from fcos.scoring.bootstrap import Sample, estimate
+from fcos.scoring.bootstrap import Drawn, Sample, Support, estimate
 from fcos.scoring.errors import FOREGROUND_IOU, SHOWN_SCORE, Outcome, error_kinds
 from fcos.scoring.matching import AREA_RANGES, Bools, Floats, Ints, Matches, overlaps
 from fcos.scoring.numbers import estimate_json
@@ -127,12 +127,13 @@ def _by_size(matches: Matches, draws: Ints, confidence: float) -> Row:
     """
     everywhere = np.ones(matches.truth.num_images, dtype=bool)
     ap = score(_part(matches, everywhere, matches.area > 0), _with_point(draws)).ap[:, :, 1:]  # (1 + B, K, 3, T)
-    counts = (~matches.truth.ignored[:, 1:]).sum(axis=0).tolist()
     names = list(AREA_RANGES)[1:]
-    return {
-        name: {"num_objects": counts[area], **_ap_with_intervals(_ap_and_ap50(ap[:, :, area]), confidence)}
-        for area, name in enumerate(names)
-    }
+    sizes = {}
+    for area, (name, ignored) in enumerate(zip(names, matches.truth.ignored[:, 1:].T, strict=True)):
+        num_images = len(np.unique(matches.truth.image[~ignored]))
+        numbers = _ap_with_intervals(_ap_and_ap50(ap[:, :, area]), num_images, confidence)
+        sizes[name] = {"num_objects": int((~ignored).sum()), **numbers}
+    return sizes
 
 
 def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: float) -> Row:
@@ -150,7 +151,8 @@ def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: fl
         inside = (objects >= least) & (objects <= (most or np.inf))
         ap = score(_part(matches, inside, matches.area == 0), point * inside).ap[:, :, 0]
         counts = {"num_images": int(inside.sum()), "num_objects": int(objects[inside].sum())}
-        groups.append({"objects": name, **counts, **_ap_with_intervals(_ap_and_ap50(ap), confidence)})
+        numbers = _ap_with_intervals(_ap_and_ap50(ap), counts["num_images"], confidence)
+        groups.append({"objects": name, **counts, **numbers})
     empty = objects == 0
     sure = outcome.false_positive & empty[matches.image] & (matches.score > SURE_SCORE)
     return {"groups": groups, "empty": {"num_images": int(empty.sum()), "num_detections": int(sure.sum())}}
@@ -245,9 +247,10 @@ def _ap_and_ap50(ap: Floats) -> Floats:
     return np.stack((mean.mean(axis=1), mean[:, 0]), axis=1)
 
 
-def _ap_with_intervals(values: Floats, confidence: float) -> Row:
-    """Of the numbers (1 + B, 2) without and with replicates."""
-    found = estimate(Sample(values[:1], values[None, 1:]), confidence=confidence)
+def _ap_with_intervals(values: Floats, num_images: int, confidence: float) -> Row:
+    """Of the numbers (1 + B, 2) without and with replicates, which stand on so many images."""
+    drawn = Drawn(values[1:], Support.of_images([num_images] * len(_AP)))
+    found = estimate(Sample.of(values[:1], [drawn]), confidence=confidence)
     point = {name: None if np.isnan(value) else value for name, value in zip(_AP, values[0].tolist(), strict=True)}
     return {**point, "intervals": estimate_json(found, _AP, ("low", "high"))}
 

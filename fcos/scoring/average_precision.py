@@ -40,11 +40,18 @@ class Scores:
 
     def metrics(self) -> Floats:
         """(B, 12), in the order of METRICS."""
+        return np.stack([_mean(column, axis=(1, 2)) for column in self._columns()], axis=1)
+
+    def class_metrics(self) -> Floats:
+        """(B, K, 12): the same of each class."""
+        return np.stack([_mean(column, axis=2) for column in self._columns()], axis=2)
+
+    def _columns(self) -> list[Floats]:
+        """(B, K, thresholds) of each of METRICS."""
         ap, recall = self.ap, self.recall
         at_50, at_75 = (self.protocol.places_of(iou) for iou in (0.5, 0.75))
         columns = [ap[:, :, 0], ap[:, :, 0, at_50], ap[:, :, 0, at_75], *(ap[:, :, area] for area in (1, 2, 3))]
-        columns += [self.recall_1, self.recall_10, *(recall[:, :, area] for area in range(self.protocol.num_areas))]
-        return np.stack([_mean(column, axis=(1, 2)) for column in columns], axis=1)
+        return [*columns, self.recall_1, self.recall_10, *(recall[:, :, a] for a in range(self.protocol.num_areas))]
 
     def per_class(self) -> Floats:
         """(B, K, 4), in the order of CLASS_METRICS."""

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 from fcos.scoring.matching import Floats, Ints
 
+FEWEST = 5  # images that a number must stand on
 _NO_SPREAD = 1e-9
 
 
@@ -35,10 +36,42 @@ def draw_weights(num_images: int, *, replicates: int, seed: int, groups: Ints | 
     return np.bincount(drawn.ravel(), minlength=replicates * num_images).reshape(replicates, num_images)
 
 
+def groups_of(names: Sequence[str] | None) -> Ints | None:
+    """Groups by the name of each image's, as numbers; None where images have none."""
+    return None if names is None else numbered(names)
+
+
 def numbered(names: Sequence[str]) -> Ints:
     """The same numbers for the same names, from 0 in the order in which they come."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
+
+
+@dataclass(frozen=True)
+class Support:
+    """What draws of images are worth; NaN where they are worth nothing."""
+
+    inflation: Floats  # (...): the variance over images, divided by that of the draws
+    freedom: Floats  # (...): its degrees of freedom
+
+    @staticmethod
+    def of_images(images: ArrayLike) -> "Support":
+        """Of numbers that stand on so many images (...), five at least."""
+        freedom = np.where(np.asarray(images) >= FEWEST, np.asarray(images) - 1.0, np.nan)
+        return Support(np.asarray(images) / freedom, freedom)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Numbers under each draw of images."""
+
+    replicates: Floats  # (B, ...)
+    support: Support
+
+    def of(self, place: int) -> "Drawn":
+        """Those of one class."""
+        support = Support(self.support.inflation[place], self.support.freedom[place])
+        return Drawn(self.replicates[:, place], support)
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,17 @@ class Sample:
 
     values: Floats  # (S, ...)
     replicates: Floats  # (S, B, ...), all seeds under the same draws of images
+    support: Support
+
+    @staticmethod
+    def of(values: Floats, drawn: Sequence[Drawn]) -> "Sample":
+        """The numbers (S, ...) of S seeds with the draws of each."""
+        supports = [of_seed.support for of_seed in drawn]
+        worth = Support(
+            np.mean([support.inflation for support in supports], axis=0),
+            np.min([support.freedom for support in supports], axis=0),
+        )
+        return Sample(values, np.stack([of_seed.replicates for of_seed in drawn]), worth)
 
 
 @dataclass(frozen=True)
@@ -91,11 +135,20 @@ def pooled_spread(samples: Iterable[Sample]) -> Spread | None:
 def estimate(sample: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
     """The mean over the seeds of `sample`, which lies between 0 and 1, as its interval does.
 
+    The interval is Wilson's, of a share of as many trials as would vary as much: it is not symmetric near 0 and 1.
+    Source: Korn, Graubard, Survey Methodology 24, 1998.
+
     Args:
         spread: that of other rows, for a sample of one seed.
     """
     found = _estimate([sample], [1.0], confidence, spread)
-    return replace(found, low=found.low.clip(0, 1), high=found.high.clip(0, 1))
+    share = ((found.low + found.high) / 2).clip(0, 1)  # moved by the bias
+    with np.errstate(invalid="ignore", divide="ignore"):
+        trials = found.value * (1 - found.value) / found.standard_error**2
+        reach = _reach(found.freedom, confidence)
+        centre = (trials * share + reach**2 / 2) / (trials + reach**2)
+        half = reach / (trials + reach**2) * np.sqrt(trials * share * (1 - share) + reach**2 / 4)
+    return replace(found, low=centre - half, high=centre + half)
 
 
 def difference(first: Sample, second: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
@@ -130,11 +183,12 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
     means = [sign * sample.values.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
     value: Floats = np.sum(means, axis=0)
     bias, of_images = _of_images(samples, signs, value)
-    of_seeds, freedoms = _seed_parts(samples, spread)
-    variance = of_images + np.sum(of_seeds, axis=0) if of_seeds else of_images
+    of_images = of_images * np.mean([sample.support.inflation for sample in samples], axis=0)
+    parts = [(of_images, np.min([sample.support.freedom for sample in samples], axis=0)), *_seed_parts(samples, spread)]
+    variance: Floats = np.sum([part for part, _ in parts], axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        parts = np.sum([part**2 / freedom for part, freedom in zip(of_seeds, freedoms, strict=True)], axis=0)
-        freedom = np.where(np.asarray(parts) > 0, variance**2 / parts, np.inf)
+        squares = np.sum([part**2 / freedom for part, freedom in parts], axis=0)
+        freedom = np.where(squares > 0, variance**2 / squares, np.inf)
         error = np.sqrt(variance)
         # Replicates that do not vary, but for rounding, show nothing: objects in one image, nothing found at all.
         error = np.where(error > _NO_SPREAD, error, np.nan)
@@ -163,15 +217,13 @@ def _of_images(samples: Sequence[Sample], signs: Sequence[float], value: Floats)
     return bias, np.maximum(variance - np.sum([_unshared(sample.replicates) for sample in samples], axis=0), 0)
 
 
-def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> tuple[list[Floats], list[int]]:
+def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> list[tuple[Floats, int]]:
     """The variances of the rows' means that seeds add, each with its degrees of freedom."""
     own = [sample.values for sample in samples if len(sample.values) > 1]
-    parts = [values.var(axis=0, ddof=1) / len(values) for values in own]
-    freedoms = [len(values) - 1 for values in own]
+    parts = [(values.var(axis=0, ddof=1) / len(values), len(values) - 1) for values in own]
     if spread is not None and len(own) < len(samples):
-        parts.append((len(samples) - len(own)) * spread.variance)
-        freedoms.append(spread.freedom)
-    return parts, freedoms
+        parts.append(((len(samples) - len(own)) * spread.variance, spread.freedom))
+    return parts
 
 
 def _unshared(replicates: Floats) -> Floats:

@@ -30,6 +30,7 @@ class Comparison:
     corrected_p: Floats  # Holm's, over the pairs of the table, for each metric
     confidence: float
     identical: bool  # every number and replicate
+    is_supported: bool  # whether AP has an interval in both rows
     one_network: bool  # the rows are the same weights, used in other ways
     spread_of_others: bool  # rows of one training have the spread between seeds of the rows of several
 
@@ -66,7 +67,8 @@ class Comparison:
             return f"{pair}: the two results are the same"
         if np.isnan(low):
             difference = "no difference" if value == 0 else f"{value:+.1f} AP"
-            return f"{pair}: {difference}, which cannot be judged: it is the same under every draw of the images"
+            why = "it is the same under every draw of the images" if self.is_supported else "an AP has no interval"
+            return f"{pair}: {difference}, which cannot be judged: {why}"
         numbers = f"{value:+.1f} AP [{low:.1f}, {high:.1f}]"
         if not self.is_significant(0):
             return f"{pair}: no difference shown, {numbers}"
@@ -96,6 +98,7 @@ def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: b
             corrected_p=p,
             confidence=confidence,
             identical=_are_identical(rows[row], rows[other]),
+            is_supported=not any(np.isnan(rows[name].support.inflation[0]) for name in (row, other)),
             one_network=one_network,
             spread_of_others=spread is not None,
         )

@@ -148,21 +148,15 @@ def _read_predictions(file: Path, path: Path, lookup: Lookup, rows: _Rows) -> No
 
 def _class_names(path: Path) -> list[str] | None:
     """The names of classes 0, 1, ... where the folder, or the one above, says them."""
-    import yaml  # of folders alone
+    from fcos.data.sources.text import read_yaml  # of folders alone
+    from fcos.data.sources.yolo_yaml import names_in_lines, names_in_yaml
 
     for folder in (path, path.parent):
         if (folder / CLASS_FILE).is_file():
-            lines = (folder / CLASS_FILE).read_text(encoding="utf-8-sig").splitlines()
-            return [line.strip() for line in lines if line.strip()]
+            return names_in_lines(folder / CLASS_FILE)
         for file in sorted(folder.glob("data.y*ml")):
-            try:
-                content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise UserError(file, "is not YAML", found=error, expected="`names:` of the classes") from None
-            names = content.get("names") if isinstance(content, dict) else None
-            if isinstance(names, dict):
-                names = [names.get(number) for number in range(len(names))]
-            if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            content = read_yaml(file)
+            if isinstance(content, dict) and (names := names_in_yaml(file, content.get("names"))):
                 return names
     return None
 

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fcos.scoring.average_precision import CLASS_METRICS, METRICS, Scores, precision_at_recall, recall_of
-from fcos.scoring.bootstrap import Estimate, Sample, estimate
+from fcos.scoring.average_precision import CLASS_METRICS, METRICS, precision_at_recall, recall_of
+from fcos.scoring.bootstrap import Drawn, Estimate, Sample, estimate
 from fcos.scoring.matching import Floats, Matches
 
 Row = dict[str, Any]
@@ -50,25 +50,30 @@ def rename_limit(numbers: Mapping[str, Any], max_detections: int) -> Row:
     return {f"AR{max_detections}" if name == "AR100" else name: value for name, value in numbers.items()}
 
 
-def with_intervals(numbers: Mapping[str, Any], replicates: Scores, *, confidence: float) -> Row:
-    """What `coco_metrics` gave, with "intervals": {name: {"low", "high", "standard_error"}}, also in each class."""
+def with_intervals(numbers: Mapping[str, Any], drawn: Drawn, classes: Drawn, *, confidence: float) -> Row:
+    """What `coco_metrics` gave, with "intervals": {name: {"low", "high", "standard_error"}}, also in each class.
+
+    Args:
+        drawn: the twelve numbers, (B, 12).
+        classes: the four of each class, (B, K, 4).
+    """
     per_class = [
-        {**row, "intervals": _intervals([row], of_class[None], CLASS_METRICS, confidence)}
-        for row, of_class in zip(numbers["per_class"], np.moveaxis(replicates.per_class(), 1, 0), strict=True)
+        {**row, "intervals": _intervals(row, classes.of(label), CLASS_METRICS, confidence)}
+        for label, row in enumerate(numbers["per_class"])
     ]
-    intervals = _intervals([numbers["metrics"]], replicates.metrics()[None], METRICS, confidence)
+    intervals = _intervals(numbers["metrics"], drawn, METRICS, confidence)
     return {"metrics": numbers["metrics"], "intervals": intervals, "per_class": per_class}
 
 
-def sample_of(of_seed: Iterable[Mapping[str, float | None]], replicates: Floats, names: Sequence[str]) -> Sample:
+def sample_of(of_seed: Iterable[Mapping[str, float | None]], drawn: Sequence[Drawn], names: Sequence[str]) -> Sample:
     """What a row of a table was measured to be.
 
     Args:
         of_seed: the numbers of each of S seeds by name.
-        replicates: (S, B, len(names)).
+        drawn: of each seed, (B, len(names)).
     """
     values = [[np.nan if numbers[name] is None else numbers[name] for name in names] for numbers in of_seed]
-    return Sample(np.array(values, dtype=float), replicates)
+    return Sample.of(np.array(values, dtype=float), drawn)
 
 
 def estimate_json(found: Estimate, names: Sequence[str], keys: Sequence[str]) -> Row:
@@ -77,8 +82,8 @@ def estimate_json(found: Estimate, names: Sequence[str], keys: Sequence[str]) ->
     return {name: {key: _none(columns[key][place]) for key in keys} for place, name in enumerate(names)}
 
 
-def _intervals(of_seed: list[Mapping[str, Any]], replicates: Floats, names: Sequence[str], confidence: float) -> Row:
-    found = estimate(sample_of(of_seed, replicates, names), confidence=confidence)
+def _intervals(numbers: Mapping[str, Any], drawn: Drawn, names: Sequence[str], confidence: float) -> Row:
+    found = estimate(sample_of([numbers], [drawn], names), confidence=confidence)
     return estimate_json(found, names, ("low", "high", "standard_error"))
 
 

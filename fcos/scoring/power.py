@@ -79,4 +79,4 @@ def _largest(variances: Iterable[float]) -> float:
 
 def _first(row: Sample) -> Sample:
     """The first training of a row."""
-    return Sample(row.values[:1], row.replicates[:1])
+    return Sample(row.values[:1], row.replicates[:1], row.support)

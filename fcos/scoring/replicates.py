@@ -13,7 +13,9 @@ from fcos.errors import UserError
 from fcos.files import sha256_json, whole_file
 from fcos.formats import header_metadata, header_of
 from fcos.records import NmsSweep
-from fcos.scoring.matching import Floats
+from fcos.scoring.bootstrap import Drawn, Support
+
+_SUPPORT = " support"  # (2, 12): inflation and freedom
 
 
 def numbers_digest(steps: Mapping[str, Any]) -> str:
@@ -30,13 +32,16 @@ def sweep_steps(sweep: NmsSweep) -> dict[str, Any]:
 class ReplicatesFile:
     """The twelve numbers under each draw of images, and what they are of."""
 
-    metrics: Mapping[str, Floats]  # step -> (B, 12)
+    drawn: Mapping[str, Drawn]  # step -> (B, 12)
     header: dict[str, Any]
 
 
-def save_replicates(path: Path, metrics: Mapping[str, Floats], header: Mapping[str, Any]) -> None:
+def save_replicates(path: Path, steps: Mapping[str, Drawn], header: Mapping[str, Any]) -> None:
     """Write the replicates of each step (a view, a threshold, or the whole of an evaluation)."""
-    tensors = {step: np.ascontiguousarray(values) for step, values in metrics.items()}
+    tensors = {step: np.ascontiguousarray(drawn.replicates) for step, drawn in steps.items()}
+    tensors |= {
+        step + _SUPPORT: np.stack((drawn.support.inflation, drawn.support.freedom)) for step, drawn in steps.items()
+    }
     with whole_file(path) as scratch:
         save_file(tensors, scratch, metadata=header_metadata(header))
 
@@ -46,7 +51,10 @@ def read_replicates(path: Path, *, hint: str) -> ReplicatesFile:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = header_of(path, file.metadata(), hint=hint)
-        return ReplicatesFile(load_file(path), header)
+        tensors = load_file(path)
+        steps = [name for name in tensors if not name.endswith(_SUPPORT)]
+        drawn = {step: Drawn(tensors[step], Support(*tensors[step + _SUPPORT])) for step in steps}
+        return ReplicatesFile(drawn, header)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="the replicates of a scored run", hint=hint) from None
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

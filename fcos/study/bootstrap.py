@@ -8,8 +8,8 @@ from typing import Any
 from fcos.config.section import parse_section, read_params
 from fcos.config.statistics import StatisticsConfig
 from fcos.data.coco import CocoSplit
-from fcos.scoring.bootstrap import draw_weights, numbered
-from fcos.scoring.matching import Floats, Ints
+from fcos.scoring.bootstrap import Drawn, draw_weights, groups_of
+from fcos.scoring.matching import Ints
 from fcos.scoring.replicates import numbers_digest, save_replicates
 
 
@@ -25,11 +25,12 @@ class Draws:
 
     def of(self, split: CocoSplit) -> Ints:
         """(B, I) how often each image of `split`, or its group where images have one, is drawn in each replicate."""
-        groups = None if split.groups is None else numbered(split.groups)
-        return draw_weights(len(split.images), replicates=self.config.replicates, seed=self.config.seed, groups=groups)
+        config = self.config
+        groups = groups_of(split.groups)
+        return draw_weights(len(split.images), replicates=config.replicates, seed=config.seed, groups=groups)
 
     def save(
-        self, path: Path, replicates: Mapping[str, Floats], *, numbers: Mapping[str, Any], identity: Mapping[str, Any]
+        self, path: Path, replicates: Mapping[str, Drawn], *, numbers: Mapping[str, Any], identity: Mapping[str, Any]
     ) -> None:
         """Write the replicates of each step with the digest of the `numbers` of these steps."""
         header = {**identity, "statistics": self.config.model_dump(), "numbers": numbers_digest(numbers)}

@@ -59,6 +59,7 @@ TRAINING_CODE = (
     "training/optimizer.py",
     "training/resume.py",
     "training/step.py",
+    "yaml_text.py",
 )
 
 

@@ -8,9 +8,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fcos.errors import UserError
+from fcos.yaml_text import Texts, parse_yaml
 
 _MARKS = {  # longer ones first: that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -62,13 +61,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 def read_yaml(path: Path) -> Any:
     """The value in a YAML file, every scalar as the text that stands there: `no`, `007` and `1.50` are names."""
-    try:
-        return yaml.load(read_text(path), yaml.BaseLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        found = getattr(error, "problem", None) or error
-        raise UserError(where, "is not YAML", found=found, hint="fix that line; a tab is no indentation") from None
+    return parse_yaml(read_text(path), path, loader=Texts, hint="fix that line; a tab is no indentation")
 
 
 def class_name(value: Any, where: object) -> str:

@@ -30,7 +30,7 @@ def read_data_files(tree: Tree) -> DataYaml:
     """The YAML file with `names` or splits, and Darknet's .data file."""
     found = DataYaml()
     for file in tree.ending([".yaml", ".yml"]):
-        content = _read_yaml(tree, file)
+        content = read_yaml(tree.root / file)
         if not isinstance(content, dict) or not ("names" in content or isinstance(content.get("train"), str | list)):
             found.unused.append(f"{file}: no names of classes and no splits")
             continue
@@ -48,13 +48,9 @@ def read_data_files(tree: Tree) -> DataYaml:
     return found
 
 
-def _read_yaml(tree: Tree, file: str) -> Any:
-    return read_yaml(tree.root / file)
-
-
 def _add_yaml(found: DataYaml, tree: Tree, file: str, content: dict[str, Any]) -> None:
     path = tree.root / file
-    names = _names(path, content.get("names"))
+    names = names_in_yaml(path, content.get("names"))
     _check_count(path, content.get("nc"), names)
     if names:
         found.names[file] = names
@@ -68,7 +64,8 @@ def _add_yaml(found: DataYaml, tree: Tree, file: str, content: dict[str, Any]) -
         found.unused.append(f"{file}: keys that say nothing about the data here: {shortly(idle)}")
 
 
-def _names(path: Path, names: Any) -> list[str]:
+def names_in_yaml(path: Path, names: Any) -> list[str]:
+    """What `names` of data.yaml says: names in a list, or by number; none where there is no such key."""
     if names is None or names == "":
         return []
     if isinstance(names, dict):
@@ -165,7 +162,7 @@ def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
     for file in tree.files:
         last = file.rpartition("/")[2]
         if last.lower() in NAME_FILES or last.lower().endswith(".names"):
-            sources[file] = _names_in_lines(tree.root / file)
+            sources[file] = names_in_lines(tree.root / file)
     if not sources:
         folder = tree.root
         raise UserError(
@@ -188,7 +185,8 @@ def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
     return names, tree.root / first
 
 
-def _names_in_lines(path: Path) -> list[str]:
+def names_in_lines(path: Path) -> list[str]:
+    """The names of a file with a name a line; a blank one would move all numbers after it."""
     lines = [line.strip() for line in read_lines(path)]
     while lines and not lines[-1]:
         lines.pop()

@@ -1,0 +1,123 @@
+"""What bootstrap draws are worth: by how much few images, few objects and missing classes make them vary too little.
+
+AP is a mean over classes, and what a class has too little of, no resampling shows. A class on m images varies
+m / (m - 1) times as much as its draws. One on a single image, whose draws do not vary, takes the variance of an image
+from the other classes. One that no image shows, but that the detector looks for, may be as good or as bad as any other:
+it adds the spread between classes. With fewer than five classes there is nothing to take, and each must stand on five
+images. Degrees of freedom are Satterthwaite's (Biometrics 2, 1946). The simulation behind this is in
+docs/statistics.md.
+
+Shapes: B replicates, K classes, I images, A area ranges, M metrics.
+"""
+
+import numpy as np
+
+from fcos.errors import names_of
+from fcos.scoring.average_precision import AP_METRICS, CLASS_METRICS, METRICS, Scores
+from fcos.scoring.bootstrap import FEWEST, Drawn, Support
+from fcos.scoring.findings import Finding
+from fcos.scoring.matching import Bools, Floats, GroundTruth, Ints, Matches
+
+NEAR_ONE = 0.9  # above it AP moves in steps of one recall level, and its intervals hold too rarely
+_AREAS = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # of METRICS
+
+
+def draws_of(scores: Scores, matches: Matches, groups: Ints | None = None) -> tuple[Drawn, Drawn]:
+    """The twelve numbers (B, 12) and the four of each class (B, K, 4) under each draw, with what the draws are worth.
+
+    Args:
+        groups: (I,) of images that are drawn together, as numbers from 0.
+    """
+    return drawn_metrics(scores, matches, groups), _drawn_classes(scores, matches, groups)
+
+
+def drawn_metrics(scores: Scores, matches: Matches, groups: Ints | None = None) -> Drawn:
+    """The first of `draws_of`."""
+    truth = matches.truth
+    looked_for = np.bincount(matches.label, minlength=truth.num_classes) > 0
+    metrics = scores.metrics()
+    support = _of_means(metrics, scores.class_metrics(), _images(truth, groups)[:, _AREAS], looked_for)
+    return _without_near_one(Drawn(metrics, support), METRICS)
+
+
+def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
+    """Which of the numbers (B, M) have no interval, and why."""
+    near, mean = _near_one(drawn.replicates, names)
+    poor = np.isnan(drawn.support.inflation) & ~near & ~np.isnan(mean)
+    reasons = {
+        "no_interval_few_images": (
+            poor,
+            f"a class stands on fewer than {FEWEST} images there, with too few other classes to go by",
+        ),
+        "no_interval_near_100": (near, f"above {100 * NEAR_ONE:g} none holds as often as it says"),
+    }
+    return [
+        Finding(kind, int(which.sum()), len(names), f"no interval for {names_of(np.array(names)[which])}: {why}")
+        for kind, (which, why) in reasons.items()
+        if which.any()
+    ]
+
+
+def _drawn_classes(scores: Scores, matches: Matches, groups: Ints | None) -> Drawn:
+    per_class = scores.per_class()
+    images = np.broadcast_to(_images(matches.truth, groups)[:, :1], per_class.shape[1:])
+    return _without_near_one(Drawn(per_class, Support.of_images(images)), CLASS_METRICS)
+
+
+def _images(truth: GroundTruth, groups: Ints | None) -> Ints:
+    """(K, A) images, or groups of them, that show an object of the class in the area range."""
+    unit = truth.image if groups is None else groups[truth.image]
+    num_units = int(unit.max(initial=0)) + 1
+    shown = [np.unique((truth.label * num_units + unit)[~ignored]) // num_units for ignored in truth.ignored.T]
+    return np.stack([np.bincount(labels, minlength=truth.num_classes) for labels in shown], axis=1)
+
+
+def _of_means(means: Floats, of_classes: Floats, images: Ints, looked_for: Bools) -> Support:
+    """Of the means (B, M) over classes.
+
+    Args:
+        of_classes: (B, K, M); NaN where a draw has no object of the class.
+        images: (K, M) that the class stands on.
+        looked_for: (K,) whether there is any detection of the class.
+    """
+    seen, single, lends = images > 0, images == 1, images > 2
+    missing = ~seen & looked_for[:, None]
+    num_seen, num_missing, num_lending = seen.sum(axis=0), missing.sum(axis=0), lends.sum(axis=0)
+    mean, shown = _mean_and_variance(of_classes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(images > 1, shown * images / (images - 1.0), 0)
+        of_an_image = np.where(lends, own * images, 0).sum(axis=0) / num_lending
+        lent = np.where(single.any(axis=0), single.sum(axis=0) * of_an_image, 0)
+        centre = np.where(seen, mean, 0).sum(axis=0) / num_seen
+        between = np.where(seen, (mean - centre) ** 2, 0).sum(axis=0) / (num_seen - 1)
+        share = num_missing / (num_seen + num_missing)
+        spread = np.where(num_missing > 0, share**2 * (between / num_missing + between / num_seen), 0)
+        parts = np.concatenate((own / num_seen**2, [lent / num_seen**2, spread]))
+        freedoms = np.concatenate((images - 1.0, [num_lending, num_seen - 1]))
+        freedom = parts.sum(axis=0) ** 2 / np.where(parts != 0, parts**2 / freedoms, 0).sum(axis=0)
+        unseen = parts.sum(axis=0) - np.where(images > 1, shown, 0).sum(axis=0) / num_seen**2
+        inflation = 1 + unseen / _mean_and_variance(means)[1]
+    poor = ((seen | missing) & (images < FEWEST)).any(axis=0)
+    known = ~poor | (num_seen + num_missing >= FEWEST)
+    return Support(np.where(known, inflation, np.nan), np.where(known, freedom, np.nan))
+
+
+def _mean_and_variance(draws: Floats) -> tuple[Floats, Floats]:
+    """Over the draws (B, ...) in which a number is defined; 0 where it is in none, or in one only."""
+    defined = ~np.isnan(draws)
+    count = defined.sum(axis=0)
+    mean = np.where(defined, draws, 0).sum(axis=0) / np.maximum(count, 1)
+    return mean, (np.where(defined, draws - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1)
+
+
+def _without_near_one(drawn: Drawn, names: tuple[str, ...]) -> Drawn:
+    """No support for AP so high that nearly nothing went wrong on these images."""
+    near, _ = _near_one(drawn.replicates, names)
+    return Drawn(drawn.replicates, Support(np.where(near, np.nan, drawn.support.inflation), drawn.support.freedom))
+
+
+def _near_one(replicates: Floats, names: tuple[str, ...]) -> tuple[Bools, Floats]:
+    """Which (...) are AP above 0.9, and the mean of the draws, NaN where none defines the number."""
+    count = (~np.isnan(replicates)).sum(axis=0)
+    mean = np.where(count > 0, _mean_and_variance(replicates)[0], np.nan)
+    return np.isin(names, AP_METRICS) & (mean > NEAR_ONE), mean
