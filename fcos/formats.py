@@ -18,10 +18,11 @@ def write_record(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_record(path: Path, *, hint: str) -> Any:
-    """Read what `write_record` wrote; `hint` is what to type when it is missing or of another format."""
+    """Read what `write_record` wrote; `hint` is what to type when it is missing, damaged or of another format."""
     content = read_json(path, hint=hint)
-    if isinstance(content, Mapping):
-        check_format(path, content, hint=hint)
+    if not isinstance(content, Mapping):
+        raise UserError(path, "is damaged", found=f"a {type(content).__name__}", expected="a JSON object", hint=hint)
+    check_format(path, content, hint=hint)
     return content
 
 

@@ -34,18 +34,82 @@ def as_folder(path):
     [
         (b"", ["params.yaml: is not a mapping", "nothing", "fcos study use"]),
         (b"study: \xff\xfe", ["params.yaml: is not text in UTF-8", "save it as UTF-8"]),
+        (b"study: smoke\nuntil: 2026-02-30\n", ["params.yaml:2:8: is not YAML", "day is out of range"]),
+        (b"study: smoke\nuntil: 2026-01-01T99:00:00Z\n", ["params.yaml:2:8: is not YAML", "hour must be in 0..23"]),
+        (b"study: !!int x\n", ["params.yaml:1:8: is not YAML", "invalid literal for int"]),
+        (b"study: !!bool 7\n", ["params.yaml:1:8: is not YAML", "no value of bool"]),
+        (b"study: !!python/object/apply:os.system [id]\n", ["params.yaml:1:8: is not YAML", "constructor for the tag"]),
+        (b"seed: " + b"9" * 5000, ["params.yaml:1:7: is not YAML", "4300 digits"]),
+        (b"study: " + b"[" * 3000, ["params.yaml:1:", "is not YAML", "nested too deeply"]),
+        (b"study: &a [*a]", ["params.yaml:1:8: is not YAML", "recursive"]),
+        (b"study: smoke\nruns: {}\nstudy: shapes\n", ["params.yaml:3:1: is not YAML", "the key `study` stands twice"]),
+        (b"study: \x07", ["params.yaml: is not YAML", "special characters are not allowed"]),
     ],
 )
 def test_params_yaml_that_is_no_study(workspace, run, text, parts):
     Path("params.yaml").write_bytes(text)
     assert_mistake(run("status"), *parts)
+    Path("studies/odd.yaml").write_bytes(text)
+    assert_mistake(run("study", "show", "odd"), *[part.replace("params.yaml", "studies/odd.yaml") for part in parts])
+
+
+DEEP, LONG = "[" * 3000 + "]" * 3000, "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [(DEEP, "maximum recursion depth"), (f'{{"images": {LONG}}}', "4300 digits"), ("5", "a int")]
+)
+def test_json_that_python_cannot_hold(workspace, run, text, found):
+    """Of results and ground truth, of a data set, and of files that were written here."""
+    Path("gt.json").write_text(text)
+    Path("set").mkdir()
+    Path("set/train.json").write_text(text)
+    scored = run("score", "--gt", "gt.json", "--detections", "gt.json")
+    assert_mistake(scored, "gt.json", "is not" if found != "a int" else "")
+    assert_mistake(run("study", "new", "odd", "--from", "set"), "set", "train.json")
+    assert run("prepare").returncode == 0
+    TEST.write_text(text)
+    assert_mistake(run("evaluate", "one-epoch"), f"{TEST}: is ", found, "hint:     fcos prepare")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "5", '{"stage": "train", "run": null}', '{"stage": 1, "what": "train"}'])
+def test_status_reads_over_a_heartbeat_of_nobody(workspace, run, text):
+    beat = Path("runs/smoke/.scratch/at-work/train@one-epoch.json")
+    beat.parent.mkdir(parents=True)
+    beat.write_text(text)
+    done = run("status")
+    assert done.returncode == 0 and "one-epoch" in done.stdout
+
+
+def test_class_names_in_data_yaml_are_texts_and_stand_once(tmp_path, run):
+    """`no` and `007` name classes 0 and 1 of a folder of results; a number that stands twice is refused."""
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
+        "categories": [{"id": 7, "name": "007"}, {"id": 9, "name": "no"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 9, "bbox": [40, 40, 20, 20], "area": 400, "iscrowd": 0},
+        ],
+    }  # fmt: skip
+    write_json(tmp_path / "gt.json", truth)
+    labels, names = tmp_path / "labels" / "a.txt", tmp_path / "labels" / "data.yaml"
+    labels.parent.mkdir()
+    labels.write_text("0 0.5 0.5 0.2 0.2 0.9\n")
+    names.write_text("names: [no, 007]\n")
+    arguments = ["score", "--gt", str(tmp_path / "gt.json"), "--detections", str(labels.parent), "--replicates", "0"]
+    done = run(*arguments)
+    assert done.returncode == 0 and "AP    100.0" in done.stdout
+    names.write_text("names: {0: no, 0: 007}\n")
+    assert_mistake(run(*arguments), "data.yaml:1:16: is not YAML", "the key `0` stands twice")
+    names.unlink()
+    names.with_name("classes.txt").write_text("no\n\n007\n")
+    assert_mistake(run(*arguments), "classes.txt:2: a blank line among the names")
 
 
 @pytest.mark.parametrize(
     ("path", "spoil", "parts"),
     [
         (TEST, lambda path: path.write_text("{}"), ["is not what `fcos prepare` wrote", "keys none", "annotations"]),
-        (TEST, lambda path: path.write_text("[]"), ["is not what `fcos prepare` wrote", "list"]),
+        (TEST, lambda path: path.write_text("[]"), ["is damaged", "a list", "a JSON object"]),
         (TEST, lambda path: path.write_text('{"images": ['), ["is not JSON"]),
         (TEST, as_folder, ["is a folder"]),
         (MANIFEST, lambda path: path.write_text("{}"), ["is not what `fcos prepare` wrote", "splits"]),

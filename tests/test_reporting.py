@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import hashlib
 import html
 import json
@@ -34,11 +35,13 @@ from fcos.reporting.charts import study_charts, table_charts
 from fcos.reporting.report import build_report
 from fcos.reporting.results import read_study
 from fcos.reporting.tables import build_table
+from fcos.reporting.vega import Chart
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import Drawn, Support
 from fcos.scoring.errors import ERROR_KINDS
 from fcos.scoring.matching import match
 from fcos.scoring.replicates import numbers_digest, read_replicates, save_replicates, sweep_steps
+from fcos.training.history import COLUMNS, LOSSES
 
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
@@ -158,12 +161,11 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
         folder / "train.json",
         {**train, "imported_from": None, "provenance": {**made, "device": "cpu", "dtype": "float32"}},
     )
-    losses = ["loss", "loss_classification", "loss_regression", "loss_centerness"]
-    steps: list[dict[str, Any]] = [
-        {"step": step, "epoch": step // 10, "lr": 0.001, **dict.fromkeys(losses, 1 / (1 + step)), "num_positives": 1}
-        for step in range(60)
+    others = {"lr": 0.001, "num_positives": 1, "images_per_s": 9.5}
+    steps = [
+        {"step": step, "epoch": step // 10, **dict.fromkeys(LOSSES, 1 / (1 + step)), **others} for step in range(60)
     ]
-    write_csv(folder / "history.csv", steps, list(steps[0]))
+    write_csv(folder / "history.csv", steps, COLUMNS)
     timing = {"num_images": 8, "seconds": 20.5, "forward_seconds": 20.0, "ms_per_image": 2562.5}
     write_json(folder / "timing.json", {"views": {"test": timing}, "provenance": made})
     detection = {"bbox": [6.0, 12.0, 28.0, 36.0], "category_id": 3}
@@ -757,7 +759,7 @@ def test_an_imported_checkpoint_has_no_training_time_and_no_curves(tmp_path: Pat
     raw["nms_sweep"]["runs"] = []
     study = make_study(tmp_path, raw)
     study.edit(REFERENCE, "train.json", lambda train: train.update(imported_from="a.pth"))
-    write_csv(study.runs_dir / REFERENCE / "history.csv", [], ["step", "loss"])
+    write_csv(study.runs_dir / REFERENCE / "history.csv", [], COLUMNS)
     report = (study.build() / "report.md").read_text()
     assert "The reference is an imported checkpoint (a.pth)." in report
     assert "- **Total training time**: 0 s in 0 trainings" in report
@@ -945,6 +947,37 @@ def test_reporting_loads_no_torch() -> None:
     code = "import sys, fcos.reporting.report; print(json.dumps([m for m in sys.modules if m.startswith('torch')]))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("name", ["constructor", "a\ufffeb\x00"])
+def test_charts_are_whole_whatever_the_classes_and_runs_are_called(built: Study, name: str) -> None:
+    """As many marks as with other names: an empty chart raises nothing, and what XML cannot hold ends the process."""
+
+    def renamed(value: Any, old: str) -> Any:
+        if isinstance(value, dict):
+            return {key: renamed(inner, old) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [renamed(inner, old) for inner in value]
+        return value.replace(old, name) if isinstance(value, str) else value
+
+    def marks(chart: Chart, folder: Path) -> int:
+        folder.mkdir(exist_ok=True)
+        chart.write(folder)
+        return len(re.findall("<(?:path|text)", (folder / f"{chart.stem}.svg").read_text()))
+
+    results = read_study(built.params, built.runs_dir, built.split, built.manifest)
+    for chart in study_charts(results):
+        usual = marks(chart, built.root / "charts")
+        for old in (EVIL, TRAINED):
+            assert marks(dataclasses.replace(chart, spec=renamed(chart.spec, old)), built.root / "charts") == usual
+
+
+@pytest.mark.parametrize("text", ["", "step,loss\n1,2\n1,2,3,4\n", "\0"])
+def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
+    study = make_study(tmp_path)
+    (study.runs_dir / TRAINED / "history.csv").write_text(text)
+    with pytest.raises(UserError, match=rf"history.csv: is damaged(.|\n)*fcos train {TRAINED}"):
+        study.build()
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def _about(run: Run, layout: Layout) -> dict[str, Any]:
     """A run in a few words, with its test AP where it is scored."""
     words = [run.backbone, f"{run.epochs} epochs" if run.epochs else "imported", f"{run.num_convs} convolutions"]
     ap = None
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         ap = json.loads((layout.run(run.name) / "metrics.json").read_text())["AP"]
     if ap is not None:
         words.append(f"test AP {100 * ap:.1f}")

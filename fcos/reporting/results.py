@@ -22,6 +22,7 @@ from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
 from fcos.scoring.replicates import ReplicatesFile, numbers_digest, read_replicates, sweep_steps
 from fcos.study.run_files import RUN_FILES, command_for, missing_key, run_file
+from fcos.training.history import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -198,11 +199,17 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
 
 
 def _read_history(path: Path, run: Run) -> pd.DataFrame:
+    hint, expected = command_for(path.name, run.name), "a row of numbers for each training step"
     try:
-        return pd.read_csv(path)
+        history = pd.read_csv(path)
     except FileNotFoundError:
-        hint = command_for(path.name, run.name)
-        raise UserError(path, "no such file", expected="a row for each training step", hint=hint) from None
+        raise UserError(path, "no such file", expected=expected, hint=hint) from None
+    except ValueError as error:  # empty, rows of other lengths, not text
+        raise UserError(path, "is damaged", found=error, expected=expected, hint=hint) from None
+    missing = [column for column in COLUMNS if column not in history]
+    if missing:
+        raise UserError(path, "is damaged", found=f"no column {missing[0]}", expected=expected, hint=hint)
+    return history
 
 
 def _agree(

@@ -75,8 +75,25 @@ def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
     for path in sorted(_folder(study).glob("*.json")):
         with contextlib.suppress(UserError):  # it has ended since
             beat = read_json(path, hint="fcos status")
-            beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_locked(path.with_suffix(".lock"))}
+            if _is_beat(beat):
+                beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_locked(path.with_suffix(".lock"))}
     return beats
+
+
+def _is_beat(content: Any) -> bool:
+    """Whether these are the words of a heartbeat, and not what a full disk left of them."""
+    kinds: dict[str, Any] = {"stage": str, "run": str | None, "pid": int, "started": float, "updated": float}
+    if isinstance(content, dict) and "what" in content:
+        kinds |= {
+            "what": str,
+            "first": int,
+            "done": int,
+            "total": int,
+            "unit": str,
+            "per_second": float,
+            "note": str | None,
+        }
+    return isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
 
 
 def _why(error: BaseException) -> str:

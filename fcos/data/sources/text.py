@@ -18,6 +18,7 @@ _MARKS = {  # longer ones first: that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*?\?>")
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 
@@ -68,7 +69,7 @@ def class_name(value: Any, where: object) -> str:
     """`value`, if it is a name: a text that one can see, without blanks around it."""
     if not isinstance(value, str) or not value.strip():
         raise UserError(where, "a class has no name", found=repr(value), expected="a text", hint="write its name there")
-    if value != value.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+    if value != value.strip() or any(map(_is_unseen, value)):
         raise UserError(
             where,
             "a class name has characters that one cannot see",
@@ -77,6 +78,13 @@ def class_name(value: Any, where: object) -> str:
             hint="correct the name",
         )
     return value
+
+
+def _is_unseen(letter: str) -> bool:
+    """Control characters, halves of others, what Unicode will never assign, and what turns the text after it around."""
+    number = ord(letter)
+    never = number & 0xFFFE == 0xFFFE or 0xFDD0 <= number <= 0xFDEF
+    return never or unicodedata.category(letter) in ("Cc", "Cs") or letter in _TURNING
 
 
 def _read(path: Path) -> bytes:

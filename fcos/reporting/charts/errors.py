@@ -52,7 +52,7 @@ def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
         "encoding": {
             "y": nominal("kind", None),
             "yOffset": nominal("run", None, scale={"domain": names}),
-            "x": quantitative("gain", "AP50 that repairing it would gain (points)"),
+            "x": quantitative("gain", "AP50 that repairing it would gain (points)", stack=None),
             "color": colour_of(names),
             "tooltip": tooltip,
         },
