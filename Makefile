@@ -1,7 +1,7 @@
 # make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
 # make test     all tests; make test-fast those without trainings, in less than a minute
 # make docs     the documentation as a site: site/index.html
-# make bench    every figure of docs/performance.md, on this machine (45 minutes); bench-gpu: those of a GPU
+# make bench    every figure of docs/performance.md, on this machine (75 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
@@ -88,6 +88,8 @@ $(PEERS)/.installed: pyproject.toml
 bench: install $(PEERS)/.installed
 	for program in training_step epoch prediction scoring commands study growth; do \
 		python benchmarks/$$program.py --out benchmarks/results/$$program.json || exit 1; done
+	python benchmarks/coverage.py --out benchmarks/results/coverage.json
+	python benchmarks/coverage.py --small --out benchmarks/results/coverage_small.json
 	python benchmarks/file_to_numbers.py --peers $(PEERS)/bin/python --out benchmarks/results/file_to_numbers.json
 	python benchmarks/page.py
 

@@ -142,3 +142,17 @@ def test_page_says_what_is_committed(side_by_side: Any) -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     between = text.partition(page.BEGIN)[2].partition(page.END)[0]
     assert between.strip() == page.figures(), "run python benchmarks/page.py"
+
+
+def test_intervals_of_few_images_hold_better_than_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 classes on 20 images: of 60 intervals 57 should hold; those of the draws alone, 40 (docs/statistics.md)."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import coverage
+
+    monkeypatch.setattr(coverage, "SMALL_POPULATION", 3000)
+    found = coverage.small(60, 100, *coverage.SMALL["20 classes, 20 images"])
+    assert found["printed"] == found["judged"] == 1
+    assert found["coverage"] >= 0.85 > 0.8 > found["coverage_before"]
+    assert found["rejected"] <= 0.1  # 0.05 and two standard errors
+    rare = coverage.small(20, 100, *coverage.SMALL["a class of 0.7 objects, 200 images"])
+    assert rare["printed"] == 0 and rare["coverage"] is None
