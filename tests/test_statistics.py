@@ -223,6 +223,8 @@ def test_support_by_hand():
     # One class on ten images: 10/9, nine degrees of freedom.
     one, _ = draws_with([10], means=[0.5])
     assert (one.support.inflation, one.support.freedom) == (pytest.approx(10 / 9), pytest.approx(9))
+    found = estimate(Sample.of(np.full((1, 12), 0.5), [one]), confidence=0.95)
+    assert found.standard_error == pytest.approx(0.02 * math.sqrt(10 / 9)) and found.freedom == pytest.approx(9)
 
 
 @pytest.mark.parametrize(
