@@ -183,7 +183,6 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
     means = [sign * sample.values.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
     value: Floats = np.sum(means, axis=0)
     bias, of_images = _of_images(samples, signs, value)
-    of_images = of_images * np.mean([sample.support.inflation for sample in samples], axis=0)
     parts = [(of_images, np.min([sample.support.freedom for sample in samples], axis=0)), *_seed_parts(samples, spread)]
     variance: Floats = np.sum([part for part, _ in parts], axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -214,7 +213,8 @@ def _of_images(samples: Sequence[Sample], signs: Sequence[float], value: Floats)
     """Bias and variance over the draws of images, the latter without what the seeds of a row do not share."""
     means = [sign * sample.replicates.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
     bias, variance = _bias_and_variance(np.sum(means, axis=0), value)  # of (B, ...)
-    return bias, np.maximum(variance - np.sum([_unshared(sample.replicates) for sample in samples], axis=0), 0)
+    shared = np.maximum(variance - np.sum([_unshared(sample.replicates) for sample in samples], axis=0), 0)
+    return bias, shared * np.mean([sample.support.inflation for sample in samples], axis=0)
 
 
 def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> list[tuple[Floats, int]]:
