@@ -29,7 +29,10 @@ def ours(gt: str, detections: str, replicates: int = 0) -> list[float]:
     matches, _, _ = match_results(Path(detections), truth, Choices())
     numbers = coco_metrics(matches, truth)
     if replicates:
-        _replicates(numbers, matches, truth.num_images, replicates)
+        from fcos.scoring.numbers import with_intervals
+        from fcos.scoring.support import draws_of
+
+        with_intervals(numbers, *draws_of(_drawn(matches, truth.num_images, replicates), matches), confidence=0.95)
     return list(numbers["metrics"].values())
 
 
@@ -43,18 +46,16 @@ def before(gt: str, detections: str, replicates: int = 0) -> list[float]:
     matches = match(inputs.read_results(Path(detections), split), split)
     numbers = coco_metrics(matches, split)
     if replicates:
-        _replicates(numbers, matches, len(split.images), replicates)
+        with_intervals: Any = importlib.import_module("fcos.scoring.numbers").with_intervals
+        with_intervals(numbers, _drawn(matches, len(split.images), replicates), confidence=0.95)
     return list(numbers["metrics"].values())
 
 
-def _replicates(numbers: Any, matches: Any, num_images: int, replicates: int) -> None:
+def _drawn(matches: Any, num_images: int, replicates: int) -> Any:
     from fcos.scoring.average_precision import score
     from fcos.scoring.bootstrap import draw_weights
-    from fcos.scoring.numbers import with_intervals
-    from fcos.scoring.support import draws_of
 
-    weights = draw_weights(num_images, replicates=replicates, seed=0)
-    with_intervals(numbers, *draws_of(score(matches, weights), matches), confidence=0.95)
+    return score(matches, draw_weights(num_images, replicates=replicates, seed=0))
 
 
 class Cocoeval:
