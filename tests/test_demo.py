@@ -163,7 +163,15 @@ def test_there_are_no_paths_to_files(server, path):
 
 
 @pytest.mark.parametrize(
-    "body", ["", "[]", "{}", '{"picture": "test-17", "run": "one-epoch", "score": NaN, "nms": 0.5}']
+    "body",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"picture": "test-17", "run": "one-epoch", "score": NaN, "nms": 0.5}',
+        '{"picture": "test-17", "run": "one-epoch", "nms": 0.5, "score": 1' + 400 * "0" + "}",
+        "[" * 3000 + "]" * 3000,
+    ],
 )
 def test_questions_that_make_no_sense_are_refused(server, body):
     status, found = request(server, "POST", "/detections", body)
