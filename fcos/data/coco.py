@@ -82,8 +82,8 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object at `path`, with at least `keys`."""
-    content = read_record(path, hint=PREPARE)
-    if not isinstance(content, dict) or not all(key in content for key in keys):
-        found = f"keys {', '.join(content) or 'none'}" if isinstance(content, dict) else type(content).__name__
+    content: dict[str, Any] = read_record(path, hint=PREPARE)
+    if not all(key in content for key in keys):
+        found = f"keys {', '.join(content) or 'none'}"
         raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, expected=", ".join(keys), hint=PREPARE)
     return content

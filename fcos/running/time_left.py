@@ -124,10 +124,10 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
 def _read(layout: Layout, run: str, file: str) -> dict[str, Any] | None:
     """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content = read_record(layout.run(run) / file, hint="")
+        content: dict[str, Any] = read_record(layout.run(run) / file, hint="")
     except UserError:
         return None
-    return content if isinstance(content, dict) and isinstance(content.get("provenance"), dict) else None
+    return content if isinstance(content.get("provenance"), dict) else None
 
 
 def _has_ended(found: Found, layout: Layout) -> bool:

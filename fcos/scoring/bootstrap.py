@@ -212,9 +212,9 @@ def image_variance(first: Sample, second: Sample) -> Floats:
 def _of_images(samples: Sequence[Sample], signs: Sequence[float], value: Floats) -> tuple[Floats, Floats]:
     """Bias and variance over the draws of images, the latter without what the seeds of a row do not share."""
     means = [sign * sample.replicates.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
-    bias, variance = _bias_and_variance(np.sum(means, axis=0), value)  # of (B, ...)
+    mean, variance = mean_and_variance(np.sum(means, axis=0))  # of (B, ...)
     shared = np.maximum(variance - np.sum([_unshared(sample.replicates) for sample in samples], axis=0), 0)
-    return bias, shared * np.mean([sample.support.inflation for sample in samples], axis=0)
+    return mean - value, shared * np.mean([sample.support.inflation for sample in samples], axis=0)
 
 
 def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> list[tuple[Floats, int]]:
@@ -245,11 +245,11 @@ def _unshared(replicates: Floats) -> Floats:
     return np.where(count > 1, (variance - covariance) / num_seeds, 0.0)
 
 
-def _bias_and_variance(replicates: Floats, value: Floats) -> tuple[Floats, Floats]:
-    """Over the replicates in which the number is defined; NaN with fewer than two of them."""
+def mean_and_variance(replicates: Floats) -> tuple[Floats, Floats]:
+    """Over the replicates (B, ...) that define a number; NaN where none does, the variance where only one does too."""
     defined = ~np.isnan(replicates)
     count = defined.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(defined, replicates, 0).sum(axis=0) / count
         variance = (np.where(defined, replicates - mean, 0) ** 2).sum(axis=0) / (count - 1)
-    return mean - value, np.where(count > 1, variance, np.nan)
+    return mean, np.where(count > 1, variance, np.nan)

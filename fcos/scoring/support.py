@@ -14,7 +14,7 @@ import numpy as np
 
 from fcos.errors import names_of
 from fcos.scoring.average_precision import AP_METRICS, CLASS_METRICS, METRICS, Scores
-from fcos.scoring.bootstrap import FEWEST, Drawn, Support
+from fcos.scoring.bootstrap import FEWEST, Drawn, Support, mean_and_variance
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Bools, Floats, GroundTruth, Ints, Matches
 
@@ -28,16 +28,13 @@ def draws_of(scores: Scores, matches: Matches, groups: Ints | None = None) -> tu
     Args:
         groups: (I,) of images that are drawn together, as numbers from 0.
     """
-    return drawn_metrics(scores, matches, groups), _drawn_classes(scores, matches, groups)
+    images = _images(matches.truth, groups)
+    return _drawn_metrics(scores, matches, images), _drawn_classes(scores, images)
 
 
 def drawn_metrics(scores: Scores, matches: Matches, groups: Ints | None = None) -> Drawn:
     """The first of `draws_of`."""
-    truth = matches.truth
-    looked_for = np.bincount(matches.label, minlength=truth.num_classes) > 0
-    metrics = scores.metrics()
-    support = _of_means(metrics, scores.class_metrics(), _images(truth, groups)[:, _AREAS], looked_for)
-    return _without_near_one(Drawn(metrics, support), METRICS)
+    return _drawn_metrics(scores, matches, _images(matches.truth, groups))
 
 
 def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
@@ -58,10 +55,17 @@ def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
     ]
 
 
-def _drawn_classes(scores: Scores, matches: Matches, groups: Ints | None) -> Drawn:
+def _drawn_metrics(scores: Scores, matches: Matches, images: Ints) -> Drawn:
+    looked_for = np.bincount(matches.label, minlength=len(images)) > 0
+    metrics = scores.metrics()
+    support = _of_means(metrics, scores.class_metrics(), images[:, _AREAS], looked_for)
+    return _without_near_one(Drawn(metrics, support), METRICS)
+
+
+def _drawn_classes(scores: Scores, images: Ints) -> Drawn:
     per_class = scores.per_class()
-    images = np.broadcast_to(_images(matches.truth, groups)[:, :1], per_class.shape[1:])
-    return _without_near_one(Drawn(per_class, Support.of_images(images)), CLASS_METRICS)
+    support = Support.of_images(np.broadcast_to(images[:, :1], per_class.shape[1:]))
+    return _without_near_one(Drawn(per_class, support), CLASS_METRICS)
 
 
 def _images(truth: GroundTruth, groups: Ints | None) -> Ints:
@@ -83,7 +87,7 @@ def _of_means(means: Floats, of_classes: Floats, images: Ints, looked_for: Bools
     seen, single, lends = images > 0, images == 1, images > 2
     missing = ~seen & looked_for[:, None]
     num_seen, num_missing, num_lending = seen.sum(axis=0), missing.sum(axis=0), lends.sum(axis=0)
-    mean, shown = _mean_and_variance(of_classes)
+    mean, shown = map(np.nan_to_num, mean_and_variance(of_classes))
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(images > 1, shown * images / (images - 1.0), 0)
         of_an_image = np.where(lends, own * images, 0).sum(axis=0) / num_lending
@@ -96,18 +100,10 @@ def _of_means(means: Floats, of_classes: Floats, images: Ints, looked_for: Bools
         freedoms = np.concatenate((images - 1.0, [num_lending, num_seen - 1]))
         freedom = parts.sum(axis=0) ** 2 / np.where(parts != 0, parts**2 / freedoms, 0).sum(axis=0)
         unseen = parts.sum(axis=0) - np.where(images > 1, shown, 0).sum(axis=0) / num_seen**2
-        inflation = 1 + unseen / _mean_and_variance(means)[1]
+        inflation = 1 + unseen / mean_and_variance(means)[1]
     poor = ((seen | missing) & (images < FEWEST)).any(axis=0)
     known = ~poor | (num_seen + num_missing >= FEWEST)
     return Support(np.where(known, inflation, np.nan), np.where(known, freedom, np.nan))
-
-
-def _mean_and_variance(draws: Floats) -> tuple[Floats, Floats]:
-    """Over the draws (B, ...) in which a number is defined; 0 where it is in none, or in one only."""
-    defined = ~np.isnan(draws)
-    count = defined.sum(axis=0)
-    mean = np.where(defined, draws, 0).sum(axis=0) / np.maximum(count, 1)
-    return mean, (np.where(defined, draws - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1)
 
 
 def _without_near_one(drawn: Drawn, names: tuple[str, ...]) -> Drawn:
@@ -118,6 +114,5 @@ def _without_near_one(drawn: Drawn, names: tuple[str, ...]) -> Drawn:
 
 def _near_one(replicates: Floats, names: tuple[str, ...]) -> tuple[Bools, Floats]:
     """Which (...) are AP above 0.9, and the mean of the draws, NaN where none defines the number."""
-    count = (~np.isnan(replicates)).sum(axis=0)
-    mean = np.where(count > 0, _mean_and_variance(replicates)[0], np.nan)
+    mean, _ = mean_and_variance(replicates)
     return np.isin(names, AP_METRICS) & (mean > NEAR_ONE), mean
