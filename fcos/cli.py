@@ -257,99 +257,99 @@ def prepare() -> None:
 
 
 @app.command(epilog="Example: fcos train resnet18-e12-c3")
-def train(run: RunName) -> None:
+def train(run_name: RunName) -> None:
     """Train one run, or import its checkpoint; an interrupted training goes on where it stopped."""
-    params = _params(run)
+    params = _params(run_name)
     from fcos.commands.train import train
     from fcos.tracking.live import LiveRun
 
-    with _at_work(params, "train", run), contextlib.closing(LiveRun(params.study)) as observer:
-        train(run, observer)
-    _track(params, [run])
+    with _at_work(params, "train", run_name), contextlib.closing(LiveRun(params.study)) as observer:
+        train(run_name, observer)
+    _track(params, [run_name])
 
 
 @app.command("import-checkpoint", epilog="Example: fcos import-checkpoint fcos_resnet50.pth --run resnet50-reference")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A torchvision FCOS state dict, or weights of ours.")],
-    run: Annotated[str, typer.Option("--run", metavar="RUN", help="A name under `runs` in params.yaml.")],
+    run_name: Annotated[str, typer.Option("--run", metavar="RUN", help="A name under `runs` in params.yaml.")],
 ) -> None:
     """Take the weights of a run from a file."""
-    params = _params(run)
+    params = _params(run_name)
     from fcos.commands.import_checkpoint import import_checkpoint
 
     # Other weights than the study names are no output of its stage.
-    named = params.runs[run].checkpoint
+    named = params.runs[run_name].checkpoint
     by_name = named is not None and Path(named).exists() and file.exists() and file.samefile(named)
-    with _at_work(params, "train", run, recorded=by_name):
-        typer.echo(f"wrote {import_checkpoint(file, run)}")
-    _track(params, [run])
+    with _at_work(params, "train", run_name, recorded=by_name):
+        typer.echo(f"wrote {import_checkpoint(file, run_name)}")
+    _track(params, [run_name])
 
 
 @app.command(epilog="Example: fcos predict resnet18-e12-c3 --views tta")
 def predict(
-    run: RunName,
+    run_name: RunName,
     views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
 ) -> None:
     """Run the network over the test pictures, and those held out, and keep everything it says, before NMS."""
-    params = _params(run)
+    params = _params(run_name)
     from fcos.commands.predict import predict
 
     first_of_two = views is Views.tta
-    with _at_work(params, "tta" if first_of_two else "predict", run, ends=not first_of_two):
-        predict(run, views.value)
+    with _at_work(params, "tta" if first_of_two else "predict", run_name, ends=not first_of_two):
+        predict(run_name, views.value)
 
 
 @app.command(epilog="Example: fcos evaluate resnet18-e12-c3")
-def evaluate(run: RunName) -> None:
+def evaluate(run_name: RunName) -> None:
     """Score a run: the twelve COCO numbers, from stored candidates."""
-    params = _params(run)
+    params = _params(run_name)
     from fcos.commands.evaluate import evaluate
     from fcos.reporting.intervals import metrics_line
 
-    with _at_work(params, "evaluate", run):
-        found = evaluate(run)
+    with _at_work(params, "evaluate", run_name):
+        found = evaluate(run_name)
     typer.echo(metrics_line(found["metrics"], found["intervals"]))
-    _track(params, [run])
+    _track(params, [run_name])
 
 
 @app.command(epilog="Example: fcos predict RUN --views tta && fcos tta RUN")
-def tta(run: RunName) -> None:
+def tta(run_name: RunName) -> None:
     """Score 1, 2, ... views together, from stored candidates; on held-out pictures where tta.choose_on says so."""
-    params = _params(run)
+    params = _params(run_name)
     from fcos.commands.tta import tta
     from fcos.reporting.steps import tta_text
 
-    with _at_work(params, "tta", run):
-        found = tta(run)
+    with _at_work(params, "tta", run_name):
+        found = tta(run_name)
     typer.echo(tta_text(found))
-    _track(params, [run])
+    _track(params, [run_name])
 
 
 @app.command("nms-sweep", epilog="Example: fcos nms-sweep resnet18-e12-c3")
-def nms_sweep(run: RunName) -> None:
+def nms_sweep(run_name: RunName) -> None:
     """Score each NMS threshold of params.yaml on the split nms_sweep.choose_on, from stored candidates."""
-    params = _params(run)
+    params = _params(run_name)
     from fcos.commands.nms_sweep import nms_sweep
     from fcos.reporting.steps import sweep_text
 
-    with _at_work(params, "nms_sweep", run):
-        found = nms_sweep(run)
+    with _at_work(params, "nms_sweep", run_name):
+        found = nms_sweep(run_name)
     typer.echo(sweep_text(found))
-    _track(params, [run])
+    _track(params, [run_name])
 
 
 @app.command("evaluate-tta", hidden=True)
-def _evaluate_tta(run: RunName) -> None:
+def _evaluate_tta(run_name: RunName) -> None:
     """The former name of `fcos tta`."""
     _former_name("evaluate-tta", "tta")
-    tta(run)
+    tta(run_name)
 
 
 @app.command("sweep-nms", hidden=True)
-def _sweep_nms(run: RunName) -> None:
+def _sweep_nms(run_name: RunName) -> None:
     """The former name of `fcos nms-sweep`."""
     _former_name("sweep-nms", "nms-sweep")
-    nms_sweep(run)
+    nms_sweep(run_name)
 
 
 def _former_name(former: str, name: str) -> None:
@@ -558,14 +558,14 @@ def doctor() -> None:
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
 
 
-def _params(run: str | None = None) -> "Params":
+def _params(run_name: str | None = None) -> "Params":
     """The checked params.yaml; a `run` that it does not have is refused here, before anything heavy is imported."""
     from fcos.config import params
     from fcos.config.runs import find_run
 
     read = params.read()
-    if run is not None:
-        find_run(read.runs, run)
+    if run_name is not None:
+        find_run(read.runs, run_name)
     return read
 
 
@@ -588,15 +588,15 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
 
     layout = Layout(params.study)
 
-    def figures(run: str) -> list[Path]:
-        return sorted((layout.report / "figures" / "runs" / run).glob("*.png"))
+    def figures(run_name: str) -> list[Path]:
+        return sorted((layout.report / "figures" / "runs" / run_name).glob("*.png"))
 
     return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
 
 
 @contextlib.contextmanager
 def _at_work(
-    params: "Params", stage: str, run: str | None = None, *, ends: bool = True, recorded: bool = True
+    params: "Params", stage: str, run_name: str | None = None, *, ends: bool = True, recorded: bool = True
 ) -> Iterator[None]:
     """A stage at work: `fcos status` knows how far it is, it ends with its DVC, and typed by hand it is recorded."""
     from fcos.running.by_hand import by_hand
@@ -605,6 +605,6 @@ def _at_work(
     from fcos.running.stages import Stage
 
     end_with_parents()
-    record = by_hand(Stage(stage, run), params.study, ends=ends) if recorded else contextlib.nullcontext()
-    with record, heartbeat(params.study, stage, run):
+    record = by_hand(Stage(stage, run_name), params.study, ends=ends) if recorded else contextlib.nullcontext()
+    with record, heartbeat(params.study, stage, run_name):
         yield

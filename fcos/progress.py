@@ -1,14 +1,18 @@
 """Progress: a bar on a terminal, a plain line now and then everywhere else."""
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 PLAIN_INTERVAL_S = 20.0
+FEW = 8  # items that are done before the threads for them would have started
 # Told of every piece of work done: so `fcos status` knows how far a command is (fcos/running/heartbeat.py).
 watchers: list[Callable[["Progress"], None]] = []
 
@@ -80,3 +84,14 @@ def track(items: Iterable[T], description: str, *, total: int, unit: str = "it")
             progress.update()
     finally:
         progress.close()
+
+
+def track_threads(function: Callable[[T], Result], items: Sequence[T], description: str, *, unit: str) -> list[Result]:
+    """`function` of each item, on all cores; shows how many are done."""
+    if len(items) <= FEW:
+        return list(track(map(function, items), description, total=len(items), unit=unit))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return list(track(pool.map(function, items), description, total=len(items), unit=unit))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others

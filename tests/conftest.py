@@ -193,8 +193,8 @@ class Watcher:
     def __init__(self):
         self.run, self.key, self.seen = None, None, []
 
-    def started(self, *, run, key):
-        self.run, self.key = run, key
+    def started(self, *, run_name, key):
+        self.run, self.key = run_name, key
 
     def rows(self, rows):
         self.seen += rows

@@ -1,5 +1,6 @@
 """The files that the command of each stage imports; `make deps` writes them into dvc.yaml files and training/key.py."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -14,12 +15,19 @@ def dvc_file(name):
 
 
 def closure(graph, name):
-    """The files of all modules that the command of a stage imports, inside functions too."""
+    """The files of all modules that the command of a stage imports, inside functions too; those that do something."""
     module = f"fcos.commands.{name}"
     modules = {module, *graph.find_upstream_modules(module)}
     modules |= {m.rsplit(".", depth)[0] for m in modules for depth in range(1, m.count(".") + 1)}
     paths = {Path(m.replace(".", "/")) for m in modules}
-    return {str(p / "__init__.py") if (ROOT / p).is_dir() else f"{p}.py" for p in paths}
+    files = {str(p / "__init__.py") if (ROOT / p).is_dir() else f"{p}.py" for p in paths}
+    return {file for file in files if not _is_docstring(ROOT / file)}
+
+
+def _is_docstring(path):
+    """Whether nothing else stands in the file: as a dependency it would only take DVC's time."""
+    statements = ast.parse(path.read_text(encoding="utf-8")).body
+    return all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in statements)
 
 
 def write(graph, name):

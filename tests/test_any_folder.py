@@ -3,12 +3,11 @@
 FCOS_EXAMPLES says how many of each layout (CI: 6,700); they are the same each time.
 """
 
-import functools
 import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -74,18 +73,23 @@ scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 20), st.sampled_from([2**31, 2**53, 10**400, -0.5, 0.25, 1e308]),
     st.floats(), text,
 )  # fmt: skip
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(text, inner, max_size=3))
-encodings = st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk"])
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(text, inner, max_size=3), max_leaves=5
+)
+ENCODINGS = ["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk"]
 
 
-@functools.cache
-def _one_of(options: Sequence[Any]) -> st.SearchStrategy[Any]:
-    return st.sampled_from(options)
+class Dice:
+    """Choices from the bytes of few draws: a draw for each of 65 takes longer than to read the folder."""
 
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.left: list[int] = []
 
-def pick(draw: st.DrawFn, options: Iterable[Any]) -> Any:
-    """One of these; their strategy is kept, since to make it takes longer than to draw from it."""
-    return draw(_one_of(options if isinstance(options, range) else tuple(options)))
+    def pick(self, options: Sequence[Any]) -> Any:
+        if not self.left:
+            self.left = list(self.draw(st.binary(min_size=64, max_size=64)))
+        return options[self.left.pop() % len(options)]
 
 
 def picture(seed: int, kind: str) -> bytes:
@@ -102,31 +106,31 @@ def encoded(content: str, encoding: str) -> bytes:
     return content.encode(encoding, errors="replace")
 
 
-def spoilt(draw: st.DrawFn, value: Any) -> Any:
+def spoilt(dice: Dice, value: Any) -> Any:
     """`value` with another one at some place inside of it, or without that place."""
-    if not isinstance(value, dict | list) or not value or pick(draw, range(6)) == 0:
-        return draw(values)
+    if not isinstance(value, dict | list) or not value or dice.pick(range(6)) == 0:
+        return dice.draw(values)
     copy = value.copy()
-    key = pick(draw, sorted(copy) if isinstance(copy, dict) else range(len(copy)))
-    if pick(draw, range(8)) == 0:
+    key = dice.pick(sorted(copy) if isinstance(copy, dict) else range(len(copy)))
+    if dice.pick(range(8)) == 0:
         del copy[key]
     else:
-        copy[key] = spoilt(draw, copy[key])
+        copy[key] = spoilt(dice, copy[key])
     return copy
 
 
-def maybe_spoilt(draw: st.DrawFn, value: Any) -> Any:
-    for _ in range(pick(draw, [0, 0, 0, 1, 2])):
-        value = spoilt(draw, value)
+def maybe_spoilt(dice: Dice, value: Any) -> Any:
+    for _ in range(dice.pick([0, 0, 0, 1, 2])):
+        value = spoilt(dice, value)
     return value
 
 
-def images_of(draw: st.DrawFn) -> list[tuple[str, str, bytes]]:
+def images_of(dice: Dice) -> list[tuple[str, str, bytes]]:
     """(split, name, content) of a few images."""
-    splits = pick(draw, [("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")])
-    kind = pick(draw, ["jpg"] * 5 + list(FORMATS))
-    count = pick(draw, range(1, 4))
-    fresh = pick(draw, range(10)) > 0  # else copies
+    splits = dice.pick([("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")])
+    kind = dice.pick(["jpg"] * 5 + list(FORMATS))
+    count = dice.pick(range(1, 4))
+    fresh = dice.pick(range(10)) > 0  # else copies
     return [
         (split, f"{split}{i}.{kind}", PICTURES[(3 * number + i) if fresh else i, kind])
         for number, split in enumerate(splits)
@@ -134,49 +138,47 @@ def images_of(draw: st.DrawFn) -> list[tuple[str, str, bytes]]:
     ]
 
 
-@st.composite
-def coco(draw: st.DrawFn) -> dict[str, bytes]:
+def coco(dice: Dice) -> dict[str, bytes]:
     files, contents = {}, {}
-    below = pick(draw, ["", "images/"])
-    for split, name, content in images_of(draw):
+    below = dice.pick(["", "images/"])
+    for split, name, content in images_of(dice):
         files[f"{below}{split}/{name}"] = content
         one = contents.setdefault(split, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
         number = len(one["images"])
         one["images"].append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
-        box = list(pick(draw, BOXES))
+        box = list(dice.pick(BOXES))
         entry = {"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": 20, "iscrowd": 0}
         one["annotations"].append(entry)
-    beside = pick(draw, (False, True))
+    beside = dice.pick((False, True))
     for split, content in contents.items():
         name = f"{below}{split}/_annotations.coco.json" if beside else f"annotations/instances_{split}.json"
-        files[name] = encoded(json.dumps(maybe_spoilt(draw, content), ensure_ascii=False), draw(encodings))
+        files[name] = encoded(json.dumps(maybe_spoilt(dice, content), ensure_ascii=False), dice.pick(ENCODINGS))
     return files
 
 
-@st.composite
-def voc(draw: st.DrawFn) -> dict[str, bytes]:
+def voc(dice: Dice) -> dict[str, bytes]:
     files, lists = {}, {}
-    place = pick(draw, [("Annotations", "JPEGImages"), ("annotations", "images"), ("{s}", "{s}")])
-    for split, name, content in images_of(draw):
+    place = dice.pick([("Annotations", "JPEGImages"), ("annotations", "images"), ("{s}", "{s}")])
+    for split, name, content in images_of(dice):
         labels, images = (part.replace("{s}", split) for part in place)
         stem = name.rpartition(".")[0]
         files[f"{images}/{name}"] = content
-        files[f"{labels}/{stem}.xml"] = encoded(voc_xml(draw, name), draw(encodings))
-        lists.setdefault(split, []).append(pick(draw, [stem] * 6 + [name, stem + " 1", "gone"]))
-    if pick(draw, (False, True)):
+        files[f"{labels}/{stem}.xml"] = encoded(voc_xml(dice, name), dice.pick(ENCODINGS))
+        lists.setdefault(split, []).append(dice.pick([stem] * 6 + [name, stem + " 1", "gone"]))
+    if dice.pick((False, True)):
         for split, names in lists.items():
-            files[f"ImageSets/Main/{split}.txt"] = encoded("\n".join(names), draw(encodings))
+            files[f"ImageSets/Main/{split}.txt"] = encoded("\n".join(names), dice.pick(ENCODINGS))
     return files
 
 
-def voc_xml(draw: st.DrawFn, name: str) -> str:
-    corners = pick(draw, [(2, 2, 7, 6), (0, 0, 9, 9)])
+def voc_xml(dice: Dice, name: str) -> str:
+    corners = dice.pick([(2, 2, 7, 6), (0, 0, 9, 9)])
     sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
     value = {"filename": name, "size": {"width": WIDTH, "height": HEIGHT}, "object": {"name": "cat", "bndbox": sides}}
-    value["object"]["difficult"] = pick(draw, [0, "0", "true", "Unspecified", "x"])
-    head = pick(draw, ["", "", "<?xml version='1.0' encoding='gbk'?>", "<?xml version='1.0'?>", "<?xml"])
-    root = pick(draw, ["annotation"] * 6 + ["Annotation", "svg", "n:annotation"])
-    return f"{head}<{root} xmlns:n='n'>{_tags(maybe_spoilt(draw, value))}</{root}>"
+    value["object"]["difficult"] = dice.pick([0, "0", "true", "Unspecified", "x"])
+    head = dice.pick(["", "", "<?xml version='1.0' encoding='gbk'?>", "<?xml version='1.0'?>", "<?xml"])
+    root = dice.pick(["annotation"] * 6 + ["Annotation", "svg", "n:annotation"])
+    return f"{head}<{root} xmlns:n='n'>{_tags(maybe_spoilt(dice, value))}</{root}>"
 
 
 def _tags(value: Any) -> str:
@@ -185,44 +187,44 @@ def _tags(value: Any) -> str:
     return "".join(map(_tags, value)) if isinstance(value, list) else str(value)[:50]
 
 
-@st.composite
-def yolo(draw: st.DrawFn) -> dict[str, bytes]:
+def yolo(dice: Dice) -> dict[str, bytes]:
     files = {}
-    place = pick(draw, YOLO_PLACES)
-    for split, name, content in images_of(draw):
+    place = dice.pick(YOLO_PLACES)
+    for split, name, content in images_of(dice):
         images, labels = (f"{part.replace('{s}', split)}/".lstrip("/") for part in place)
         files[f"{images}{name}"] = content
-        content_lines = "\n".join(pick(draw, LINES) for _ in range(pick(draw, (1, 2, 3))))
-        files[f"{labels}{name.rpartition('.')[0]}.txt"] = encoded(content_lines, draw(encodings))
-    if pick(draw, (False, True)):
-        described = yaml.safe_dump(maybe_spoilt(draw, YAML), allow_unicode=True)
-        files["data.yaml"] = encoded(described, draw(encodings))
-    names = pick(draw, ["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None])
+        content_lines = "\n".join(dice.pick(LINES) for _ in range(dice.pick((1, 2, 3))))
+        files[f"{labels}{name.rpartition('.')[0]}.txt"] = encoded(content_lines, dice.pick(ENCODINGS))
+    if dice.pick((False, True)):
+        described = yaml.safe_dump(maybe_spoilt(dice, YAML), allow_unicode=True)
+        files["data.yaml"] = encoded(described, dice.pick(ENCODINGS))
+    names = dice.pick(["cat\ndog\n"] * 6 + ["cat\n\ndog", "dog\ncat", "", None])
     if names is not None:
-        files["classes.txt"] = encoded(names, draw(encodings))
+        files["classes.txt"] = encoded(names, dice.pick(ENCODINGS))
     return files
 
 
 @st.composite
-def folders(draw: st.DrawFn, layout: st.SearchStrategy[dict[str, bytes]]) -> dict[str, bytes | str]:
+def folders(draw: st.DrawFn, layout: Callable[[Dice], dict[str, bytes]]) -> dict[str, bytes | str]:
     """Files by name; a text instead of bytes: a link to that place, or a FIFO."""
-    files: dict[str, bytes | str] = dict(draw(layout))
-    for _ in range(pick(draw, [0, 0, 1, 2])):
-        name = pick(draw, sorted(files))
-        what = pick(draw, range(6))
+    dice = Dice(draw)
+    files: dict[str, bytes | str] = dict(layout(dice))
+    for _ in range(dice.pick([0, 0, 1, 2])):
+        name = dice.pick(sorted(files))
+        what = dice.pick(range(6))
         if what == 0:
             del files[name]
         elif what == 1:
-            files[f"{pick(draw, ['', 'backup/', 'mine/', 'train/'])}x_{Path(name).name}"] = files.pop(name)
+            files[f"{dice.pick(['', 'backup/', 'mine/', 'train/'])}x_{Path(name).name}"] = files.pop(name)
         elif what == 2 and isinstance(files[name], bytes):
-            files[name] = files[name][: pick(draw, range(61))]
+            files[name] = files[name][: dice.pick(range(61))]
         elif what == 3:
-            files[name] = draw(st.binary(max_size=20))
+            files[name] = dice.draw(st.binary(max_size=20))
         elif what == 4:
-            other = pick(draw, ["README.txt", "notes.json", "train.txt", "val.txt", "obj.data", "o.names"])
-            files[other] = pick(draw, [b"", b"[1]", b"{", b"train0.jpg\n", b"train = train.txt", b"cat\n"])
+            other = dice.pick(["README.txt", "notes.json", "train.txt", "val.txt", "obj.data", "o.names"])
+            files[other] = dice.pick([b"", b"[1]", b"{", b"train0.jpg\n", b"train = train.txt", b"cat\n"])
         else:
-            files[f"link_{pick(draw, range(2))}"] = pick(draw, [".", "..", "nowhere", "train", "FIFO"])
+            files[f"link_{dice.pick(range(2))}"] = dice.pick([".", "..", "nowhere", "train", "FIFO"])
         if not files:
             break
     return files
@@ -258,7 +260,7 @@ def check(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def silent(module: Any) -> Any:
-    return mock.patch.object(module, "track", lambda items, *_, **__: items)
+    return mock.patch.object(module, "track_threads", lambda function, items, *_, **__: [*map(function, items)])
 
 
 def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
@@ -278,7 +280,7 @@ def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
     return "read"
 
 
-LAYOUTS = {"coco": coco(), "voc": voc(), "yolo": yolo()}
+LAYOUTS = {"coco": coco, "voc": voc, "yolo": yolo}
 EXAMPLES = int(os.environ.get("FCOS_EXAMPLES", "700"))
 
 

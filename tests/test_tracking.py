@@ -450,7 +450,7 @@ def test_a_refused_password_is_not_called_a_server_that_is_away() -> None:
 @pytest.mark.usefixtures("away")
 def test_a_store_that_is_away_does_not_stop_a_training(capsys: pytest.CaptureFixture[str]) -> None:
     observer = LiveRun(STUDY)
-    observer.started(run="one", key="k1")
+    observer.started(run_name="one", key="k1")
     observer.rows([row(0)])
     observer.close()
     observer.rows([row(1)])
@@ -466,7 +466,7 @@ def test_a_broken_store_is_told(files: Files, tmp_path: Path) -> None:
 
 def watch(rows: range) -> None:
     observer = LiveRun(STUDY)
-    observer.started(run="one", key="k1")
+    observer.started(run_name="one", key="k1")
     for step in rows:
         observer.rows([row(step)])
     observer.close()
@@ -490,7 +490,7 @@ def test_live_rows_and_synced_rows_are_one_curve(files: Files) -> None:
 def test_a_training_shows_what_the_machine_does(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     observer = LiveRun(STUDY)
-    observer.started(run="one", key="k1")
+    observer.started(run_name="one", key="k1")
     observer.rows([row(0)])
     name = "system/cpu_utilization_percentage"
     wait_until(lambda: any(name in run.data.metrics for run in trainings()))
@@ -518,7 +518,7 @@ def test_a_short_training_does_not_leave_half_a_database(workspace: Path, monkey
     monkeypatch.setattr(live, "CLOSE_S", 0.0)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = live.LiveRun("smoke")
-    run.started(run="one-epoch", key="k")
+    run.started(run_name="one-epoch", key="k")
     assert making.wait(LIMIT_S)
     closing = threading.Thread(target=run.close)
     closing.start()

@@ -36,7 +36,7 @@ OUTPUTS = ("model.safetensors", "history.csv", "train.json")
 class Observer(Protocol):
     """Somebody who watches a training; nothing depends on what it does with what it sees."""
 
-    def started(self, *, run: str, key: str) -> None: ...
+    def started(self, *, run_name: str, key: str) -> None: ...
 
     def rows(self, rows: Sequence[Row]) -> None: ...
 
@@ -76,7 +76,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             _keep_role(layout, run)
             say(f"{run.name} had finished training: its files are put back (to train anew, delete {scratch.folder})")
             return
-        observer.started(run=run.name, key=key)
+        observer.started(run_name=run.name, key=key)
         assert run.epochs is not None
         shown = max(config.sizes), config.max_size
         model = build_model(run, len(split.categories), pretrained=start or run.model.weights == "imagenet")

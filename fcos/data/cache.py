@@ -8,7 +8,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from fcos.data.pictures import read_annotated, reduced_size, reduction
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json, whole_file
 from fcos.memory import available_memory
-from fcos.progress import say, track
+from fcos.progress import say, track_threads
 
 # What `auto` tries, in this order, and how many times the decoded pictures must fit into what is free there: a GPU
 # holds the network too, memory and disk have other users.
@@ -219,9 +218,4 @@ def _write(file: Path, pictures: Pictures) -> None:
             stream.seek(pictures.start(index))
             stream.write(picture.numpy().data)
 
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for _ in track(pool.map(write, range(len(pictures))), "decode", total=len(pictures), unit="pictures"):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
+    track_threads(write, range(len(pictures)), "decode", unit="pictures")

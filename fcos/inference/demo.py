@@ -119,12 +119,12 @@ class Demo:
         image.save(stream, "JPEG", quality=80 if thumbnail else 92)
         return stream.getvalue()
 
-    def detect(self, picture: str, run: str, *, score: float, nms: float) -> dict[str, Any]:
+    def detect(self, picture: str, run_name: str, *, score: float, nms: float) -> dict[str, Any]:
         """Boxes of the picture under these thresholds; the network runs only for a new picture or run."""
-        if run not in self.trained():
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no run {run} with weights.")
+        if run_name not in self.trained():
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no run {run_name} with weights.")
         with self._lock:
-            said = self._say(picture, run, self.layout.weights(run).stat().st_mtime_ns)
+            said = self._say(picture, run_name, self.layout.weights(run_name).stat().st_mtime_ns)
         started = time.perf_counter()
         kept = said.candidates[said.candidates.scores >= score]
         found = detect(kept, nms_iou_threshold=nms, max_detections=self.test.max_detections)
@@ -139,8 +139,8 @@ class Demo:
             "network_runs": self.network_runs,
         }
 
-    def _run_network(self, picture: str, run: str, modified_ns: int) -> Said:
-        detector = self._load(self.layout.weights(run), self.test, modified_ns)
+    def _run_network(self, picture: str, run_name: str, modified_ns: int) -> Said:
+        detector = self._load(self.layout.weights(run_name), self.test, modified_ns)
         pixels = self.picture(picture)
         self.network_runs += 1
         started = time.perf_counter()

@@ -135,7 +135,7 @@ def _asked(body: bytes) -> dict[str, Any]:
         thresholds = {name: float(asked[name]) for name in ("score", "nms")}
         if not all(0 <= value <= 1 for value in thresholds.values()):
             raise ValueError
-        return {"picture": str(asked["picture"]), "run": str(asked["run"]), **thresholds}
+        return {"picture": str(asked["picture"]), "run_name": str(asked["run"]), **thresholds}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         expected = "JSON with picture, run, score and nms is expected, the last two from 0 to 1"
         raise Refused(HTTPStatus.BAD_REQUEST, expected) from None

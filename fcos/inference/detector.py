@@ -60,12 +60,12 @@ class Weights:
         return replace(self, test=self.test.model_copy(update=given))
 
 
-def _weights_path(run: str, params: Mapping[str, Any]) -> Path:
+def _weights_path(run_name: str, params: Mapping[str, Any]) -> Path:
     runs = params.get("runs", {})
-    if "study" not in params or run not in runs:
+    if "study" not in params or run_name not in runs:
         expected = f"a file, or one of {', '.join(runs) or 'no run: there is no params.yaml here'}"
-        raise UserError("RUN_OR_FILE", "neither a file nor a run", found=run, expected=expected)
-    return Layout(parse_section(params, "study", Name)).weights(run)
+        raise UserError("RUN_OR_FILE", "neither a file nor a run", found=run_name, expected=expected)
+    return Layout(parse_section(params, "study", Name)).weights(run_name)
 
 
 class Detector:

@@ -36,15 +36,15 @@ class Gallery:
         self.image_ids = choose_pictures(split, worst)
         self.runs: dict[str, dict[int, list[list[Any]]]] = {}
 
-    def add(self, run: str, detections: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, run_name: str, detections: Sequence[Mapping[str, Any]]) -> None:
         """Take the COCO results of a run on the whole split."""
-        self.runs[run] = found_by(self.split, detections, self.image_ids)
+        self.runs[run_name] = found_by(self.split, detections, self.image_ids)
 
     def content(self) -> Row:
         """{"classes", "kinds", "min_score", "pictures"}: `picture_rows`, each with "found": `found_by` of each run."""
         pictures = picture_rows(self.split, self.image_ids)
         for picture in pictures:
-            picture["found"] = {run: found[picture["id"]] for run, found in self.runs.items()}
+            picture["found"] = {run_name: found[picture["id"]] for run_name, found in self.runs.items()}
         names = [category["name"] for category in self.split.categories]
         return {"classes": names, "kinds": [RIGHT, *ERROR_KINDS], "min_score": SHOWN_SCORE, "pictures": pictures}
 

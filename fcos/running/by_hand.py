@@ -95,7 +95,7 @@ def stage_inputs(stage: Stage) -> Inputs:
     params = read_params()
     definition = yaml.safe_load(_dvc_file(stage).read_text(encoding="utf-8"))["stages"][stage.name]
     definition = definition.get("do", definition)
-    fill = {"${study}": params["study"], "${key}": stage.run or "", "${item}": stage.run or ""}
+    fill = {"${study}": params["study"], "${key}": stage.run_name or "", "${item}": stage.run_name or ""}
 
     def filled(text: str) -> str:
         for name, value in fill.items():
@@ -110,7 +110,7 @@ def stage_inputs(stage: Stage) -> Inputs:
 def _source_changed(stage: Stage, study: str, since: float) -> bool:
     """Whether a file of the source was written since then; of the stages that read it."""
     links = Layout(study).source
-    read = {"prepare": [links / slot for slot in SLOTS], "train": [links / "checkpoints" / str(stage.run)]}
+    read = {"prepare": [links / slot for slot in SLOTS], "train": [links / "checkpoints" / str(stage.run_name)]}
     files = (file for link in read.get(stage.name, []) if link.is_symlink() for file in _files(link))
     return any(file.stat().st_mtime_ns >= since * 1e9 for file in files)
 
@@ -176,4 +176,4 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _note(stage: Stage, study: str) -> Path:
-    return Layout(study).by_hand / (f"{stage.name}@{stage.run}.json" if stage.run else f"{stage.name}.json")
+    return Layout(study).by_hand / (f"{stage.name}@{stage.run_name}.json" if stage.run_name else f"{stage.name}.json")

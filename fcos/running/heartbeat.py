@@ -25,9 +25,9 @@ Beat = dict[str, Any]
 class Heartbeat:
     """One stage of one run at work; what cannot be written is no reason to stop it."""
 
-    def __init__(self, path: Path, stage: str, run: str | None) -> None:
+    def __init__(self, path: Path, stage: str, run_name: str | None) -> None:
         self.path = path
-        self.content: Beat = {"stage": stage, "run": run, "pid": os.getpid(), "started": time.time()}
+        self.content: Beat = {"stage": stage, "run": run_name, "pid": os.getpid(), "started": time.time()}
         self.write()
 
     def watch(self, progress: Progress) -> None:
@@ -52,11 +52,11 @@ class Heartbeat:
 
 
 @contextlib.contextmanager
-def heartbeat(study: str, stage: str, run: str | None = None) -> Iterator[Heartbeat]:
+def heartbeat(study: str, stage: str, run_name: str | None = None) -> Iterator[Heartbeat]:
     """Say that a stage is at work, and how far, until the block ends; a file stays behind where it ends badly."""
-    path = _folder(study) / (f"{stage}@{run}.json" if run else f"{stage}.json")
+    path = _folder(study) / (f"{stage}@{run_name}.json" if run_name else f"{stage}.json")
     with _locked(path.with_suffix(".lock")):
-        beat = Heartbeat(path, stage, run)
+        beat = Heartbeat(path, stage, run_name)
         watchers.append(beat.watch)
         try:
             yield beat

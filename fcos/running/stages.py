@@ -26,23 +26,23 @@ class Stage:
     """A stage of one run, or of the whole study."""
 
     name: str
-    run: str | None = None
+    run_name: str | None = None
 
     @property
     def address(self) -> str:
         """What DVC calls it."""
         if self.name == "report":
             return self.name
-        return f"stages/{self.name}/dvc.yaml:{self.name}" + (f"@{self.run}" if self.run else "")
+        return f"stages/{self.name}/dvc.yaml:{self.name}" + (f"@{self.run_name}" if self.run_name else "")
 
     def last_file(self, layout: Layout) -> Path:
         """The file that it writes last."""
-        if self.run:
-            return layout.run(self.run) / written_by(self.name)[-1].name
+        if self.run_name:
+            return layout.run(self.run_name) / written_by(self.name)[-1].name
         return _LAST_FILE_OF_STUDY[self.name](layout)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.run}" if self.run else self.name
+        return f"{self.name} {self.run_name}" if self.run_name else self.name
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def find_states(
     """
     found = []
     for stage in stages:
-        beat = beats.get((stage.name, stage.run))
+        beat = beats.get((stage.name, stage.run_name))
         if stage.address in begun or (beat and beat["alive"]):
             found.append(Found(stage, RUNNING, beat=beat if beat and beat["alive"] else None))
         else:
@@ -120,4 +120,4 @@ def _needs(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
         return [other for other in stages if other != stage]
     if stage.name in ("prepare", "train"):
         return [Stage("source" if stage.name == "prepare" else "prepare")]
-    return [Stage(_READS[stage.name], stage.run)] if stage.run else []
+    return [Stage(_READS[stage.name], stage.run_name)] if stage.run_name else []

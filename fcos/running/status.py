@@ -144,10 +144,10 @@ def status_text(status: Status) -> str:
 
 def _table(states: Sequence[Found]) -> str:
     """Runs by stages, between the two stages of the whole study."""
-    of = {(found.stage.name, found.stage.run): _cell(found) for found in states}
-    runs = list(dict.fromkeys(found.stage.run for found in states if found.stage.run))
-    columns = [column for column in STAGES_OF_A_RUN if any((column, run) in of for run in runs)]
-    rows = [["", *columns], *([run, *(of.get((column, run), "-") for column in columns)] for run in runs)]
+    of = {(found.stage.name, found.stage.run_name): _cell(found) for found in states}
+    runs = list(dict.fromkeys(found.stage.run_name for found in states if found.stage.run_name))
+    columns = [column for column in STAGES_OF_A_RUN if any((column, name) in of for name in runs)]
+    rows = [["", *columns], *([name, *(of.get((column, name), "-") for column in columns)] for name in runs)]
     first = [[name, of[name, None]] for name in ("source", "prepare")]
     return left_table([*first, *rows, ["report", of["report", None]]])
 
@@ -192,7 +192,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "stages": [
             {
                 "stage": found.stage.name,
-                "run": found.stage.run,
+                "run": found.stage.run_name,
                 "state": found.state,
                 "why": found.why,
                 "at_work": found.beat,

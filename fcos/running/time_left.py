@@ -56,22 +56,22 @@ def time_left(study: Params, states: Sequence[Found], *, jobs: int) -> TimeLeft:
     for found in states:
         if found.state in (DONE, NOT_CHECKED) or _has_ended(found, layout):
             continue
-        name, run = found.stage.name, found.stage.run
+        name, run_name = found.stage.name, found.stage.run_name
         if found.state == RUNNING:
-            working.add(run)
-        if name == "train" and run:
-            seconds = _by_own_speed(found) or pace.seconds(study.runs[run])
+            working.add(run_name)
+        if name == "train" and run_name:
+            seconds = _by_own_speed(found) or pace.seconds(study.runs[run_name])
             if seconds is None:
                 return TimeLeft(None, [])
-            of_run[run] += START_S + seconds * _share_left(found, layout)
+            of_run[run_name] += START_S + seconds * _share_left(found, layout)
         elif took[name]:
-            of_run[run] += START_S + max(0.0, fmean(took[name]) - _since(found))
+            of_run[run_name] += START_S + max(0.0, fmean(took[name]) - _since(found))
         else:
-            of_run[run] += START_S
+            of_run[run_name] += START_S
             not_counted[name] = None
     alone = of_run.pop(None, 0.0)  # prepare and report, beside which nothing runs
-    order = sorted(of_run, key=lambda run: (run not in working, -of_run[run]))
-    return TimeLeft(alone + _makespan([of_run[run] for run in order], jobs), list(not_counted))
+    order = sorted(of_run, key=lambda run_name: (run_name not in working, -of_run[run_name]))
+    return TimeLeft(alone + _makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))
 
 
 class _Pace:
@@ -91,8 +91,8 @@ class _Pace:
                     was = Run.model_validate({"role": None, **summary["params"]})
                     pace.add(was, summary["provenance"]["training_seconds"], cost(was))
         for found in states:
-            if found.stage.name == "train" and found.stage.run and (speed := _speed(found.beat)) and found.beat:
-                run, worked = study.runs[found.stage.run], found.beat["done"] - found.beat["first"]
+            if found.stage.name == "train" and found.stage.run_name and (speed := _speed(found.beat)) and found.beat:
+                run, worked = study.runs[found.stage.run_name], found.beat["done"] - found.beat["first"]
                 pace.add(run, worked / speed, cost(run) * worked / found.beat["total"])
         return pace
 
@@ -121,10 +121,10 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
     return took
 
 
-def _read(layout: Layout, run: str, file: str) -> dict[str, Any] | None:
+def _read(layout: Layout, run_name: str, file: str) -> dict[str, Any] | None:
     """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content: dict[str, Any] = read_record(layout.run(run) / file, hint="")
+        content: dict[str, Any] = read_record(layout.run(run_name) / file, hint="")
     except UserError:
         return None
     return content if isinstance(content.get("provenance"), dict) else None
@@ -150,7 +150,7 @@ def _share_left(found: Found, layout: Layout) -> float:
     """What is left of a training at work, or of one that broke off and has a state to go on from."""
     if not found.beat or not _speed(found.beat):
         return 1.0
-    saved = layout.runs.glob(f".scratch/{found.stage.run}-*/state.pt")
+    saved = layout.runs.glob(f".scratch/{found.stage.run_name}-*/state.pt")
     if found.state == INTERRUPTED and not any(saved):
         return 1.0
     return 1.0 - float(found.beat["done"]) / float(found.beat["total"])

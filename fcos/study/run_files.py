@@ -56,9 +56,9 @@ def written_by(stage: str) -> list[RunFile]:
     return [file for file in RUN_FILES if file.stage == stage]
 
 
-def command_for(name: str, run: str) -> str:
-    """What writes the file `name` of `run`."""
-    return _OF_NAME[name].command.format(run=run)
+def command_for(name: str, run_name: str) -> str:
+    """What writes the file `name` of the run."""
+    return _OF_NAME[name].command.format(run=run_name)
 
 
 def missing_key(name: str, content: Any) -> str | None:

@@ -29,8 +29,8 @@ class LiveRun:
         self._given_up = threading.Event()
         self._connected = threading.Event()
 
-    def started(self, *, run: str, key: str) -> None:
-        self._thread = threading.Thread(target=self._run, args=(run, key), name="mlflow", daemon=True)
+    def started(self, *, run_name: str, key: str) -> None:
+        self._thread = threading.Thread(target=self._run, args=(run_name, key), name="mlflow", daemon=True)
         self._thread.start()
 
     def rows(self, rows: Sequence[Row]) -> None:
@@ -46,9 +46,9 @@ class LiveRun:
             self._thread.join(CLOSE_S)
             self._given_up.set()  # `sync` comes next, and two must not log the same rows
 
-    def _run(self, run: str, key: str) -> None:
+    def _run(self, run_name: str, key: str) -> None:
         try:
-            self._send(run, key)
+            self._send(run_name, key)
         except Exception as error:  # whatever it is, it is no reason to stop a training
             say(f"the training goes on without MLflow ({error}); later: fcos sync-mlflow")
 
@@ -67,7 +67,7 @@ class LiveRun:
                 client,
                 experiment_id,
                 study=self.study,
-                run=name,
+                run_name=name,
                 key=key,
                 start_time=round(1000 * time.time()),
             )

@@ -35,17 +35,17 @@ def find_run(
     experiment_id: str,
     *,
     study: str,
-    run: str,
+    run_name: str,
     key: str,
     start_time: int,
 ) -> "Run":
     """The MLflow run of one training, made where it is missing; every other one of that name is tagged superseded."""
-    tags = {"kind": "training", "study": study, "run": run, "training_key": key}
-    of_name = search(client, experiment_id, kind="training", study=study, run=run)
+    tags = {"kind": "training", "study": study, "run": run_name, "training_key": key}
+    of_name = search(client, experiment_id, kind="training", study=study, run=run_name)
     same = [found for found in of_name if found.data.tags["training_key"] == key]
     chosen = min(same, key=lambda found: "superseded" in found.data.tags, default=None)
     if chosen is None:
-        chosen = client.create_run(experiment_id, start_time=start_time, tags=tags, run_name=run)
+        chosen = client.create_run(experiment_id, start_time=start_time, tags=tags, run_name=run_name)
     elif "superseded" in chosen.data.tags:
         client.delete_tag(chosen.info.run_id, "superseded")
     for other in of_name:

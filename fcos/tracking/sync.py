@@ -75,7 +75,7 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
         client,
         experiment_id,
         study=train["params"]["study"],
-        run=train["params"]["name"],
+        run_name=train["params"]["name"],
         key=train["training_key"],
         start_time=started,
     )

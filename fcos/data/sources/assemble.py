@@ -1,9 +1,7 @@
 """From a source's description to a JSON file for each split and manifest.json: every check that all sources share."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -25,7 +23,7 @@ from fcos.data.sources.together import copies_text, near_copies, shared_groups
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_json, write_json
 from fcos.formats import FORMAT
-from fcos.progress import track
+from fcos.progress import track_threads
 from fcos.records import Manifest, SplitCounts
 
 NEAR_DUPLICATE_IOU = 0.8
@@ -155,13 +153,8 @@ def _copies(images: list[SourceImage]) -> dict[str, Any] | None:
 
 
 def _inspect_all(split: str, described: SourceSplit, seen: Seen) -> _Pictures:
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        files = pool.map(_try_inspect, described.images)
-        pairs = zip(described.images, files, strict=True)
-        inspected = list(track(pairs, f"check {split}", total=len(described.images), unit="pictures"))
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
+    files = track_threads(_try_inspect, described.images, f"check {split}", unit="pictures")
+    inspected = list(zip(described.images, files, strict=True))
     _refuse_repeated(described)
     seen.damaged += [file for _, file in inspected if isinstance(file, Damaged)]
     return [(image, file) for image, file in inspected if isinstance(file, _File)]

@@ -1,9 +1,7 @@
 """Images that are no independent witnesses: groups that splits share, and near copies among the test images."""
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from PIL import Image
 
 from fcos.data.pictures import opened
 from fcos.errors import UserError
-from fcos.progress import track
+from fcos.progress import track_threads
 
 # A near copy differs from another image by less than MOST of 256 grey levels (root of the mean square) at SIDE x SIDE
 # pixels. Nearest others: at least 19 in VOC, COCO and traffic scenes, 12 for 99 % of microscope images of one kind;
@@ -44,12 +42,7 @@ def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
 def near_copies(paths: Sequence[Path]) -> dict[str, Any]:
     """How many of the images are near copies of another one: {"images", "compared", "pairs"}, a few of them by name."""
     compared = paths[:COMPARED]
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        small = pool.map(_thumbnail, compared)
-        rows = np.array(list(track(small, "compare test images", total=len(compared), unit="pictures")))
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
+    rows = np.array(track_threads(_thumbnail, compared, "compare test images", unit="pictures"))
     first_copy: dict[int, int] = {}  # of each image that has one
     for start in range(0, len(rows), BLOCK):
         near = _distances(rows[start : start + BLOCK], rows) < MOST
