@@ -542,10 +542,14 @@ def sync_mlflow() -> None:
         raise UserError("MLFLOW_TRACKING_URI", "the store cannot be used", found=error, hint=error.hint) from None
 
 
-@app.command(epilog="Example: fcos doctor")
-def doctor() -> None:
+@app.command(epilog="Example: fcos doctor --verify")
+def doctor(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash all outputs and DVC's cache too: finds what a disk has damaged.")
+    ] = False,
+) -> None:
     """What will be used on this machine, and what is wrong; exit code 1 where something is."""
-    from fcos.commands.doctor import Finding, doctor, findings_text
+    from fcos.commands.doctor import Finding, doctor, findings_text, verify_files
     from fcos.tracking.store import StoreUnavailable, connect, shown_uri
 
     findings = doctor()
@@ -554,6 +558,7 @@ def doctor() -> None:
         findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
         findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
+    findings += verify_files() if verify else []
     typer.echo(findings_text(findings))
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
 

@@ -116,6 +116,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def md5_file(path: Path) -> str:
+    """As DVC has it."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def sha256_json(value: Any) -> str:
     """Digest of a value's canonical JSON: independent of key order and white space."""
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 
 import pytest
 import yaml
 from conftest import ROOT
-from project_helpers import call, copy_project, stages_run
+from project_helpers import call, copy_project, fcos, repro, stages_run
 
+from fcos.files import md5_file
 from fcos.tracking.store import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
@@ -119,3 +122,28 @@ def test_changing_a_run_runs_that_run_and_the_report(own_project):
     output = call(folder, "dvc", "repro")
     own = [f"{stage}@one-epoch" for stage in ("train", "predict", "evaluate", "nms_sweep")]
     assert stages_run(output) == sorted([*own, "report", "source"])
+
+
+def test_a_file_that_the_disk_has_damaged_is_found_and_made_anew(own_project):
+    """Two bytes of metrics.json, under the same size and time: DVC sees nothing, and would put it back."""
+    metrics = own_project / "runs/smoke/one-epoch/metrics.json"
+    content, md5 = metrics.read_bytes(), md5_file(metrics)
+    cached = own_project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    cached.unlink()
+    os.link(metrics, cached)
+    assert repro(own_project) == []
+    before = metrics.stat()
+    metrics.chmod(0o644)
+    with metrics.open("r+b") as stream:
+        stream.seek(content.index(b"AP"))
+        stream.write(b"XX")
+    metrics.chmod(before.st_mode)
+    os.utime(metrics, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert repro(own_project) == []
+    said = fcos(own_project, "doctor", "--verify", code=1)
+    cure = re.search(r"rm -f (.*); then", said)[1].split()
+    assert cure == [str(path.relative_to(own_project)) for path in (cached, metrics)]
+    for name in cure:
+        (own_project / name).unlink()
+    assert repro(own_project) == ["evaluate@one-epoch", "report"]
+    assert metrics.read_bytes() == content and "hold what DVC recorded" in fcos(own_project, "doctor", "--verify")

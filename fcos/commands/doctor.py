@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fcos.errors import UserError
 from fcos.formats import read_record
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import track
+from fcos.running.verify import verify
 from fcos.study.batch_size import largest_batch, largest_size, make_trial
 from fcos.study.layout import Layout
 
@@ -53,6 +55,19 @@ def doctor() -> list[Finding]:
         Finding("disk", f"{free_gb:.0f} GB free", low),
         *_study(),
     ]
+
+
+def verify_files() -> list[Finding]:
+    """A finding for each file that holds something else than DVC recorded."""
+    found = verify()
+    whole = Finding("files", f"{found.count - len(found.damaged)} of {found.count} hold what DVC recorded")
+    return [whole, *(_damaged(names) for names in found.damaged)]
+
+
+def _damaged(names: list[Path]) -> Finding:
+    listed = " ".join(shlex.quote(str(name)) for name in names)
+    cure = f"where you did not change it yourself: rm -f {listed}; then `fcos study run` makes it anew"
+    return Finding("files", f"{names[-1]} holds something else than DVC recorded", cure)
 
 
 def _study() -> list[Finding]:

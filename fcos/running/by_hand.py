@@ -6,7 +6,6 @@ recorded the stage, at once or, where another DVC holds the locks, at the next `
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import time
@@ -18,7 +17,7 @@ import yaml
 
 from fcos.config.section import read_params
 from fcos.errors import UserError
-from fcos.files import project_root, read_json, sha256_json, write_json
+from fcos.files import md5_file, project_root, read_json, sha256_json, write_json
 from fcos.progress import say
 from fcos.running.dvc import commit, is_busy, is_project
 from fcos.running.stages import Stage
@@ -120,7 +119,7 @@ def drop_recorded(study: str) -> None:
     recorded = _recorded_weights(study)
     for finished in (project_root() / "runs" / study / ".scratch").glob("*/finished"):
         weights = finished / "model.safetensors"
-        if weights.is_file() and _md5(weights) in recorded:
+        if weights.is_file() and md5_file(weights) in recorded:
             shutil.rmtree(finished.parent, ignore_errors=True)
             finished.parent.with_name(f"{finished.parent.name}.lock").unlink(missing_ok=True)
 
@@ -133,11 +132,6 @@ def _recorded_weights(study: str) -> set[str]:
         return set()
     outputs = [out for stage in (locked or {}).get("stages", {}).values() for out in stage.get("outs", [])]
     return {out["md5"] for out in outputs if out["path"].startswith(f"runs/{study}/") and "md5" in out}
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _dvc_file(stage: Stage) -> Path:

@@ -1,0 +1,71 @@
+"""Whether files still hold what DVC recorded.
+
+DVC trusts the size and time of a file. What a disk or a careless program changes under the same time is never noticed,
+and since the workspace and the cache are one file with two names, it comes back out of the cache.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fcos.files import md5_file
+from fcos.progress import track
+
+CACHE = Path(".dvc/cache/files/md5")
+LOCKS = ("dvc.lock", "stages/*/dvc.lock")
+FOLDER = ".dir"  # ends the md5 of a folder, whose cache file lists its content
+
+
+@dataclass(frozen=True)
+class Verified:
+    count: int  # of files looked at
+    damaged: list[list[Path]]  # the names of each file that holds something else than DVC recorded
+
+
+def verify() -> Verified:
+    """Hash every output of the lock files, and DVC's cache, anew; in the project's folder."""
+    names: dict[tuple[int, int], dict[Path, str]] = {}
+    for path, md5 in [*_cached(), *_outputs()]:
+        if path.is_file():
+            status = path.stat()
+            names.setdefault((status.st_dev, status.st_ino), {})[path] = md5
+    checked = track(names.items(), "verify", total=len(names), unit="files")
+    damaged = {file: sorted(of) for file, of in checked if {*of.values()} != {md5_file(next(iter(of)))}}
+    for kept in Path("runs").glob("*/.scratch/*/finished/*"):  # a third name, out of which a training is put back
+        file = kept.stat().st_dev, kept.stat().st_ino
+        if file in damaged:
+            damaged[file].append(kept)
+    return Verified(len(names), list(damaged.values()))
+
+
+def _cached() -> Iterator[tuple[Path, str]]:
+    """Each file of the cache, and the md5 that it is called after."""
+    for path in CACHE.glob("[0-9a-f][0-9a-f]/*"):
+        md5 = (path.parent.name + path.name).removesuffix(FOLDER)
+        if len(md5) == 32:
+            yield path, md5
+
+
+def _outputs() -> Iterator[tuple[Path, str]]:
+    """Each file that the lock files name as an output, and its md5."""
+    for lock in (path for pattern in LOCKS for path in Path().glob(pattern)):
+        stages: dict[str, Any] = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+        for out in (out for stage in stages.values() for out in stage.get("outs", [])):
+            path, md5 = Path(out["path"]), out.get("md5", "")
+            if not md5.endswith(FOLDER):
+                yield path, md5
+            elif (listed := CACHE / md5[:2] / md5[2:]).is_file():
+                yield from _listed(path, listed)
+
+
+def _listed(folder: Path, listed: Path) -> Iterator[tuple[Path, str]]:
+    """The files of a folder; nothing where the list itself is damaged, which is found by its own md5."""
+    try:
+        content = json.loads(listed.read_text(encoding="utf-8"))
+        yield from [(folder / entry["relpath"], entry["md5"]) for entry in content]
+    except (ValueError, TypeError, KeyError):
+        return
