@@ -181,6 +181,9 @@ def study_new(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each training; left out: enough for the number of pictures.")
     ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each backbone: two and more say how much is chance.")
+    ] = 1,
     damaged: Annotated[
         Damaged, typer.Option(help="Of images, annotations and lines that cannot be used: stop, or leave them out.")
     ] = Damaged.error,
@@ -191,7 +194,8 @@ def study_new(
     """Write a study of your own data, with settings that suit them and this machine: studies/NAME.yaml."""
     from fcos.authoring.new import study_new
 
-    typer.echo(study_new(name, folder, epochs=epochs, damaged=damaged.value, outside_boxes=outside_boxes.value))
+    choices = {"damaged": damaged.value, "outside_boxes": outside_boxes.value}
+    typer.echo(study_new(name, folder, epochs=epochs, seeds=seeds, **choices))
 
 
 @study_app.command("use", epilog="Example: fcos study use smoke")

@@ -21,21 +21,21 @@ def decode_candidates(
     """The best (location, class) pairs of every picture, before NMS, in pixels of the original pictures.
 
     score = sqrt(sigmoid(class) * sigmoid(centerness)); per level the pairs above `score_threshold`, at most
-    `max_candidates` of them; boxes clipped to the picture. All on the device, for the whole batch; what is left
-    after the choice is fetched once.
+    `max_candidates` of them; boxes clipped to the picture, and those of which nothing is left in it (of locations in
+    the padding) are none. All on the device, for the whole batch; what is left after the choice is fetched once.
 
     Args:
         locations: (R, 2); strides: (R,); image_sizes: (B, 2) height, width of the resized pictures without
             padding; original_sizes: (B, 2) of the files.
     """
     num_classes = outputs.class_logits.shape[-1]
-    scores, pair = _best_pairs(joint_scores(outputs), outputs.feature_sizes, max_candidates)  # (B, N) each
-    location = pair // num_classes
-    ltrb = outputs.pred_ltrb.gather(1, location[..., None].expand(-1, -1, 4)).float()  # (B, N, 4)
-    boxes = boxes_from(locations[location], ltrb * strides[location][..., None])
-    boxes = clip(boxes, image_sizes[:, :1], image_sizes[:, 1:])
     scale = (original_sizes / image_sizes).flip(1).repeat(1, 2)  # (B, 4) x, y, x, y
-    fetched = (boxes * scale[:, None], scores, pair % num_classes, scores > score_threshold)
+    boxes = boxes_from(locations, outputs.pred_ltrb.float() * strides[:, None]) * scale[:, None]  # (B, R, 4)
+    boxes = clip(boxes, original_sizes[:, :1], original_sizes[:, 1:])
+    inside = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)
+    scores, pair = _best_pairs(joint_scores(outputs) * inside, outputs.feature_sizes, max_candidates)  # (B, N) each
+    boxes = boxes.gather(1, (pair // num_classes)[..., None].expand(-1, -1, 4))
+    fetched = (boxes, scores, pair % num_classes, scores > score_threshold)
     return [
         Candidates(image_boxes[keep], image_scores[keep], labels[keep])
         for image_boxes, image_scores, labels, keep in zip(*(t.cpu().numpy() for t in fetched), strict=True)

@@ -195,6 +195,24 @@ def test_decoding_by_hand():
     assert found.boxes[2].tolist() == [4.0, 4.0, 16.0, 16.0]
 
 
+def test_boxes_of_the_padding_take_no_places_and_others_end_in_the_picture():
+    """One level of 1 x 3 cells, pictures of 7 x 10 pixels in 8 x 24; the surest cell is all padding."""
+    locations, strides = torch.tensor([[4.0, 4.0], [12.0, 4.0], [20.0, 4.0]]), torch.full((3,), 8.0)
+    outputs = HeadOutputs(
+        torch.tensor([[[0.0], [1.0], [2.0]]]), torch.ones(1, 3, 4), torch.full((1, 3), 20.0), ((1, 3),)
+    )
+    shown = torch.tensor([[7.0, 10.0]])
+    for height, width in ((331, 479), (333, 500), (999, 1427)):
+        found = decode_candidates(
+            outputs, locations, strides, shown, torch.tensor([[height, width]]).float(),
+            score_threshold=0.0, max_candidates=2,
+        )[0]  # fmt: skip
+        # (12 - 8, 4 - 8, 12 + 8, 4 + 8) and (4 - 8, 4 - 8, 4 + 8, 4 + 8): both reach over the right and the lower
+        # border, which 10 pixels times (width / 10) in float32 need not hit.
+        assert found.scores.tolist() == pytest.approx([0.731**0.5, 0.5**0.5], abs=1e-3)
+        assert found.boxes[:, 2:].tolist() == [[width, height]] * 2 and found.boxes.min() == 0
+
+
 def test_at_most_so_many_candidates_of_a_level():
     generator = torch.Generator().manual_seed(0)
     logits, ltrb = (torch.randn(2, 20, last, generator=generator) for last in (3 + 1, 4))

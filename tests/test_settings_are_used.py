@@ -121,7 +121,7 @@ def test_locations_in_ignored_regions_give_no_loss():
     assert losses["classification"].item() == pytest.approx(focal(0.3, True) + focal(-1.0, False), rel=1e-5)
 
 
-# The head at the start ------------------------------------------------------------------------------------------------
+# The network at the start ---------------------------------------------------------------------------------------------
 
 
 def head(**changes):
@@ -132,6 +132,19 @@ def head(**changes):
 
 def test_the_prior_probability_is_that_of_each_class_at_the_start():
     assert torch.sigmoid(head(prior_probability=0.2).class_logits.bias).tolist() == pytest.approx([0.2] * 3)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_blocks_begin_as_the_identity_where_asked_for(workspace, smoke_params, asked):
+    """The last BatchNorm of each of the 8 blocks of ResNet-18, and no other, has the weight 0; nothing else changes."""
+    states = {}
+    for zero in (False, asked):
+        smoke_params["model"]["zero_init_residual"] = zero
+        write_params(smoke_params)
+        states[zero] = build_model(params.read().runs["one-epoch"], 3, pretrained=False).state_dict()
+    other = {name for name, tensor in states[asked].items() if not torch.equal(tensor, states[False][name])}
+    last = {f"backbone.layer{layer}.{block}.bn2.weight" for layer in (1, 2, 3, 4) for block in (0, 1)}
+    assert other == (last if asked else set()) and all(not states[True][name].any() for name in other)
 
 
 def test_boxes_begin_with_the_distances_asked_for():

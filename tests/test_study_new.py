@@ -287,7 +287,7 @@ def test_epochs_show_enough_pictures(num_train, device, epochs):
     [
         ({}, 4, 0.005),  # the published study's
         ({"device": "cuda", "num_train": 5000}, 16, 0.01),  # the paper's
-        ({"pretrained": False}, 8, 0.0005),  # the study `shapes`
+        ({"pretrained": False}, 8, 0.0005),
         ({"fitting": 3}, 2, 0.0025),
         ({"fitting": 0}, 1, 0.00125),
         ({"pretrained": False, "num_train": 3}, 2, 0.00025),  # half of the rate for a quarter of the batch
@@ -326,9 +326,23 @@ def test_study_of_a_voc_folder_is_valid_and_prepares():
     assert prepare()["splits"]["train"]["num_images"] == 3
 
 
-def test_every_value_has_a_comment():
+def test_each_backbone_is_trained_from_as_many_seeds_as_asked_for():
     small_voc()
-    study_new("mine", Path("pictures"))
+    assert "two networks, not yet two settings" in " ".join(study_new("mine", Path("pictures")).split())
+    said = study_new("three", Path("pictures"), epochs=2, seeds=3)
+    runs = show_study("three").runs
+    assert [(name, run.backbone, run.seed) for name, run in runs.items()] == [
+        (f"{backbone}-e2-c3{suffix}", backbone, seed)
+        for backbone in ("resnet18", "resnet34")
+        for seed, suffix in enumerate(("", "-s1", "-s2"))
+    ]
+    assert "6 runs: resnet18 and resnet34, 3 seeds each" in said
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_every_value_has_a_comment(seeds):
+    small_voc()
+    study_new("mine", Path("pictures"), seeds=seeds)
     lines = MINE.read_text().splitlines()
     assert max(map(len, lines)) <= 120 and lines[0].startswith("# ")
     assert [line for line in lines if re.match(r"  [a-z]\w*: ", line) and " # " not in line] == []

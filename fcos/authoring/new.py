@@ -44,12 +44,19 @@ LONG_S, FIRST_LOOK_EPOCHS = 3600.0, 10
 
 
 def study_new(
-    name: str, folder: Path, *, epochs: int | None = None, damaged: str = "error", outside_boxes: str = "error"
+    name: str,
+    folder: Path,
+    *,
+    epochs: int | None = None,
+    seeds: int = 1,
+    damaged: str = "error",
+    outside_boxes: str = "error",
 ) -> str:
     """Write studies/NAME.yaml for the data in `folder`; return what was found, assumed and chosen.
 
     Args:
         epochs: of each training; None: enough for the number of pictures.
+        seeds: trainings of each backbone; with one, the report compares two networks and not two settings.
         damaged: `data.damaged` of the study: error or leave-out.
         outside_boxes: `data.outside_boxes` of the study: error or clip.
 
@@ -73,17 +80,19 @@ def study_new(
     facts = facts_of(list(splits.values()))
     no_weights = trial.why_no_weights()
     choose = partial(choose_settings, facts, pretrained=no_weights is None, device=trial.device(), epochs=epochs)
-    write = partial(study_text, name, f"{facts.num_train} pictures of {folder.resolve().name} to train on.", data)
+    headline = f"{facts.num_train} pictures of {folder.resolve().name} to train on."
+    write = partial(study_text, name, headline, data, seeds=seeds)
     draft = params.parse(yaml.safe_load(write(choose())), path)
-    fitting, seconds = trial.try_runs(list(draft.runs.values()), splits["train"])
+    first_seeds = [run for run in draft.runs.values() if run.seed == 0]
+    fitting, seconds = trial.try_runs(first_seeds, splits["train"])
     settings = choose(fitting=fitting)
     text = write(settings)
     params.parse(yaml.safe_load(text), path)
     lines = [
         *found_lines(found, manifest, facts, most_objects(list(splits.values()))),
-        *_chosen(facts, settings, fitting),
+        *_chosen(facts, settings, fitting, seeds),
     ]
-    lines += [*trial.weights_lines(no_weights), *_time(facts, settings, seconds)]
+    lines += [*trial.weights_lines(no_weights), *_time(facts, settings, seconds, seeds)]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     looked_at = Path("data/contact_sheets") / name
     lines += [("look", f"{looked_at}/: a sheet of each split, images with their boxes, odd ones first")]
@@ -134,7 +143,7 @@ def _check(
     return {**data, "classes": [category["name"] for category in manifest["categories"]]}, manifest
 
 
-def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
+def _chosen(facts: Facts, settings: Settings, fitting: int, seeds: int) -> Lines:
     lines = [
         ("chosen", f"test.size {settings.size}: {settings.size_why}; max_size {settings.max_size}"),
         ("", f"train.sizes {settings.sizes[0]} to {settings.sizes[-1]}"),
@@ -145,7 +154,7 @@ def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
         ),
         ("", f"train.optimizer {settings.optimizer}, learning_rate {settings.learning_rate}"),
         ("", f"epochs {settings.epochs}: {settings.epochs_why}"),
-        ("", f"two runs, {' and '.join(BACKBONES)}, so that the report compares something"),
+        ("", _runs_said(seeds)),
     ]
     if not fitting:
         lines.append(("note", "not even one picture fits into memory: lower train.sizes and train.max_size"))
@@ -161,12 +170,22 @@ def _chosen(facts: Facts, settings: Settings, fitting: int) -> Lines:
     return lines
 
 
-def _time(facts: Facts, settings: Settings, seconds: Sequence[float]) -> Lines:
+def _runs_said(seeds: int) -> str:
+    backbones = " and ".join(BACKBONES)
+    if seeds == 1:
+        return (
+            f"two runs, {backbones}, so that the report compares something: two networks, not yet two settings, for "
+            "which --seeds 2 and more trains each again"
+        )
+    return f"{len(BACKBONES) * seeds} runs: {backbones}, {seeds} seeds each"
+
+
+def _time(facts: Facts, settings: Settings, seconds: Sequence[float], seeds: int) -> Lines:
     if len(seconds) < len(BACKBONES):  # one of them does not fit
         return []
     shown = facts.num_train * (settings.epochs + settings.warmup_epochs)
     shown_at_full_size = shown * float(np.mean([(size / settings.size) ** 2 for size in settings.sizes]))
-    each = [shown_at_full_size * one for one in seconds]
+    each = [shown_at_full_size * one * seeds for one in seconds]
     parts = ", ".join(f"{backbone} {duration(one)}" for backbone, one in zip(BACKBONES, each, strict=True))
     lines = [
         ("time", f"training takes about {duration(sum(each))} on this machine ({parts}): a step of each was tried")

@@ -84,8 +84,8 @@ tables:
   - {kind: tta, title: Test-time augmentation, run: $first}
   - {kind: nms, title: NMS thresholds, run: $first}
 
-# A line is a training. More of them: another backbone (resnet50, resnet101), other epochs, `seed: 1` to see how much
-# chance there is. Epochs: $epochs_why.
+# A line is a training. More of them: another backbone (resnet50, resnet101), other epochs; $seeds_why.
+# Epochs: $epochs_why.
 runs:
 $runs
 """)
@@ -95,7 +95,8 @@ _PRETRAINED = """\
   batch_norm: frozen   # statistics of ImageNet; batches are too small for statistics of their own"""
 _FROM_SCRATCH = """\
   weights: none        # the ImageNet weights could not be had; with them: imagenet, and batch_norm: frozen
-  batch_norm: trained  # frozen statistics make sense with pretrained weights only"""
+  batch_norm: trained  # frozen statistics make sense with pretrained weights only
+  zero_init_residual: true   # each residual block starts as the identity: deep backbones learn sooner from scratch"""
 _SGD = """\
   optimizer: sgd       # as in the paper; or adamw
   learning_rate: $rate   # for this batch_size: the published study's 0.005 for 4 goes with it
@@ -105,6 +106,9 @@ _ADAMW = """\
   optimizer: adamw     # learns faster from scratch than sgd; with weights: imagenet, sgd at 0.005 for a batch of 4
   learning_rate: $rate   # for this batch_size: 0.0005 for 8 goes with its square root
   weight_decay: 0.0001 # on the weights of convolutions only"""
+
+_ONE_SEED = "`seed: 1` too, without which\n# no difference between rows says anything certain about the settings"
+_SEEDS = "runs that differ\n# in the seed are one row of a table, and show how much chance there is"
 
 # What the keys of `data` mean, in the order in which they are written.
 _DATA = {
@@ -145,11 +149,12 @@ _OUTSIDE = {
 }
 
 
-def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Settings) -> str:
+def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Settings, *, seeds: int) -> str:
     """studies/NAME.yaml; `data` is the section `data`, of which keys that are missing are left out."""
     validates = any(data.get(f"validation_{part}") is not None for part in ("split", "annotations", "images"))
     optimizer = Template(_SGD if settings.pretrained else _ADAMW)
     names = [f"{backbone}-e{settings.epochs}-c{NUM_CONVS}" for backbone in BACKBONES]
+    trained = f"epochs: {settings.epochs}, num_convs: {NUM_CONVS}"
     return _STUDY.substitute(
         name=name,
         headline=" ".join(headline.split()),
@@ -178,9 +183,13 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         epochs=settings.epochs,
         num_convs=NUM_CONVS,
         epochs_why=settings.epochs_why,
+        seeds_why=_SEEDS if seeds > 1 else _ONE_SEED,
         runs="\n".join(
-            f"  {run}: {{backbone: {backbone}, epochs: {settings.epochs}, num_convs: {NUM_CONVS}}}"
+            f"  {run}-s{seed}: {{backbone: {backbone}, {trained}, seed: {seed}}}"
+            if seed
+            else f"  {run}: {{backbone: {backbone}, {trained}}}"
             for run, backbone in zip(names, BACKBONES, strict=True)
+            for seed in range(seeds)
         ),
     )
 

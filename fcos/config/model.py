@@ -15,6 +15,7 @@ class ModelConfig(Section):
 
     weights: Annotated[str, WithJsonSchema(_WEIGHTS)] = "imagenet"
     batch_norm: Literal["frozen", "trained"] = "frozen"
+    zero_init_residual: bool = False
     fpn_channels: PositiveInt = 128
     p6_from: Literal["p5", "c5"] = "p5"
     group_norm_groups: PositiveInt = 16

@@ -73,9 +73,7 @@ class Exportable(nn.Module):
         image = interpolate(picture / 255, size=[shown[0], shown[1]], mode="bilinear", align_corners=False)  # type: ignore[list-item]
         filled = -shown % PAD_MULTIPLE
         image = pad((image - self.mean) / self.std, [0, filled[1], 0, filled[0]])  # type: ignore[list-item]
-        boxes, scores, labels = self._candidates(image)
-        scale = size / shown
-        boxes = clip(boxes, shown[0], shown[1]) * torch.stack((scale[1], scale[0])).repeat(2)
+        boxes, scores, labels = self._candidates(image, size, shown)
         kept = self._best(boxes, scores, labels)
         return boxes[kept], scores[kept], labels[kept]
 
@@ -84,8 +82,8 @@ class Exportable(nn.Module):
         by_shorter, by_longer = size * self.size // size.min(), size * self.max_size // size.max()
         return by_shorter.minimum(by_longer).clamp(min=1)
 
-    def _candidates(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (N, 4) in pixels of the resized picture, scores and labels (N,): see `decode_candidates`."""
+    def _candidates(self, images: Tensor, size: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (N, 4) in pixels of the picture of `size`, scores and labels (N,): see `decode_candidates`."""
         levels = list(self.model.fpn(OrderedDict(enumerate(self.model.backbone(images)))).values())
         outputs: HeadOutputs = self.model.head(levels)
         locations = make_locations(
@@ -97,10 +95,12 @@ class Exportable(nn.Module):
             device=images.device,
         )
         num_classes = outputs.class_logits.shape[-1]
-        scores, pair = self._best_pairs(joint_scores(outputs)[0], [level.shape[2] * level.shape[3] for level in levels])
-        location = pair // num_classes
-        ltrb = outputs.pred_ltrb[0, location] * locations.strides[location][:, None]
-        return boxes_from(locations.xy[location], ltrb), scores, pair % num_classes
+        scale = (size / shown).flip(0).repeat(2)  # x, y, x, y
+        boxes = boxes_from(locations.xy, outputs.pred_ltrb[0] * locations.strides[:, None]) * scale
+        boxes = clip(boxes, size[0], size[1])
+        scores = joint_scores(outputs)[0] * (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
+        scores, pair = self._best_pairs(scores, [level.shape[2] * level.shape[3] for level in levels])
+        return boxes[pair // num_classes], scores, pair % num_classes
 
     def _best_pairs(self, scores: Tensor, cells: list[int]) -> tuple[Tensor, Tensor]:
         """Scores above the threshold and their flat (location, class) indices, at most `max_candidates` of a level.

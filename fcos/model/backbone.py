@@ -25,11 +25,14 @@ class Backbone(nn.Module):
         pretrained: True: torchvision's IMAGENET1K_V1 weights (a download, unless torch's hub folder has them); a path:
             a state dict of a torchvision ResNet of this name, with or without its classifier.
         frozen_statistics: keep BatchNorm in evaluation mode for good; its affine parameters are trained all the same.
+        zero_init_residual: each block starts as the identity: its last BatchNorm's weight is 0 (arXiv 1706.02677).
     """
 
-    def __init__(self, name: str, *, pretrained: bool | Path, frozen_statistics: bool) -> None:
+    def __init__(
+        self, name: str, *, pretrained: bool | Path, frozen_statistics: bool, zero_init_residual: bool = False
+    ) -> None:
         super().__init__()
-        resnet = _load(name, pretrained)
+        resnet = _load(name, pretrained, zero_init_residual=zero_init_residual)
         self.frozen_statistics = frozen_statistics
         width = resnet.fc.in_features
         self.out_channels = [width // 4, width // 2, width]
@@ -92,8 +95,9 @@ def imagenet_file(name: str) -> tuple[str, Path]:
     return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
-def _load(name: str, pretrained: bool | Path) -> ResNet:
-    resnet: ResNet = get_model(name, weights=None)  # draws the same numbers whatever it starts from
+def _load(name: str, pretrained: bool | Path, *, zero_init_residual: bool) -> ResNet:
+    # Draws the same numbers whatever it starts from.
+    resnet: ResNet = get_model(name, weights=None, zero_init_residual=zero_init_residual)
     if pretrained:
         state, source = (_imagenet(name), None) if pretrained is True else (read_state_dict(pretrained), pretrained)
         fitting = _fitting(state, resnet, name, source or imagenet_file(name)[1])

@@ -33,9 +33,15 @@ class FCOS(nn.Module):
         prior_probability: float,
         initial_ltrb: float,
         normal_class_tower: bool,
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, pretrained=pretrained, frozen_statistics=frozen_statistics)
+        self.backbone = Backbone(
+            backbone,
+            pretrained=pretrained,
+            frozen_statistics=frozen_statistics,
+            zero_init_residual=zero_init_residual,
+        )
         channels = self.backbone.out_channels
         p6p7 = _Float32P6P7(fpn_channels if p6_from_p5 else channels[-1], fpn_channels)
         p6p7.use_P5 = p6_from_p5  # it guesses from the widths, which may agree by chance

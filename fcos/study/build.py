@@ -33,6 +33,7 @@ def build_model(run: Run, num_classes: int, *, pretrained: bool | Path) -> FCOS:
             prior_probability=config.prior_probability,
             initial_ltrb=config.initial_ltrb,
             normal_class_tower=config.class_tower_init == "normal",
+            zero_init_residual=config.zero_init_residual,
         )
 
 

@@ -14,8 +14,8 @@ from fcos.progress import track
 
 NAMES = ("circle", "square", "triangle")
 MIN_CONTRAST = 200  # sum of the differences of the three channels
-HUE_SPREAD = 0.12  # in turns; the classes' hues are a third apart, so that about one in six looks like another class
-MAX_TURN = math.pi / 12
+HUE_SPREAD = 0.04  # in turns; the classes' hues are a third apart, so that next to none looks like another class
+MOST_COVERED, TRIES = 0.15, 10  # of an earlier object; what finds no such place is left out
 OVERSAMPLING = 3  # drawn larger and averaged down, for smooth edges
 # Share of objects whose side falls into each range, as fractions of the picture's side.
 SIDE_RANGES = ((0.35, 0.14, 0.24), (0.5, 0.26, 0.7), (0.15, 0.76, 0.96))
@@ -45,9 +45,10 @@ def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int
     sides = sorted((_side(rng, size) for _ in range(rng.integers(1, max_objects + 1))), reverse=True)
     for side in sides:
         label = int(rng.integers(len(NAMES)))
-        box = _paint(picture, rng, label, side, size)
-        boxes = [other for other in boxes if _covered(other.bbox, box) < 0.6]  # hidden ones are none
-        boxes.append(SourceBox(NAMES[label], box))
+        outline = _place(rng, label, side, size, [box.bbox for box in boxes])
+        if outline is not None:
+            _paint(picture, rng, label, outline)
+            boxes.append(SourceBox(NAMES[label], _box_of(outline)))
     path = image_dir / f"{image_id:06d}.png"
     picture = picture.resize((size, size), Image.Resampling.BOX)
     picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.6)))).save(path)
@@ -58,7 +59,7 @@ def _texture(rng: Generator, size: int) -> NDArray[np.uint8]:
     """Ground: two scales of coloured noise."""
     base = np.full(3, rng.uniform(30, 225)) + rng.uniform(-25, 25, size=3)  # greyish
     ground = np.broadcast_to(base, (size, size, 3)).astype(np.float64)
-    for cells, strength in ((4, 20.0), (16, 10.0)):
+    for cells, strength in ((4, 8.0), (16, 4.0)):
         noise = rng.normal(0, strength, size=(cells, cells, 3)) + 128
         tile = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
         ground = ground + np.asarray(tile, dtype=np.float64) - 128
@@ -71,19 +72,31 @@ def _side(rng: Generator, size: int) -> float:
     return float(rng.uniform(low, high)) * size
 
 
-def _paint(picture: Image.Image, rng: Generator, label: int, side: float, size: int) -> list[float]:
-    """Draw one shape and return its tight xywh box in pixels of the finished picture."""
+def _place(
+    rng: Generator, label: int, side: float, size: int, earlier: list[list[float]]
+) -> NDArray[np.float64] | None:
+    """Corners of one shape (P, 2) in pixels of the finished picture, where it leaves the earlier boxes in sight."""
     outline = _outline(rng, NAMES[label])
+    outline = outline / outline.max() * side
+    for _ in range(TRIES):
+        placed: NDArray[np.float64] = outline + rng.uniform(0, np.maximum(size - outline.max(axis=0), 0))
+        if all(_covered(box, _box_of(placed)) <= MOST_COVERED for box in earlier):
+            return placed
+    return None
+
+
+def _box_of(outline: NDArray[np.float64]) -> list[float]:
+    """The tight box, xywh."""
     low, high = outline.min(axis=0), outline.max(axis=0)
-    outline = (outline - low) / (high - low).max() * side
-    extent = outline.max(axis=0)
-    corner = rng.uniform(0, np.maximum(size - extent, 0))
-    points = [(float(x), float(y)) for x, y in (outline + corner) * OVERSAMPLING]
-    middle_x, middle_y = ((corner + extent / 2) * OVERSAMPLING).astype(int).tolist()
+    return [round(float(value), 2) for value in (*low, *(high - low))]
+
+
+def _paint(picture: Image.Image, rng: Generator, label: int, outline: NDArray[np.float64]) -> None:
+    points = [(float(x), float(y)) for x, y in outline * OVERSAMPLING]
+    middle_x, middle_y = ((outline.min(axis=0) + outline.max(axis=0)) / 2 * OVERSAMPLING).astype(int).tolist()
     color = _contrasting(rng, label, picture.getpixel((middle_x, middle_y)))
     edge = tuple(value // 2 for value in color)
     ImageDraw.Draw(picture).polygon(points, fill=color, outline=edge, width=OVERSAMPLING)
-    return [round(float(value), 2) for value in (*corner, *extent)]
 
 
 def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:
@@ -97,13 +110,12 @@ def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:
 
 
 def _outline(rng: Generator, name: str) -> NDArray[np.float64]:
-    """Corners of a shape of about unit size, slightly turned and stretched."""
+    """Corners of a shape of about unit size, stretched, with its box's corner at 0."""
     corners = {"circle": 40, "square": 4, "triangle": 3}[name]
-    upright = math.pi / 4 if name == "square" else -math.pi / 2
-    angle = upright + float(rng.uniform(-MAX_TURN, MAX_TURN)) + np.arange(corners) * 2 * math.pi / corners
-    points = np.stack((np.cos(angle), np.sin(angle)), axis=1)
-    stretched: NDArray[np.float64] = points * rng.uniform(0.75, 1.0, size=2)
-    return stretched
+    angle = (math.pi / 4 if name == "square" else -math.pi / 2) + np.arange(corners) * 2 * math.pi / corners
+    points = np.stack((np.cos(angle), np.sin(angle)), axis=1) * rng.uniform(0.75, 1.0, size=2)
+    upright: NDArray[np.float64] = points - points.min(axis=0)
+    return upright
 
 
 def _covered(behind: list[float], front: list[float]) -> float:
