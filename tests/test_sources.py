@@ -50,7 +50,7 @@ from fcos.data.cache import Pictures
 from fcos.data.coco import read_split
 from fcos.data.pictures import read_picture
 from fcos.data.sources.description import Seen
-from fcos.data.sources.shapes import NAMES, OVERSAMPLING, _paint
+from fcos.data.sources.shapes import NAMES, OVERSAMPLING, _box_of, _paint, _place
 from fcos.data.sources.voc import _read_object
 from fcos.errors import UserError
 from fcos.model.checkpoint import Identity
@@ -1081,6 +1081,22 @@ def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:
     assert manifest["dropped"] == manifest["clipped"] == manifest["odd"] == []
 
 
+def test_no_drawn_object_hides_another() -> None:
+    """They are listed in the order in which they are painted; at most 0.15 of a box lies under each later one."""
+    draw(num_train=60, num_test=10, image_size=128, max_objects=6)
+    of_image: dict[int, list[list[float]]] = {}
+    for annotation in read("train")["annotations"]:
+        of_image.setdefault(annotation["image_id"], []).append(annotation["bbox"])
+    shares = [
+        (min(x + w, other_x + other_w) - max(x, other_x)) * (min(y + h, other_y + other_h) - max(y, other_y)) / (w * h)
+        for painted in of_image.values()
+        for number, (x, y, w, h) in enumerate(painted)
+        for other_x, other_y, other_w, other_h in painted[number + 1 :]
+        if min(x + w, other_x + other_w) > max(x, other_x) and min(y + h, other_y + other_h) > max(y, other_y)
+    ]
+    assert len(shares) > 20 and 0.1 < max(shares) <= 0.151
+
+
 def test_drawn_pictures_lie_inside_the_prepared_data() -> None:
     draw()
     Path("data").rename("moved")
@@ -1096,7 +1112,11 @@ def test_box_touches_its_shape_on_every_side(label: int, side: float) -> None:
     size = 128
     for seed in range(5):
         picture = Image.new("RGB", (size * OVERSAMPLING,) * 2, "white")
-        x, y, w, h = _paint(picture, np.random.default_rng(seed), label, side, size)
+        rng = np.random.default_rng(seed)
+        outline = _place(rng, label, side, size, [])
+        assert outline is not None
+        _paint(picture, rng, label, outline)
+        x, y, w, h = _box_of(outline)
         painted = np.asarray(picture).min(axis=2) < 255
         rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))
         seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / OVERSAMPLING

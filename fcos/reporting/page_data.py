@@ -10,6 +10,7 @@ from fcos.data.sources.together import copies_text
 from fcos.errors import names_of
 from fcos.progress import duration
 from fcos.reporting import findings
+from fcos.reporting.convergence import convergence
 from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
@@ -37,6 +38,7 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
         "answer": findings.answer,
         "facts": _facts(study),
         "reading": _reading(study),
+        "convergence": convergence(study),
         "errors": _errors(study),
         "per_class": _per_class(study),
         "data": _data(study),

@@ -1,0 +1,69 @@
+"""How far each training got, as far as its losses tell."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fcos.errors import names_of
+from fcos.reporting.results import StudyResults
+
+MANY_ERRORS = 2.0  # standard errors of a difference that is no longer taken for chance
+
+
+@dataclass(frozen=True)
+class LastEpochs:
+    """The mean loss of the last epoch and of the one before, and the standard error of their difference."""
+
+    last: float
+    before: float
+    error: float
+
+    @property
+    def falling(self) -> bool:
+        return self.before - self.last > MANY_ERRORS * self.error
+
+
+def last_epochs(history: pd.DataFrame) -> LastEpochs | None:
+    """None where there are no two epochs of two steps or more."""
+    epochs = [epoch["loss"].to_numpy(float) for _, epoch in history.groupby("epoch")][-2:]
+    if len(epochs) < 2 or min(map(len, epochs)) < 2:
+        return None
+    before, last = epochs
+    variances = [float(losses.var(ddof=1)) / len(losses) for losses in epochs]
+    return LastEpochs(float(last.mean()), float(before.mean()), math.sqrt(sum(variances)))
+
+
+def convergence(study: StudyResults) -> dict[str, Any] | None:
+    """For the page: a sentence, and a table of the last two epochs of each run; None where no run has two."""
+    ends = {name: last_epochs(results.history) for name, results in study.runs.items()}
+    known = {name: end for name, end in ends.items() if end is not None}
+    if not known:
+        return None
+    rows = [
+        [
+            name,
+            f"{end.before:.3f}",
+            f"{end.last:.3f}",
+            f"{100 * (end.last / end.before - 1):+.1f}",
+            "yes" if end.falling else "no",
+        ]
+        for name, end in known.items()
+    ]
+    header = ["run", "loss, last epoch but one", "loss, last epoch", "change (%)", "still falling"]
+    return {"sentence": _sentence(known), "grid": (header, rows)}
+
+
+def _sentence(ends: dict[str, LastEpochs]) -> str:
+    falling = [name for name, end in ends.items() if end.falling]
+    by_chance = f"by more than {MANY_ERRORS:g} standard errors between steps"
+    if falling:
+        return (
+            f"In the last epoch the training loss of {len(falling)} of {len(ends)} runs was still falling {by_chance}: "
+            f"{names_of(falling)}. More epochs would lower it further."
+        )
+    return (
+        f"In the last epoch the training loss of none of {len(ends)} runs was still falling {by_chance}. The learning "
+        "rate ends at 0, which flattens every loss: more epochs may lower it all the same."
+    )
