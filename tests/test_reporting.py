@@ -1009,9 +1009,12 @@ def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def shown(built: Study, page: Any) -> Any:
-    """The page of the report, opened from the disk, once its charts are drawn."""
+    """The page of the report, opened from the disk, once its charts are drawn, those behind the fold too."""
     page.goto((built.out_dir / "index.html").as_uri())
-    page.wait_for_selector("html[data-charts]")
+    first = len(OF_TABLES) + 3  # accuracy and time, training curves, errors
+    page.wait_for_selector(f'html[data-charts="{first}"]')
+    page.locator("details.more > summary").click()
+    page.wait_for_selector(f'html[data-charts="{len(OF_TABLES) + 1 + len(OF_RUNS)}"]')
     return page
 
 
@@ -1046,6 +1049,32 @@ def test_a_run_can_be_taken_out_of_all_charts_and_of_the_gallery(shown: Any) -> 
     box.check()
     expect(figures).to_have_count(1 + len(RUNS))
     expect(points).to_have_count(before)
+
+
+def test_a_run_that_was_taken_out_is_not_in_a_chart_that_is_opened_later(built: Study, page: Any) -> None:
+    page.goto((built.out_dir / "index.html").as_uri())
+    page.wait_for_selector("html[data-charts]")
+    page.get_by_role("checkbox", name=TRAINED).uncheck()
+    page.locator("details.more > summary").click()
+    page.wait_for_selector(f'html[data-charts="{len(OF_TABLES) + 1 + len(OF_RUNS)}"]')
+    points = page.locator("#chart-classes .mark-symbol path")
+    without = points.count()
+    page.get_by_role("checkbox", name=TRAINED).check()
+    expect(points).not_to_have_count(without)
+
+
+def test_the_gallery_comes_in_parts(shown: Any) -> None:
+    expect(shown.locator(".strip")).to_have_count(6)
+    shown.locator("#gallery-more").click()
+    expect(shown.locator(".strip")).to_have_count(8)
+    expect(shown.locator("#gallery-more")).to_be_hidden()
+
+
+def test_the_contents_stay_in_view_where_there_is_room(shown: Any) -> None:
+    shown.set_viewport_size({"width": 1800, "height": 900})
+    shown.locator("#appendix").scroll_into_view_if_needed()
+    contents, main = (shown.locator(name).bounding_box() for name in ("nav", "main"))
+    assert contents["x"] >= 0 and contents["x"] + contents["width"] < main["x"] + 24 and 0 <= contents["y"] < 900
 
 
 def test_another_metric_can_be_chosen(shown: Any) -> None:

@@ -11,13 +11,16 @@ function hasSignal(view, name) {
   return name in view.getState({ signals: () => true, data: () => false }).signals;
 }
 
+// Those behind a closed fold have no width yet: they are drawn once it is opened.
 async function drawCharts() {
   for (const [stem, spec] of Object.entries(report.charts)) {
-    if (innerWidth < 640) spec.config.legend.columns = 2;
     const place = document.getElementById(`chart-${stem}`);
-    if (!place) continue;
+    if (!place || place.dataset.drawn || place.closest("details:not([open])")) continue;
+    place.dataset.drawn = "";
+    if (innerWidth < 640) spec.config.legend.columns = 2;
     const drawn = await window.vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true, logLevel: 1 });
     views.set(stem, drawn.view);
+    if (hasSignal(drawn.view, "runs")) await drawn.view.signal("runs", shownRuns()).runAsync();
   }
   document.documentElement.dataset.charts = String(views.size);
 }
@@ -95,6 +98,9 @@ function counted(number, one, many) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
+const PART = 6; // pictures that are added at a time
+let pictureCount = PART;
+
 function drawGallery() {
   const controls = document.getElementById("gallery-controls").elements;
   const label = controls.class.value === "" ? null : Number(controls.class.value);
@@ -117,7 +123,8 @@ function drawGallery() {
   else rows.sort((a, b) => (a.picture.file < b.picture.file ? -1 : 1));
   document.getElementById("gallery-count").textContent =
     `${counted(rows.length, "picture", "pictures")} of ${pictures.length}, ${counted(runs.length, "run", "runs")} side by side.`;
-  document.getElementById("pictures").replaceChildren(...rows.flatMap(({ picture, source, found, errors }) => {
+  document.getElementById("gallery-more").hidden = rows.length <= pictureCount;
+  document.getElementById("pictures").replaceChildren(...rows.slice(0, pictureCount).flatMap(({ picture, source, found, errors }) => {
     const objects = picture.objects.map(([of, x, y, w, h, ignored]) => ({ label: of, x, y, w, h, kind: ignored ? "ignored" : "" }));
     const truth = objects.map((of) => rectangle(of, "#ffffff", true, label !== null && of.label !== label));
     const cards = runs.map((run) => {
@@ -154,6 +161,11 @@ document.querySelectorAll("select[data-chart]").forEach((select) =>
     if (view) view.signal(select.dataset.parameter, select.value).runAsync();
   }));
 document.getElementById("gallery-controls").addEventListener("input", drawGallery);
+document.getElementById("gallery-more").addEventListener("click", () => {
+  pictureCount += PART;
+  drawGallery();
+});
+document.querySelectorAll("details.more").forEach((part) => part.addEventListener("toggle", drawCharts));
 window.addEventListener("hashchange", openTarget);
 window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
 drawGallery();
