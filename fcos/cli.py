@@ -141,7 +141,7 @@ def main() -> None:
             raise
     # Here the error is gone, and with it what it held: progress bars are closed before the last word.
     last_word = f"error: {mistake}" if mistake else f"\nstopped; what had ended is kept. To go on: {_typed()}"
-    print(last_word.encode(errors="replace").decode(), file=sys.stderr)
+    print(_shown(last_word.encode(errors="replace").decode()), file=sys.stderr)
     sys.exit(MISTAKE if mistake else INTERRUPTED)
 
 
@@ -163,7 +163,7 @@ def study_list() -> None:
     """The ready-made studies in studies/."""
     from fcos.commands.study import list_text
 
-    typer.echo(list_text(), nl=False)
+    _echo(list_text(), nl=False)
 
 
 @study_app.command("show", epilog="Example: fcos study show voc2007")
@@ -171,7 +171,7 @@ def study_show(name: Annotated[str | None, typer.Argument(help="A study; the act
     """Check a study in full and say what it consists of."""
     from fcos.commands.study import show_study, study_text
 
-    typer.echo(study_text(show_study(name)))
+    _echo(study_text(show_study(name)))
 
 
 @study_app.command("new", epilog="Example: fcos study new mine --from datasets/mine")
@@ -195,7 +195,7 @@ def study_new(
     from fcos.authoring.new import study_new
 
     choices = {"damaged": damaged.value, "outside_boxes": outside_boxes.value}
-    typer.echo(study_new(name, folder, epochs=epochs, seeds=seeds, **choices))
+    _echo(study_new(name, folder, epochs=epochs, seeds=seeds, **choices))
 
 
 @study_app.command("use", epilog="Example: fcos study use smoke")
@@ -207,7 +207,7 @@ def study_use(
     from fcos.commands.study import use_study
 
     kept = use_study(name, force=force)
-    typer.echo(f"params.yaml is now study {name}" + (f"; your edits are in {kept}" if kept else ""))
+    _echo(f"params.yaml is now study {name}" + (f"; your edits are in {kept}" if kept else ""))
 
 
 @study_app.command("run", epilog="Example: fcos study run --jobs 2")
@@ -242,7 +242,7 @@ def source(
     with _at_work(params, "source"):
         changes = source(at)
     if changes:
-        typer.echo(changed_text(changes))
+        _echo(changed_text(changes))
 
 
 @app.command(epilog="Example: fcos prepare")
@@ -257,7 +257,7 @@ def prepare() -> None:
         manifest = prepare()
         if "DVC_STAGE" not in os.environ:
             source()
-    typer.echo(manifest_text(manifest))
+    _echo(manifest_text(manifest))
 
 
 @app.command(epilog="Example: fcos train resnet18-e12-c3")
@@ -285,7 +285,7 @@ def import_checkpoint(
     named = params.runs[run_name].checkpoint
     by_name = named is not None and Path(named).exists() and file.exists() and file.samefile(named)
     with _at_work(params, "train", run_name, recorded=by_name):
-        typer.echo(f"wrote {import_checkpoint(file, run_name)}")
+        _echo(f"wrote {import_checkpoint(file, run_name)}")
     _track(params, [run_name])
 
 
@@ -312,7 +312,7 @@ def evaluate(run_name: RunName) -> None:
 
     with _at_work(params, "evaluate", run_name):
         found = evaluate(run_name)
-    typer.echo(metrics_line(found["metrics"], found["intervals"]))
+    _echo(metrics_line(found["metrics"], found["intervals"]))
     _track(params, [run_name])
 
 
@@ -325,7 +325,7 @@ def tta(run_name: RunName) -> None:
 
     with _at_work(params, "tta", run_name):
         found = tta(run_name)
-    typer.echo(tta_text(found))
+    _echo(tta_text(found))
     _track(params, [run_name])
 
 
@@ -338,7 +338,7 @@ def nms_sweep(run_name: RunName) -> None:
 
     with _at_work(params, "nms_sweep", run_name):
         found = nms_sweep(run_name)
-    typer.echo(sweep_text(found))
+    _echo(sweep_text(found))
     _track(params, [run_name])
 
 
@@ -357,7 +357,7 @@ def _sweep_nms(run_name: RunName) -> None:
 
 
 def _former_name(former: str, name: str) -> None:
-    typer.echo(f"hint: `fcos {former}` is called `fcos {name}` now; the next version knows that name only", err=True)
+    _echo(f"hint: `fcos {former}` is called `fcos {name}` now; the next version knows that name only", err=True)
 
 
 @app.command(epilog="Example: fcos report")
@@ -368,7 +368,7 @@ def report() -> None:
     from fcos.running.by_hand import drop_recorded
 
     with _at_work(params, "report"):
-        typer.echo(f"wrote {report()}")
+        _echo(f"wrote {report()}")
     drop_recorded(params.study)
     _track(params, list(params.runs))
 
@@ -390,7 +390,7 @@ def detect(
     from fcos.commands.detect import detect
 
     found = detect(paths, checkpoint, out, score=score, nms=nms, pictures=pictures)
-    typer.echo(f"{len(found)} objects with a score of {score:g} or more; see {out}/")
+    _echo(f"{len(found)} objects with a score of {score:g} or more; see {out}/")
 
 
 @app.command(epilog="Example: fcos export resnet18-e12-c3 --format onnx --out detector.onnx")
@@ -407,9 +407,9 @@ def export(
     try:
         written, check = export(checkpoint, format.value, out, score=score, nms=nms)
     except ExportDiffers as error:
-        typer.echo(f"error: {error}", err=True)
+        _echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    typer.echo(f"checked {check}\nwrote {written}")
+    _echo(f"checked {check}\nwrote {written}")
 
 
 @app.command(epilog="Example: fcos demo --port 8000")
@@ -423,7 +423,7 @@ def demo(
 
     study = Demo(params.study, params.runs, params.test)
     with make_server(study, port) as server, contextlib.suppress(KeyboardInterrupt):
-        typer.echo(f"http://127.0.0.1:{server.server_port}  (Ctrl-C ends it)")
+        _echo(f"http://127.0.0.1:{server.server_port}  (Ctrl-C ends it)")
         server.serve_forever()
 
 
@@ -464,7 +464,7 @@ def score(
         choices=choices,
     )  # fmt: skip
     written = ", ".join(str(path) for path in (out, per_class) if path)
-    typer.echo(score_text(found) + (f"\n\nwrote {written}" if written else ""))
+    _echo(score_text(found) + (f"\n\nwrote {written}" if written else ""))
 
 
 @app.command(epilog="Example: fcos compare --gt val.json ours=s0.json,s1.json,s2.json theirs=detections.json")
@@ -508,7 +508,7 @@ def compare(
     found = compare(
         results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power
     )  # fmt: skip
-    typer.echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
+    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
 
 
 @app.command(epilog="Example: fcos status --watch")
@@ -531,7 +531,7 @@ def status(
             keep_watching(look, typer.echo, terminal=sys.stdout.isatty())
     else:
         found = look()
-        typer.echo(json.dumps(status_json(found), indent=2) if as_json else status_text(found))
+        _echo(json.dumps(status_json(found), indent=2) if as_json else status_text(found))
 
 
 @app.command("sync-mlflow", epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 fcos sync-mlflow")
@@ -541,7 +541,7 @@ def sync_mlflow() -> None:
     from fcos.tracking.store import StoreUnavailable
 
     try:
-        typer.echo(f"{_sync(params, list(params.runs))} runs are up to date in MLflow")
+        _echo(f"{_sync(params, list(params.runs))} runs are up to date in MLflow")
     except StoreUnavailable as error:
         raise UserError("MLFLOW_TRACKING_URI", "the store cannot be used", found=error, hint=error.hint) from None
 
@@ -563,8 +563,17 @@ def doctor(
     except StoreUnavailable as error:
         findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
     findings += verify_files() if verify else []
-    typer.echo(findings_text(findings))
+    _echo(findings_text(findings))
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
+
+
+def _echo(text: object, *, err: bool = False, nl: bool = True) -> None:
+    typer.echo(_shown(str(text)), err=err, nl=nl)
+
+
+def _shown(text: str) -> str:
+    """What would steer the terminal is escaped: people's files may have any name."""
+    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
 
 
 def _params(run_name: str | None = None) -> "Params":
@@ -588,7 +597,7 @@ def _track(params: "Params", runs: Sequence[str]) -> None:
     try:
         _sync(params, runs)
     except StoreUnavailable as error:
-        typer.echo(f"MLflow was not updated ({error}); later: fcos sync-mlflow", err=True)
+        _echo(f"MLflow was not updated ({error}); later: fcos sync-mlflow", err=True)
 
 
 def _sync(params: "Params", runs: Sequence[str]) -> int:

@@ -1,0 +1,109 @@
+"""Attacks in other people's files: what docs/security.md promises, with the attack in it."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assert_mistake
+from data_helpers import CAT, save_picture, small_coco, small_voc, small_yolo, voc_xml, write
+
+from fcos.commands.prepare import prepare
+from fcos.training.resume import Scratch
+
+RAN = Path("ran")  # the file that code in a file would make
+CALL = "!!python/object/apply:os.mkdir [ran]"
+
+
+class Payload:
+    """A pickle says what is to be called when it is read."""
+
+    def __reduce__(self):
+        return Path.touch, (RAN,)
+
+
+@pytest.fixture(params=["zip file", "plain pickle"])
+def poisoned(request, tmp_path):
+    """A checkpoint with code in it, which torch runs where it is asked to."""
+    path = tmp_path / "evil.pth"
+    torch.save({"model": Payload()}, path, _use_new_zipfile_serialization=request.param == "zip file")
+    torch.load(path, weights_only=False)
+    RAN.unlink()
+    return path
+
+
+def test_code_in_a_checkpoint_never_runs(workspace, run, poisoned):
+    prepare()
+    save_picture(Path("x.jpg"))
+    for command in (["import-checkpoint", "--run", "one-epoch"], ["detect", "x.jpg", "--checkpoint"]):
+        assert_mistake(run(*command, str(poisoned)), "evil.pth")
+        assert not RAN.exists()
+
+
+def test_code_in_the_state_of_a_training_never_runs(tmp_path, poisoned):
+    scratch = Scratch(tmp_path / "run-key")
+    scratch.folder.mkdir()
+    poisoned.rename(scratch.path)
+    assert scratch.load(torch.device("cpu")) is None
+    assert not RAN.exists()
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "studies/evil.yaml", "yolo/data.yaml"])
+def test_code_in_yaml_never_runs(workspace, run, file):
+    write(Path(file), f"study: {CALL}\nnames: {CALL}\n")
+    write(Path("yolo/images/a.txt"), "0 0.5 0.5 0.1 0.1\n")
+    command = {"params.yaml": ["prepare"], "studies/evil.yaml": ["study", "use", "evil"]}
+    assert run(*command.get(file, ["study", "new", "mine", "--from", "yolo"])).returncode == 2
+    assert not RAN.exists()
+
+
+LAUGHS = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
+ENTITIES = {
+    "billion laughs": f'<!DOCTYPE x [<!ENTITY a0 "ha">{LAUGHS}]>',
+    "a file of this machine": '<!DOCTYPE x [<!ENTITY a11 SYSTEM "file:///etc/hostname">]>',
+    "a web page": '<!DOCTYPE x [<!ENTITY a11 SYSTEM "http://127.0.0.1:9/x">]>',
+}
+
+
+@pytest.mark.parametrize("entity", ENTITIES.values(), ids=ENTITIES)
+def test_entities_of_an_annotation_are_not_followed(workspace, run, entity):
+    small_voc()
+    write(Path("pictures/Annotations/000001.xml"), entity + voc_xml([CAT.replace("cat", "&a11;")]))
+    assert_mistake(run("study", "new", "mine", "--from", "pictures"), "000001.xml")
+
+
+def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
+    """safetensors says in its first eight bytes how long its header is; PNG how many pixels follow."""
+    path = Path("evil.safetensors")
+    path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    save_picture(Path("x.jpg"))
+    assert_mistake(run("detect", "x.jpg", "--checkpoint", str(path)), "evil.safetensors")
+    small_coco()
+    header = struct.pack(">II", 100_000, 100_000) + b"\x08\x02\0\0\0"
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    image = next(Path("coco").rglob("*.jpg"))
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    assert_mistake(run("study", "new", "mine", "--from", "coco"), image.name)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "..", "-x", "a\nb"])
+def test_names_are_no_paths(workspace, run, name):
+    small_voc()
+    before = sorted(Path().rglob("*"))
+    for command in (
+        ["study", "use", "--", name],
+        ["study", "new", "--from", "pictures", "--", name],
+        ["train", "--", name],
+    ):
+        assert run(*command).returncode == 2
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_terminal_is_not_written_to_by_names(workspace, run):
+    """Escape sequences set a terminal's title, colours and, in some, its input; U+202E turns what follows around."""
+    small_yolo(**{"x\x1b]0;evil\x07\u202egpj": ["0 0.5"]})
+    write(Path("yolo/classes.txt"), "cat\n")
+    said = run("study", "new", "mine", "--from", "yolo")
+    assert_mistake(said, "x\\x1b]0;evil\\x07\\u202egpj")
+    assert not {"\x1b", "\x07", "\u202e"} & set(said.stdout + said.stderr)
