@@ -123,6 +123,13 @@ def test_every_link_within_the_site_leads_somewhere(site):
 
 
 @pytest.mark.slow
+def test_each_promise_of_security_has_its_test():
+    named = re.findall(r"`tests/(\w+)\.py::(\w+)`", (DOCS / "security.md").read_text(encoding="utf-8"))
+    assert len(named) > 15
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+
+
 def test_the_figures_are_those_that_the_code_draws(tmp_path):
     command = [sys.executable, "docs/figures", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
