@@ -112,7 +112,8 @@ mutations: install
 	python tests/mutate.py
 
 ui: install
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri \
+		"$$(python -c 'from fcos.tracking.store import own_uri; print(own_uri())')"
 
 dag: install
 	dvc dag

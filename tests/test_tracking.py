@@ -436,6 +436,23 @@ def test_no_secret_of_the_store_is_shown(monkeypatch: pytest.MonkeyPatch, uri: s
     assert said == f"no answer from {shown}; see also http://***@other/"
 
 
+@pytest.mark.parametrize("name", ["a b?", "a%20b#1"])
+def test_the_store_lies_in_the_project_whatever_that_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    project = tmp_path / name
+    project.mkdir()
+    (project / "dvc.yaml").touch()
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = connect()
+    run = client.create_run(find_experiment(client, "pets"))
+    (project / "weights").write_text("w")
+    client.log_artifact(run.info.run_id, "weights")
+    assert (project / "mlflow.db").is_file()
+    assert [path.read_text() for path in (project / "mlruns" / "pets").rglob("weights")] == ["w"]
+
+
 def test_a_password_in_the_words_of_a_driver_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://anna:a%40bcd@db/m")
     assert masked("refused: anna / a@bcd") == "refused: anna / ***"

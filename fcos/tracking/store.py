@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
@@ -44,7 +44,13 @@ class StoreUnavailable(Exception):
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or else a database beside dvc.yaml: a relative one would be lost in DVC's copies."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root().resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_uri()
+
+
+def own_uri() -> str:
+    """The address of the database beside dvc.yaml, whatever the folder is called."""
+    path = str(project_root().resolve() / "mlflow.db")
+    return "sqlite:///" + path.translate({ord(mark): quote(mark) for mark in "%?#"})
 
 
 def shown_uri() -> str:
