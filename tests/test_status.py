@@ -126,6 +126,22 @@ def test_a_command_says_how_far_it_is_and_takes_its_file_away(workspace):
     assert read_heartbeats("smoke") == {} and watchers == []
 
 
+def test_a_clock_that_is_set_back_stops_no_heartbeat(workspace, monkeypatch):
+    """By an hour, as where a machine that was asleep, or a virtual one, is put right."""
+    clock, wall = 1000.0, 1_700_000_000.0
+    monkeypatch.setattr("fcos.running.heartbeat.time.monotonic", lambda: clock)
+    monkeypatch.setattr("fcos.running.heartbeat.time.time", lambda: wall)
+    with heartbeat("smoke", "prepare"):
+        progress = Progress("draw", 100)
+        progress.update()
+        wall -= 3600
+        clock += 2
+        progress.update()
+        assert beat_of("smoke", "prepare")["done"] == 2
+        assert "draw, 2 of 100 it" in status_text(Look(quick=True)())
+        progress.close()
+
+
 def test_a_killed_process_is_not_taken_for_one_at_work(workspace, smoke_params):
     smoke_params["data"]["num_train"] = 50_000
     write_params(smoke_params)

@@ -32,7 +32,7 @@ class Heartbeat:
 
     def watch(self, progress: Progress) -> None:
         """Write how far the command is, but not at every step."""
-        if progress.done < progress.total and time.time() - self.content["updated"] < EVERY_S:
+        if progress.done < progress.total and time.monotonic() - self.written < EVERY_S:
             return
         worked_s = time.monotonic() - progress.started
         self.write(
@@ -47,6 +47,7 @@ class Heartbeat:
 
     def write(self, **more: Any) -> None:
         self.content |= {**more, "updated": time.time()}
+        self.written = time.monotonic()  # the clock may be set back
         with contextlib.suppress(OSError):
             write_json(self.path, self.content, durable=False)
 

@@ -164,7 +164,7 @@ def _progress(beat: Beat | None) -> str:
     if beat is None:
         return "DVC is at work"
     if not beat.get("total"):
-        return f"for {duration(time.time() - beat['started'])}"
+        return f"for {duration(max(0.0, time.time() - beat['started']))}"
     parts = [f"{beat['what']}, {beat['done']} of {beat['total']} {beat['unit']}"]
     if beat["per_second"]:
         parts.append(f"{beat['per_second']:.3g} {beat['unit']}/s")

@@ -158,7 +158,7 @@ def _share_left(found: Found, layout: Layout) -> float:
 
 def _since(found: Found) -> float:
     """Seconds that a stage has been at work."""
-    return time.time() - float(found.beat["started"]) if found.beat and found.state == RUNNING else 0.0
+    return max(0.0, time.time() - float(found.beat["started"])) if found.beat and found.state == RUNNING else 0.0
 
 
 def _makespan(seconds: Iterable[float], jobs: int) -> float:
