@@ -489,6 +489,26 @@ def watch(rows: range) -> None:
     observer.close()
 
 
+def test_live_rows_come_when_the_store_is_back(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens at its address for the first rows."""
+    del files
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    said: list[str] = []
+    monkeypatch.setattr(live, "say", said.append)
+    monkeypatch.setattr(live, "RETRY_S", 0.05)
+    with monkeypatch.context() as away:
+        away.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        observer = LiveRun(STUDY)
+        observer.started(run_name="one", key="k1")
+        observer.rows([row(step) for step in range(5)])
+        wait_until(lambda: said)
+    wait_until(lambda: [run for run in trainings() if run.data.tags.get("history_rows") == "5"])
+    observer.rows([row(step) for step in range(5, 9)])
+    observer.close()
+    assert only_run().data.tags["history_rows"] == "9" and len(said) == 1
+
+
 def test_live_rows_and_synced_rows_are_one_curve(files: Files) -> None:
     watch(range(10))
     run = only_run()

@@ -14,19 +14,24 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+RETRY_S = 60.0  # between two tries to reach a store that is away
 CLOSE_S = 5.0  # how long the end of a training waits for the last rows
 MAKING_S = 300.0  # and for the tables of a new local database, which would be useless half made
 Row = Mapping[str, float]
 
 
 class LiveRun:
-    """An observer of `fcos train`; the first failure is told in one line, and the rest left to `sync`."""
+    """An observer of `fcos train`; the first failure is told in one line, and it is tried again until the end.
+
+    What has not arrived by then is left to `sync`.
+    """
 
     def __init__(self, study: str) -> None:
         self.study = study
         self._rows: queue.SimpleQueue[tuple[int, Sequence[Row]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._given_up = threading.Event()
+        self._unsent: tuple[int, Sequence[Row]] | None = None
+        self._closing, self._given_up = threading.Event(), threading.Event()
         self._connected = threading.Event()
 
     def started(self, *, run_name: str, key: str) -> None:
@@ -41,16 +46,24 @@ class LiveRun:
         """Send what is left, but wait for no more than CLOSE_S once there is a connection to a local store."""
         if self._thread is not None:
             self._rows.put(None)
+            self._closing.set()
             if tracking_uri().startswith("sqlite:"):
                 self._connected.wait(MAKING_S)
             self._thread.join(CLOSE_S)
             self._given_up.set()  # `sync` comes next, and two must not log the same rows
 
     def _run(self, run_name: str, key: str) -> None:
-        try:
-            self._send(run_name, key)
-        except Exception as error:  # whatever it is, it is no reason to stop a training
-            say(f"the training goes on without MLflow ({error}); later: fcos sync-mlflow")
+        told = False
+        while True:
+            try:
+                self._send(run_name, key)
+                break
+            except Exception as error:  # whatever it is, it is no reason to stop a training
+                if not told:
+                    say(f"the training goes on without MLflow, which is tried again ({error}); later: fcos sync-mlflow")
+                told = True
+            if self._closing.wait(RETRY_S):
+                break
 
     def _send(self, name: str, key: str) -> None:
         try:
@@ -81,11 +94,14 @@ class LiveRun:
 
     def _send_rows(self, client: "MlflowClient", run: "Run") -> None:
         logged = rows_logged(run)
-        while (sent := self._rows.get()) is not None and not self._given_up.is_set():
-            time_ms, rows = sent
+        while not self._given_up.is_set():
+            self._unsent = self._unsent or self._rows.get()
+            if self._unsent is None:
+                break
+            time_ms, rows = self._unsent
             new = [row for row in rows if row["step"] >= logged]
             # A resumed training may begin after a row that never got here: `sync` has the whole history.
-            if not new or new[0]["step"] > logged:
-                continue
-            log_rows(client, run.info.run_id, new, [time_ms] * len(new), logged=logged)
-            logged += len(new)
+            if new and new[0]["step"] == logged:
+                log_rows(client, run.info.run_id, new, [time_ms] * len(new), logged=logged)
+                logged += len(new)
+            self._unsent = None
