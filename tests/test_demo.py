@@ -1,5 +1,6 @@
 """`fcos demo`: the server, which answers its own page alone, and the page in a real browser."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -7,14 +8,16 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import LIMIT_S, ROOT
+from conftest import LIMIT_S, ROOT, wait_until
 from data_helpers import exif, pixels
 from model_helpers import RUN, make_study
 from PIL import Image
@@ -23,6 +26,7 @@ from playwright.sync_api import expect
 from fcos.config import params
 from fcos.errors import UserError
 from fcos.inference import demo as demo_module
+from fcos.inference import demo_server
 from fcos.inference.demo import Demo
 from fcos.inference.demo_server import make_server
 from fcos.inference.detector import Detector, Weights
@@ -134,6 +138,40 @@ def test_old_uploads_go(server, monkeypatch):
     monkeypatch.setattr(demo_module, "KEPT_UPLOADS", 2)
     names = [request(server, "POST", "/pictures", png(width=width))[1]["picture"] for width in (40, 50, 60)]
     assert [request(server, "GET", f"/pictures/{name}")[0] for name in names] == [404, 200, 200]
+
+
+def test_uploads_are_kept_as_files_and_not_as_pixels(server, monkeypatch):
+    """Eight pictures of 4 million pixels and a few kB: decoded they would be 96 MB."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for shade in range(8):
+        stream = io.BytesIO()
+        Image.new("RGB", (2000, 2000), (shade, 0, 0)).save(stream, "PNG", compress_level=1)
+        assert request(server, "POST", "/pictures", stream.getvalue())[0] == 200
+    kept = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert kept < 12 << 20  # not even one of them
+    monkeypatch.setattr(demo_module, "KEPT_BYTES", 3 * len(png()))
+    names = [request(server, "POST", "/pictures", png(height=height))[1]["picture"] for height in (59, 60, 61, 62)]
+    assert [request(server, "GET", f"/pictures/{name}")[0] for name in names][0::3] == [404, 200]
+
+
+def test_a_client_that_sends_drop_by_drop_is_left(server, monkeypatch):
+    monkeypatch.setattr(demo_server, "BODY_S", 0.2)
+    with socket.create_connection(("127.0.0.1", server.server_port)) as client:
+        head = f"POST /pictures HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\nContent-Length: 1000000\r\n\r\n"
+        client.sendall(head.encode())
+        client.setblocking(False)
+
+        def answered():
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                if answer := client.recv(1000):
+                    return answer
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                client.send(b"x")
+            return None
+
+        assert b" 408 " in wait_until(answered)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ LOWEST_SCORE = 0.01  # where the slider ends: lower candidates are not kept
 SHOWN_SIDE = 1600  # pixels of the longer side at which a picture is sent to the page
 THUMBNAIL_SIDE = 160
 KEPT_UPLOADS, KEPT_NETWORKS, KEPT_CANDIDATES = 16, 3, 64
+KEPT_BYTES = 128 << 20  # of uploads, as files: decoded, one picture may take 150 MB
 
 
 class Refused(Exception):
@@ -58,13 +59,13 @@ class Said:
 class Demo:
     """The runs and test pictures of the active study, and the pictures that were given since.
 
-    Safe to be called from several threads: one picture is worked on at a time.
+    Safe to be called from several threads: one picture is decoded, or looked at by a network, at a time.
     """
 
     def __init__(self, study: str, runs: Mapping[str, Run], test: TestConfig) -> None:
         self.study, self.test, self.layout, self.runs = study, test, Layout(study), runs
         self.network_runs = 0
-        self._uploads: OrderedDict[str, Picture] = OrderedDict()
+        self._uploads: OrderedDict[str, bytes] = OrderedDict()
         self._test_images, self._bits = _test_images(self.layout)
         self._lock = threading.RLock()
         self._load = lru_cache(KEPT_NETWORKS)(_load)
@@ -92,22 +93,22 @@ class Demo:
 
     def add(self, data: bytes) -> str:
         """Take a picture file in; returns the id under which it is kept for a while."""
-        picture = decode(data, self._bits)
         name = sha256_bytes(data)
         with self._lock:
-            self._uploads[name] = picture
+            decode(data, self._bits)
+            self._uploads[name] = data
             self._uploads.move_to_end(name)
-            while len(self._uploads) > KEPT_UPLOADS:
+            while len(self._uploads) > KEPT_UPLOADS or sum(map(len, self._uploads.values())) > KEPT_BYTES:
                 self._uploads.popitem(last=False)
         return name
 
     def picture(self, name: str) -> Picture:
         """The picture of an id: an upload, or one of the test pictures; never a path."""
-        upload = self._uploads.get(name)
-        if upload is not None:
-            return upload
-        if name in self._test_images:
-            return read_picture(self._test_images[name], bits=self._bits)
+        with self._lock:
+            if name in self._uploads:
+                return decode(self._uploads[name], self._bits)
+            if name in self._test_images:
+                return read_picture(self._test_images[name], bits=self._bits)
         raise Refused(HTTPStatus.NOT_FOUND, "The picture is not here any more: choose it again.")
 
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:

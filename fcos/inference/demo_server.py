@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+import time
 import traceback
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from fcos.inference.demo import MAX_BYTES, Demo, Refused
 
 HOST = "127.0.0.1"
 MAX_JSON_BYTES = 10_000
+BODY_S = 60.0  # that a picture may take on its way within this machine
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -125,7 +127,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length of the body is missing")
         if int(length) > most:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"That is too large: {most:,} bytes are the limit")
-        return self.rfile.read(int(length))
+        body, until = bytearray(), time.monotonic() + BODY_S
+        while len(body) < int(length):
+            part = self.rfile.read1(int(length) - len(body))
+            if not part or time.monotonic() > until:
+                raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"it did not arrive within {BODY_S:.0f} seconds")
+            body += part
+        return bytes(body)
 
 
 def _asked(body: bytes) -> dict[str, Any]:
