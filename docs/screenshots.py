@@ -56,7 +56,7 @@ def take_report(page: Page) -> None:
 
 def take_demo(page: Page, url: str) -> None:
     page.goto(url)
-    page.locator("#thumbs button").nth(2).click()
+    page.locator("#thumbs button").nth(5).click()
     page.locator("#found-list li").first.wait_for()
     page.wait_for_timeout(500)
     save(page.screenshot(), "demo")
