@@ -42,6 +42,7 @@ THREE = np.array([3.0, 2.0, 1.0])  # shares of the objects of three classes
 POOR = Detector(recall=0.2, jitter=0.25, confidence=0.0, clutter=40.0)
 NEARLY_PERFECT = Detector(recall=0.995, jitter=0.002, confidence=6.0, clutter=0.3)
 CLUSTERED = {"evenness": 0.3, "themed": 1.0}
+COPIES = 10  # of a scene, with the same detections: frames of a film that stands still
 
 
 def with_a_rare(expected: float, images: int = 200) -> Any:
@@ -64,6 +65,8 @@ SMALL: dict[str, Any] = {
     "clustered, 3 classes, 200 images": (THREE, FIRST, 200, CLUSTERED),
     "AP near 0, 3 classes, 72 images": (THREE, POOR, 72),
     "AP near 1, 3 classes, 72 images": (THREE, NEARLY_PERFECT, 72),
+    "20 scenes of 10 copies, 3 classes": (THREE, FIRST, 200, {"copies": COPIES}),
+    "20 scenes of 10 copies, 3 classes, by --groups": (THREE, FIRST, 200, {"copies": COPIES}, True),
 }
 SMALL_POPULATION = 15_000
 
@@ -127,18 +130,24 @@ def simulate(population: int, images: int, draws: int, replicates: int) -> dict[
     }
 
 
-def small(draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None) -> dict[str, Any]:
+def small(
+    draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None, grouped: bool = False
+) -> dict[str, Any]:
     """How often intervals of AP hold the population's, and how often a true difference is called another one.
 
     Both of those that are printed: `printed` and `judged` say how many are; `before` is the first without support.
     """
     pools = [_population(SMALL_POPULATION, detector, seed, shares, **(lie or {})) for seed in (0, 1)]
     truth = [_numbers(pool, np.ones((1, SMALL_POPULATION)))[0, 0] for pool in pools]
+    copies = (lie or {}).get("copies", 1)
+    scenes = SMALL_POPULATION // copies
     covered, rejected, before = [], [], []
     for draw in range(draws):
-        chosen = np.random.default_rng([1, draw]).choice(SMALL_POPULATION, images, replace=False)
-        weights = draw_weights(images, replicates=replicates, seed=draw)
-        one, other = (_sample(_subset(pool, chosen), weights) for pool in pools)
+        chosen = np.random.default_rng([1, draw]).choice(scenes, images // copies, replace=False)
+        chosen = np.sort([scene + scenes * copy for copy in range(copies) for scene in chosen])
+        groups = np.unique(chosen % scenes, return_inverse=True)[1] if grouped else None
+        weights = draw_weights(images, replicates=replicates, seed=draw, groups=groups)
+        one, other = (_sample(_subset(pool, chosen), weights, groups) for pool in pools)
         found, paired = estimate(one, confidence=CONFIDENCE), difference(other, one, confidence=CONFIDENCE)
         low, high = _intervals(one)[PLAIN]
         before.append(low[0] <= truth[0] <= high[0])
@@ -156,14 +165,29 @@ def small(draws: int, replicates: int, shares: Any, detector: Detector, images: 
     }
 
 
-def _population(images: int, detector: Detector, seed: int, shares: Any = CLASS_WEIGHTS, **lie: float) -> Matches:
-    truth = draw_images(np.random.default_rng(0), images, class_weights=shares, **lie)
-    split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], Path())
-    matches = match(detect(np.random.default_rng([2, seed]), truth, detector), split)
+def _population(
+    images: int, detector: Detector, seed: int, shares: Any = CLASS_WEIGHTS, *, copies: int = 1, **lie: float
+) -> Matches:
+    truth = draw_images(np.random.default_rng(0), images // copies, class_weights=shares, **lie)
+    found = detect(np.random.default_rng([2, seed]), truth, detector)
+    first = len(truth["images"]) + 1  # beyond all ids
+    pictures = _copied(truth["images"], copies, id=first)
+    annotations = _copied(truth["annotations"], copies, image_id=first, id=len(truth["annotations"]) + 1)
+    split = CocoSplit(pictures, truth["categories"], annotations, Path())
+    matches = match(_copied(found, copies, image_id=first), split)
     # The other area ranges would double the time and say nothing new.
     all_areas = matches.area == 0
     columns = {key: getattr(matches, key)[all_areas] for key in ("detection", "area", "threshold", "gt")}
     return replace(matches, **columns)
+
+
+def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict[str, Any]]:
+    """The records several times, each time with ids moved on by so much."""
+    return [
+        {**record, **{key: record[key] + copy * step for key, step in ids.items()}}
+        for copy in range(copies)
+        for record in records
+    ]
 
 
 def _subset(matches: Matches, images: Ints) -> Matches:
@@ -192,8 +216,8 @@ def _subset(matches: Matches, images: Ints) -> Matches:
     )
 
 
-def _sample(matches: Matches, weights: Ints) -> Sample:
-    drawn, few = drawn_metrics(score(matches, weights), matches), slice(len(NAMES))
+def _sample(matches: Matches, weights: Ints, groups: Ints | None = None) -> Sample:
+    drawn, few = drawn_metrics(score(matches, weights), matches, groups), slice(len(NAMES))
     support = Support(drawn.support.inflation[few], drawn.support.freedom[few])
     value = _numbers(matches, np.ones((1, weights.shape[1]), dtype=int))
     return Sample.of(value, [Drawn(drawn.replicates[:, few], support)])

@@ -14,7 +14,7 @@ from fcos.config.model import STRIDES
 from fcos.losses import centerness_targets
 
 LEVELS = [f"P{number}" for number in range(3, 8)]
-FOUR_SIZES, OVERLAPPING = 59, 25  # seeds of two pictures
+FOUR_SIZES, OVERLAPPING = 59, 61  # seeds of two pictures
 # On a photograph a text or a dot needs an edge of its own; white and black are the same on every page.
 WHITE, BLACK = "#ffffff", "#000000"
 HALO = [withStroke(linewidth=3, foreground=WHITE)]

@@ -12,7 +12,7 @@ from fcos.losses import centerness_targets
 from fcos.postprocess import decode_candidates
 from fcos.structures import HeadOutputs
 
-NEIGHBOURS = 76  # seed of a picture with two triangles that overlap
+NEIGHBOURS = 453  # seed of a picture with two triangles that overlap
 THRESHOLDS = (0.3, 0.6, 0.9)
 
 

@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from fcos.assignment import assign_targets
 from fcos.boxes import xywh_to_xyxy
 from fcos.config.model import STRIDES, ModelConfig
+from fcos.data.sources import shapes
 from fcos.data.sources.shapes import draw_shapes
 from fcos.data.transforms import View, show_boxes
 from fcos.model.locations import Locations
@@ -40,8 +42,8 @@ class Scene:
 
 @cache
 def draw_scene(seed: int) -> Scene:
-    """The first picture that `shapes` draws from `seed`."""
-    with tempfile.TemporaryDirectory() as folder:
+    """The first picture that `shapes` draws from `seed`, where objects may hide more of each other."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(shapes, "MOST_COVERED", 0.6):
         source = draw_shapes(Path(folder), num_train=1, num_test=0, image_size=SIZE // 2, max_objects=6, seed=seed)
         image = source.splits["train"].images[0]
         picture = np.asarray(Image.open(image.path).convert("RGB"))
