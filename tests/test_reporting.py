@@ -53,6 +53,7 @@ SHAPES["runs"] = {name: run for name, run in SHAPES["runs"].items() if not name.
 SHAPES["test"] |= {"size": 128, "max_size": 160, "score_threshold": 0.1, "max_candidates": 1000}
 SHAPES["tta"]["sizes"] = [96, 112, 128, 144, 160]
 SHAPES["nms_sweep"]["thresholds"] = [0.5, 0.6, 0.7]
+SHAPES["runs"]["resnet18-reference"]["seed"] = 1
 TRAINED = "resnet18-e12-c3"
 REFERENCE = "resnet18-reference"
 RUNS = list(SHAPES["runs"])
