@@ -183,6 +183,8 @@ def _population(
 
 def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict[str, Any]]:
     """The records several times, each time with ids moved on by so much."""
+    if copies == 1:  # millions of them
+        return records
     return [
         {**record, **{key: record[key] + copy * step for key, step in ids.items()}}
         for copy in range(copies)

@@ -20,7 +20,8 @@ async function drawCharts() {
     if (innerWidth < 640) spec.config.legend.columns = 2;
     const drawn = await window.vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true, logLevel: 1 });
     views.set(stem, drawn.view);
-    if (hasSignal(drawn.view, "runs")) await drawn.view.signal("runs", shownRuns()).runAsync();
+    // All runs are shown at first; drawn later, a chart may have to leave some out.
+    if (shownRuns().length < report.runs.length && hasSignal(drawn.view, "runs")) await drawn.view.signal("runs", shownRuns()).runAsync();
   }
   document.documentElement.dataset.charts = String(views.size);
 }

@@ -19,7 +19,7 @@ from fcos.config.section import read_params
 from fcos.errors import UserError
 from fcos.files import md5_file, project_root, read_json, sha256_json, write_json
 from fcos.progress import say
-from fcos.running.dvc import commit, is_busy, is_project
+from fcos.running.dvc import commit, is_busy, is_project, recorded_outputs
 from fcos.running.stages import Stage
 from fcos.study.layout import Layout
 from fcos.study.places import SLOTS
@@ -126,12 +126,8 @@ def drop_recorded(study: str) -> None:
 
 def _recorded_weights(study: str) -> set[str]:
     """md5 of the weights that DVC's lock file names."""
-    try:
-        locked = yaml.safe_load((project_root() / "stages/train/dvc.lock").read_text(encoding="utf-8"))
-    except OSError:
-        return set()
-    outputs = [out for stage in (locked or {}).get("stages", {}).values() for out in stage.get("outs", [])]
-    return {out["md5"] for out in outputs if out["path"].startswith(f"runs/{study}/") and "md5" in out}
+    outputs = recorded_outputs(project_root() / "stages/train/dvc.lock")
+    return {md5 for path, md5 in outputs if path.is_relative_to(f"runs/{study}")}
 
 
 def _dvc_file(stage: Stage) -> Path:

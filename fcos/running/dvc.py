@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from fcos.errors import UserError
 from fcos.progress import say
@@ -81,6 +82,16 @@ def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
         if done.returncode == 0:
             return {address: _why(changes) for address, changes in json.loads(done.stdout).items()}, None
     return None, _error(done.stderr)
+
+
+def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:
+    """The outputs that a lock file names and their md5, which ends in `.dir` where it is of a folder."""
+    try:
+        locked = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+    except OSError:
+        return []
+    outputs = [out for stage in locked.get("stages", {}).values() for out in stage.get("outs", [])]
+    return [(Path(out["path"]), out["md5"]) for out in outputs if "md5" in out]
 
 
 def commit(addresses: Sequence[str]) -> str | None:

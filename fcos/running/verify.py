@@ -8,12 +8,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from fcos.files import md5_file
 from fcos.progress import track
+from fcos.running.dvc import recorded_outputs
 
 CACHE = Path(".dvc/cache/files/md5")
 LOCKS = ("dvc.lock", "stages/*/dvc.lock")
@@ -53,9 +51,7 @@ def _cached() -> Iterator[tuple[Path, str]]:
 def _outputs() -> Iterator[tuple[Path, str]]:
     """Each file that the lock files name as an output, and its md5."""
     for lock in (path for pattern in LOCKS for path in Path().glob(pattern)):
-        stages: dict[str, Any] = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-        for out in (out for stage in stages.values() for out in stage.get("outs", [])):
-            path, md5 = Path(out["path"]), out.get("md5", "")
+        for path, md5 in recorded_outputs(lock):
             if not md5.endswith(FOLDER):
                 yield path, md5
             elif (listed := CACHE / md5[:2] / md5[2:]).is_file():
