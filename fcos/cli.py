@@ -111,6 +111,7 @@ class ExportFormat(StrEnum):
 
 
 MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
+AGAIN_S = 0.1  # until a signal that was lost is sent again
 
 
 class Stopped(KeyboardInterrupt):
@@ -126,9 +127,17 @@ def main() -> None:
         stopped = True
         raise Stopped
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    def hear_again(lost: "sys.UnraisableHookArgs") -> None:
+        """Python drops what is raised in a `__del__` or a callback, a signal's exception too."""
+        if isinstance(lost.exc_value, Stopped):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            sys.__unraisablehook__(lost)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
             signal.signal(number, stop)
+    sys.unraisablehook = hear_again
     try:
         app()
         return

@@ -91,6 +91,49 @@ def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, numb
     assert "prepare: interrupted: stopped at " in status_text(Look(quick=True)())
 
 
+def ends_with(script):
+    """The exit code of a Python script, and what it said last."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    return done.returncode, done.stderr.splitlines()[-1:]
+
+
+def test_a_signal_that_arrives_in_a_destructor_is_not_lost():
+    """Python drops what is raised there: a command went on as if nobody had asked for its end."""
+    script = """
+import signal, time
+import fcos.cli
+
+class Object:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def app():
+    Object()
+    time.sleep(1000)
+
+fcos.cli.app = app
+fcos.cli.main()
+"""
+    code, said = ends_with(script)
+    assert code == 130 and said[0].startswith("stopped; what had ended is kept")
+
+
+def test_a_stage_that_does_not_heed_its_end_is_killed_with_its_dvc():
+    script = """
+import os, signal, time
+from fcos.running import parent
+
+os.environ |= {"DVC_STAGE": "train", parent.STARTED_BY: "0:0.0"}  # of a process that is gone
+parent.END_S = 0.1
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+parent.end_with_parents()
+time.sleep(1000)
+"""
+    assert ends_with(script) == (-signal.SIGKILL, ["the process that started this command was killed: it ends too"])
+
+
 def test_scoring_is_stopped_too(workspace):
     with fcos("prepare", ready=Path("data/smoke/test.json").exists) as process:
         assert process.wait() == 0

@@ -12,6 +12,7 @@ from fcos.progress import say
 
 STARTED_BY = "FCOS_STARTED_BY"  # the process of `fcos study run`, for all that it starts
 LOOK_S = 0.5
+END_S = 30.0  # for this process to end by itself
 SAME_S = 1.0  # the time of its beginning is reckoned from that of the machine's, which a clock that is set moves
 
 
@@ -23,6 +24,8 @@ def this_process() -> str:
 
 def end_with_parents() -> None:
     """In a stage of DVC, end this process by SIGTERM soon after the DVC that started it, or its `fcos study run`.
+
+    A library may swallow what the signal raises: after a while it is killed.
 
     A command typed by hand is left alone, also under nohup: it is no child of theirs.
     """
@@ -39,6 +42,8 @@ def _watch(parents: list[psutil.Process | None]) -> None:
         look.wait(LOOK_S)
     say("the process that started this command was killed: it ends too")
     os.kill(os.getpid(), signal.SIGTERM)
+    look.wait(END_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_alive(process: psutil.Process | None) -> bool:
