@@ -40,6 +40,7 @@ from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
 from fcos.training.loop import Plan, fit
 from fcos.training.resume import Scratch
+from fcos.training.validation import Validation
 
 NUM_CLASSES = len(CLASS_WEIGHTS)
 
@@ -105,6 +106,7 @@ def our_epochs(
     assigner = build_assigner(run.model)
     plan = Plan(image_sizes=split.image_sizes, epochs=1, seed=run.seed, config=run.train)
     scratch = Scratch(folder / ".scratch")
+    none = Validation(None, run.train, num_epochs=plan.num_epochs)
     kept: list[DetectionDataset] = []
 
     def first() -> None:
@@ -114,7 +116,9 @@ def our_epochs(
         later()
 
     def later() -> None:
-        fit(model, kept[0], assigner, plan, device=device, dtype=dtype, scratch=scratch, on_rows=lambda _: None)
+        fit(
+            model, kept[0], assigner, plan, device=device, dtype=dtype, scratch=scratch, validation=none, on_rows=lambda _: None
+        )  # fmt: skip
         shutil.rmtree(
             scratch.folder, ignore_errors=True
         )  # a long epoch saves its state, from which the next one would resume

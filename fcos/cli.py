@@ -274,10 +274,11 @@ def train(run_name: RunName) -> None:
     """Train one run, or import its checkpoint; an interrupted training goes on where it stopped."""
     params = _params(run_name)
     from fcos.commands.train import train
+    from fcos.study.validator import SplitValidator
     from fcos.tracking.live import LiveRun
 
     with _at_work(params, "train", run_name), contextlib.closing(LiveRun(params.study)) as observer:
-        train(run_name, observer)
+        train(run_name, observer, SplitValidator)
     _track(params, [run_name])
 
 

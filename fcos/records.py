@@ -33,6 +33,23 @@ class Provenance(TypedDict):
     batch_size: NotRequired[int]
 
 
+class ValidationSummary(TypedDict):
+    """What train.json says of the validations of a training; epochs are counted from 1, the warm-up's among them."""
+
+    every: int
+    keep: str
+    patience: int | None
+    epochs: int  # that were trained
+    epoch: int  # after which the weights are those that were kept
+    AP: float | None  # of these on the validation images
+    num_images: int
+    best_AP: float | None  # the highest of all validations
+    best_epoch: int
+    training_AP: float | None  # of the same weights on a sample of the training images
+    num_training_images: int
+    seconds: float  # that all of it took
+
+
 class TrainSummary(TypedDict):
     """train.json."""
 
@@ -42,6 +59,7 @@ class TrainSummary(TypedDict):
     role: str | None
     imported_from: str | None
     start_sha256: NotRequired[str]  # of the file of `model.weights`
+    validation: NotRequired[ValidationSummary]
     provenance: Provenance
 
 

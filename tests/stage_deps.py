@@ -16,7 +16,15 @@ def dvc_file(name):
 
 def closure(graph, name):
     """The files of all modules that the command of a stage imports, inside functions too; those that do something."""
-    module = f"fcos.commands.{name}"
+    return closure_of(graph, f"fcos.commands.{name}") | (selection(graph) if name == "source" else set())
+
+
+def selection(graph):
+    """What `train.validate_every` runs beyond the code of a training: source notes for DVC when it changes."""
+    return closure_of(graph, "fcos.study.validator") - closure_of(graph, "fcos.commands.train")
+
+
+def closure_of(graph, module):
     modules = {module, *graph.find_upstream_modules(module)}
     modules |= {m.rsplit(".", depth)[0] for m in modules for depth in range(1, m.count(".") + 1)}
     paths = {Path(m.replace(".", "/")) for m in modules}
@@ -40,11 +48,10 @@ def write(graph, name):
     path.write_text("".join(lines))
 
 
-def write_key(graph):
-    """What `fcos train` imports is part of the key of a training."""
-    path = ROOT / "fcos" / "training" / "key.py"
-    listed = "".join(f'    "{file.removeprefix("fcos/")}",\n' for file in sorted(closure(graph, "train")))
-    text = re.sub(r"(?s)(TRAINING_CODE = \(\n).*?(\)\n)", lambda match: match[1] + listed + match[2], path.read_text())
+def write_key(path, files):
+    """Put `files` where the module at `path` lists the code that is part of a key."""
+    listed = "".join(f'    "{file.removeprefix("fcos/")}",\n' for file in sorted(files))
+    text = re.sub(r"(?s)(_CODE = \(\n).*?(\)\n)", lambda match: match[1] + listed + match[2], path.read_text())
     path.write_text(text)
 
 
@@ -52,4 +59,5 @@ if __name__ == "__main__":
     built = grimp.build_graph("fcos", cache_dir=None)
     for stage in (*STAGES, "report"):
         write(built, stage)
-    write_key(built)
+    write_key(ROOT / "fcos/training/key.py", closure(built, "train"))
+    write_key(ROOT / "fcos/study/selection.py", selection(built))

@@ -30,6 +30,7 @@ from fcos.study.layout import Layout
 from fcos.training.loop import Plan, fit
 from fcos.training.optimizer import make_optimizer
 from fcos.training.resume import Scratch
+from fcos.training.validation import Validation
 
 CPU = torch.device("cpu")
 LOSSES = ("loss_classification", "loss_regression", "loss_centerness")
@@ -65,6 +66,7 @@ def fast(case, dtype):
     history = fit(
         model, DetectionDataset(case.split, pictures), build_assigner(case.run.model), case.plan,
         device=CPU, dtype=dtype, scratch=Scratch(Path("none")), on_rows=list,
+        validation=Validation(None, case.run.train, num_epochs=case.plan.num_epochs),
     )  # fmt: skip
     return model, np.array([[row[name] for name in LOSSES] for row in history.rows])
 

@@ -25,6 +25,7 @@ from fcos.training.loop import History, Plan, _resume
 from fcos.training.optimizer import make_optimizer
 from fcos.training.resume import Scratch
 from fcos.training.step import train_step
+from fcos.training.validation import Validation
 
 CPU = torch.device("cpu")
 
@@ -202,20 +203,22 @@ def test_the_time_before_an_interruption_counts(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scratch = Scratch(tmp_path / "run")
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": [], "step": 3}
-    scratch.save({**state, "seconds": 1000.0})
-    step, history = _resume(scratch, model, optimizer, CPU)
+    validation = Validation(None, TrainConfig(), num_epochs=1)
+    scratch.save({**state, "seconds": 1000.0, "validation": validation.state()})
+    step, history = _resume(scratch, model, optimizer, validation, CPU)
     assert step == 3 and history.seconds >= 1000.0 and History([]).seconds < 1000.0
 
 
 def test_a_saved_state_belongs_to_everything_that_decides_the_result():
-    common = {"torch_version": "2", "device_type": "cpu", "dtype": "float32", "start_digest": None}
+    common = {"torch_version": "2", "device_type": "cpu", "dtype": "float32"}
+    common |= {"start_digest": None, "validation": None}
     keys = {
         training_key({"run": 1}, "data", **common),
         training_key({"run": 2}, "data", **common),
         training_key({"run": 1}, "other data", **common),
         *(training_key({"run": 1}, "data", **{**common, name: "other"}) for name in common),
     }
-    assert len(keys) == 7
+    assert len(keys) == 7  # of the last two, either digest stands at the end
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])

@@ -152,6 +152,26 @@ def test_a_corrected_label_trains_again_where_it_is_trained_on_and_nowhere_else(
 
 
 @pytest.mark.slow
+def test_a_corrected_held_out_label_trains_again_where_it_picks_the_weights(tmp_path):
+    root = small_yolo(tmp_path / "elsewhere")
+    for part in ("images", "labels"):
+        shutil.copytree(root / part / "val", root / part / "held")
+    params = small_study(**YOLO, root=str(root), validation_images="images/held", validation_labels="labels/held")
+    save_picture(root / "images/held/c.jpg", name="held")  # another image than the one of the test
+    params["train"]["validate_every"] = 1
+    params["runs"]["picked"] = {**params["runs"]["one-epoch"], "train": {"keep": "best"}}
+    project = copy_project(tmp_path / "project", params)
+    trains = [address("train", run) for run in ("one-epoch", "picked")]
+    assert repro(project, *trains) == ["prepare", "source", "train@one-epoch", "train@picked"]
+    assert repro(project, *trains) == []
+    replace(root / "labels/held/c.txt", "0.5 0.625", "0.55 0.625")
+    assert repro(project, *trains) == ["prepare", "source", "train@picked"]
+    params["test"]["nms_iou_threshold"] = 0.4  # what is picked depends on it
+    set_params(project, params)
+    assert repro(project, *trains) == ["source", "train@picked"]
+
+
+@pytest.mark.slow
 def test_data_prepared_by_hand_are_not_replaced_by_those_of_before(tmp_path):
     root = small_voc(tmp_path / "elsewhere")
     project = copy_project(tmp_path / "project", small_study(**VOC, root=str(root)))

@@ -78,7 +78,7 @@ def test_compiled_code_and_scratch_are_ignored_by_dvc():
 
 def test_every_link_of_the_source_is_seen_by_dvc():
     """Each is an output of source, of which DVC keeps and deletes nothing, and a dependency of who reads it."""
-    links = {f"data/.source/${{study}}/{slot}" for slot in (*SLOTS, "checkpoints")}
+    links = {f"data/.source/${{study}}/{slot}" for slot in (*SLOTS, "checkpoints", "selection")}
     outputs = {path: how for out in stage("source")["outs"] for path, how in out.items()}
     assert outputs.keys() == links
     assert all(how == {"cache": False, "persist": True} for how in outputs.values())

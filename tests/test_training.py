@@ -345,7 +345,14 @@ def test_feature_maps_round_up():
 
 
 def state_at(step, value=1.0):
-    return {"model": {"w": torch.full((3,), value)}, "optimizer": {}, "history": [], "seconds": 1.0, "step": step}
+    return {
+        "model": {"w": torch.full((3,), value)},
+        "optimizer": {},
+        "history": [],
+        "seconds": 1.0,
+        "validation": {},
+        "step": step,
+    }
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ from fcos.config.data import DataConfig
 from fcos.config.runs import Run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
+from fcos.config.test import TestConfig
 from fcos.errors import UserError
 from fcos.files import in_project, write_text
 from fcos.study.layout import Layout
 from fcos.study.places import fetch, link_places, make_link, place_root
-from fcos.study.source_index import Changes, write_index
+from fcos.study.selection import selection_key
+from fcos.study.source_index import Changes, held_out_digest, write_index
 
 TRAINED = "no checkpoint: this run is trained\n"
+LAST = "nothing picks the weights: those of the last step are kept\n"
 
 
 def source(at: Path | None = None) -> Changes | None:
@@ -31,8 +34,11 @@ def source(at: Path | None = None) -> Changes | None:
         place_root(config, at)
     fetch(config)
     link_places(config, layout)
-    _link_checkpoints(layout, parse_runs(params))
-    return write_index(layout)
+    runs = parse_runs(params)
+    _link_checkpoints(layout, runs)
+    changes = write_index(layout)
+    _note_selections(layout, runs, parse_section(params, "test", TestConfig))
+    return changes
 
 
 def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
@@ -49,6 +55,19 @@ def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
             raise UserError(f"params.yaml: {key}", "no such file", found=path, expected="a file of weights")
         else:
             make_link(link, file)
+    _drop_others(folder, runs)
+
+
+def _note_selections(layout: Layout, runs: dict[str, Run], test: TestConfig) -> None:
+    """A file for each run that changes with whatever picks its weights, for DVC."""
+    folder = layout.source / "selection"
+    key = selection_key(held_out_digest(layout), test)
+    for name, run in runs.items():
+        write_text(folder / name, f"{key}\n" if run.train.selects and run.checkpoint is None else LAST)
+    _drop_others(folder, runs)
+
+
+def _drop_others(folder: Path, runs: dict[str, Run]) -> None:
     for left in folder.iterdir():
         if left.name not in runs:
             left.unlink()

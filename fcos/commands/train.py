@@ -1,7 +1,7 @@
 """`fcos train RUN`: one training of the study, or the import of its checkpoint."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +25,11 @@ from fcos.study.importing import import_run
 from fcos.study.layout import Layout
 from fcos.study.provenance import provenance
 from fcos.study.summary import write_summary
-from fcos.training.history import COLUMNS
+from fcos.training.history import COLUMNS, VALIDATION
 from fcos.training.key import training_key
 from fcos.training.loop import Plan, Row, fit, peak_memory_mb
 from fcos.training.resume import Scratch
+from fcos.training.validation import Validation, Validator
 
 OUTPUTS = ("model.safetensors", "history.csv", "train.json")
 
@@ -41,8 +42,12 @@ class Observer(Protocol):
     def rows(self, rows: Sequence[Row]) -> None: ...
 
 
-def train(name: str, observer: Observer) -> None:
-    """Write model.safetensors, history.csv and train.json of the run `name`."""
+def train(name: str, observer: Observer, validator_of: Callable[[Run], Validator] | None = None) -> None:
+    """Write model.safetensors, history.csv and train.json of the run `name`.
+
+    Args:
+        validator_of: makes what scores the run while it trains; called where `train.validate_every` asks for it.
+    """
     params = read_params()
     run = find_run(parse_runs(params), name)
     layout = Layout(run.study)
@@ -51,10 +56,14 @@ def train(name: str, observer: Observer) -> None:
         import_run(in_project(run.checkpoint), run, split)
     else:
         data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
-        _train(run, split, layout, observer, cache=data.cache)
+        assert validator_of is not None or run.train.validate_every is None
+        validator = validator_of(run) if validator_of and run.train.validate_every else None
+        _train(run, split, layout, observer, validator, cache=data.cache)
 
 
-def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, cache: str) -> None:
+def _train(
+    run: Run, split: CocoSplit, layout: Layout, observer: Observer, validator: Validator | None, *, cache: str
+) -> None:
     started = time.time()
     config = run.train
     device = find_device(config.device)
@@ -69,6 +78,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
         device_type=device.type,
         dtype=dtype_name,
         start_digest=start_digest,
+        validation=validator.key if validator and config.selects else None,
     )
     scratch = Scratch(layout.scratch(run.name, key))
     with scratch.alone():
@@ -80,19 +90,23 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
         assert run.epochs is not None
         shown = max(config.sizes), config.max_size
         model = build_model(run, len(split.categories), pretrained=start or run.model.weights == "imagenet")
+        plan = Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=config)
+        validation = Validation(validator, config, num_epochs=plan.num_epochs)
         history = fit(
             model,
             DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded, shown=shown)),
             build_assigner(run.model),
-            Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=config),
+            plan,
             device=device,
             dtype=dtype,
             scratch=scratch,
+            validation=validation,
             on_rows=observer.rows,
         )
         identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
         save_weights(layout.weights(run.name), model.state_dict(), identity)
-        write_csv(layout.run(run.name) / "history.csv", history.rows, COLUMNS)
+        columns = COLUMNS if validator is None else (*COLUMNS, *VALIDATION)
+        write_csv(layout.run(run.name) / "history.csv", history.rows, columns)
         write_summary(
             layout,
             run,
@@ -100,6 +114,7 @@ def _train(run: Run, split: CocoSplit, layout: Layout, observer: Observer, *, ca
             digest=sha256_file(layout.weights(run.name)),
             imported_from=None,
             start_digest=start_digest,
+            validation=validation.summary(model, device),
             provenance=provenance(
                 started,
                 training_seconds=round(history.seconds, 3),

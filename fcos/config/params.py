@@ -120,6 +120,15 @@ def _choices_have_pictures(params: Params, path: Path) -> None:
                 expected=f"{otherwise}, or data with a validation split",
                 hint=f"set data.validation_fraction: 0.1, or {key}.choose_on: {otherwise}",
             )
+    for run in params.runs.values():
+        if run.train.validate_every is not None and not params.data.holds_out:
+            raise UserError(
+                f"{path}: train.validate_every",
+                f"no images are held out to validate {run.name} on",
+                found=run.train.validate_every,
+                expected="data with a validation split",
+                hint="set data.validation_fraction: 0.1, or take validate_every out",
+            )
 
 
 def _require(fine: bool, where: str, problem: str, found: object, choices: list[str]) -> None:

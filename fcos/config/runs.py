@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -46,12 +46,9 @@ class Run(Section):
     model: ModelConfig
     train: TrainConfig
 
-    # Where and how fast it runs does not decide the weights.
-    _MACHINE: ClassVar = frozenset({"device", "workers", "checkpoint_every_s"})
-
     def identity(self) -> dict[str, Any]:
         """What travels with the weights and is compared by every later stage."""
-        return self.model_dump(mode="json", exclude={"train": set(self._MACHINE), "role": True})
+        return {**self.model_dump(mode="json", exclude={"train", "role"}), "train": self.train.identity()}
 
 
 def parse_runs(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> dict[str, Run]:

@@ -1,10 +1,10 @@
 """`train`: how the network is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from fcos.config.section import Section
+from fcos.config.section import Section, Wrong
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -14,7 +14,9 @@ Sizes = Annotated[list[PositiveInt], Field(min_length=1)]
 class TrainConfig(Section):
     """Defaults are those of the published study; sizes are the shorter side in pixels, drawn per picture.
 
-    `batches: by_shape` lets pictures of like shape share a batch, so that less of it is padding.
+    `batches: by_shape` lets pictures of like shape share a batch, so that less of it is padding. `validate_every: N`
+    scores the validation split after each N epochs; the weights of the highest AP there are kept with `keep: best`, and
+    `patience: P` ends a training in which that AP is P epochs old.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -32,3 +34,33 @@ class TrainConfig(Section):
     device: Device = "auto"
     workers: NonNegativeInt = 2
     checkpoint_every_s: NonNegativeFloat = 60.0
+    validate_every: PositiveInt | None = None
+    keep: Literal["last", "best"] = "last"
+    patience: PositiveInt | None = None
+
+    # Where and how fast it runs does not decide the weights.
+    _MACHINE: ClassVar = frozenset({"device", "workers", "checkpoint_every_s"})
+    _VALIDATION: ClassVar = frozenset({"validate_every", "keep", "patience"})
+
+    @property
+    def selects(self) -> bool:
+        """Whether the validation split decides the weights."""
+        return self.keep == "best" or self.patience is not None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights."""
+        decides_nothing = self._MACHINE if self.selects else self._MACHINE | self._VALIDATION
+        return self.model_dump(mode="json", exclude=set(decides_nothing))
+
+    @model_validator(mode="after")
+    def _validates_what_it_selects_by(self) -> "TrainConfig":
+        if self.selects and self.validate_every is None:
+            key = "keep" if self.keep == "best" else "patience"
+            raise Wrong(
+                key,
+                "needs a validation while it trains",
+                found=getattr(self, key),
+                expected="`validate_every` too, a number of epochs",
+                hint="add validate_every: 1",
+            )
+        return self

@@ -15,6 +15,7 @@ from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
+from fcos.reporting.validation import validation
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
 from fcos.scoring.errors import ERROR_KINDS
@@ -39,6 +40,7 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
         "facts": _facts(study),
         "reading": _reading(study),
         "convergence": convergence(study),
+        "validation": validation(study),
         "errors": _errors(study),
         "per_class": _per_class(study),
         "data": _data(study),

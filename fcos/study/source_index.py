@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos.errors import UserError
-from fcos.files import read_json, sha256_file, write_json
+from fcos.files import read_json, sha256_file, sha256_json, write_json
 from fcos.study.layout import Layout
 from fcos.study.places import SLOTS
 
@@ -55,6 +55,19 @@ def write_index(layout: Layout) -> Changes | None:
     before, now = _read_index(layout), _index(layout)
     write_json(_index_path(layout), now, indent=None)
     return None if before is None else _differences(before, now)
+
+
+def held_out_digest(layout: Layout) -> str:
+    """Digest of what was noted of the validation images; of the training images too, of which some may be held out."""
+    index = _read_index(layout) or {}
+    return sha256_json(
+        {name: _anywhere(entry) for name, entry in index.items() if not name.split("/")[0].endswith("-test")}
+    )
+
+
+def _anywhere(entry: list[Any]) -> Any:
+    """What every machine finds: the digest of annotations, the size of images, since times are of a copy."""
+    return entry[2] if len(entry) > 2 else entry[0]
 
 
 def _index(layout: Layout, known: Index | None = None) -> Index:

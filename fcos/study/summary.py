@@ -2,7 +2,7 @@
 
 from fcos.config.runs import Run
 from fcos.formats import write_record
-from fcos.records import Provenance, TrainSummary
+from fcos.records import Provenance, TrainSummary, ValidationSummary
 from fcos.study.layout import Layout
 
 
@@ -15,6 +15,7 @@ def write_summary(
     imported_from: str | None,
     provenance: Provenance,
     start_digest: str | None = None,
+    validation: ValidationSummary | None = None,
 ) -> None:
     """Write train.json of `run`, whose weights have the sha256 `digest`."""
     summary: TrainSummary = {
@@ -27,4 +28,6 @@ def write_summary(
     }
     if start_digest is not None:
         summary["start_sha256"] = start_digest
+    if validation is not None:
+        summary["validation"] = validation
     write_record(layout.run(run.name) / "train.json", summary)

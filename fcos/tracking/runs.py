@@ -99,5 +99,6 @@ def log_rows(
     size = BATCH // len(CURVES)
     for first in range(0, len(rows), size):
         part = list(zip(rows, timestamps, strict=True))[first : first + size]
-        metrics = [Metric(name, row[name], time_ms, int(row["step"])) for row, time_ms in part for name in CURVES]
+        points = [(name, row, time_ms) for row, time_ms in part for name in CURVES if name in row]
+        metrics = [Metric(name, row[name], time_ms, int(row["step"])) for name, row, time_ms in points]
         client.log_batch(run_id, metrics=metrics, tags=[RunTag("history_rows", str(logged + first + len(part)))])

@@ -21,6 +21,7 @@ from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
 from fcos.tracking.store import connect, find_experiment, reaching
+from fcos.training.history import VALIDATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,7 +150,10 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
         return
     with path.open(newline="", encoding="utf-8") as stream:
         try:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+            rows = [
+                {name: float(value) for name, value in row.items() if value or name not in VALIDATION}
+                for row in csv.DictReader(stream)
+            ]
         except (TypeError, ValueError):
             raise UserError(
                 path,

@@ -53,6 +53,7 @@ TRAINING_CODE = (
     "training/optimizer.py",
     "training/resume.py",
     "training/step.py",
+    "training/validation.py",
     "yaml_text.py",
 )
 
@@ -65,12 +66,14 @@ def training_key(
     device_type: str,
     dtype: str,
     start_digest: str | None,
+    validation: str | None,
 ) -> str:
     """Hex digest; two trainings of one key give the same weights on a CPU.
 
     Args:
         start_digest: sha256 of the file that the backbone starts from; None: `identity` says all about that.
+        validation: digest of what picks the weights; None: nothing does, those of the last step are kept.
     """
     code = {name: sha256_file(PACKAGE / name) for name in TRAINING_CODE}
-    start = [] if start_digest is None else [start_digest]
-    return sha256_json([identity, data_digest, code, torch_version, device_type, dtype, *start])
+    more = [digest for digest in (start_digest, validation) if digest is not None]
+    return sha256_json([identity, data_digest, code, torch_version, device_type, dtype, *more])

@@ -21,6 +21,7 @@ from fcos.progress import Progress, say
 from fcos.training.optimizer import learning_rate, make_optimizer
 from fcos.training.resume import Scratch
 from fcos.training.step import Assigner, train_step
+from fcos.training.validation import Validation
 
 # Batches whose pictures are sorted by shape together: all of an epoch would have no padding at all, but of the large
 # pictures a batch would then always hold the same.
@@ -133,6 +134,11 @@ class History:
         self._pending, self._since = [], now
         return new
 
+    def validated(self, numbers: Row) -> None:
+        """Add the numbers of a validation to the last row; its time is none of the steps that follow."""
+        self.rows[-1].update(numbers)
+        self._since = time.perf_counter()
+
 
 def fit(
     model: nn.Module,
@@ -143,9 +149,10 @@ def fit(
     device: torch.device,
     dtype: torch.dtype,
     scratch: Scratch,
+    validation: Validation,
     on_rows: Callable[[Sequence[Row]], None],
 ) -> History:
-    """Train `model` in place and return its history.
+    """Train `model` in place, to the weights that `validation` keeps, and return its history.
 
     Resumes from `scratch` where it holds a state, to the same weights, on a CPU bit for bit, as without interruption.
     """
@@ -154,7 +161,7 @@ def fit(
     memory_format = find_memory_format(device, dtype)
     model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config)
-    first_step, history = _resume(scratch, model, optimizer, device)
+    first_step, history = _resume(scratch, model, optimizer, validation, device)
     progress = Progress("train", plan.num_steps, unit="steps", done=first_step)
     saved_at = time.monotonic()
     samples_of = load_ahead(dataset, plan.batches(first_step), workers=config.workers)
@@ -167,36 +174,54 @@ def fit(
         batch = make_batch(samples, views, device, memory_format)
         on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=config.clip_grad_norm)
         history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
+        epochs, rest = divmod(step + 1, plan.steps_per_epoch)
+        validate = rest == 0 and validation.is_due(epochs)
         last = step + 1 == plan.num_steps
         save = not last and time.monotonic() - saved_at >= config.checkpoint_every_s
-        if save or last or (step + 1) % READ_EVERY == 0:
-            on_rows(history.read())
+        if save or last or validate or (step + 1) % READ_EVERY == 0:
+            rows = history.read()
+            if validate:
+                history.validated(validation(model, device, epochs))
+            on_rows(rows)
+        progress.update(1, _note(history.rows, device) + validation.note)
+        if validate and validation.is_enough(epochs):
+            break
         if save:
-            scratch.save(_state(model, optimizer, history, step + 1))
+            scratch.save(_state(model, optimizer, history, validation, step + 1))
             saved_at = time.monotonic()
-        progress.update(1, _note(history.rows, device))
     progress.close()
+    if epochs < plan.num_epochs:
+        say(f"ended after epoch {epochs} of {plan.num_epochs}{validation.note}")
+    validation.keep(model)
     return history
 
 
 def _resume(
-    scratch: Scratch, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    scratch: Scratch,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    validation: Validation,
+    device: torch.device,
 ) -> tuple[int, History]:
     state = scratch.load(device)
     if state is None:
         return 0, History([])
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    validation.resume(state["validation"])
     say(f"resumed at step {state['step']} from {scratch.path}")
     return state["step"], History(state["history"], state["seconds"])
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: History, step: int) -> dict[str, Any]:
+def _state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, history: History, validation: Validation, step: int
+) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": history.rows,
         "seconds": history.seconds,
+        "validation": validation.state(),
         "step": step,
     }
 

@@ -61,7 +61,7 @@ class Scratch:
         """What was saved last; None where there is nothing, or nothing that can be read."""
         try:
             state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-            if missing := {"model", "optimizer", "history", "seconds", "step"} - state.keys():
+            if missing := {"model", "optimizer", "history", "seconds", "validation", "step"} - state.keys():
                 raise ValueError(f"without {', '.join(sorted(missing))}")
         except FileNotFoundError:
             return None

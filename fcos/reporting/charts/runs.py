@@ -101,7 +101,7 @@ def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
     names = list(histories)
     rows = [{"run": name, **row} for name, history in histories.items() for row in thinned(history)]
     parameter, only_shown = shown(names)
-    curve_of = {title: column for column, title in CURVES.items()}
+    curve_of = {title: column for column, title in CURVES.items() if any(column in row for row in rows)}
     tooltip = [
         named("run", "run"),
         quantitative("step", "step"),
@@ -145,7 +145,10 @@ def thinned(history: pd.DataFrame) -> list[Row]:
     size = -(-len(history) // MAX_POINTS)
     columns = ["step", "epoch", *(column for column in CURVES if column in history)]
     means = history[columns].groupby(pd.RangeIndex(len(history)) // size).mean()
-    return [{str(key): digits(value, 4) for key, value in row.items()} for row in means.to_dict("records")]
+    return [
+        {str(key): digits(value, 4) for key, value in row.items() if pd.notna(value)}
+        for row in means.to_dict("records")
+    ]
 
 
 def per_class_chart(runs: Runs) -> Chart:

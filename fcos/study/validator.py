@@ -1,0 +1,99 @@
+"""What `train.validate_every` scores a network with: the validation images, under the settings of the test."""
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fcos.config.data import DataConfig
+from fcos.config.runs import Run
+from fcos.config.section import parse_section, read_params
+from fcos.config.test import TestConfig
+from fcos.data.cache import Pictures, keep_pictures
+from fcos.data.coco import CocoSplit, read_split
+from fcos.data.dataset import DetectionDataset
+from fcos.errors import UserError
+from fcos.evaluation.predictor import Predictor, predict_split
+from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
+from fcos.model.device import find_dtype
+from fcos.records import Numbers
+from fcos.study.build import build_grid
+from fcos.study.layout import Layout
+from fcos.study.selection import selection_key
+
+Part = Literal["validation", "training"]
+
+
+class SplitValidator:
+    """A Validator of one run: plain COCO numbers without intervals."""
+
+    def __init__(self, run: Run) -> None:
+        params = read_params()
+        self._run, self._layout = run, Layout(run.study)
+        self._test = parse_section(params, "test", TestConfig)
+        self._data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
+        self._pictures: dict[Part, Pictures] = {}
+        if not self._splits["validation"].images:
+            raise UserError(
+                self._layout.data / "validation.json",
+                "no images are held out to validate on",
+                found="0 images",
+                expected="some, since params.yaml has train.validate_every",
+                hint="set data.validation_fraction: 0.1 and run `fcos prepare`",
+            )
+
+    @property
+    def key(self) -> str:
+        return selection_key(self._splits["validation"].digest, self._test)
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        return {part: len(split.images) for part, split in self._splits.items()}
+
+    def __call__(self, model: nn.Module, device: torch.device, split: Part) -> Numbers:
+        test, images = self._test, self._splits[split]
+        predictor = Predictor(
+            model=model,
+            grid=build_grid(self._run.model),
+            device=device,
+            dtype=find_dtype(test.precision, device),
+            score_threshold=test.score_threshold,
+            max_candidates=test.max_candidates,
+        )
+        candidates, _ = predict_split(
+            predictor,
+            DetectionDataset(images, self._kept(split, device)),
+            shorter=test.size,
+            longest=test.max_size,
+            batch_size=test.batch_size,
+            workers=test.workers,
+            description=None,
+        )
+        detections = detect_all(
+            candidates, nms_iou_threshold=test.nms_iou_threshold, max_detections=test.max_detections
+        )
+        numbers: Numbers = coco_metrics(coco_results(detections, images), images)["metrics"]
+        return numbers
+
+    @cached_property
+    def _splits(self) -> dict[Part, CocoSplit]:
+        held_out, training = (read_split(self._layout.data, part) for part in ("validation", "train"))
+        return {"validation": held_out, "training": _sample(training, len(held_out.images))}
+
+    def _kept(self, part: Part, device: torch.device) -> Pictures:
+        if part not in self._pictures:
+            shown = self._test.size, self._test.max_size
+            self._pictures[part] = keep_pictures(
+                self._splits[part], self._data.cache, device=device, folder=self._layout.decoded, shown=shown
+            )
+        return self._pictures[part]
+
+
+def _sample(split: CocoSplit, most: int) -> CocoSplit:
+    """At most `most` images of the split, evenly spread over it."""
+    step = max(1, -(-len(split.images) // max(1, most)))
+    images = split.images[::step]
+    kept = {image["id"] for image in images}
+    annotations = [annotation for annotation in split.annotations if annotation["image_id"] in kept]
+    return CocoSplit(images, split.categories, annotations, split.image_dir)
