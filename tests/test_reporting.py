@@ -997,6 +997,33 @@ def test_the_report_says_whether_losses_still_fall(built: Study) -> None:
         assert "0.022" in text and "0.018" in text and "-18.1" in text
 
 
+def test_the_report_says_which_weights_were_picked_and_shows_over_fitting(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["data"]["validation_fraction"] = 0.1
+    raw["train"] |= {"validate_every": 1, "keep": "best", "patience": 5}
+    study = make_study(tmp_path, raw)
+    found = {"every": 1, "keep": "best", "patience": 5, "epochs": 9, "epoch": 4, "AP": 0.412, "num_images": 30}
+    found |= {"best_AP": 0.412, "best_epoch": 4, "training_AP": 0.876, "num_training_images": 29, "seconds": 3.5}
+    study.edit(TRAINED, "train.json", lambda content: content.update(validation=found))
+    history = study.runs_dir / TRAINED / "history.csv"
+    text = history.read_text().splitlines()
+    more = ["validation_AP,validation_AP50", *[",", "0.1,0.2"] * 30]
+    history.write_text("\n".join(f"{line},{new}" for line, new in zip(text, more, strict=True)) + "\n")
+    study.build()
+    for name in ("report.md", "index.html"):
+        said = (study.out_dir / name).read_text()
+        assert f"The weights of {TRAINED} are those of the epoch with the highest AP on the validation images" in said
+        assert "makes that number optimistic; the test images were not looked at for it" in said
+        assert f"{TRAINED} ended after epoch 9 of 13" in said and "had not risen for 5 epochs" in said
+        assert all(text in said for text in ("87.6 (29 images)", "41.2 (30 images)", "41.2 (epoch 4)"))
+    assert "AP on the validation images" in (study.out_dir / "index.html").read_text()  # of the training curves
+
+
+def test_without_validation_there_is_no_word_of_it(built: Study) -> None:
+    assert "validation images" not in (built.out_dir / "report.md").read_text()
+    assert "validation images" not in (built.out_dir / "index.html").read_text()
+
+
 @pytest.mark.parametrize("text", ["", "step,loss\n1,2\n1,2,3,4\n", "\0"])
 def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
     study = make_study(tmp_path)

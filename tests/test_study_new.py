@@ -368,6 +368,7 @@ def test_choices_are_made_on_a_validation_split_where_there_is_one():
     study_new("other", Path("yolo"), epochs=3)
     study = show_study("other")
     assert (study.nms_sweep.choose_on, study.tta.choose_on) == ("validation", "validation")
+    assert {(run.train.validate_every, run.train.keep) for run in study.runs.values()} == {(1, "last")}
     assert (study.data.source, study.data.validation_images) == ("yolo", "images/val")
     assert list(study.runs) == ["resnet18-e3-c3", "resnet34-e3-c3"]
 

@@ -174,6 +174,19 @@ def only_run() -> Any:
     return run
 
 
+def test_a_validation_is_a_point_at_the_last_step_of_its_epoch(files: Files) -> None:
+    files.train()
+    columns = ["step", "epoch", *CURVES]
+    rows = [row(step) for step in range(NUM_ROWS)]
+    for step in range(NUM_ROWS - 1):
+        del rows[step]["validation_AP"], rows[step]["validation_AP50"]
+    write_csv(files.runs_dir / "one" / "history.csv", rows, columns)
+    files.sync("one")
+    points = connect().get_metric_history(only_run().info.run_id, "validation_AP")
+    assert [(point.step, point.value) for point in points] == [(NUM_ROWS - 1, row(NUM_ROWS - 1)["validation_AP"])]
+    assert len(connect().get_metric_history(only_run().info.run_id, "loss")) == NUM_ROWS
+
+
 def everything() -> dict[str, Any]:
     """What the store says, but for its own ids."""
     client, said = connect(), {}

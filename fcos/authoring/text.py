@@ -46,7 +46,7 @@ $optimizer
   device: auto         # cuda, then mps, then cpu
   workers: $workers           # threads that read pictures ahead
   checkpoint_every_s: 60.0   # an interrupted training goes on from there
-
+$validation
 test:
   size: $size            # shorter side in pixels; $size_why
   max_size: $max_size        # longer side in pixels, at most; nine of ten pictures reach `size`
@@ -107,6 +107,12 @@ _ADAMW = """\
   learning_rate: $rate   # for this batch_size: 0.0005 for 8 goes with its square root
   weight_decay: 0.0001 # on the weights of convolutions only"""
 
+_VALIDATION = """\
+  validate_every: 1    # epochs between two looks at the validation images, whose AP stands in the training curves
+  keep: last           # the weights; or best: those of the highest validation AP
+  patience: null       # or a number: end when the highest validation AP is so many epochs old
+"""
+
 _ONE_SEED = "`seed: 1` too, without which\n# no difference between rows says anything certain about the settings"
 _SEEDS = "runs that differ\n# in the seed are one row of a table, and show how much chance there is"
 
@@ -151,7 +157,8 @@ _OUTSIDE = {
 
 def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Settings, *, seeds: int) -> str:
     """studies/NAME.yaml; `data` is the section `data`, of which keys that are missing are left out."""
-    validates = any(data.get(f"validation_{part}") is not None for part in ("split", "annotations", "images"))
+    parts = ("split", "annotations", "images")
+    validates = bool(data.get("validation_fraction")) or any(data.get(f"validation_{part}") for part in parts)
     optimizer = Template(_SGD if settings.pretrained else _ADAMW)
     names = [f"{backbone}-e{settings.epochs}-c{NUM_CONVS}" for backbone in BACKBONES]
     trained = f"epochs: {settings.epochs}, num_convs: {NUM_CONVS}"
@@ -172,6 +179,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         max_size=settings.max_size,
         size_why=settings.size_why,
         workers=min(4, os.cpu_count() or 1),
+        validation=_VALIDATION if validates else "",
         tta_sizes=settings.sizes[:: -max(1, len(settings.sizes) // 2)],
         tta_choose_on="validation   # as many of the first sizes as are best there"
         if validates
