@@ -116,9 +116,8 @@ def our_epochs(
         later()
 
     def later() -> None:
-        fit(
-            model, kept[0], assigner, plan, device=device, dtype=dtype, scratch=scratch, validation=none, on_rows=lambda _: None
-        )  # fmt: skip
+        where = {"device": device, "dtype": dtype, "scratch": scratch}
+        fit(model, kept[0], assigner, plan, **where, validation=none, on_rows=lambda _: None)  # type: ignore[arg-type]
         shutil.rmtree(
             scratch.folder, ignore_errors=True
         )  # a long epoch saves its state, from which the next one would resume

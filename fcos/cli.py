@@ -4,7 +4,9 @@ Heavy packages are imported inside the commands, so that `fcos --help` answers a
 """
 
 import contextlib
+import inspect
 import os
+import platform
 import shlex
 import signal
 import sys
@@ -31,8 +33,34 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-study_app = typer.Typer(help="List, check and choose studies.", no_args_is_help=True, rich_markup_mode=None)
+study_app = typer.Typer(help="Create, select, inspect and run studies.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(study_app, name="study")
+
+VERSIONS = ("torch", "torchvision", "dvc", "mlflow")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from fcos import __version__
+
+        shown = [f"Python {platform.python_version()}"]
+        for package in VERSIONS:
+            with contextlib.suppress(PackageNotFoundError):
+                shown.append(f"{package} {version(package)}")
+        _echo(f"fcos {__version__} ({', '.join(shown)})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the versions and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A name under `runs` in params.yaml.")]
 GroundTruth = Annotated[
@@ -47,38 +75,42 @@ def _enough(replicates: int) -> int:
 
 
 Replicates = Annotated[
-    int, typer.Option(min=0, callback=_enough, help="Draws of the images, with replacement; 0: no intervals.")
+    int, typer.Option(min=0, callback=_enough, help="Number of bootstrap samples of the images; 0: no intervals.")
 ]
-MaxDetections = Annotated[int, typer.Option(min=1, help="Most detections of an image and class that are scored.")]
+MaxDetections = Annotated[
+    int, typer.Option(min=1, help="Maximum number of detections that are scored per image and class.")
+]
 Areas = Annotated[
-    str | None, typer.Option(metavar="S,L", help="Sides in pixels that divide small, medium and large; COCO's: 32,96.")
+    str | None,
+    typer.Option(metavar="S,L", help="Object sizes in pixels that separate small, medium and large (COCO: 32,96)."),
 ]
 Iou = Annotated[
-    str | None, typer.Option(metavar="T", help="IoU thresholds: 0.5 or 0.5,0.75 or 0.5:0.95:0.05, which is COCO's.")
+    str | None, typer.Option(metavar="T", help="IoU thresholds: 0.5, or 0.5,0.75, or 0.5:0.95:0.05 (COCO).")
 ]
-AreaFromBox = Annotated[bool, typer.Option("--area-from-box", help="Areas are width times height.")]
+AreaFromBox = Annotated[bool, typer.Option("--area-from-box", help="Use width x height as the area of each object.")]
 UnknownImages = Annotated[
-    bool, typer.Option("--ignore-unknown-images", help="Leave out detections in images without ground truth.")
+    bool, typer.Option("--ignore-unknown-images", help="Ignore detections in images that have no ground truth.")
 ]
 UnknownClasses = Annotated[
-    bool, typer.Option("--ignore-unknown-classes", help="Leave out detections of classes without ground truth.")
+    bool, typer.Option("--ignore-unknown-classes", help="Ignore detections of classes that have no ground truth.")
 ]
 Split = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a folder: test, validation or train; else the first there is.")
+    str | None,
+    typer.Option(metavar="NAME", help="Split of a folder: test, validation or train (default: the first that exists)."),
 ]
 GroupsBy = Annotated[
     str | None,
     typer.Option(
         "--groups",
         metavar="BY",
-        help="Images that belong together (one film, one scene) are drawn together: a key of the images, a CSV of "
+        help="Resample images that belong together (one film, one scene) as one: a key of the images, a CSV of "
         "image,group, a number of characters or a mark such as _ that ends what file names of a group share.",
     ),
 ]
-Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the draws.")]
+Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals and tests.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 Nms = Annotated[
-    float | None, typer.Option(min=0, max=1, help="IoU above which one of two boxes goes; left out: as in params.yaml.")
+    float | None, typer.Option(min=0, max=1, help="NMS IoU threshold (default: test.nms_iou_threshold in params.yaml).")
 ]
 
 
@@ -149,7 +181,7 @@ def main() -> None:
         if mistake is None and not stopped:
             raise
     # Here the error is gone, and with it what it held: progress bars are closed before the last word.
-    last_word = f"error: {mistake}" if mistake else f"\nstopped; what had ended is kept. To go on: {_typed()}"
+    last_word = f"error: {mistake}" if mistake else f"\nInterrupted. Finished work is kept; to resume: {_typed()}"
     print(_shown(last_word.encode(errors="replace").decode()), file=sys.stderr)
     sys.exit(MISTAKE if mistake else INTERRUPTED)
 
@@ -159,7 +191,7 @@ def _typed() -> str:
 
 
 def _as_mistake(error: BaseException) -> UserError | None:
-    """What the user can mend: a mistake of his, or a mishap of the machine."""
+    """The error as a message to the user: a mistake in the input, or a system error."""
     if isinstance(error, UserError):
         return error
     from fcos.system_errors import explain
@@ -176,8 +208,10 @@ def study_list() -> None:
 
 
 @study_app.command("show", epilog="Example: fcos study show voc2007")
-def study_show(name: Annotated[str | None, typer.Argument(help="A study; the active one if left out.")] = None) -> None:
-    """Check a study in full and say what it consists of."""
+def study_show(
+    name: Annotated[str | None, typer.Argument(help="Name of a study (default: the active one).")] = None,
+) -> None:
+    """Check a study and show what it consists of."""
     from fcos.commands.study import show_study, study_text
 
     _echo(study_text(show_study(name)))
@@ -185,22 +219,22 @@ def study_show(name: Annotated[str | None, typer.Argument(help="A study; the act
 
 @study_app.command("new", epilog="Example: fcos study new mine --from datasets/mine")
 def study_new(
-    name: Annotated[str, typer.Argument(help="Of the study: small letters, digits and hyphens.")],
+    name: Annotated[str, typer.Argument(help="Name of the study: lower-case letters, digits and hyphens.")],
     folder: Annotated[Path, typer.Option("--from", metavar="FOLDER", help="Data in VOC, COCO or YOLO layout.")],
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each training; left out: enough for the number of pictures.")
+        int | None, typer.Option(min=1, help="Epochs of each training (default: chosen from the number of images).")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings of each backbone: two and more say how much is chance.")
+        int, typer.Option(min=1, help="Trainings of each backbone; two or more show how much is chance.")
     ] = 1,
     damaged: Annotated[
-        Damaged, typer.Option(help="Of images, annotations and lines that cannot be used: stop, or leave them out.")
+        Damaged, typer.Option(help="Images, annotations and lines that cannot be used: stop, or leave them out.")
     ] = Damaged.error,
     outside_boxes: Annotated[
-        OutsideBoxes, typer.Option(help="Of boxes that reach out of their image by more than a pixel: stop, or clip.")
+        OutsideBoxes, typer.Option(help="Boxes that end more than a pixel outside their image: stop, or clip them.")
     ] = OutsideBoxes.error,
 ) -> None:
-    """Write a study of your own data, with settings that suit them and this machine: studies/NAME.yaml."""
+    """Create a study of your own data: writes studies/NAME.yaml with settings for your images and this machine."""
     from fcos.authoring.new import study_new
 
     choices = {"damaged": damaged.value, "outside_boxes": outside_boxes.value}
@@ -212,7 +246,7 @@ def study_use(
     name: Annotated[str, typer.Argument(help="A study in studies/.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite edits in params.yaml.")] = False,
 ) -> None:
-    """Make a study the active one: write it to params.yaml."""
+    """Make a study the active one by copying it to params.yaml."""
     from fcos.commands.study import use_study
 
     kept = use_study(name, force=force)
@@ -222,10 +256,10 @@ def study_use(
 @study_app.command("run", epilog="Example: fcos study run --jobs 2")
 def study_run(
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at a time; left out: by cores and memory, one on a GPU.")
+        int | None, typer.Option(min=1, help="Trainings in parallel (default: by cores and memory; one on a GPU).")
     ] = None,
 ) -> None:
-    """Run what is not up to date of the active study: `dvc repro`, but several trainings at a time."""
+    """Run all outdated stages of the active study, like `dvc repro`, with several trainings in parallel."""
     from fcos.running.run import run_study
 
     run_study(jobs)
@@ -239,11 +273,11 @@ def source(
             "--at",
             metavar="FOLDER",
             envvar="FCOS_DATA_ROOT",
-            help="Where the data of the study lie on this machine; data.root becomes a link to it.",
+            help="Folder of the data on this machine; data.root becomes a link to it.",
         ),
     ] = None,
 ) -> None:
-    """Find or fetch what the study is made from, and link it so that DVC sees when it changes."""
+    """Find or download the data of the study and link them, so that DVC sees every change."""
     params = _params()
     from fcos.commands.source import source
     from fcos.study.source_index import changed_text
@@ -256,7 +290,7 @@ def source(
 
 @app.command(epilog="Example: fcos prepare")
 def prepare() -> None:
-    """Fetch or draw the data, check it, and write it as COCO JSON with a manifest."""
+    """Download or generate the data, check them, and write them as COCO JSON with a manifest."""
     params = _params()
     from fcos.commands.prepare import prepare
     from fcos.commands.source import source
@@ -271,7 +305,7 @@ def prepare() -> None:
 
 @app.command(epilog="Example: fcos train resnet18-e12-c3")
 def train(run_name: RunName) -> None:
-    """Train one run, or import its checkpoint; an interrupted training goes on where it stopped."""
+    """Train one run, or import its checkpoint; an interrupted training resumes."""
     params = _params(run_name)
     from fcos.commands.train import train
     from fcos.study.validator import SplitValidator
@@ -284,10 +318,10 @@ def train(run_name: RunName) -> None:
 
 @app.command("import-checkpoint", epilog="Example: fcos import-checkpoint fcos_resnet50.pth --run resnet50-reference")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A torchvision FCOS state dict, or weights of ours.")],
+    file: Annotated[Path, typer.Argument(help="A torchvision FCOS state dict, or weights of this project.")],
     run_name: Annotated[str, typer.Option("--run", metavar="RUN", help="A name under `runs` in params.yaml.")],
 ) -> None:
-    """Take the weights of a run from a file."""
+    """Import the weights of a run from a file."""
     params = _params(run_name)
     from fcos.commands.import_checkpoint import import_checkpoint
 
@@ -302,9 +336,11 @@ def import_checkpoint(
 @app.command(epilog="Example: fcos predict resnet18-e12-c3 --views tta")
 def predict(
     run_name: RunName,
-    views: Annotated[Views, typer.Option(help="The test view, or all views of test-time augmentation.")] = Views.test,
+    views: Annotated[
+        Views, typer.Option(help="The test view only, or all views of test-time augmentation.")
+    ] = Views.test,
 ) -> None:
-    """Run the network over the test pictures, and those held out, and keep everything it says, before NMS."""
+    """Run the network on the test and validation images and store its candidates (boxes before NMS)."""
     params = _params(run_name)
     from fcos.commands.predict import predict
 
@@ -315,7 +351,7 @@ def predict(
 
 @app.command(epilog="Example: fcos evaluate resnet18-e12-c3")
 def evaluate(run_name: RunName) -> None:
-    """Score a run: the twelve COCO numbers, from stored candidates."""
+    """Compute the twelve COCO metrics of a run from its stored candidates."""
     params = _params(run_name)
     from fcos.commands.evaluate import evaluate
     from fcos.reporting.intervals import metrics_line
@@ -328,7 +364,7 @@ def evaluate(run_name: RunName) -> None:
 
 @app.command(epilog="Example: fcos predict RUN --views tta && fcos tta RUN")
 def tta(run_name: RunName) -> None:
-    """Score 1, 2, ... views together, from stored candidates; on held-out pictures where tta.choose_on says so."""
+    """Score test-time augmentation for each number of views, from stored candidates."""
     params = _params(run_name)
     from fcos.commands.tta import tta
     from fcos.reporting.steps import tta_text
@@ -341,7 +377,7 @@ def tta(run_name: RunName) -> None:
 
 @app.command("nms-sweep", epilog="Example: fcos nms-sweep resnet18-e12-c3")
 def nms_sweep(run_name: RunName) -> None:
-    """Score each NMS threshold of params.yaml on the split nms_sweep.choose_on, from stored candidates."""
+    """Score each NMS threshold of params.yaml, from stored candidates."""
     params = _params(run_name)
     from fcos.commands.nms_sweep import nms_sweep
     from fcos.reporting.steps import sweep_text
@@ -372,7 +408,7 @@ def _former_name(former: str, name: str) -> None:
 
 @app.command(epilog="Example: fcos report")
 def report() -> None:
-    """Build all tables and figures of the study: reports/STUDY/index.html."""
+    """Build the report of the study with all tables and figures: reports/STUDY/index.html."""
     params = _params()
     from fcos.commands.report import report
     from fcos.running.by_hand import drop_recorded
@@ -385,18 +421,20 @@ def report() -> None:
 
 @app.command(epilog="Example: fcos detect 'photos/**/*.jpg' --checkpoint resnet18-e12-c3 --out detections --score 0.5")
 def detect(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Pictures, folders of pictures or video frames, or quoted patterns.")
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="Images, folders of images or video frames, or quoted patterns.")],
     checkpoint: Annotated[str, typer.Option(metavar="RUN_OR_FILE", help="A run of the study, or a weights file.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the drawn pictures go.")] = Path("detections"),
-    score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn and written.")] = 0.3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the images with boxes.")] = Path(
+        "detections"
+    ),
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Lowest score of a detection that is drawn and written.")
+    ] = 0.3,
     nms: Nms = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Draw, or write detections.json alone.")
+        bool, typer.Option("--pictures/--no-pictures", help="Draw the boxes, or write detections.json only.")
     ] = True,
 ) -> None:
-    """Find objects in pictures of your own: draws their boxes and writes detections.json."""
+    """Detect objects in your own images: draws the boxes and writes detections.json."""
     from fcos.commands.detect import detect
 
     found = detect(paths, checkpoint, out, score=score, nms=nms, pictures=pictures)
@@ -406,12 +444,15 @@ def detect(
 @app.command(epilog="Example: fcos export resnet18-e12-c3 --format onnx --out detector.onnx")
 def export(
     checkpoint: Annotated[str, typer.Argument(metavar="RUN_OR_FILE", help="A run of the study, or a weights file.")],
-    format: Annotated[ExportFormat, typer.Option(help="What for.")] = ExportFormat.onnx,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Left out: RUN.onnx or RUN.pt.")] = None,
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="Built in; left out: as in params.yaml.")] = None,
+    format: Annotated[ExportFormat, typer.Option(help="File format.")] = ExportFormat.onnx,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Output file (default: RUN.onnx or RUN.pt).")] = None,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Score threshold of the exported network (default: as in params.yaml)."),
+    ] = None,
     nms: Nms = None,
 ) -> None:
-    """Write the network for other runtimes, from pixels to boxes, and check that the file finds the same boxes."""
+    """Export the network, from pixels to boxes, as ONNX or TorchScript and check that it finds the same boxes."""
     from fcos.commands.export import ExportDiffers, export
 
     try:
@@ -424,9 +465,9 @@ def export(
 
 @app.command(epilog="Example: fcos demo --port 8000")
 def demo(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free port.")] = 8000,
 ) -> None:
-    """Try the trained runs on pictures of your own, in a page on this machine."""
+    """Try the trained runs on your own images in a local web page."""
     params = _params()
     from fcos.inference.demo import Demo
     from fcos.inference.demo_server import make_server
@@ -440,9 +481,11 @@ def demo(
 @app.command(epilog="Example: fcos score --gt val.json --detections detections.json --out numbers.json")
 def score(
     gt: GroundTruth,
-    detections: Annotated[Path, typer.Option(metavar="PATH", help="Results of any detector: a file or folder.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where all numbers go, as JSON.")] = None,
-    per_class: Annotated[Path | None, typer.Option(metavar="FILE", help="Where a CSV of the classes goes.")] = None,
+    detections: Annotated[Path, typer.Option(metavar="PATH", help="Results of any detector: a file or a folder.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file for all metrics.")] = None,
+    per_class: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV file for the metrics of each class.")
+    ] = None,
     replicates: Replicates = 1000,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
@@ -455,7 +498,7 @@ def score(
     split: Split = None,
     groups: GroupsBy = None,
 ) -> None:
-    """The COCO numbers of any detector's results, overall and per class, with their intervals."""
+    """Compute COCO metrics of any detector's results, overall and per class, with confidence intervals."""
     from fcos.commands.score import score, score_text
     from fcos.comparing.inputs import Choices
 
@@ -481,10 +524,12 @@ def score(
 def compare(
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RESULTS", help="[NAME=]FILE[,FILE...]: COCO results; several files are seeds."),
+        typer.Argument(metavar="RESULTS", help="[NAME=]FILE[,FILE...]: results; several files are several seeds."),
     ],
     gt: GroundTruth,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where tables and chart go.")] = Path("comparison"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the tables and the chart.")] = Path(
+        "comparison"
+    ),
     replicates: Replicates = 1000,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
@@ -497,10 +542,10 @@ def compare(
     split: Split = None,
     groups: GroupsBy = None,
     power: Annotated[
-        bool, typer.Option("--power", help="Say how many images and seeds would show a difference of 1 AP.")
+        bool, typer.Option("--power", help="Estimate how many images and seeds would show a difference of 1 AP.")
     ] = False,
 ) -> None:
-    """Compare results on the same images: which is better, by how much, and whether that is more than chance."""
+    """Compare detectors on the same images, with paired differences, intervals and tests."""
     from fcos.commands.compare import compare
     from fcos.comparing.inputs import Choices
     from fcos.reporting.comparison import comparison_text
@@ -523,11 +568,11 @@ def compare(
 
 @app.command(epilog="Example: fcos status --watch")
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not ask DVC, which takes seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not ask DVC, which takes a few seconds.")] = False,
 ) -> None:
-    """What of the active study is done, at work and to do, and how long the rest will take."""
+    """Show which stages are done, running or pending, and the estimated time left."""
     import json
 
     from fcos.running.status import Look, status_json, status_text
@@ -546,7 +591,7 @@ def status(
 
 @app.command("sync-mlflow", epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 fcos sync-mlflow")
 def sync_mlflow() -> None:
-    """Bring MLflow up to date with the files of all runs."""
+    """Upload the results of all runs to MLflow."""
     params = _params()
     from fcos.tracking.store import StoreUnavailable
 
@@ -559,10 +604,10 @@ def sync_mlflow() -> None:
 @app.command(epilog="Example: fcos doctor --verify")
 def doctor(
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash all outputs and DVC's cache too: finds what a disk has damaged.")
+        bool, typer.Option("--verify", help="Also hash all outputs and DVC's cache, to find damaged files.")
     ] = False,
 ) -> None:
-    """What will be used on this machine, and what is wrong; exit code 1 where something is."""
+    """Check the installation, device, data and batch sizes; exits with 1 if a check fails."""
     from fcos.commands.doctor import Finding, doctor, findings_text, verify_files
     from fcos.tracking.store import StoreUnavailable, connect, shown_uri
 
@@ -575,6 +620,11 @@ def doctor(
     findings += verify_files() if verify else []
     _echo(findings_text(findings))
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
+
+
+# The whole sentence in the list of commands, of which click would show 45 letters.
+for _command in [*app.registered_commands, *study_app.registered_commands]:
+    _command.short_help = inspect.getdoc(_command.callback)
 
 
 def _echo(text: object, *, err: bool = False, nl: bool = True) -> None:
@@ -626,7 +676,7 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
 def _at_work(
     params: "Params", stage: str, run_name: str | None = None, *, ends: bool = True, recorded: bool = True
 ) -> Iterator[None]:
-    """A stage at work: `fcos status` knows how far it is, it ends with its DVC, and typed by hand it is recorded."""
+    """A running stage: `fcos status` sees it, it ends with its DVC, and if it was typed by hand DVC records it."""
     from fcos.running.by_hand import by_hand
     from fcos.running.heartbeat import heartbeat
     from fcos.running.parent import end_with_parents

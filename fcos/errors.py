@@ -7,7 +7,7 @@ MISSING = "nothing"
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the command line prints it and exits with 2.
+    """A mistake that the user can fix; the command line prints it and exits with 2.
 
     Args:
         where: the file, key or argument that is wrong (`params.yaml: train.epochs`).

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class HeadOutputs(NamedTuple):
-    """What the network says at every location, in training and in testing alike."""
+    """The outputs of the network at every location, in training and in testing alike."""
 
     class_logits: Tensor  # (B, R, K)
     pred_ltrb: Tensor  # (B, R, 4) in strides, >= 0

@@ -1,4 +1,4 @@
-"""What may go wrong outside of fcos, in any command: the disk, permissions, memory."""
+"""System errors that any command may meet: disk, permissions, memory."""
 
 import errno
 
@@ -9,29 +9,31 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def explain(error: BaseException) -> UserError | None:
-    """The mishap as a message that says what to do; None where it is a mistake of ours."""
+    """The system error as a message with a hint; None for a bug of fcos."""
     text = str(error)
     # By name: torch is not imported here, and whoever could raise this has done so.
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return UserError(
             "memory",
-            "the pictures of a batch do not fit",
+            "out of memory: the batch does not fit",
             found=text.partition("\n")[0] or None,
-            hint="lower train.batch_size or test.batch_size (`fcos doctor` says what fits), or end other programs",
+            hint="reduce train.batch_size or test.batch_size (`fcos doctor` shows what fits), or close other programs",
         )
     if isinstance(error, MemoryError):
-        return UserError("memory", "this machine has not enough", found=text or None, hint="end other programs")
+        return UserError(
+            "memory", "out of memory", found=text or None, hint="close other programs or reduce the batch size"
+        )
     number = error.errno if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or "a file that was to be written"
     # Of safetensors and torch, which write by themselves.
     if number in _FULL or "No space left on device" in text or "os error 28" in text:
-        return UserError(where, "its disk is full", hint="make room and type the command again")
+        return UserError(where, "no space left on its disk", hint="free some space and run the command again")
     if number in _REFUSED:
         hint = "change its permissions or its owner, or work in another folder"
         return UserError(where, "may not be read or written", found=_strerror(error), hint=hint)
     if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG):
-        hint = "correct the path, or take away what stands in its way"
-        return UserError(where, "cannot be opened or made", found=_strerror(error), hint=hint)
+        hint = "correct the path, or move the existing file"
+        return UserError(where, "cannot be opened or created", found=_strerror(error), hint=hint)
     return None
 
 

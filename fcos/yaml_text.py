@@ -25,7 +25,7 @@ class _Strict(yaml.constructor.BaseConstructor):
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ConstructorError(None, None, f"the key `{key.value}` stands twice", key.start_mark)
+                raise ConstructorError(None, None, f"duplicate key `{key.value}`", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
 

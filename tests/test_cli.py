@@ -69,6 +69,20 @@ def test_every_command_has_help_with_an_example():
         assert f"fcos {name.split()[0]}" in (command.epilog or ""), name
 
 
+def test_the_list_of_commands_has_whole_sentences(run):
+    shown = run("--help").stdout + run("study", "--help").stdout
+    assert "..." not in shown.replace("[ARGS]...", "")
+    for name, command in commands():
+        assert command.short_help.endswith((".", ":")) or "/" in command.short_help.split()[-1], name
+
+
+def test_the_version_names_what_matters(run):
+    done = run("--version")
+    assert done.returncode == 0
+    for name in ("fcos", "Python", "torch", "torchvision", "dvc", "mlflow"):
+        assert f"{name} " in done.stdout
+
+
 def test_help_loads_neither_torch_nor_mlflow_nor_pydantic():
     code = "import sys, fcos.cli; print({'torch', 'mlflow', 'pydantic', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

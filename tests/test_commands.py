@@ -554,5 +554,5 @@ def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
 def test_detect_refuses_what_is_not_there(study, tmp_path):
     with pytest.raises(UserError, match="no such picture or folder"):
         detect([tmp_path / "none.png"], "one-epoch", tmp_path)
-    with pytest.raises(UserError, match="neither a file nor a run"):
+    with pytest.raises(UserError, match="no run and no file called 'resnet19'"):
         detect([Path("data/smoke/images/test")], "resnet19", tmp_path)

@@ -225,7 +225,7 @@ def test_study_use_keeps_local_edits_unless_forced(workspace, smoke_params):
     use_study("smoke", force=False)
     smoke_params["train"]["learning_rate"] = 0.5
     Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
-    with pytest.raises(UserError, match="has edits of yours"):
+    with pytest.raises(UserError, match="has changes that are not saved"):
         use_study("shapes", force=False)
     assert yaml.safe_load(Path("params.yaml").read_text()) == smoke_params
     kept = use_study("shapes", force=True)

@@ -1,4 +1,4 @@
-"""Mistakes and mishaps on the command line: each is one message that says where, what and what to do."""
+"""Mistakes and system errors on the command line: each is one message that says where, what and what to do."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def as_folder(path):
         (b"seed: " + b"9" * 5000, ["params.yaml:1:7: is not YAML", "4300 digits"]),
         (b"study: " + b"[" * 3000, ["params.yaml:1:", "is not YAML", "nested too deeply"]),
         (b"study: &a [*a]", ["params.yaml:1:8: is not YAML", "recursive"]),
-        (b"study: smoke\nruns: {}\nstudy: shapes\n", ["params.yaml:3:1: is not YAML", "the key `study` stands twice"]),
+        (b"study: smoke\nruns: {}\nstudy: shapes\n", ["params.yaml:3:1: is not YAML", "duplicate key `study`"]),
         (b"study: \x07", ["params.yaml: is not YAML", "special characters are not allowed"]),
     ],
 )
@@ -82,7 +82,7 @@ def test_status_reads_over_a_heartbeat_of_nobody(workspace, run, text):
 
 
 def test_class_names_in_data_yaml_are_texts_and_stand_once(tmp_path, run):
-    """`no` and `007` name classes 0 and 1 of a folder of results; a number that stands twice is refused."""
+    """`no` and `007` name classes 0 and 1 of a folder of results; a duplicate number is refused."""
     truth = {
         "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
         "categories": [{"id": 7, "name": "007"}, {"id": 9, "name": "no"}],
@@ -99,7 +99,7 @@ def test_class_names_in_data_yaml_are_texts_and_stand_once(tmp_path, run):
     done = run(*arguments)
     assert done.returncode == 0 and "AP    100.0" in done.stdout
     names.write_text("names: {0: no, 0: 007}\n")
-    assert_mistake(run(*arguments), "data.yaml:1:16: is not YAML", "the key `0` stands twice")
+    assert_mistake(run(*arguments), "data.yaml:1:16: is not YAML", "duplicate key `0`")
     names.unlink()
     names.with_name("classes.txt").write_text("no\n\n007\n")
     assert_mistake(run(*arguments), "classes.txt:2: a blank line among the names")
@@ -193,19 +193,19 @@ def no_room(path):
 @pytest.mark.parametrize(
     ("error", "parts"),
     [
-        (no_room("a.json"), ["a.json: its disk is full", "make room"]),
+        (no_room("a.json"), ["a.json: no space left on its disk", "free some space"]),
         (
             safetensors.SafetensorError("I/O error: No space left on device (os error 28)"),
-            ["its disk is full", "make room"],
+            ["no space left on its disk", "free some space"],
         ),
         (PermissionError(errno.EACCES, "Permission denied", "x"), ["x: may not be read", "permissions"]),
         (OSError(errno.EROFS, "Read-only file system", "x"), ["x: may not be read", "another folder"]),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), ["x/y: cannot be opened", "correct the path"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ["train.batch_size", "fcos doctor"]),
-        (MemoryError(), ["not enough"]),
+        (MemoryError(), ["out of memory"]),
     ],
 )
-def test_mishaps_of_the_machine_are_told(error, parts):
+def test_system_errors_are_told(error, parts):
     said = str(explain(error))
     assert all(part in said for part in parts), said
 

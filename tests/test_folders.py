@@ -541,7 +541,7 @@ def test_areas_that_cannot_be(area: Any, written: float) -> None:
     [
         ({"iscrowd": "perhaps"}, {}, ("annotation 1", "iscrowd is neither", "'perhaps'")),
         ({"area": "large"}, {}, ("annotation 1", "area is not a number")),
-        ({"bbox": [1, 2, "3", "x"]}, {}, ("annotation 1", "not four numbers")),
+        ({"bbox": [1, 2, "3", "x"]}, {}, ("annotation 1", "four numbers")),
         ({"category_id": "3 "}, {}, ("annotation 1", "unknown category_id", "'3 '")),
         ({}, {"width": "60.5"}, ("image 1", "not two whole numbers")),
         ({}, {"width": HEIGHT, "height": WIDTH}, ("another size", "look swapped", "40 x 60")),

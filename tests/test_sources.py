@@ -231,7 +231,7 @@ def test_empty_split_list_is_refused() -> None:
 def test_a_name_twice_in_a_list_is_refused() -> None:
     small_voc()
     write(LISTS / "trainval.txt", "000001\n000002\n000001\n")
-    assert_refused("trainval.txt:3: a name stands twice", "000001, first in line 1", **VOC)
+    assert_refused("trainval.txt:3: duplicate name", "000001, first in line 1", **VOC)
 
 
 def test_classes_are_those_found_in_either_split_sorted() -> None:
@@ -251,8 +251,8 @@ def test_own_classes_keep_their_order_also_when_unused() -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["cat", "dog", "cat"], "stands twice"),
-        ([{"pet": ["cat", "dog"]}, "cat"], "stands twice"),
+        (["cat", "dog", "cat"], "duplicate class name"),
+        ([{"pet": ["cat", "dog"]}, "cat"], "duplicate class name"),
         (["cat", "dgo"], "did you mean `dog`?"),
     ],
 )
@@ -339,10 +339,10 @@ def test_missing_annotation_is_refused() -> None:
     [
         ("<annotation><object>", "is not XML"),
         ("", "is not XML"),
-        (voc_xml([voc_object("cat", ("a", 1, 2, 3))]), "not four numbers"),
-        (voc_xml(["<object><name>cat</name></object>"]), "not four numbers"),
-        (voc_xml([voc_object("cat", ("nan", 1, 20, 30))]), "not four numbers"),
-        (voc_xml([voc_object("cat", (1, 1, "inf", 30))]), "not four numbers"),
+        (voc_xml([voc_object("cat", ("a", 1, 2, 3))]), "four numbers"),
+        (voc_xml(["<object><name>cat</name></object>"]), "four numbers"),
+        (voc_xml([voc_object("cat", ("nan", 1, 20, 30))]), "four numbers"),
+        (voc_xml([voc_object("cat", (1, 1, "inf", 30))]), "four numbers"),
         (voc_xml([voc_object("", (1, 1, 20, 30))]), "has no name"),
         (voc_xml([CAT], size=("wide", 40)), "not two numbers"),
     ],
@@ -493,12 +493,12 @@ ONE = [coco_image(1)]
     [
         (coco_content(ONE, [coco_box(4, 1, category_id=5)]), ("annotation 4", "unknown category_id", "[3, 7]")),
         (coco_content(ONE, [coco_box(4, 9)]), ("annotation 4", "unknown image_id", "9")),
-        (coco_content(ONE, [coco_box(4, 1, [1, 2, 3])]), ("annotation 4", "not four numbers")),
-        (coco_content(ONE, [coco_box(4, 1, None)]), ("annotation 4", "not four numbers")),
-        (coco_content(ONE, [coco_box(4, 1, [float("nan"), 1, 5, 5])]), ("annotation 4", "not four numbers", "nan")),
+        (coco_content(ONE, [coco_box(4, 1, [1, 2, 3])]), ("annotation 4", "four numbers")),
+        (coco_content(ONE, [coco_box(4, 1, None)]), ("annotation 4", "four numbers")),
+        (coco_content(ONE, [coco_box(4, 1, [float("nan"), 1, 5, 5])]), ("annotation 4", "four numbers", "nan")),
         (coco_content(ONE, [{"id": 4, "image_id": 1, "category_id": 3}]), ("annotations[0]", "no bbox")),
         (coco_content(ONE, [coco_box(4, 1, [50, 5, 12, 5])]), ("outside its picture", "60 x 40")),
-        (coco_content([*ONE, coco_image(1, file_name="b.jpg")], []), ("an image id stands twice",)),
+        (coco_content([*ONE, coco_image(1, file_name="b.jpg")], []), ("duplicate image id",)),
         (coco_content([coco_image(1, width=61)], []), ("another size", "61 x 40", "60 x 40")),
         (coco_content([coco_image(3)], []), ("in both splits", "same image id")),
         ({"images": ONE, "annotations": []}, ("not COCO JSON", "no categories")),
@@ -518,7 +518,7 @@ def test_bad_coco_content_is_refused(content: dict[str, Any], parts: tuple[str, 
 def test_a_category_twice_is_refused(repeated: dict[str, Any]) -> None:
     content = {**coco_content([coco_image(1)], []), "categories": [*CATEGORIES, repeated]}
     write_coco(Path("coco"), content, {**content, "images": [coco_image(2)]})
-    assert_refused("stands twice", **COCO)
+    assert_refused("duplicate class", **COCO)
 
 
 @pytest.mark.parametrize(("text", "message"), [("[1, 2]", "not COCO JSON"), ("{", "is not JSON"), ("5", "COCO JSON")])
@@ -923,7 +923,7 @@ def test_copies_of_a_picture_stay_on_one_side(fraction: float) -> None:
 def test_a_fraction_that_leaves_nothing_to_train_on_is_refused() -> None:
     small_voc()
     assert_refused(
-        "params.yaml: data.validation_fraction", "every training picture", "0.9 of 2", **VOC, validation_fraction=0.9
+        "params.yaml: data.validation_fraction", "leaves no training image", "0.9 of 2", **VOC, validation_fraction=0.9
     )
 
 
@@ -967,7 +967,7 @@ def test_coco_and_yolo_with_one_split(source: str) -> None:
 def test_a_test_fraction_that_leaves_nothing_is_refused() -> None:
     small_voc()
     one = {"test_split": None, "test_fraction": 0.9}
-    assert_refused("params.yaml: data.test_fraction", "every training picture", "0.9 of 2", **VOC, **one)
+    assert_refused("params.yaml: data.test_fraction", "leaves no training image", "0.9 of 2", **VOC, **one)
 
 
 def small_voc_with_val(val: str = "000004") -> None:

@@ -72,7 +72,7 @@ def has_ended(pid):
 def assert_stopped(process, command):
     output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130, output
-    assert "Traceback" not in output and output.rstrip().endswith(f"To go on: fcos {command}"), output
+    assert "Traceback" not in output and output.rstrip().endswith(f"to resume: fcos {command}"), output
     return output
 
 
@@ -117,7 +117,7 @@ fcos.cli.app = app
 fcos.cli.main()
 """
     code, said = ends_with(script)
-    assert code == 130 and said[0].startswith("stopped; what had ended is kept")
+    assert code == 130 and said[0].startswith("Interrupted. Finished work is kept")
 
 
 def test_a_stage_that_does_not_heed_its_end_is_killed_with_its_dvc():
@@ -312,4 +312,4 @@ def test_a_study_run_that_has_just_begun_is_no_mystery(workspace):
 def test_a_file_of_another_version_says_nothing_of_time(workspace):
     write_json(Path("runs/smoke/reference/train.json"), {"provenance": {"training_seconds": 5.0}, "params": {"old": 1}})
     write_json(Path("runs/smoke/reference/timing.json"), {"a": 1})
-    assert str(Look(quick=True)().left).startswith("time left unknown")
+    assert str(Look(quick=True)().left).startswith("time left: unknown")

@@ -13,7 +13,7 @@ from fcos.study.findings import SHOWN, and_more, assumptions, counted, finding_s
 
 MAX_DETECTIONS = 100  # of an image, in the studies that are written
 FEW_TESTED = 50  # test images, below which intervals are too wide to tell settings apart
-Lines = list[tuple[str, str]]  # what a line is about, and what it says
+Lines = list[tuple[str, str]]  # label and text of a line
 
 
 def found_lines(found: Discovered, manifest: Mapping[str, Any], facts: Facts, most: int) -> Lines:

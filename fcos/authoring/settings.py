@@ -123,7 +123,7 @@ def shown_objects(facts: Facts, settings: Settings) -> NDArray[np.float64]:
 
 
 def _size(facts: Facts, device: str) -> tuple[int, str]:
-    """The pictures' own shorter side, but not more than one pays for; more of it where objects would be small."""
+    """The images' shorter side, capped for speed; larger where objects would be small."""
     own, most = float(np.median(facts.picture_sizes.min(axis=1))), LARGEST_SIZE[device]
     size, why = (
         (own, "that of the pictures") if own <= most else (most, f"less than the pictures' {own:.0f}, for speed")
@@ -182,6 +182,6 @@ def _learning_rate(batch_size: int, pretrained: bool) -> float:
 
 
 def most_objects(splits: Sequence[CocoSplit]) -> int:
-    """In one picture."""
+    """Largest number of objects in one image."""
     counts = Counter((number, a["image_id"]) for number, split in enumerate(splits) for a in split.annotations)
     return max(counts.values(), default=0)

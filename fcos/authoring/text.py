@@ -184,9 +184,9 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         tta_choose_on="validation   # as many of the first sizes as are best there"
         if validates
         else "null      # all sizes are used; `validation`: as many of the first as are best on held-out pictures",
-        nms_choose_on="validation   # the split that says which threshold is best; not test, so nothing flatters"
+        nms_choose_on="validation   # the split that the threshold is chosen on, so that the test score is unbiased"
         if validates
-        else "test      # the best number on test flatters; `validation` needs data.validation_fraction: 0.1",
+        else "test      # the best score on test is optimistic; `validation` needs data.validation_fraction: 0.1",
         first=names[0],
         epochs=settings.epochs,
         num_convs=NUM_CONVS,

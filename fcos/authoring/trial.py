@@ -32,7 +32,7 @@ def device() -> str:
 
 
 def why_no_weights() -> str | None:
-    """Why torchvision's ImageNet weights cannot be had here; None: they are there, or their host answers."""
+    """Why torchvision's ImageNet weights are not available; None: they are cached, or their host answers."""
     for backbone in BACKBONES:
         url, file = imagenet_file(backbone)
         if file.is_file():
@@ -70,8 +70,8 @@ def weights_lines(why_not: str | None) -> Lines:
     return [
         (
             "note",
-            f"model.weights none: the ImageNet weights cannot be had here ({why_not}). Training starts from scratch, "
+            f"model.weights none: ImageNet weights are not available ({why_not}). Training starts from scratch, "
             f"with poor results on small data. Put {' and '.join(url for url, _ in files)} into {files[0][1].parent}, "
-            "delete the study and make it again; or give a file to each run: `model: {weights: FILE}`",
+            "delete the study and create it again; or give a file to each run: `model: {weights: FILE}`",
         )
     ]

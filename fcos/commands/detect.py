@@ -76,7 +76,7 @@ def find_pictures(paths: Sequence[Path], out_dir: Path | None = None) -> list[Pa
     found = [picture for path in paths for picture in _pictures_of(path, out_dir)]
     if not found:
         names = ", ".join(map(str, paths))
-        raise UserError(names, "no picture in there", expected=f"files with {', '.join(sorted(SUFFIXES))}")
+        raise UserError(names, "contains no image", expected=f"files with {', '.join(sorted(SUFFIXES))}")
     return list(dict.fromkeys(found))
 
 

@@ -45,7 +45,7 @@ def use_study(name: str, *, force: bool) -> Path | None:
         if not force:
             raise UserError(
                 DEFAULT_PATH,
-                "has edits of yours that no file in studies/ has; nothing was changed",
+                "has changes that are not saved in studies/; nothing was changed",
                 expected="a params.yaml that equals a ready-made study",
                 hint=f"keep them as studies/NAME.yaml, or drop them with `fcos study use {name} --force`",
             )

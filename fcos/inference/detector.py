@@ -64,7 +64,7 @@ def _weights_path(run_name: str, params: Mapping[str, Any]) -> Path:
     runs = params.get("runs", {})
     if "study" not in params or run_name not in runs:
         expected = f"a file, or one of {', '.join(runs) or 'no run: there is no params.yaml here'}"
-        raise UserError("RUN_OR_FILE", "neither a file nor a run", found=run_name, expected=expected)
+        raise UserError("RUN_OR_FILE", f"no run and no file called {run_name!r}", expected=expected)
     return Layout(parse_section(params, "study", Name)).weights(run_name)
 
 
@@ -92,7 +92,7 @@ class Detector:
         return [records(self.detect(self.candidates(picture)), self.categories) for picture in pictures]
 
     def candidates(self, picture: Picture) -> Candidates:
-        """What the network says of the picture, before NMS, in pixels of the picture."""
+        """The predictions for the picture, before NMS, in pixels of the picture."""
         size = picture.shape[0], picture.shape[1]
         limits = self.test.size, self.test.max_size
         small = reduced(picture, reduction(size, *limits))

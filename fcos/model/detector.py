@@ -16,7 +16,7 @@ from fcos.structures import HeadOutputs
 class FCOS(nn.Module):
     """The network, from normalised pictures (B, 3, H, W), H and W multiples of 32, to HeadOutputs.
 
-    It returns the same in training and in evaluation mode: losses and decoding are somebody else's business.
+    It returns the same in training and in evaluation mode; losses and decoding are separate.
     """
 
     def __init__(

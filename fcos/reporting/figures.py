@@ -34,7 +34,9 @@ def draw_run_pictures(
         tiles = [
             _tile(split, image_of[row["image_id"]], shown[row["image_id"]][:MAX_SHOWN], _errors(row)) for row in worst
         ]
-        drawn = sheet(tiles, columns=max(2, min(COLUMNS, len(tiles))), side=SIDE, legend=f"{legend}, the surest")
+        drawn = sheet(
+            tiles, columns=max(2, min(COLUMNS, len(tiles))), side=SIDE, legend=f"{legend}, highest score first"
+        )
         save_png(drawn, folder / "worst.png")
 
 
@@ -48,7 +50,7 @@ def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
 def _shown(
     detections: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
 ) -> dict[int, list[Mapping[str, Any]]]:
-    """The detections of each of `images` that are shown, the surest first."""
+    """The detections of each of `images` that are shown, highest score first."""
     shown: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
     for detection in sorted(detections, key=lambda d: -d["score"]):
         if detection["score"] >= SHOWN_SCORE and detection["image_id"] in shown:

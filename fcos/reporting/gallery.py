@@ -17,7 +17,7 @@ from fcos.scoring.matching import match
 NUM_PICTURES = 24
 SIDE = 320  # pixels of the longer side; the page holds them
 QUALITY = 82  # of JPEG
-MAX_WRONG = 30  # wrong boxes of a picture and run, the surest: nobody looks at more
+MAX_WRONG = 30  # wrong boxes shown for a picture and run, highest scores first
 RIGHT = "right"
 
 Row = dict[str, Any]
@@ -102,7 +102,7 @@ def found_by(
         detections: COCO results of the whole split.
 
     Returns:
-        Of each picture [[label, x, y, w, h, score, kind, object], ...]: what scores at least 0.3, the surest first;
+        Of each picture [[label, x, y, w, h, score, kind, object], ...]: what scores at least 0.3, highest score first;
         kind is "right" or a kind of error (fcos.scoring.errors), object the place among the picture's of what it finds.
     """
     wanted = set(image_ids)

@@ -66,7 +66,7 @@ function outcomes(picture, run, lowest) {
   const missed = picture.objects.filter((object, place) => !object[5] && !found.has(place));
   return [
     ...missed.map((object) => ({ box: object, kind: "missed" })),
-    ...shown.map((box) => ({ box, score: box[5], kind: box[6] })).reverse(), // the surest on top
+    ...shown.map((box) => ({ box, score: box[5], kind: box[6] })).reverse(), // highest score on top
   ].map(({ box: [label, x, y, w, h], score, kind }) => ({ label, x, y, w, h, score, kind }));
 }
 

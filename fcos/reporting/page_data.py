@@ -84,12 +84,12 @@ def _reading(study: StudyResults) -> list[str]:
     """What every table takes for granted."""
     statistics = study.params.statistics
     return [
-        "AP and its kin are COCO metrics in percent; a dash stands where COCO defines no number.",
+        "AP values are COCO metrics in percent; a dash means undefined.",
         f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the scored pictures "
         f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
         "number; the CSV files have both ends.",
         "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "
-        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} is: not significant. Between rows of one training each, a "
+        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} = not significant. Between rows of one training each, a "
         "difference is about these two networks, over images, and no evidence about their settings: two seeds of equal "
         "settings can differ significantly too.",
         *_belonging_together(study),

@@ -173,11 +173,11 @@ def _nms(where: str, config: NmsTable, study: StudyResults) -> _Parts:
         rows.append(_row("NMS IoU", f"{chosen}, chosen", _percent(sweep["metrics"]), [results], {"scored on": "test"}))
         samples.append(results.sample("nms_sweep.json", "chosen", sweep["metrics"]))
         names.append(None)  # other pictures: no pair
-        choice = f"The threshold {chosen} was chosen on held-out training pictures and tried once on the test pictures."
+        choice = f"The threshold {chosen} was chosen on the validation split and scored once on the test split."
     else:
         choice = (
-            f"To take {chosen} because it is the best of these would be a choice made by looking at the test pictures: "
-            "its AP would flatter. nms_sweep.choose_on: validation chooses on held-out training pictures instead."
+            f"Choosing {chosen} because it scores best here would be tuning on the test set; its AP would be "
+            "optimistic. nms_sweep.choose_on: validation chooses on the validation split instead."
         )
     return _Parts(
         rows=rows,

@@ -66,7 +66,7 @@ def record(stage: Stage, study: str) -> None:
         drop_recorded(study)
         say(f"recorded in DVC: {stage} is done")
     elif is_busy(why_not):
-        say(f"not recorded in DVC yet, since another DVC is at work: the next `fcos study run` records {stage}")
+        say(f"not recorded in DVC yet, since another DVC is running: the next `fcos study run` records {stage}")
     else:
         say(f"not recorded in DVC, which will run {stage} again: {why_not}")
 

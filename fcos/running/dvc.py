@@ -1,4 +1,4 @@
-"""DVC as a program: what is typed, what it says (seen in 3.67), and who holds its locks."""
+"""DVC as a program: its commands, its output (as of 3.67), and the holders of its locks."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ Event = Began | Skipped | Busy
 
 
 def event_of(line: str) -> Event | None:
-    """What a line of `dvc repro` tells; None: what it says tells of no stage."""
+    """The event that a line of `dvc repro` announces; None for a line about no stage."""
     if began := _BEGAN.match(line):
         return Began(began[1])
     if skipped := _SKIPPED.match(line):
@@ -155,7 +155,7 @@ class Holder:
 
 
 def is_busy(said: str | None) -> bool:
-    """Whether DVC says that another one is at work."""
+    """Whether DVC reports that another DVC is running."""
     return said is not None and any(sign in said for sign in _BUSY)
 
 

@@ -1,7 +1,8 @@
 """What a running command says of itself, in a small file that `fcos status` reads.
 
 The file lies in the study's scratch folder, which DVC does not know. A command that ends well takes it away. While it
-runs it holds a lock, which the system opens however the process ends: a file without one is of work that broke off.
+runs it holds a lock, which the system releases however the process ends: without its lock, the file is of an
+interrupted command.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ Beat = dict[str, Any]
 
 
 class Heartbeat:
-    """One stage of one run at work; what cannot be written is no reason to stop it."""
+    """One running stage of one run; a file that cannot be written does not stop it."""
 
     def __init__(self, path: Path, stage: str, run_name: str | None) -> None:
         self.path = path
@@ -54,7 +55,7 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def heartbeat(study: str, stage: str, run_name: str | None = None) -> Iterator[Heartbeat]:
-    """Say that a stage is at work, and how far, until the block ends; a file stays behind where it ends badly."""
+    """Publish the progress of a stage until the block ends; the file is kept if the block fails."""
     path = _folder(study) / (f"{stage}@{run_name}.json" if run_name else f"{stage}.json")
     with _locked(path.with_suffix(".lock")):
         beat = Heartbeat(path, stage, run_name)

@@ -12,7 +12,7 @@ STOP_S = 30.0  # for a child to end by itself after Ctrl-C
 
 
 class Children:
-    """The processes at work. Each leads a group of its own, since DVC hands a Ctrl-C on to nobody."""
+    """The running processes. Each leads a process group of its own, since DVC does not forward SIGINT."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -49,7 +49,7 @@ class Children:
             self._at_work.discard(child)
 
     def stop(self) -> None:
-        """End all that is at work: as Ctrl-C does, and after a while, or another Ctrl-C, by force."""
+        """Stop all running processes as Ctrl-C does; after a while, or another Ctrl-C, kill them."""
         with self._lock:
             self.stopped = True
         try:

@@ -35,7 +35,7 @@ def reproduce(
 ) -> bool:
     """Have DVC run the stages that are not up to date, or all there are; whether all ended well.
 
-    A DVC that finds another one at work is started again until the other has ended.
+    A DVC that finds another one running is started again until the other has ended.
 
     Args:
         label: before each of its lines; None where it is alone, and what its stages say of themselves, bars too, goes
@@ -70,7 +70,7 @@ class _Told:
     def __init__(self, label: str | None, progress: StudyProgress) -> None:
         self.label, self.progress = label, progress
         self.busy = self.began = False
-        self._running: str | None = None  # address of the stage at work
+        self._running: str | None = None  # address of the running stage
 
     def read(self, line: str) -> None:
         event = event_of(line)
@@ -89,7 +89,7 @@ class _Told:
             self.progress.settle(event.address, ran=False)
 
     def end(self, *, well: bool) -> None:
-        """The stage at work, if there is one, has ended."""
+        """The running stage, if there is one, has ended."""
         if self._running and well:
             self.progress.settle(self._running, ran=True)
         elif self._running:

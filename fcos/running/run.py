@@ -64,9 +64,9 @@ def _bring_up_to_date(study: Params, jobs: int, children: Children, progress: St
 def _failure(what: str) -> UserError:
     return UserError(
         "fcos study run",
-        "a stage failed; what it said stands above",
+        "a stage failed; see its output above",
         found=what,
-        hint="mend it and type `fcos study run` again: nothing that ended well runs twice",
+        hint="fix the cause and run `fcos study run` again; finished stages are skipped",
     )
 
 

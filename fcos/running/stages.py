@@ -1,4 +1,4 @@
-"""The stages of a study, and what is known of each: from the commands at work, from DVC, and from the files."""
+"""The stages of a study and the state of each: from the running commands, from DVC, and from the files."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _LAST_FILE_OF_STUDY: Mapping[str, Callable[[Layout], Path]] = {
 }
 DONE, RUNNING, TO_DO, OUT_OF_DATE = "done", "running", "to do", "out of date"
 INTERRUPTED, NOT_CHECKED = "interrupted", "not checked"
-KILLED = "the process was killed, by somebody or for want of memory"
+KILLED = "the process was killed (by a user, or out of memory)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Found:
     stage: Stage
     state: str
     why: str | None = None
-    beat: Beat | None = None  # of one that runs or broke off
+    beat: Beat | None = None  # of a running or interrupted stage
 
 
 def stages_of(name: str, study: Params) -> list[Stage]:
@@ -92,7 +92,7 @@ def find_states(
     Args:
         beats: what commands said of themselves.
         still_open: by address, why a stage is to run; None where nobody has looked.
-        begun: addresses at which DVC is at work, be it before or after the command.
+        begun: addresses of stages that DVC has begun, even if their command has not started yet or has ended.
     """
     found = []
     for stage in stages:

@@ -1,4 +1,4 @@
-"""`fcos status`: what of the active study is done, at work and to do, and how long it will take."""
+"""`fcos status`: the state of each stage of the active study, and the estimated time left."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Status:
     states: list[Found]
     left: TimeLeft
     unasked: str | None  # why DVC was not asked what is up to date
-    whole: Beat | None  # of `fcos study run`, at work or broken off
+    whole: Beat | None  # of `fcos study run`, running or interrupted
 
     def count(self, state: str) -> int:
         return sum(found.state == state for found in self.states)
@@ -82,7 +82,7 @@ class Look:
         elif whole and whole["alive"]:
             still_open, unasked = dict.fromkeys(stage.address for stage in stages), "`fcos study run` is looking"
         else:
-            changed, unasked = (None, "it is at work") if at_work else self._ask(layout)
+            changed, unasked = (None, "it is running") if at_work else self._ask(layout)
             addresses: list[str] = [stage.address for stage in stages]
             still_open = dict.fromkeys(addresses) if changed is None else what_is_open(stages, changed)
         states = find_states(stages, layout, beats, still_open, begun)
@@ -105,7 +105,7 @@ class Look:
 
 
 def _jobs(study: Params, whole: Beat | None, at_work: Sequence[Beat]) -> int:
-    """Runs at a time: as `fcos study run` says, or as many as are at work, or as many as it would take."""
+    """Runs in parallel: as `fcos study run` reports, or the running ones, or as many as it would start."""
     if whole and whole["alive"] and "jobs" in whole:
         return int(whole["jobs"])
     return len(at_work) or min(suitable_jobs(), len(study.runs))
@@ -135,7 +135,9 @@ def status_text(status: Status) -> str:
     if len(odd) > MOST_REASONS:
         lines.append(f"and {len(odd) - MOST_REASONS} more: fcos status --json")
     if status.count(NOT_CHECKED):
-        lines.append(f"not checked: the files are there; whether they are up to date only DVC knows: {status.unasked}")
+        lines.append(
+            f"not checked: outputs exist, but DVC was not asked whether they are up to date ({status.unasked})"
+        )
     if not status.at_work and status.count(DONE) < len(status.states):
         again = "to go on" if status.whole or status.count(INTERRUPTED) else "to run what is left"
         lines.append(f"{again}: fcos study run")
@@ -160,9 +162,9 @@ def _cell(found: Found) -> str:
 
 
 def _progress(beat: Beat | None) -> str:
-    """How far a command at work is, how fast, and what is left of what it counts."""
+    """Progress, speed and time left of a running command."""
     if beat is None:
-        return "DVC is at work"
+        return "DVC is running"
     if not beat.get("total"):
         return f"for {duration(max(0.0, time.time() - beat['started']))}"
     parts = [f"{beat['what']}, {beat['done']} of {beat['total']} {beat['unit']}"]

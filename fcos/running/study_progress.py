@@ -35,7 +35,7 @@ class StudyProgress:
             raise _unusable(why_not)
         if changed and Stage("source").address in changed and (changes := source_changes(layout)):
             self.print(changed_text(changes))
-        # Where another DVC is at work, nobody has looked at any of them.
+        # While another DVC runs, none of them has been checked.
         unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
         self.open = unknown if changed is None else what_is_open(self.stages, changed)
         self.begun: set[str] = set()
@@ -43,7 +43,7 @@ class StudyProgress:
         self._write()
 
     def begin(self, address: str) -> None:
-        """DVC is at work at a stage."""
+        """DVC has begun a stage."""
         with self._lock:
             self.begun.add(address)
             self._write()

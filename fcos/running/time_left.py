@@ -1,4 +1,4 @@
-"""How long a study will still take, from what its stages took and the speed of those at work."""
+"""The time left of a study, from what its stages took and the speed of the running ones."""
 
 import contextlib
 import heapq
@@ -31,7 +31,7 @@ class TimeLeft:
 
     def __str__(self) -> str:
         if self.seconds is None:
-            return "time left unknown until the first training has made a few steps"
+            return "time left: unknown until a training has run for a few steps"
         more = f", {', '.join(self.not_counted)} not counted" if self.not_counted else ""
         return f"about {duration(self.seconds)} left{more}"
 
@@ -82,7 +82,7 @@ class _Pace:
 
     @staticmethod
     def of(study: Params, states: Sequence[Found], layout: Layout) -> "_Pace":
-        """From the trainings of the study that have ended, as they were then, and those at work or broken off."""
+        """From the finished trainings of the study, and the running or interrupted ones."""
         pace = _Pace()
         for name in study.runs:
             summary = _read(layout, name, "train.json")
@@ -131,7 +131,7 @@ def _read(layout: Layout, run_name: str, file: str) -> dict[str, Any] | None:
 
 
 def _has_ended(found: Found, layout: Layout) -> bool:
-    """Whether of a stage at work the command has ended, and DVC, which took away the earlier files, ends it."""
+    """Whether the command of a running stage has ended; DVC removed the earlier files before it began."""
     return found.state == RUNNING and found.beat is None and found.stage.last_file(layout).exists()
 
 
@@ -141,13 +141,13 @@ def _speed(beat: Mapping[str, Any] | None) -> float:
 
 
 def _by_own_speed(found: Found) -> float | None:
-    """Seconds of a whole training at work, by its own speed."""
+    """Seconds that a running training takes in all, at its own speed."""
     speed = _speed(found.beat)
     return found.beat["total"] / speed if found.state == RUNNING and found.beat and speed else None
 
 
 def _share_left(found: Found, layout: Layout) -> float:
-    """What is left of a training at work, or of one that broke off and has a state to go on from."""
+    """Time left of a running training, or of an interrupted one that has a saved state."""
     if not found.beat or not _speed(found.beat):
         return 1.0
     saved = layout.runs.glob(f".scratch/{found.stage.run_name}-*/state.pt")
@@ -157,7 +157,7 @@ def _share_left(found: Found, layout: Layout) -> float:
 
 
 def _since(found: Found) -> float:
-    """Seconds that a stage has been at work."""
+    """Seconds that a stage has been running."""
     return max(0.0, time.time() - float(found.beat["started"])) if found.beat and found.state == RUNNING else 0.0
 
 

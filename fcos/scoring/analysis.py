@@ -78,7 +78,7 @@ def _precision_recall(precision: Floats, split: CocoSplit) -> Row:
 def _confusion(matches: Matches, split: CocoSplit) -> Row:
     """What became of the objects of each class, and of what is none.
 
-    The detections that score at least 0.3, the surest first, each take the free object that they overlap most, of
+    The detections that score at least 0.3 each take, highest score first, the free object that they overlap most, of
     whatever class, by an IoU of at least 0.5. What lies on a crowd region instead, or on nothing, is background.
 
     Returns:

@@ -113,7 +113,7 @@ def _nearest(detection: Ints, gt: Ints, iou: Floats, num_detections: int) -> tup
 
 
 def _corrections(matches: Matches, outcome: Outcome, kind: Bools, target: Ints) -> Ints:
-    """(D,): the object that a corrected detection finds, -1 of others; of several meant for one object the surest."""
+    """(D,): the object that a corrected detection finds; of several for one object the highest-scoring; else -1."""
     able = np.flatnonzero(kind)
     able = able[outcome.missed[target[able]]]
     able = able[np.argsort(-matches.score[able], kind="stable")]

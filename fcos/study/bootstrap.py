@@ -15,7 +15,7 @@ from fcos.scoring.replicates import numbers_digest, save_replicates
 
 @dataclass(frozen=True)
 class Draws:
-    """The section `statistics` of params.yaml at work."""
+    """The section `statistics` of params.yaml with the bootstrap samples that it describes."""
 
     config: StatisticsConfig
 

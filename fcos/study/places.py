@@ -176,7 +176,7 @@ def link_places(config: DataConfig, layout: Layout) -> None:
 
 
 def drop_dangling(layout: Layout) -> None:
-    """Take away links whose end is gone, over which DVC stumbles; a missing output it makes anew."""
+    """Remove dangling links, which DVC cannot hash; it makes a missing output anew."""
     for slot in SLOTS:
         link = layout.source / slot
         if link.is_symlink() and not link.exists():

@@ -189,7 +189,7 @@ def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictur
     if not parts[0]:
         raise UserError(
             f"params.yaml: data.{split}_fraction",
-            "holds out every training picture; nothing was changed",
+            "leaves no training image; nothing was changed",
             found=f"{fraction} of {len(pictures)} pictures",
             expected="at least one different picture left to train on",
             hint=f"add training pictures, or set a smaller data.{split}_fraction",
@@ -367,7 +367,7 @@ def _refuse_bad_categories(categories: list[dict[str, Any]], where: Path) -> Non
         counts = Counter(category[key] for category in categories)
         repeated = [value for value, count in counts.items() if count > 1]
         if repeated:
-            raise UserError(where, f"a class {key} stands twice", found=repeated, expected="each class once")
+            raise UserError(where, f"duplicate class {key}", found=repeated, expected="each class once")
 
 
 def _refuse_repeated(described: SourceSplit) -> None:
@@ -375,7 +375,7 @@ def _refuse_repeated(described: SourceSplit) -> None:
     repeated = [image_id for image_id, count in counts.items() if count > 1]
     if repeated:
         raise UserError(
-            described.images[0].described_in, "an image id stands twice", found=repeated[:5], expected="each id once"
+            described.images[0].described_in, "duplicate image id", found=repeated[:5], expected="each id once"
         )
 
 

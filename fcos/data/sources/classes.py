@@ -21,7 +21,7 @@ def chosen(value: Sequence[str | Mapping[str, Sequence[str]]] | Mapping[str, Seq
     for names in ([new for new, _ in pairs], [name for _, old in pairs for name in old]):
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
-            raise UserError("params.yaml: data.classes", "a class name stands twice", found=repeated, expected="once")
+            raise UserError("params.yaml: data.classes", "duplicate class name", found=repeated, expected="once")
     return dict(pairs)
 
 

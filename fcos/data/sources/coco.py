@@ -81,7 +81,7 @@ def _names(content: dict[str, Any], path: Path) -> dict[Any, str]:
         _check_keys(entry, "categories", where, UserError)
         key = _identity(entry["id"], where, UserError)
         if key in names:
-            raise UserError(where, "a class id stands twice", found=entry["id"], expected="each class once")
+            raise UserError(where, "duplicate class id", found=entry["id"], expected="each class once")
         names[key] = class_name(entry["name"], f"{path}: category {entry['id']!r}")
     return names
 
@@ -107,7 +107,7 @@ def _without_groups(
         seen.notes.append(f"category {key!r} `{names[key]}` is a group of other categories without an object: left out")
     repeated = [name for name, count in Counter(kept.values()).items() if count > 1]
     if repeated:
-        raise UserError(next(iter(contents)), "a class name stands twice", found=repeated, expected="each class once")
+        raise UserError(next(iter(contents)), "duplicate class name", found=repeated, expected="each class once")
     return {key: name for key, name in names.items() if key in kept}
 
 
@@ -152,7 +152,7 @@ def _read_images(
             key = _identity(entry["id"], where, Damaged)
             file = _file(entry["file_name"], finder, path, image_dir, seen)
             if key in of_id and of_id[key].file_name != file:
-                raise UserError(path, "an image id stands twice", found=[entry["id"]], expected="each id once")
+                raise UserError(path, "duplicate image id", found=[entry["id"]], expected="each id once")
             size = _size(entry, f"{path}: image {entry['id']!r}")
             if file in of_file:
                 seen.counts["entries of one image under several ids, merged"] += 1
@@ -202,7 +202,7 @@ def _bbox(value: Any, where: str) -> list[float]:
     sides = [number(side) for side in value] if isinstance(value, list) else []
     plain = [side for side in sides if side is not None]
     if len(sides) != 4 or len(plain) != 4:
-        raise Damaged(where, "its bbox is not four numbers", found=value, expected=_BBOX, hint="fix the annotation")
+        raise Damaged(where, "bbox must be four numbers", found=value, expected=_BBOX, hint="fix the annotation")
     return plain
 
 

@@ -1,4 +1,4 @@
-"""Fetching public data sets: from the first source that has them, resumed where it broke off, checked, unpacked."""
+"""Download public data sets from the first source that has them: resumed, verified and unpacked."""
 
 import errno
 import hashlib
@@ -75,7 +75,7 @@ class _NoAnswer(Exception):
 
 
 def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) -> None:
-    """Fetch and unpack what `root` does not have yet; every step can be repeated after it broke off.
+    """Fetch and unpack what `root` does not have yet; every step can be repeated after an interruption.
 
     Args:
         mine: a folder with archives that one has already, which are read there and left as they are.
@@ -105,7 +105,7 @@ def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) 
             root,
             "the disk is full; what was fetched is kept, the data set is not ready",
             found=f"{free:.1f} GB free",
-            hint="make room and repeat the command: it goes on where it stopped",
+            hint="free some space and run the command again: it resumes",
         ) from None
 
 

@@ -95,7 +95,7 @@ def _listed(path: Path, names: Names, annotations: Path, seen: Seen) -> list[str
             stem = _stem(line, names, f"{path}:{count}", annotations)
             if stem in line_of:
                 found = f"{line}, first in line {line_of[stem]}"
-                raise Damaged(f"{path}:{count}", "a name stands twice", found=found, hint="take one of the lines out")
+                raise Damaged(f"{path}:{count}", "duplicate name", found=found, hint="take one of the lines out")
             line_of[stem] = count
     return list(line_of)
 
@@ -202,7 +202,7 @@ def _read_object(node: Element, annotation: Path, ignore_difficult: bool, seen: 
         tags = ", ".join(f"<{child.tag}>" for child in node)
         raise Damaged(
             annotation,
-            "a box is not four numbers: there is no <bndbox>",
+            "bndbox must hold four numbers: there is no <bndbox>",
             found=f"{name} with {tags}",
             expected="<bndbox> with xmin, ymin, xmax, ymax",
             hint="convert the annotation: turned boxes and polygons are not read",
@@ -219,7 +219,7 @@ def _bbox(node: Element, annotation: Path) -> list[float]:
     plain = [side for side in sides if side is not None]
     if len(plain) != 4:
         found = {side: node.findtext(side) for side in _SIDES}
-        raise Damaged(annotation, "a box is not four numbers", found=found, hint="fix the annotation")
+        raise Damaged(annotation, "bndbox must hold four numbers", found=found, hint="fix the annotation")
     x1, y1, x2, y2 = plain
     # A box without extent stays without: the + 1 of inclusive corners would make it one pixel wide.
     return [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0.0, 0.0]

@@ -59,7 +59,7 @@ def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
     }
     return Chart(
         stem="errors",
-        title="What costs AP50",
+        title="AP50 lost to each kind of error",
         caption="What AP50 would gain if one kind of error alone were repaired (TIDE, Bolya et al., ECCV 2020); the "
         "gains do not add up.",
         spec=spec,

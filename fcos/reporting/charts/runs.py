@@ -82,7 +82,7 @@ def pareto_chart(runs: Runs) -> Chart:
     return Chart(
         stem="accuracy-and-time",
         title="Accuracy against time",
-        caption="Up is better, left is faster; the dashed line joins those of all runs that no other beats in both. "
+        caption="Up is better, left is faster; the dashed line connects the Pareto front. "
         "Times are of the machine named above.",
         spec=spec,
         controls=(Control(parameter="what", label="time of", options=list(times)),),
