@@ -22,7 +22,7 @@ import torch
 from networks import torchvisions
 from PIL import Image
 from side_by_side import device_named, in_turn, line, parser, write_report
-from synthetic import CLASS_WEIGHTS, HEIGHT, WIDTH, draw_images, draw_pictures
+from synthetic import CLASS_WEIGHTS, HEIGHT, WIDTH, draw_images, write_images
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import CocoDetection
@@ -67,7 +67,7 @@ def main() -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         truth = draw_images(np.random.default_rng(0), arguments.number)
-        draw_pictures(Path(folder), truth)
+        write_images(Path(folder), truth)
         first, later = our_epochs(run, truth, Path(folder), device, dtype)
         amp = torch.float16 if gpu else torch.float32
         programs = {

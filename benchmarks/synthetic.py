@@ -82,7 +82,7 @@ def draw_images(
     }
 
 
-def draw_pictures(folder: Path, truth: dict[str, Any]) -> None:
+def write_images(folder: Path, truth: dict[str, Any]) -> None:
     """A JPEG file for each image of `truth`: smooth noise, which compresses about as well as a photograph."""
     for image in truth["images"]:
         size = image["width"], image["height"]
