@@ -556,6 +556,8 @@ def test_a_published_checkpoint_with_one_output_per_coco_id_is_cut_to_the_classe
     ("change", "problem"),
     [
         (lambda state: {**state, "head.classification_head.cls_logits.bias": torch.zeros(7)}, "7 class outputs"),
+        (lambda state: {**state, "head.classification_head.cls_logits.bias": torch.tensor(7.0)}, "1 class outputs"),
+        (lambda state: {**state, "head.classification_head.cls_logits.weight": torch.zeros(1)}, "does not fit run"),
         (lambda state: {k: v for k, v in state.items() if "p7" not in k}, "does not fit run reference"),
         (lambda _: {"model.0.weight": torch.zeros(1)}, "is not a torchvision FCOS state dict"),
     ],
