@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcos.errors import UserError
+from fcos.visible import visible
 
 if TYPE_CHECKING:
     from fcos.config.params import Params
@@ -150,7 +151,7 @@ def main() -> None:
             raise
     # Here the error is gone, and with it what it held: progress bars are closed before the last word.
     last_word = f"error: {mistake}" if mistake else f"\nstopped; what had ended is kept. To go on: {_typed()}"
-    print(_shown(last_word.encode(errors="replace").decode()), file=sys.stderr)
+    print(visible(last_word.encode(errors="replace").decode()), file=sys.stderr)
     sys.exit(MISTAKE if mistake else INTERRUPTED)
 
 
@@ -577,12 +578,7 @@ def doctor(
 
 
 def _echo(text: object, *, err: bool = False, nl: bool = True) -> None:
-    typer.echo(_shown(str(text)), err=err, nl=nl)
-
-
-def _shown(text: str) -> str:
-    """What would steer the terminal is escaped: people's files may have any name."""
-    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
+    typer.echo(visible(str(text)), err=err, nl=nl)
 
 
 def _params(run_name: str | None = None) -> "Params":

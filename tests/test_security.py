@@ -1,5 +1,6 @@
 """Attacks in other people's files: what docs/security.md promises, with the attack in it."""
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,10 @@ from conftest import assert_mistake
 from data_helpers import CAT, save_picture, small_coco, small_voc, small_yolo, voc_xml, write
 
 from fcos.commands.prepare import prepare
+from fcos.progress import Progress, say
+from fcos.running.study_progress import StudyProgress
 from fcos.training.resume import Scratch
+from fcos.visible import markdown, visible
 
 RAN = Path("ran")  # the file that code in a file would make
 CALL = "!!python/object/apply:os.mkdir [ran]"
@@ -107,3 +111,49 @@ def test_a_terminal_is_not_written_to_by_names(workspace, run):
     said = run("study", "new", "mine", "--from", "yolo")
     assert_mistake(said, "x\\x1b]0;evil\\x07\\u202egpj")
     assert not {"\x1b", "\x07", "\u202e"} & set(said.stdout + said.stderr)
+
+
+STEERS = "\x1b[31m\x07\x9b\u202e\u2066\u200f\u2028"
+SHOWN = r"\x1b[31m\x07\x9b\u202e\u2066\u200f\u2028"
+
+
+def test_lines_of_progress_do_not_steer_the_terminal(capsys, monkeypatch):
+    def tell():
+        say(f"warning: {STEERS}")
+        StudyProgress.print(None, f"source: {STEERS}")
+        progress = Progress(f"of {STEERS}\nforged", 2, unit="pictures")
+        progress.update(2, f"note {STEERS}")
+        progress.close()
+        out, err = capsys.readouterr()
+        assert out == f"source: {SHOWN}\n" and f"warning: {SHOWN}\n" in err
+        return err
+
+    assert f"of {SHOWN}\\nforged: 2/2 pictures, 0 s, note {SHOWN}\n" in tell()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bar = tell()
+    assert f"of {SHOWN}\\nforged: 100%" in bar and f"note {SHOWN}]" in bar
+    assert not set(STEERS) - set("[31m") & set(re.sub(r"\x1b\[A", "", bar))
+
+
+def test_what_is_shown_keeps_people_s_letters():
+    for name in ("круг", "猫", "می\u200cخو", "שלום", "a\u00a0b", "\U0001f469\u200d\U0001f692", "naïve"):
+        assert visible(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("`rm -rf`", r"\`rm -rf\`"),
+        ("a\n\n# b", "a # b"),
+        ("# heading", r"\# heading"),
+        ("- item", r"\- item"),
+        ("1. item", r"1\. item"),
+        ("<b onclick=x>", "&lt;b onclick=x&gt;"),
+        ("[x](javascript:y)", r"\[x\](javascript:y)"),
+        ("-1.5", "-1.5"),
+        (STEERS, r"\\x1b\[31m\\x07\\x9b\\u202e\\u2066\\u200f"),
+    ],
+)
+def test_names_in_markdown_are_text(name, shown):
+    assert markdown(name) == shown

@@ -239,6 +239,21 @@ def test_who_opens_the_study_reads_what_it_is(files: Files) -> None:
     )
 
 
+def test_the_description_survives_odd_names(files: Files) -> None:
+    """train.json may be somebody else's: its texts are cells of a table and lines of a page."""
+    files.train()
+    path = files.runs_dir / "one" / "train.json"
+    content = json.loads(path.read_text())
+    content["params"]["backbone"] = "res|net`<b>\x1b[31m\u202e\n\n# x"
+    write_json(path, content)
+    files.sync()
+    client = connect()
+    shown = r"res\|net\`&lt;b&gt;\\x1b\[31m\\u202e # x"
+    table = client.get_experiment(find_experiment(client, STUDY)).tags["mlflow.note.content"]
+    assert f"| {shown} | 1 | 1 | 0 |" in table
+    assert only_run().data.tags["mlflow.note.content"].startswith(f"{shown}, 1 epochs")
+
+
 def test_a_damaged_history_is_named(files: Files) -> None:
     files.train()
     path = files.runs_dir / "one" / "history.csv"

@@ -35,6 +35,7 @@ TRAINING_CODE = (
     "model/convert.py",
     "model/detector.py",
     "model/device.py",
+    "model/file_kinds.py",
     "model/group_norm.py",
     "model/head.py",
     "model/locations.py",
@@ -53,6 +54,7 @@ TRAINING_CODE = (
     "training/optimizer.py",
     "training/resume.py",
     "training/step.py",
+    "visible.py",
     "yaml_text.py",
 )
 
