@@ -22,7 +22,7 @@ from random_truth import make_results, make_truth
 
 from fcos.commands.compare import Row, parse_rows
 from fcos.errors import UserError
-from fcos.reporting.markdown import escape
+from fcos.visible import markdown as escape
 from fcos.scoring.average_precision import METRICS, score
 from fcos.scoring.bootstrap import Estimate, draw_weights, holm
 from fcos.scoring.comparison import Comparison
