@@ -568,7 +568,7 @@ def doctor(
 
     findings = doctor()
     try:
-        connect()
+        connect(renew=False)
         findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
         findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
@@ -614,7 +614,8 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
     def figures(run_name: str) -> list[Path]:
         return sorted((layout.report / "figures" / "runs" / run_name).glob("*.png"))
 
-    return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
+    checkpoints = params.tracking.checkpoints
+    return sync(params.study, layout.runs, runs, known=list(params.runs), checkpoints=checkpoints, figures=figures)
 
 
 @contextlib.contextmanager

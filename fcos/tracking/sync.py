@@ -17,6 +17,7 @@ from fcos.formats import read_record
 from fcos.progress import track
 from fcos.study.run_files import command_for
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
+from fcos.tracking.database import renewed
 from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
@@ -32,22 +33,24 @@ def sync(
     runs_dir: Path,
     names: Sequence[str],
     *,
+    known: Sequence[str] = (),
     checkpoints: str,
     figures: Callable[[str], list[Path]],
 ) -> int:
     """Bring the runs `names` in `runs_dir` (`runs/STUDY`) up to date in MLflow, and return how many there were.
 
     Args:
+        known: all runs of the study, which a database is filled with that had to be made anew.
         checkpoints: `all`, `best` or `none`: which runs have their weights in MLflow.
         figures: the pictures that belong to a run, by its name.
 
     Raises:
         StoreUnavailable: nothing is lost, the next call logs what is missing.
     """
-    trained = [name for name in names if (runs_dir / name / "train.json").exists()]
-    if not trained:
+    if not _trained(names, runs_dir):
         return 0
     client = connect()
+    trained = _trained([*names, *known] if renewed else names, runs_dir)
     with reaching():
         experiment_id = find_experiment(client, study)
         for name in track(trained, "MLflow", total=len(trained), unit="runs"):
@@ -62,6 +65,10 @@ def sync(
         if checkpoints != "none" and best is not None:
             register_best(client, study, best)
     return len(trained)
+
+
+def _trained(names: Sequence[str], runs_dir: Path) -> list[str]:
+    return [name for name in dict.fromkeys(names) if (runs_dir / name / "train.json").exists()]
 
 
 def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figures: Sequence[Path] = ()) -> "Run":

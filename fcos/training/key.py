@@ -28,6 +28,7 @@ TRAINING_CODE = (
     "errors.py",
     "files.py",
     "formats.py",
+    "locks.py",
     "losses.py",
     "memory.py",
     "model/backbone.py",
