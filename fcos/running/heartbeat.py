@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fcos.errors import UserError
 from fcos.files import project_root, read_json, write_json
+from fcos.locks import NO_LOCKS, has_no_locks
 from fcos.progress import Progress, watchers
 
 EVERY_S = 1.0  # between two writings
@@ -77,7 +80,7 @@ def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
         with contextlib.suppress(UserError):  # it has ended since
             beat = read_json(path, hint="fcos status")
             if _is_beat(beat):
-                beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_locked(path.with_suffix(".lock"))}
+                beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_alive(path.with_suffix(".lock"), beat)}
     return beats
 
 
@@ -110,7 +113,7 @@ def _folder(study: str) -> Path:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # nowhere to write
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(path.open("a"))
             for _ in range(LOCK_TRIES):  # somebody may be looking; at the end the same stage runs twice
@@ -118,15 +121,18 @@ def _locked(path: Path) -> Iterator[None]:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 time.sleep(0.05)
+        except OSError as error:  # nowhere to write
+            has_no_locks(path, error)
         yield
 
 
-def _is_locked(path: Path) -> bool:
+def _is_alive(path: Path, beat: Beat) -> bool:
+    """Whether the command of a heartbeat holds its lock; without locks, whether this machine has such a process."""
     try:
         with path.open() as stream:  # shared, which filelock has not: two that look do not see each other
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in NO_LOCKS and psutil.pid_exists(beat["pid"])
     return False

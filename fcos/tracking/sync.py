@@ -3,6 +3,7 @@
 import calendar
 import csv
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +14,32 @@ import safetensors
 
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json
-from fcos.formats import read_record
+from fcos.formats import header_of
 from fcos.progress import track
-from fcos.study.run_files import command_for
+from fcos.study.run_files import command_for, read_run_file
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
 from fcos.tracking.database import renewed
 from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
 from fcos.tracking.store import connect, find_experiment, reaching
+from fcos.training.history import CURVES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+
+# Without these nothing can be told; files of earlier versions lack others.
+_NEEDED = {
+    "train.json": (
+        *("weights_sha256", "training_key", "role", "imported_from", "provenance.commit", "provenance.started"),
+        *("provenance.seconds", "params.study", "params.name", "params.backbone", "params.epochs", "params.num_convs"),
+        "params.seed",
+    ),
+    "timing.json": ("views.test.ms_per_image", "views.test.seconds"),
+}
+_OF_NUMBERS = ("metrics.AP", "metrics.AP50", "per_class", "provenance.started", "provenance.seconds")
 
 
 def sync(
@@ -112,27 +126,36 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
 
 
 def _read(path: Path) -> Any:
-    return read_record(path, hint=command_for(path.name, path.parent.name))
+    return read_run_file(path, _NEEDED.get(path.name, ()))
 
 
 def _of_weights(path: Path, digest: str) -> dict[str, Any]:
     """What was computed from these very weights: after a new training, older files lie there until they are redone."""
     content = _read(path) if path.exists() else {}
-    return content if content.get("identity", {}).get("weights_sha256") == digest else {}
+    if content.get("identity", {}).get("weights_sha256") != digest:
+        return {}
+    return dict(read_run_file(path, _OF_NUMBERS if path.name == "evaluation.json" else ()))
 
 
 def _times(content: Mapping[str, Any]) -> tuple[int, int]:
     """When the command that wrote `content` began and ended, in milliseconds."""
     provenance = content["provenance"]
-    started = 1000 * calendar.timegm(time.strptime(provenance["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    try:
+        started = 1000 * calendar.timegm(time.strptime(provenance["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        started = 0  # nothing but the place of a run in a list depends on it
     return started, started + round(1000 * provenance["seconds"])
 
 
 def _data_digest(weights: Path) -> str | None:
     if not weights.exists():
         return None
-    with safetensors.safe_open(weights, framework="numpy") as file:
-        return str(json.loads(file.metadata()["fcos"])["data_digest"])
+    try:
+        with safetensors.safe_open(weights, framework="numpy") as file:
+            return str(header_of(weights, file.metadata(), hint=None)["data_digest"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        hint = command_for(weights.name, weights.parent.name)
+        raise UserError(weights, "is not a whole weights file", found=error, hint=hint) from None
 
 
 def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | None]:
@@ -157,7 +180,9 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
     with path.open(newline="", encoding="utf-8") as stream:
         try:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-        except (TypeError, ValueError):
+            if any(not math.isfinite(row[name]) for row in rows for name in ("step", *CURVES)):
+                raise ValueError("not finite")
+        except (TypeError, ValueError, KeyError, csv.Error):
             raise UserError(
                 path,
                 "is damaged",
