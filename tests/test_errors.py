@@ -1,6 +1,8 @@
 """Mistakes and mishaps on the command line: each is one message that says where, what and what to do."""
 
 import errno
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from fcos.evaluation.candidates import read_candidates
 from fcos.files import write_json
 from fcos.model.checkpoint import read_identity, read_state_dict
 from fcos.running import study_progress
+from fcos.running.dvc import recorded_outputs
 from fcos.running.run import run_study
 from fcos.scoring.replicates import read_replicates
 from fcos.study.provenance import provenance
@@ -82,6 +85,60 @@ def test_status_reads_over_a_heartbeat_of_nobody(workspace, run, text):
     beat.write_text(text)
     done = run("status")
     assert done.returncode == 0 and "one-epoch" in done.stdout
+
+
+STUDY_BEAT = {"stage": "study", "run": None, "jobs": 1, "open": {}, "begun": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"total": 0},
+        {"total": -5},
+        {"total": 10**400},
+        {"per_second": -1.0},
+        {"started": None},
+        {"pid": 10**30},
+        {**STUDY_BEAT, "jobs": "x"},
+        {**STUDY_BEAT, "jobs": -3},
+        {**STUDY_BEAT, "open": [1]},
+        {**STUDY_BEAT, "begun": None},
+    ],
+)
+def test_status_reads_over_odd_numbers_of_a_heartbeat(workspace, run, change):
+    """Also while its lock is held, when it counts as at work."""
+    said = {"stage": "train", "run": "one-epoch", "pid": 1, "started": 1.0, "updated": 1.0, "what": "train", "first": 0}
+    said |= {"done": 1, "total": 9, "unit": "steps", "per_second": 1.0, "note": "", **change}
+    name = "study.json" if said["stage"] == "study" else "train@one-epoch.json"
+    beat = Path("runs/smoke/.scratch/at-work") / name
+    beat.parent.mkdir(parents=True)
+    beat.write_text(json.dumps(said))
+    with beat.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("status", "--quick")
+    assert done.returncode == 0 and "one-epoch" in done.stdout
+
+
+@pytest.mark.parametrize("text", ['{"images": 5}', '{"a": {"b": 5}}', '{"a": null}', '{"a": []}', "[]", "5"])
+def test_an_index_of_the_source_that_is_none_is_made_anew(workspace, run, text):
+    assert run("prepare").returncode == 0
+    Path("data/.source/smoke/index.json").write_text(text)
+    assert run("status").returncode == 0 and run("source").returncode == 0
+    assert "images" in Path("data/.source/smoke/index.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["stages: [1]", "stages: {a: {outs: [5]}}", "5", "a: [", "stages: {a: {outs: [{md5: 1}]}}"]
+)
+def test_a_lock_file_that_dvc_did_not_write(tmp_path, text):
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"dvc.lock: is damaged"):
+        recorded_outputs(tmp_path / "dvc.lock")
+
+
+def test_links_that_lead_in_a_circle(workspace, run):
+    Path("studies/loop.yaml").symlink_to("loop.yaml")
+    assert_mistake(run("study", "use", "loop"), "studies/loop.yaml", "symbolic links")
 
 
 def test_class_names_in_data_yaml_are_texts_and_stand_once(tmp_path, run):

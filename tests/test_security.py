@@ -1,5 +1,6 @@
 """Attacks in other people's files: what docs/security.md promises, with the attack in it."""
 
+import json
 import re
 import struct
 import zlib
@@ -9,8 +10,10 @@ import pytest
 import torch
 from conftest import assert_mistake
 from data_helpers import CAT, save_picture, small_coco, small_voc, small_yolo, voc_xml, write
+from safetensors.torch import save_file
 
 from fcos.commands.prepare import prepare
+from fcos.config.params import read
 from fcos.progress import Progress, say
 from fcos.running.study_progress import StudyProgress
 from fcos.training.resume import Scratch
@@ -89,6 +92,34 @@ def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
     image = next(Path("coco").rglob("*.jpg"))
     image.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     assert_mistake(run("study", "new", "mine", "--from", "coco"), image.name)
+
+
+NAMED = [{"id": 1, "name": "cat"}]
+HEADERS = {
+    "no run": ({"run": None}, "does not say what it holds"),
+    "a class that is a number": ({"categories": [5]}, "does not say what it holds"),
+    "a class without a name": ({"categories": [{"id": 1}]}, "does not say what it holds"),
+    "bits": ({"bits": "x"}, "does not say what it holds"),
+    "an unknown network": ({"backbone": "../x"}, "names a network that this version does not know"),
+    "no size": ({"train": {"sizes": []}}, "names a network that this version does not know"),
+    "ten million convolutions": ({"num_convs": 10**7}, "a larger network than it holds"),
+    "a million channels": ({"model": {"fpn_channels": 2**20}}, "a larger network than it holds"),
+}
+
+
+@pytest.mark.parametrize(("change", "problem"), HEADERS.values(), ids=HEADERS)
+def test_weights_that_say_odd_things_of_themselves(workspace, run, change, problem):
+    """Its header is read before the network is made that it describes, which may need more memory than there is."""
+    settings = read().runs["one-epoch"].identity()
+    header = {"run": settings, "categories": NAMED, "data_digest": "d"}
+    for key, value in change.items():
+        if key in header or key == "bits":
+            header[key] = value
+        else:
+            settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+    save_file({"a": torch.zeros(1)}, "evil.safetensors", metadata={"fcos": json.dumps(header)})
+    save_picture(Path("x.jpg"))
+    assert_mistake(run("detect", "x.jpg", "--checkpoint", "evil.safetensors"), "evil.safetensors", problem)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "..", "-x", "a\nb"])

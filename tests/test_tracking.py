@@ -249,6 +249,21 @@ def test_who_opens_the_study_reads_what_it_is(files: Files) -> None:
     )
 
 
+def test_long_names_and_names_in_other_scripts_are_metrics_of_their_own(files: Files) -> None:
+    """MLflow takes 250 letters, and none of a name in another script: both would stop, or overwrite, silently."""
+    files.train()
+    files.evaluate()
+    path = files.runs_dir / "one" / "evaluation.json"
+    content = json.loads(path.read_text())
+    names = ["кот", "пёс", "x" * 300]
+    content["per_class"] = [{"name": name, "AP": 0.1 * place} for place, name in enumerate(names, start=1)]
+    write_json(path, content)
+    files.sync()
+    logged = only_run().data.metrics
+    assert (logged["AP/___"], logged["AP/___ 2"]) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert logged[f"AP/{'x' * 200}"] == pytest.approx(0.3)
+
+
 def test_the_description_survives_odd_names(files: Files) -> None:
     """train.json may be somebody else's: its texts are cells of a table and lines of a page."""
     files.train()

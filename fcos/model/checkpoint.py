@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors
 import safetensors.torch
@@ -14,10 +14,20 @@ from fcos.errors import UserError
 from fcos.files import whole_file
 from fcos.formats import header_metadata, header_of
 from fcos.model.file_kinds import kind_of
+from fcos.records import SplitCategory, odd_value
 
 DIVERGED = "lower train.learning_rate, or set train.clip_grad_norm"
 OTHER = "train again, or take another file"
 STATE_DICT = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
+
+
+class _Header(TypedDict):
+    """Of what types an Identity is, in a file of somebody else's."""
+
+    run: dict[str, Any]
+    categories: list[SplitCategory]
+    data_digest: str
+    bits: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +53,12 @@ class Identity:
     @staticmethod
     def from_metadata(metadata: dict[str, str] | None, path: Path) -> "Identity":
         try:
-            return Identity(**header_of(path, metadata, hint=None))
+            said = header_of(path, metadata, hint=None)
+            if odd := odd_value(said, _Header, complete=False) or odd_value(
+                said.get("categories"), list[SplitCategory], complete=True
+            ):
+                raise ValueError(odd)
+            return Identity(**said)
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 path,

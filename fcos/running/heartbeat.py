@@ -18,9 +18,11 @@ from fcos.errors import UserError
 from fcos.files import project_root, read_json, write_json
 from fcos.locks import NO_LOCKS, has_no_locks
 from fcos.progress import Progress, watchers
+from fcos.records import odd_value
 
 EVERY_S = 1.0  # between two writings
 LOCK_TRIES = 5
+MOST = 2**31  # of whatever is counted; a pid is less too
 STUDY = "study"  # stands where a stage has its name: of `fcos study run` itself
 Beat = dict[str, Any]
 
@@ -97,7 +99,11 @@ def _is_beat(content: Any) -> bool:
             "per_second": float,
             "note": str | None,
         }
-    return isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+    if isinstance(content, dict) and "jobs" in content:  # of `fcos study run`
+        kinds |= {"jobs": int, "open": dict[str, str | None], "begun": list[str]}
+    if not isinstance(content, dict) or any(odd_value(content.get(key), kind) for key, kind in kinds.items()):
+        return False
+    return all(0 <= content.get(key, 0) < MOST for key in ("first", "done", "total", "jobs", "pid"))
 
 
 def _why(error: BaseException) -> str:

@@ -136,7 +136,7 @@ def _has_ended(found: Found, layout: Layout) -> bool:
 
 def _speed(beat: Mapping[str, Any] | None) -> float:
     """Steps a second of a training; 0 while it is not known, or still about its pictures."""
-    return float(beat.get("per_second", 0.0)) if beat and beat.get("what") == "train" else 0.0
+    return max(0.0, float(beat["per_second"])) if beat and beat.get("what") == "train" and beat["total"] else 0.0
 
 
 def _by_own_speed(found: Found) -> float | None:
@@ -147,7 +147,7 @@ def _by_own_speed(found: Found) -> float | None:
 
 def _share_left(found: Found, layout: Layout) -> float:
     """What is left of a training at work, or of one that broke off and has a state to go on from."""
-    if not found.beat or not _speed(found.beat):
+    if not found.beat or not found.beat["total"] or not _speed(found.beat):
         return 1.0
     saved = layout.runs.glob(f".scratch/{found.stage.run_name}-*/state.pt")
     if found.state == INTERRUPTED and not any(saved):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+MOST_LETTERS = 200  # of a class name; MLflow takes 250 in all
 # Without these nothing can be told; files of earlier versions lack others.
 _NEEDED = {
     "train.json": (
@@ -160,8 +161,9 @@ def _data_digest(weights: Path) -> str | None:
 
 def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | None]:
     metrics = dict(evaluation["metrics"])
-    for row in evaluation["per_class"]:
-        metrics[f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])}"] = row["AP"]
+    for place, row in enumerate(evaluation["per_class"], start=1):
+        name = f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])[:MOST_LETTERS]}"
+        metrics[f"{name} {place}" if name in metrics else name] = row["AP"]  # names in other scripts are all alike
     for name, interval in evaluation.get("intervals", {}).items():  # files of earlier versions have none
         metrics |= {f"{name}_{end}": interval[end] for end in ("low", "high")}
     errors = evaluation.get("analysis", {}).get("errors", {})
