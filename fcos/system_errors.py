@@ -29,6 +29,9 @@ def explain(error: BaseException) -> UserError | None:
     if number in _REFUSED:
         hint = "change its permissions or its owner, or work in another folder"
         return UserError(where, "may not be read or written", found=_strerror(error), hint=hint)
+    if number in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+        hint = "keep the project, or runs/, on a disk of this machine; see docs/how-to/resume.md"
+        return UserError(where, "its file system has no locks", found=_strerror(error), hint=hint)
     if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
         hint = "correct the path, or take away what stands in its way"
         return UserError(where, "cannot be opened or made", found=_strerror(error), hint=hint)

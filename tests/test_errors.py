@@ -336,6 +336,7 @@ def no_room(path):
             ["its disk is full", "make room"],
         ),
         (PermissionError(errno.EACCES, "Permission denied", "x"), ["x: may not be read", "permissions"]),
+        (OSError(errno.ENOLCK, "No locks available"), ["its file system has no locks", "docs/how-to/resume.md"]),
         (OSError(errno.EROFS, "Read-only file system", "x"), ["x: may not be read", "another folder"]),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), ["x/y: cannot be opened", "correct the path"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ["train.batch_size", "fcos doctor"]),
