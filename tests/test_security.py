@@ -65,6 +65,17 @@ def test_code_in_yaml_never_runs(workspace, run, file):
     assert not RAN.exists()
 
 
+@pytest.mark.parametrize("file", ["params.yaml", "yolo/data.yaml"])
+def test_aliases_of_yaml_are_not_written_out_without_end(workspace, run, file):
+    """Ten of ten of ten: what shows the value, or walks through it, never ends."""
+    small_yolo(a=["0 0.5 0.5 0.1 0.1"])
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    write(Path(file), "\n".join([*lines, "names: *a8", "study: *a8"]))
+    command = ["status", "--quick"] if file == "params.yaml" else ["study", "new", "mine", "--from", "yolo"]
+    assert_mistake(run(*command), file, "aliases make more than 1,000,000 values")
+
+
 LAUGHS = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
 ENTITIES = {
     "billion laughs": f'<!DOCTYPE x [<!ENTITY a0 "ha">{LAUGHS}]>',
