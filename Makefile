@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 # environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test test-fast coverage browser check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
+.PHONY: install repro test test-fast coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -64,6 +64,18 @@ browser:
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null 2>&1; } \
 		|| echo "no chromium: the tests of the pages are skipped"
+
+# The pinned dependencies against what is known of them; fails where something is. Nothing is installed, and where the
+# advisories cannot be had, one line says so.
+AUDIT := pip-audit --progress-spinner off --disable-pip --require-hashes -r requirements.txt
+audit: install
+	@found=$$(timeout 180 $(BIN)/uvx --quiet $(AUDIT) 2>&1 || timeout 60 python -m $(subst pip-audit,pip_audit,$(AUDIT)) 2>&1); code=$$?; \
+	case "$$code $$found" in \
+	*"Found "*"known vulnerabilit"*) echo "$$found"; exit 1;; \
+	*"could not be audited"*) echo "audit: not done for $$(echo "$$found" | grep -c 'could not be audited') dependencies," \
+		"whose advisories cannot be reached";; \
+	0*) echo "audit: nothing is known against the pinned dependencies";; \
+	*) echo "audit: not done, the advisories cannot be reached";; esac
 
 # Parts, so that `make --jobs 2 check` takes half the time: mypy reads torch anew for each of its two settings.
 check: lint types types-of-tests

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcos.errors import UserError
+from fcos.visible import visible
 
 if TYPE_CHECKING:
     from fcos.config.params import Params
@@ -182,7 +183,7 @@ def main() -> None:
             raise
     # Here the error is gone, and with it what it held: progress bars are closed before the last word.
     last_word = f"error: {mistake}" if mistake else f"\nInterrupted. Finished work is kept; to resume: {_typed()}"
-    print(_shown(last_word.encode(errors="replace").decode()), file=sys.stderr)
+    print(visible(last_word.encode(errors="replace").decode()), file=sys.stderr)
     sys.exit(MISTAKE if mistake else INTERRUPTED)
 
 
@@ -613,7 +614,7 @@ def doctor(
 
     findings = doctor()
     try:
-        connect()
+        connect(renew=False)
         findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
         findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
@@ -628,12 +629,7 @@ for _command in [*app.registered_commands, *study_app.registered_commands]:
 
 
 def _echo(text: object, *, err: bool = False, nl: bool = True) -> None:
-    typer.echo(_shown(str(text)), err=err, nl=nl)
-
-
-def _shown(text: str) -> str:
-    """What would steer the terminal is escaped: people's files may have any name."""
-    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
+    typer.echo(visible(str(text)), err=err, nl=nl)
 
 
 def _params(run_name: str | None = None) -> "Params":
@@ -669,7 +665,8 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
     def figures(run_name: str) -> list[Path]:
         return sorted((layout.report / "figures" / "runs" / run_name).glob("*.png"))
 
-    return sync(params.study, layout.runs, runs, checkpoints=params.tracking.checkpoints, figures=figures)
+    checkpoints = params.tracking.checkpoints
+    return sync(params.study, layout.runs, runs, known=list(params.runs), checkpoints=checkpoints, figures=figures)
 
 
 @contextlib.contextmanager

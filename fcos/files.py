@@ -91,13 +91,17 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2, durable: bool 
 def read_json(path: Path, *, hint: str) -> Any:
     """Read JSON; `hint` is what to type when the file is missing."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="a JSON file", hint=hint) from None
     except IsADirectoryError:
         raise UserError(path, "is a folder", expected="a JSON file", hint=hint) from None
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, 3,000 lists in each other
         raise UserError(path, "is not JSON", found=error, hint=hint) from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fcos import __version__
 from fcos.errors import UserError
 from fcos.files import read_json, write_json
+from fcos.records import odd_value
 
 FORMAT = 1  # rises when a file of old would be misread; files without a number are of format 1
 
@@ -17,12 +18,19 @@ def write_record(path: Path, content: Mapping[str, object]) -> None:
     write_json(path, {**content, "format": FORMAT})
 
 
-def read_record(path: Path, *, hint: str) -> Any:
-    """Read what `write_record` wrote; `hint` is what to type when it is missing, damaged or of another format."""
+def read_record(path: Path, *, hint: str, kind: Any = Any, complete: bool = False) -> Any:
+    """Read what `write_record` wrote; `hint` is what to type when it is missing, damaged or of another format.
+
+    Args:
+        kind, complete: see `fcos.records.odd_value`.
+    """
     content = read_json(path, hint=hint)
     if not isinstance(content, Mapping):
         raise UserError(path, "is damaged", found=f"a {type(content).__name__}", expected="a JSON object", hint=hint)
     check_format(path, content, hint=hint)
+    odd = odd_value(content, kind, complete=complete)
+    if odd is not None:
+        raise UserError(path, "is damaged", found=odd, hint=hint)
     return content
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from fcos.visible import visible, visible_line
+
 T = TypeVar("T")
 Result = TypeVar("Result")
 PLAIN_INTERVAL_S = 20.0
@@ -26,8 +28,8 @@ def duration(seconds: float) -> str:
 
 
 def say(message: str) -> None:
-    """Print one line to standard error without tearing a progress bar."""
-    tqdm.write(message, file=sys.stderr)
+    """Print one line to standard error without tearing a progress bar; names in it cannot steer the terminal."""
+    tqdm.write(visible(message), file=sys.stderr)
 
 
 class Progress:
@@ -39,7 +41,7 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.first = done
         self.bar = (
-            tqdm(total=total, initial=done, desc=description, unit=unit, dynamic_ncols=True)
+            tqdm(total=total, initial=done, desc=visible_line(description), unit=unit, dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -49,7 +51,7 @@ class Progress:
         self.done += count
         self.note = note
         if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.set_postfix_str(visible_line(note), refresh=False)
             self.bar.update(count)
         elif time.monotonic() - self.last_line >= PLAIN_INTERVAL_S:
             self._line()
@@ -72,7 +74,8 @@ class Progress:
         left = f", {duration(elapsed / worked * (self.total - self.done))} left" if 0 < worked < self.total else ""
         note = f", {self.note}" if self.note else ""
         counted = f"{self.done}/{self.total} {self.unit}"
-        print(f"{self.description}: {counted}, {duration(elapsed)}{left}{note}", file=sys.stderr, flush=True)
+        line = f"{self.description}: {counted}, {duration(elapsed)}{left}{note}"
+        print(visible_line(line), file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], description: str, *, total: int, unit: str = "it") -> Iterator[T]:

@@ -1,6 +1,9 @@
 """What stands in the JSON files of a study, which `fcos.formats` reads and writes."""
 
-from typing import Any, NotRequired, TypedDict
+import math
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 Numbers = dict[str, float | None]  # AP, AP50 ... as fractions; None where COCO defines none
 
@@ -170,3 +173,83 @@ class Manifest(TypedDict):
     assumed: list[str]
     near_copies: dict[str, Any] | None  # fcos.data.sources.together.near_copies
     notes: list[str]
+
+
+class SplitImage(TypedDict):
+    """An image in {train,validation,test}.json."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class SplitCategory(TypedDict):
+    id: int
+    name: str
+
+
+class SplitAnnotation(TypedDict):
+    image_id: int
+    category_id: int
+    bbox: list[float]
+
+
+class Detection(TypedDict):
+    """An entry of detections.json."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+class Split(TypedDict):
+    """{train,validation,test}.json, as far as every reader needs it."""
+
+    images: list[SplitImage]
+    categories: list[SplitCategory]
+    annotations: list[SplitAnnotation]
+
+
+def odd_value(value: Any, kind: Any, *, complete: bool = False, where: str = "") -> str | None:
+    """The first thing in `value` that is not of the type `kind`, in words; None where all is.
+
+    Args:
+        kind: a TypedDict, dict[str, X], list[X], a union, a plain type or Any.
+        complete: whether the keys of a TypedDict must all be there: files of earlier versions lack some.
+    """
+    if kind is Any:
+        return None
+    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    option = next((option for option in options if isinstance(value, _plain(option))), None)
+    if option is None or (isinstance(value, bool) and option is not bool):
+        return f"{where or 'content'} is {_in_words(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{where} is no finite number"
+    found = (odd_value(inner, of, complete=complete, where=at) for inner, of, at in _parts(value, option, where))
+    lacking = sorted(get_type_hints(option).keys() - value.keys()) if complete and is_typeddict(option) else []
+    missing = f"no key {where}.{lacking[0]}".replace(" .", " ") if lacking else None
+    return missing or next(filter(None, found), None)
+
+
+def _plain(kind: Any) -> type | tuple[type, ...]:
+    if kind is float:
+        return (int, float)
+    return dict if is_typeddict(kind) else NoneType if kind is None else get_origin(kind) or kind
+
+
+def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
+    """What is in an object or a list: value, type and place."""
+    dot = f"{where}." if where else ""
+    if is_typeddict(kind):
+        hints = get_type_hints(kind)
+        yield from ((inner, hints[key], f"{dot}{key}") for key, inner in value.items() if key in hints)
+    elif isinstance(value, dict) and get_args(kind):
+        yield from ((inner, get_args(kind)[1], f"{dot}{key}") for key, inner in value.items())
+    elif isinstance(value, list) and get_args(kind):
+        yield from ((inner, get_args(kind)[0], f"{where}[{place}]") for place, inner in enumerate(value))
+
+
+def _in_words(value: Any) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"

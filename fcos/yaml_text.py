@@ -8,6 +8,8 @@ from yaml.constructor import ConstructorError
 
 from fcos.errors import UserError
 
+MOST_VALUES = 1_000_000
+
 
 class _Strict(yaml.constructor.BaseConstructor):
     """No key twice, of which YAML's last one would count; a value that Python cannot hold is named with its line."""
@@ -38,6 +40,16 @@ class Texts(_Strict, yaml.BaseLoader):
     """Every scalar is the text that stands there: `no`, `007` and `1.50` are names."""
 
 
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values there are with each alias written out: nine lines can stand for a thousand million."""
+    if id(node) not in known:
+        known[id(node)] = 0  # of an alias within itself, which the constructor refuses
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in pairs for part in pair]
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
+
+
 def parse_yaml(text: str, path: Path, *, loader: type[Values | Texts] = Values, hint: str = "fix that line") -> Any:
     """The value of the YAML `text` of the file `path`; None where it is empty.
 
@@ -48,7 +60,10 @@ def parse_yaml(text: str, path: Path, *, loader: type[Values | Texts] = Values, 
     try:
         reader = loader(text)
         reader.deep_construct = True  # an alias within itself has no value then
-        return reader.get_single_data()
+        node = reader.get_single_node()
+        if node is not None and _count(node, {}) > MOST_VALUES:
+            raise ConstructorError(None, None, f"aliases make more than {MOST_VALUES:,} values of it", node.start_mark)
+        return None if node is None else reader.construct_document(node)
     except yaml.YAMLError as error:
         mark, found = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
     except RecursionError:

@@ -12,6 +12,7 @@ from conftest import LIMIT_S, READY_MADE, ROOT, assert_mistake, write_params
 from data_helpers import small_voc, snapshot, voc_object
 
 import fcos.cli
+from fcos.config.params import read
 from fcos.tracking import live
 
 # What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
@@ -184,6 +185,20 @@ def test_a_store_that_is_away_stops_nothing(workspace, monkeypatch, run):
     assert_mistake(run("sync-mlflow"), "cannot be used")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert "1 runs are up to date" in run("sync-mlflow").stdout
+
+
+@pytest.mark.parametrize("uri", ["http://[", "postgresql://u:p@h:bad/x", "ftp://x", "foo"])
+def test_what_ends_a_report_goes_on_whatever_the_store_is(workspace, monkeypatch, capsys, run, uri):
+    """The numbers are on disk: it ends well, with one line; `fcos sync-mlflow` and `fcos doctor` say what is wrong."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    train = Path("runs/smoke/one-epoch/train.json")
+    train.parent.mkdir(parents=True)
+    train.write_text("{}")
+    monkeypatch.setenv("DVC_STAGE", "report")
+    fcos.cli._track(read(), ["one-epoch"])
+    assert capsys.readouterr().err.count("MLflow was not updated") == 1
+    assert_mistake(run("sync-mlflow"), "MLFLOW_TRACKING_URI: the store cannot be used", "set MLFLOW_TRACKING_URI to")
+    assert "wrong  tracking     not reachable" in run("doctor").stdout
 
 
 def test_doctor_says_what_is_wrong(workspace, run):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 import yaml
-from conftest import ROOT, Watcher, write_params
+from conftest import ROOT, Watcher, assert_mistake, write_params
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from fcos import records
 from fcos.cli import main
@@ -410,6 +412,60 @@ def test_a_view_that_was_not_predicted_says_what_to_type(study):
         nms_sweep("one-epoch")
 
 
+def damage_candidates(path, change):
+    """Change the tensors of a file of candidates, as a copy that went wrong or somebody's script would."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata=metadata)
+
+
+def put(name, index, value):
+    """A change of one entry of a tensor."""
+    return lambda tensors: tensors[name].__setitem__(index, value)
+
+
+def as_rows(tensors):
+    tensors["boxes"] = tensors["boxes"].reshape(-1)
+
+
+def without_the_last_picture(tensors):
+    last = tensors["ends"][-2]
+    tensors.update(image_ids=tensors["image_ids"][:-1], ends=tensors["ends"][:-1])
+    tensors.update({name: tensors[name][:last] for name in ("boxes", "scores", "labels")})
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (
+            put("image_ids", 0, 991),
+            ["holds other images than the split", "image ids 991: 1 too much; 1 of 8 missing: "],
+        ),
+        (lambda tensors: put("image_ids", 1, tensors["image_ids"][0])(tensors), ["names an image twice"]),
+        (without_the_last_picture, ["holds other images than the split", "1 of 8 missing"]),
+        (put("labels", 3, 3), ["has a class that the data do not have", "label 3", "0 to 2"]),
+        (put("labels", 3, -1), ["has a class that the data do not have", "label -1"]),
+        (put("ends", -1, 10**6), ["is not a whole candidates file", "ends"]),
+        (put("ends", 0, -4), ["is not a whole candidates file", "ends"]),
+        (put("scores", 0, np.nan), ["is not a whole candidates file", "scores", "not finite"]),
+        (put("boxes", (0, 2), np.inf), ["is not a whole candidates file", "boxes", "not finite"]),
+        (as_rows, ["is not a whole candidates file", "boxes"]),
+        (lambda tensors: tensors.pop("labels"), ["is not a whole candidates file", "labels"]),
+    ],
+)
+def test_candidates_that_do_not_fit_the_split_or_themselves_are_refused(study, run, change, parts):
+    commands = {
+        RUN / "candidates" / "test.safetensors": (["evaluate", "nms-sweep"], "fcos predict one-epoch"),
+        RUN / "candidates_tta" / "s64.safetensors": (["tta"], "fcos predict one-epoch --views tta"),
+    }
+    for path, (names, hint) in commands.items():
+        damage_candidates(path, change)
+        for name in names:
+            assert_mistake(run(name, "one-epoch"), f"error: {path}: ", *parts, f"hint:     {hint}")
+
+
 def test_another_score_threshold_than_was_predicted_with_is_refused(study):
     study["test"]["score_threshold"] = 0.5
     write_params(study)
@@ -500,6 +556,8 @@ def test_a_published_checkpoint_with_one_output_per_coco_id_is_cut_to_the_classe
     ("change", "problem"),
     [
         (lambda state: {**state, "head.classification_head.cls_logits.bias": torch.zeros(7)}, "7 class outputs"),
+        (lambda state: {**state, "head.classification_head.cls_logits.bias": torch.tensor(7.0)}, "1 class outputs"),
+        (lambda state: {**state, "head.classification_head.cls_logits.weight": torch.zeros(1)}, "does not fit run"),
         (lambda state: {k: v for k, v in state.items() if "p7" not in k}, "does not fit run reference"),
         (lambda _: {"model.0.weight": torch.zeros(1)}, "is not a torchvision FCOS state dict"),
     ],

@@ -22,7 +22,6 @@ from random_truth import make_results, make_truth
 
 from fcos.commands.compare import Row, parse_rows
 from fcos.errors import UserError
-from fcos.reporting.markdown import escape
 from fcos.scoring.average_precision import METRICS, score
 from fcos.scoring.bootstrap import Estimate, draw_weights, holm
 from fcos.scoring.comparison import Comparison
@@ -30,6 +29,7 @@ from fcos.scoring.matching import match_table
 from fcos.scoring.results import read_results
 from fcos.scoring.support import drawn_metrics
 from fcos.scoring.truth import read_truth
+from fcos.visible import markdown as escape
 
 FEW = ("--replicates", "100")
 

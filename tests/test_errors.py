@@ -1,21 +1,27 @@
 """Mistakes and system errors on the command line: each is one message that says where, what and what to do."""
 
 import errno
+import fcntl
+import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 from conftest import ROOT, assert_mistake
 
 from fcos.errors import UserError
 from fcos.evaluation.candidates import read_candidates
 from fcos.files import write_json
-from fcos.model.checkpoint import read_identity
+from fcos.model.checkpoint import read_identity, read_state_dict
 from fcos.running import study_progress
+from fcos.running.dvc import recorded_outputs
 from fcos.running.run import run_study
 from fcos.scoring.replicates import read_replicates
 from fcos.study.provenance import provenance
@@ -81,6 +87,60 @@ def test_status_reads_over_a_heartbeat_of_nobody(workspace, run, text):
     assert done.returncode == 0 and "one-epoch" in done.stdout
 
 
+STUDY_BEAT = {"stage": "study", "run": None, "jobs": 1, "open": {}, "begun": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"total": 0},
+        {"total": -5},
+        {"total": 10**400},
+        {"per_second": -1.0},
+        {"started": None},
+        {"pid": 10**30},
+        {**STUDY_BEAT, "jobs": "x"},
+        {**STUDY_BEAT, "jobs": -3},
+        {**STUDY_BEAT, "open": [1]},
+        {**STUDY_BEAT, "begun": None},
+    ],
+)
+def test_status_reads_over_odd_numbers_of_a_heartbeat(workspace, run, change):
+    """Also while its lock is held, when it counts as at work."""
+    said = {"stage": "train", "run": "one-epoch", "pid": 1, "started": 1.0, "updated": 1.0, "what": "train", "first": 0}
+    said |= {"done": 1, "total": 9, "unit": "steps", "per_second": 1.0, "note": "", **change}
+    name = "study.json" if said["stage"] == "study" else "train@one-epoch.json"
+    beat = Path("runs/smoke/.scratch/at-work") / name
+    beat.parent.mkdir(parents=True)
+    beat.write_text(json.dumps(said))
+    with beat.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("status", "--quick")
+    assert done.returncode == 0 and "one-epoch" in done.stdout
+
+
+@pytest.mark.parametrize("text", ['{"images": 5}', '{"a": {"b": 5}}', '{"a": null}', '{"a": []}', "[]", "5"])
+def test_an_index_of_the_source_that_is_none_is_made_anew(workspace, run, text):
+    assert run("prepare").returncode == 0
+    Path("data/.source/smoke/index.json").write_text(text)
+    assert run("status").returncode == 0 and run("source").returncode == 0
+    assert "images" in Path("data/.source/smoke/index.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["stages: [1]", "stages: {a: {outs: [5]}}", "5", "a: [", "stages: {a: {outs: [{md5: 1}]}}"]
+)
+def test_a_lock_file_that_dvc_did_not_write(tmp_path, text):
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"dvc.lock: is damaged"):
+        recorded_outputs(tmp_path / "dvc.lock")
+
+
+def test_links_that_lead_in_a_circle(workspace, run):
+    Path("studies/loop.yaml").symlink_to("loop.yaml")
+    assert_mistake(run("study", "use", "loop"), "studies/loop.yaml", "symbolic links")
+
+
 def test_class_names_in_data_yaml_are_texts_and_stand_once(tmp_path, run):
     """`no` and `007` name classes 0 and 1 of a folder of results; a duplicate number is refused."""
     truth = {
@@ -137,6 +197,83 @@ def test_a_folder_where_a_file_should_be(tmp_path, read):
 def test_checkpoints_that_are_none(workspace, run, source, parts):
     assert run("prepare").returncode == 0
     assert_mistake(run("import-checkpoint", source, "--run", "one-epoch"), *parts)
+
+
+def _network():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
+
+
+def _zipped(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "hello")
+
+
+def _tarred(path):
+    with tarfile.open(path, "w") as archive:
+        archive.add("params.yaml")
+
+
+def _cut(path):
+    torch.save({"a": torch.zeros(99)}, path)
+    path.write_bytes(path.read_bytes()[:700])
+
+
+OTHER_FILES = {
+    "TorchScript": (lambda path: torch.jit.script(_network()).save(str(path)), "a TorchScript archive"),
+    "torch.export": (
+        lambda path: torch.export.save(torch.export.export(_network(), (torch.zeros(1, 3, 4, 4),)), path),
+        "an archive of torch.export",
+    ),
+    "module": (lambda path: torch.save(_network(), path), "more than tensors in it, such as a whole module"),
+    "old module": (
+        lambda path: torch.save(_network(), path, _use_new_zipfile_serialization=False),
+        "a pickle with more than tensors in it",
+    ),
+    "tar": (_tarred, "a tar archive"),
+    "zip": (_zipped, "a zip archive with a.txt in it"),
+    "safetensors": (
+        lambda path: safetensors.torch.save_file({"a": torch.zeros(2)}, path),
+        "has to end in .safetensors",
+    ),
+    "cut off": (_cut, "cut off or damaged"),
+    "HDF5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file"),
+    "web page": (lambda path: path.write_text("<!DOCTYPE html><html>404"), "a web page"),
+    "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
+    "nothing": (lambda path: path.touch(), "an empty file"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(("make", "kind"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_other_files_given_as_checkpoints_are_told_by_their_kind(workspace, run, make, kind):
+    """torch's own words say how to have the code in such a file run."""
+    path = Path("given.pt2")
+    make(path)
+    assert run("prepare").returncode == 0
+    imported = run("import-checkpoint", str(path), "--run", "one-epoch")
+    assert_mistake(imported, f"{path}: cannot be read as a state dict", kind, "torch.save(model.state_dict()")
+    Path("x.png").touch()
+    detected = run("detect", "x.png", "--checkpoint", str(path))
+    assert_mistake(detected, str(path), "it does not say what it holds" if "safetensors" in kind else kind)
+    assert "weights_only" not in imported.stderr + detected.stderr
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of sparse tensors
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {1: torch.zeros(2)},
+        {"a": torch.zeros(2).to_sparse()},
+        {"a": torch.zeros(3, device="meta")},
+        {"a": torch.zeros(3, dtype=torch.complex64)},
+        {"a": {"b": torch.zeros(3)}},
+        [torch.zeros(3)],
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_by_name(tmp_path, tensors):
+    torch.save(tensors, tmp_path / "given.pth")
+    with pytest.raises(UserError, match="is not a state dict"):
+        read_state_dict(tmp_path / "given.pth")
 
 
 def test_an_out_that_cannot_be_written_is_refused_before_the_work(workspace, run):
@@ -199,6 +336,7 @@ def no_room(path):
             ["no space left on its disk", "free some space"],
         ),
         (PermissionError(errno.EACCES, "Permission denied", "x"), ["x: may not be read", "permissions"]),
+        (OSError(errno.ENOLCK, "No locks available"), ["its file system has no locks", "docs/how-to/resume.md"]),
         (OSError(errno.EROFS, "Read-only file system", "x"), ["x: may not be read", "another folder"]),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), ["x/y: cannot be opened", "correct the path"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ["train.batch_size", "fcos doctor"]),

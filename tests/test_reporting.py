@@ -806,6 +806,27 @@ def test_page_escapes_names_and_fetches_nothing(built: Study) -> None:
     assert not re.search(r"url\(|@import", text[: text.index("</style>")])
 
 
+def test_names_neither_steer_nor_turn_around_what_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
+) -> None:
+    """Escape sequences, marks of direction and line breaks in a class name, in every file that people look at."""
+    steering = "\x1b[2J\u202e\u2067\u200e\u2028\x00"
+    monkeypatch.setattr(sys.modules[__name__], "EVIL", f"{steering}`|\n\n# no | heading <b>")
+    study = make_study(tmp_path)
+    study.build()
+    for name in ("index.html", "report.md"):
+        text = (study.out_dir / name).read_text(encoding="utf-8")
+        assert not set(steering) - set("[2J") & set(text), name
+        assert "\\x1b" in text and r"\u202e" in text
+    page = (study.out_dir / "index.html").read_text(encoding="utf-8")
+    data = json.loads(page.partition('id="report-data">')[2].partition("</script>")[0])
+    assert data["gallery"]["classes"][0].startswith(r"\x1b[2J\u202e\u2067\u200e\u2028\x00`|")
+    lines = (study.out_dir / "report.md").read_text().split("\n")
+    rows = [line for line in lines if "heading &lt;b&gt;" in line]
+    assert rows and not any(line.startswith("# no") for line in lines)
+    assert all(r"\`\| # no \| heading" in row for row in rows)
+
+
 def test_page_runs_no_other_script_than_its_own(built: Study) -> None:
     text = (built.out_dir / "index.html").read_text(encoding="utf-8")
     scripts = re.findall(r'<script type="module">(.*?)</script>', text, flags=re.DOTALL)

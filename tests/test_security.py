@@ -1,5 +1,7 @@
 """Attacks in other people's files: what docs/security.md promises, with the attack in it."""
 
+import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -8,9 +10,14 @@ import pytest
 import torch
 from conftest import assert_mistake
 from data_helpers import CAT, save_picture, small_coco, small_voc, small_yolo, voc_xml, write
+from safetensors.torch import save_file
 
 from fcos.commands.prepare import prepare
+from fcos.config.params import read
+from fcos.progress import Progress, say
+from fcos.running.study_progress import StudyProgress
 from fcos.training.resume import Scratch
+from fcos.visible import markdown, visible
 
 RAN = Path("ran")  # the file that code in a file would make
 CALL = "!!python/object/apply:os.mkdir [ran]"
@@ -58,6 +65,17 @@ def test_code_in_yaml_never_runs(workspace, run, file):
     assert not RAN.exists()
 
 
+@pytest.mark.parametrize("file", ["params.yaml", "yolo/data.yaml"])
+def test_aliases_of_yaml_are_not_written_out_without_end(workspace, run, file):
+    """Ten of ten of ten: what shows the value, or walks through it, never ends."""
+    small_yolo(a=["0 0.5 0.5 0.1 0.1"])
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    write(Path(file), "\n".join([*lines, "names: *a8", "study: *a8"]))
+    command = ["status", "--quick"] if file == "params.yaml" else ["study", "new", "mine", "--from", "yolo"]
+    assert_mistake(run(*command), file, "aliases make more than 1,000,000 values")
+
+
 LAUGHS = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
 ENTITIES = {
     "billion laughs": f'<!DOCTYPE x [<!ENTITY a0 "ha">{LAUGHS}]>',
@@ -87,6 +105,34 @@ def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
     assert_mistake(run("study", "new", "mine", "--from", "coco"), image.name)
 
 
+NAMED = [{"id": 1, "name": "cat"}]
+HEADERS = {
+    "no run": ({"run": None}, "does not say what it holds"),
+    "a class that is a number": ({"categories": [5]}, "does not say what it holds"),
+    "a class without a name": ({"categories": [{"id": 1}]}, "does not say what it holds"),
+    "bits": ({"bits": "x"}, "does not say what it holds"),
+    "an unknown network": ({"backbone": "../x"}, "names a network that this version does not know"),
+    "no size": ({"train": {"sizes": []}}, "names a network that this version does not know"),
+    "ten million convolutions": ({"num_convs": 10**7}, "a larger network than it holds"),
+    "a million channels": ({"model": {"fpn_channels": 2**20}}, "a larger network than it holds"),
+}
+
+
+@pytest.mark.parametrize(("change", "problem"), HEADERS.values(), ids=HEADERS)
+def test_weights_that_say_odd_things_of_themselves(workspace, run, change, problem):
+    """Its header is read before the network is made that it describes, which may need more memory than there is."""
+    settings = read().runs["one-epoch"].identity()
+    header = {"run": settings, "categories": NAMED, "data_digest": "d"}
+    for key, value in change.items():
+        if key in header or key == "bits":
+            header[key] = value
+        else:
+            settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+    save_file({"a": torch.zeros(1)}, "evil.safetensors", metadata={"fcos": json.dumps(header)})
+    save_picture(Path("x.jpg"))
+    assert_mistake(run("detect", "x.jpg", "--checkpoint", "evil.safetensors"), "evil.safetensors", problem)
+
+
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "..", "-x", "a\nb"])
 def test_names_are_no_paths(workspace, run, name):
     small_voc()
@@ -107,3 +153,49 @@ def test_a_terminal_is_not_written_to_by_names(workspace, run):
     said = run("study", "new", "mine", "--from", "yolo")
     assert_mistake(said, "x\\x1b]0;evil\\x07\\u202egpj")
     assert not {"\x1b", "\x07", "\u202e"} & set(said.stdout + said.stderr)
+
+
+STEERS = "\x1b[31m\x07\x9b\u202e\u2066\u200f\u2028"
+SHOWN = r"\x1b[31m\x07\x9b\u202e\u2066\u200f\u2028"
+
+
+def test_lines_of_progress_do_not_steer_the_terminal(capsys, monkeypatch):
+    def tell():
+        say(f"warning: {STEERS}")
+        StudyProgress.print(None, f"source: {STEERS}")
+        progress = Progress(f"of {STEERS}\nforged", 2, unit="pictures")
+        progress.update(2, f"note {STEERS}")
+        progress.close()
+        out, err = capsys.readouterr()
+        assert out == f"source: {SHOWN}\n" and f"warning: {SHOWN}\n" in err
+        return err
+
+    assert f"of {SHOWN}\\nforged: 2/2 pictures, 0 s, note {SHOWN}\n" in tell()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bar = tell()
+    assert f"of {SHOWN}\\nforged: 100%" in bar and f"note {SHOWN}]" in bar
+    assert not set(STEERS) - set("[31m") & set(re.sub(r"\x1b\[A", "", bar))
+
+
+def test_what_is_shown_keeps_people_s_letters():
+    for name in ("круг", "猫", "می\u200cخو", "שלום", "a\u00a0b", "\U0001f469\u200d\U0001f692", "naïve"):
+        assert visible(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("`rm -rf`", r"\`rm -rf\`"),
+        ("a\n\n# b", "a # b"),
+        ("# heading", r"\# heading"),
+        ("- item", r"\- item"),
+        ("1. item", r"1\. item"),
+        ("<b onclick=x>", "&lt;b onclick=x&gt;"),
+        ("[x](javascript:y)", r"\[x\](javascript:y)"),
+        ("-1.5", "-1.5"),
+        (STEERS, r"\\x1b\[31m\\x07\\x9b\\u202e\\u2066\\u200f"),
+    ],
+)
+def test_names_in_markdown_are_text(name, shown):
+    assert markdown(name) == shown

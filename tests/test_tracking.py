@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ from fcos.files import sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.study.build import build_model
 from fcos.tracking import live
+from fcos.tracking.database import renewed
 from fcos.tracking.live import LiveRun
 from fcos.tracking.runs import CURVES, search
-from fcos.tracking.store import StoreUnavailable, connect, find_experiment, masked, shown_uri
+from fcos.tracking.store import StoreUnavailable, connect, find_experiment, masked, reaching, shown_uri
 from fcos.tracking.sync import sync
 
 STUDY = "tiny"
@@ -111,8 +114,14 @@ class Files:
         provenance = {"commit": "c0ffee", "started": "2026-01-02T03:05:00Z", "seconds": 1.0}
         return {"test": {"size": size}, "identity": {"weights_sha256": digest}, "provenance": provenance}
 
-    def sync(self, *names: str, checkpoints: str = "none", figures: Callable[[str], list[Path]] = lambda _: []) -> int:
-        return sync(STUDY, self.runs_dir, names or ["one"], checkpoints=checkpoints, figures=figures)
+    def sync(
+        self,
+        *names: str,
+        known: Sequence[str] = (),
+        checkpoints: str = "none",
+        figures: Callable[[str], list[Path]] = lambda _: [],
+    ) -> int:
+        return sync(STUDY, self.runs_dir, names or ["one"], known=known, checkpoints=checkpoints, figures=figures)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +148,7 @@ def files(tmp_path: Path, weights: Path, empty_store: Path, monkeypatch: pytest.
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr(live, "CLOSE_S", LIMIT_S)  # the last rows are sent, on a slow machine too
     shutil.copy(empty_store, tmp_path / "mlflow.db")
+    renewed.clear()
     return Files(tmp_path, weights)
 
 
@@ -250,6 +260,36 @@ def test_who_opens_the_study_reads_what_it_is(files: Files) -> None:
     assert two.data.tags["mlflow.note.content"].startswith(
         "resnet18, 1 epochs, num_convs 1, seed 0. AP 30.0 [28.0, 32.0], AP50 50.0 [28.0, 32.0]. Files: `runs/tiny/two/`"
     )
+
+
+def test_long_names_and_names_in_other_scripts_are_metrics_of_their_own(files: Files) -> None:
+    """MLflow takes 250 letters, and none of a name in another script: both would stop, or overwrite, silently."""
+    files.train()
+    files.evaluate()
+    path = files.runs_dir / "one" / "evaluation.json"
+    content = json.loads(path.read_text())
+    names = ["кот", "пёс", "x" * 300]
+    content["per_class"] = [{"name": name, "AP": 0.1 * place} for place, name in enumerate(names, start=1)]
+    write_json(path, content)
+    files.sync()
+    logged = only_run().data.metrics
+    assert (logged["AP/___"], logged["AP/___ 2"]) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert logged[f"AP/{'x' * 200}"] == pytest.approx(0.3)
+
+
+def test_the_description_survives_odd_names(files: Files) -> None:
+    """train.json may be somebody else's: its texts are cells of a table and lines of a page."""
+    files.train()
+    path = files.runs_dir / "one" / "train.json"
+    content = json.loads(path.read_text())
+    content["params"]["backbone"] = "res|net`<b>\x1b[31m\u202e\n\n# x"
+    write_json(path, content)
+    files.sync()
+    client = connect()
+    shown = r"res\|net\`&lt;b&gt;\\x1b\[31m\\u202e # x"
+    table = client.get_experiment(find_experiment(client, STUDY)).tags["mlflow.note.content"]
+    assert f"| {shown} | 1 | 1 | 0 |" in table
+    assert only_run().data.tags["mlflow.note.content"].startswith(f"{shown}, 1 epochs")
 
 
 def test_a_damaged_history_is_named(files: Files) -> None:
@@ -487,11 +527,162 @@ def test_a_store_that_is_away_does_not_stop_a_training(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("fcos sync-mlflow") == 1
 
 
-def test_a_broken_store_is_told(files: Files, tmp_path: Path) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "random bytes": lambda _: bytes(range(256)) * 40,
+    "cut off": lambda data: data[: len(data) // 2],
+    "another beginning": lambda data: b"X" * 16 + data[16:],
+    "a header alone": lambda data: data[:100],
+    "pages overwritten": lambda data: data[:20_000] + b"\xff" * 60_000 + data[80_000:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_database_makes_room_for_one_filled_from_the_files(
+    files: Files, tmp_path: Path, damage: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        files.train(name)
+        files.evaluate(name)
+    database = tmp_path / "mlflow.db"
+    damaged = damage(database.read_bytes())
+    database.write_bytes(damaged)
+    (tmp_path / "mlflow.db.damaged-1").write_text("of before")
+    (tmp_path / "mlflow.db-journal").write_bytes(b"no journal")
+    assert files.sync("one", known=["one", "two", "never-trained"]) == 2
+    assert len(trainings()) == 2
+    assert (tmp_path / "mlflow.db.damaged-1").read_text() == "of before"
+    assert (tmp_path / "mlflow.db.damaged-2").read_bytes() == damaged
+    assert not (tmp_path / "mlflow.db-journal").exists()
+    assert capsys.readouterr().err.count("it is mlflow.db.damaged-2 now, and a new one is filled") == 1
+
+
+def test_a_database_of_something_else_is_left_as_it_is(files: Files, tmp_path: Path) -> None:
     files.train()
-    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(StoreUnavailable):
+    (tmp_path / "mlflow.db").unlink()
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("CREATE TABLE songs (title)")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with pytest.raises(StoreUnavailable, match="is a database of something else, with tables songs") as raised:
         files.sync()
+    assert "sqlite:////FILE" in raised.value.hint
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_database_that_another_program_holds_is_waited_for_and_told(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcos.tracking.database.WAIT_S", 0.1)
+    files.train()
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreUnavailable, match=r"database is locked; another program may hold it"):
+            files.sync()
+    assert (tmp_path / "mlflow.db").read_bytes() == before and not list(tmp_path.glob("*damaged*"))
+    assert files.sync() == 1
+
+
+def test_a_damaged_database_elsewhere_and_a_look_at_ours_change_nothing(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the project's own is made anew, and not by `fcos doctor`."""
+    for path in (tmp_path / "mlflow.db", tmp_path / "team.db"):
+        path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreUnavailable, match="file is not a database"):
+        connect(renew=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'team.db'}")
+    with pytest.raises(StoreUnavailable, match="file is not a database"):
+        connect()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}")
+    with pytest.raises(StoreUnavailable, match="it is a folder"):
+        connect()
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["mlflow.db", "mlflow.db.lock", "team.db"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://[", "http://", "http://a b", "http://127.0.0.1:99999", "postgresql://u:secret@h:bad/x", "ftp://x",
+        "file:", "file://host/x", "foo", ":", " ", "uc:x", "mssql://x", "C:\\x", "s3://bucket",
+    ],
+)  # fmt: skip
+def test_addresses_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StoreUnavailable) as raised:
+        connect()
+    said = f"{raised.value}"
+    assert "cannot be used" in said and "\n" not in said and "secret" not in said
+    assert "set MLFLOW_TRACKING_URI to a server" in raised.value.hint or uri == "http://"
+
+
+@contextlib.contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """The address of a server that says the same to everybody."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://anna:secret@127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+ANSWERS = {
+    "HTML": (200, b"<html>hello</html>", "not in a valid JSON format"),
+    "nothing": (200, b"", "does not answer as MLflow does"),
+    "another object": (200, b'{"x": 1}', "does not answer as MLflow does"),
+    "a number": (200, b"5", "not in a valid JSON format"),
+    "other types": (200, b'{"experiments": 5}', "Failed to parse experiments field"),
+    "other types within": (200, b'{"experiments": [{"experiment_id": {}}]}', "Failed to parse experiments field"),
+    "no text": (200, b"\xff\xfe", "does not answer as MLflow does"),
+    "no such page": (404, b"no", "404"),
+    "401": (401, b"no", "refuses the user name or the password"),
+    "403": (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "refuses the user name or the password"),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "said"), ANSWERS.values(), ids=ANSWERS)
+def test_a_server_of_something_else_is_told(
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: bytes,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By sync, and by a training while it runs."""
+    files.train()
+    with answering(status, body) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(StoreUnavailable, match=said) as raised:
+            files.sync()
+        watch(range(2))
+        assert capsys.readouterr().err.count("the training goes on without MLflow") == 1
+    assert "\n" not in f"{raised.value}" and "secret" not in f"{raised.value}"
+    assert ("user name and password" in raised.value.hint) == (status in (401, 403))
+
+
+def test_mistakes_of_ours_are_not_called_the_store_s() -> None:
+    with pytest.raises(KeyError), reaching():
+        raise KeyError("AP")
+    with pytest.raises(UserError), reaching():
+        raise UserError("history.csv", "is damaged")
 
 
 def watch(rows: range) -> None:

@@ -13,9 +13,8 @@ import torch
 from fcos import __version__
 from fcos.config import params
 from fcos.config.runs import Run
-from fcos.data.coco import CocoSplit, read_split
+from fcos.data.coco import CocoSplit, read_manifest, read_split
 from fcos.errors import UserError
-from fcos.formats import read_record
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import track
 from fcos.running.verify import verify
@@ -78,12 +77,14 @@ def _study() -> list[Finding]:
     findings = [Finding("study", f"{study.study}: {len(study.runs)} runs, {len(study.tables)} tables")]
     layout = Layout(study.study)
     try:
-        splits = read_record(layout.data / "manifest.json", hint="fcos prepare")["splits"]
-        counts = ", ".join(f"{split} {content['num_images']} pictures" for split, content in splits.items())
+        splits = read_manifest(layout.data)["splits"]
+        counts = ", ".join(f"{split} {content.get('num_images', 0)} pictures" for split, content in splits.items())
         findings.append(Finding("data", counts))
         findings += _batches(study.runs, layout)
-    except UserError:
-        findings.append(Finding("data", "not prepared yet", "type `fcos prepare`, or `make repro` for everything"))
+    except UserError as error:
+        prepared = (layout.data / "manifest.json").exists()
+        cure = str(error) if prepared else "type `fcos prepare`, or `make repro` for everything"
+        findings.append(Finding("data", "damaged" if prepared else "not prepared yet", cure))
     trained = sum(layout.weights(name).exists() for name in study.runs)
     return [*findings, Finding("trained", f"{trained} of {len(study.runs)} runs")]
 

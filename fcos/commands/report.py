@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from fcos.config import params
-from fcos.data.coco import PREPARE, read_split
+from fcos.data.coco import read_manifest, read_split
 from fcos.files import whole_dir
-from fcos.formats import read_record
 from fcos.reporting.report import build_report
 from fcos.study.layout import Layout
 
@@ -15,7 +14,7 @@ def report() -> Path:
     study = params.read()
     layout = Layout(study.study)
     split = read_split(layout.data, "test")
-    manifest = read_record(layout.data / "manifest.json", hint=PREPARE)
+    manifest = read_manifest(layout.data)
     with whole_dir(layout.report) as scratch:
         build_report(study, runs_dir=layout.runs, split=split, manifest=manifest, out_dir=scratch)
     return layout.report / "index.html"

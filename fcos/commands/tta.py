@@ -10,11 +10,12 @@ from fcos.detections import Detections, merge_views
 from fcos.errors import UserError
 from fcos.evaluation.candidates import CandidatesFile
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, score_detections
-from fcos.formats import read_record, write_record
+from fcos.formats import write_record
 from fcos.progress import track
 from fcos.records import Tta, TtaStep
 from fcos.study.bootstrap import Draws
 from fcos.study.provenance import provenance
+from fcos.study.run_files import read_run_file
 from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 
 
@@ -89,7 +90,7 @@ def _steps(
 def _seconds(scored: ScoredRun) -> dict[str, float]:
     """How long the network took for each view."""
     path = scored.dir / "timing_tta.json"
-    content = read_record(path, hint=_command(scored))
+    content = read_run_file(path)
     try:
         return {view: timing["seconds"] for view, timing in content["views"].items()}
     except (KeyError, TypeError, AttributeError):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from fcos.data.coco import CocoSplit
 from fcos.data.pictures import read_annotated, reduced_size, reduction
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json, whole_file
+from fcos.locks import locked
 from fcos.memory import available_memory
 from fcos.progress import say, track_threads
 
@@ -188,7 +188,7 @@ def _decode_to(file: Path, pictures: Pictures, needed: int) -> None:
     """Have all pictures in `file`, one after the other; a second process waits for the first to write it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):  # the system opens the lock of a process that was killed
+        with locked(file.with_suffix(".lock")):
             if _is_whole(file, needed):
                 return
             # Of a writer that was killed: nobody else has the lock.

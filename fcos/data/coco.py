@@ -9,6 +9,7 @@ from typing import Any
 from fcos.errors import UserError
 from fcos.files import sha256_json
 from fcos.formats import read_record
+from fcos.records import Manifest, Split
 
 PREPARE = "fcos prepare"
 
@@ -66,8 +67,8 @@ class CocoSplit:
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
     """Read `split` (train, validation or test) of prepared data; where nothing is held out, validation is empty."""
-    content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"))
-    manifest = _read(data_dir / "manifest.json", ("splits",))
+    content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"), Split)
+    manifest = read_manifest(data_dir)
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with pictures only
     image_dir = data_dir / described["image_dir"]
     if not image_dir.is_dir():
@@ -80,9 +81,14 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
 
 
-def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON object at `path`, with at least `keys`."""
-    content: dict[str, Any] = read_record(path, hint=PREPARE)
+def read_manifest(data_dir: Path) -> Any:
+    """What `fcos prepare` says of the data."""
+    return _read(data_dir / "manifest.json", ("splits",), Manifest)
+
+
+def _read(path: Path, keys: tuple[str, ...], kind: Any) -> dict[str, Any]:
+    """The JSON object at `path`, with at least `keys`, as far as it has them of the types of `kind`."""
+    content: dict[str, Any] = read_record(path, hint=PREPARE, kind=kind)
     if not all(key in content for key in keys):
         found = f"keys {', '.join(content) or 'none'}"
         raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, expected=", ".join(keys), hint=PREPARE)

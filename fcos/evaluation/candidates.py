@@ -10,8 +10,9 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from fcos.data.coco import CocoSplit
 from fcos.detections import Candidates
-from fcos.errors import UserError
+from fcos.errors import UserError, names_of
 from fcos.files import whole_file
 from fcos.formats import header_metadata, header_of
 
@@ -44,6 +45,7 @@ def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = header_of(path, file.metadata(), hint=hint)
         tensors = load_file(path)
+        _check_tensors(tensors)
     except FileNotFoundError:
         raise UserError(
             path, "no such file: scoring does not run the network", expected="candidates", hint=hint
@@ -58,3 +60,40 @@ def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
         for image_id, start, end in zip(tensors["image_ids"].tolist(), starts, ends, strict=True)
     }
     return CandidatesFile(of_image=of_image, header=header)
+
+
+def check_candidates(path: Path, of_image: Mapping[int, Candidates], split: CocoSplit, *, hint: str) -> None:
+    """Stop where candidates are not of exactly the images, and of no other classes, than `split` has.
+
+    Raises:
+        UserError: names the images or the label.
+    """
+    images = split.image_sizes.keys()
+    unknown, missing = of_image.keys() - images, images - of_image.keys()
+    if unknown or missing:
+        parts = [f"image ids {names_of(sorted(unknown))}: {len(unknown)} too much"] if unknown else []
+        parts += [f"{len(missing)} of {len(images)} missing: {names_of(sorted(missing))}"] if missing else []
+        expected = f"the {len(images)} images of the split"
+        raise UserError(path, "holds other images than the split", found="; ".join(parts), expected=expected, hint=hint)
+    for image_id, candidates in of_image.items():
+        odd = candidates.labels[(candidates.labels < 0) | (candidates.labels >= len(split.categories))]
+        if len(odd):
+            found = f"label {odd[0]} in image id {image_id}"
+            expected = f"labels 0 to {len(split.categories) - 1}"
+            raise UserError(path, "has a class that the data do not have", found=found, expected=expected, hint=hint)
+
+
+def _check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ValueError where the tensors do not go together; KeyError where one is missing."""
+    ids, ends, count = tensors["image_ids"], tensors["ends"], len(tensors["scores"])
+    shapes = {"image_ids": (len(ends),), "ends": (len(ends),), "boxes": (count, 4), "scores": (count,)}
+    for name, shape in {**shapes, "labels": (count,)}.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} is of shape {tensors[name].shape} and not {shape}")
+    if list(ends) != sorted(ends) or (ends[:1] < 0).any() or (ends[-1] if len(ends) else 0) != count:
+        raise ValueError(f"ends does not divide {count} candidates")
+    for name in ("boxes", "scores"):
+        if not np.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} has numbers that are not finite")
+    if len(np.unique(ids)) < len(ids):
+        raise ValueError("image_ids names an image twice")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from fcos.config.runs import Run
 from fcos.config.section import DEFAULT_PATH, parse_section, read_params
@@ -41,7 +42,12 @@ class Weights:
     def read(path: Path, test: TestConfig | None = None) -> "Weights":
         """The weights at `path`; without `test` they look at pictures at the largest size that they were trained on."""
         identity = read_identity(path, hint="fcos train RUN")
-        run = Run.model_validate({"role": None, **identity.run})
+        try:
+            run = Run.model_validate({"role": None, **identity.run})
+        except ValidationError as error:
+            found = f"run.{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
+            raise UserError(path, "names a network that this version does not know", found=found) from None
+        _check_size(path, run)
         default = TestConfig(size=max(run.train.sizes), max_size=run.train.max_size)
         return Weights(path=path, identity=identity, run=run, test=test or default)
 
@@ -58,6 +64,15 @@ class Weights:
         """The same with other test settings; None leaves a setting as it is."""
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, test=self.test.model_copy(update=given))
+
+
+def _check_size(path: Path, run: Run) -> None:
+    """Stop before a network is made that is far larger than the weights for it."""
+    channels, size = run.model.fpn_channels, path.stat().st_size
+    at_least = 2 * 9 * channels**2 * (run.num_convs + 1)  # a tower of 3 x 3 convolutions, of two bytes each at least
+    if at_least > size:
+        found = f"{run.num_convs} convolutions of {channels} channels, in {size} bytes"
+        raise UserError(path, "says that it is of a larger network than it holds", found=found)
 
 
 def _weights_path(run_name: str, params: Mapping[str, Any]) -> Path:

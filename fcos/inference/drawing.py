@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos.palette import COLOURS, WHITE_ON
+from fcos.visible import visible_line
 
 # Pixels of the longer side for one pixel of line or letter: a big image is looked at made smaller.
 PER_LINE, PER_LETTER = 400, 75
@@ -79,6 +80,7 @@ def fitted(picture: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], fl
 def _shortened(
     text: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> str:
+    text = visible_line(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…"
     return text
@@ -119,6 +121,7 @@ def _label(
     line: int,
 ) -> None:
     """A filled label on the corner of a box: above it where there is room, and never outside the image."""
+    text = visible_line(text)
     _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right + 2 * line, bottom + line
     picture_width, _ = draw.im.size

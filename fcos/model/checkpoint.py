@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors
 import safetensors.torch
@@ -13,9 +13,21 @@ from torch import Tensor
 from fcos.errors import UserError
 from fcos.files import whole_file
 from fcos.formats import header_metadata, header_of
+from fcos.model.file_kinds import kind_of
+from fcos.records import SplitCategory, odd_value
 
 DIVERGED = "lower train.learning_rate, or set train.clip_grad_norm"
 OTHER = "train again, or take another file"
+STATE_DICT = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
+
+
+class _Header(TypedDict):
+    """Of what types an Identity is, in a file of somebody else's."""
+
+    run: dict[str, Any]
+    categories: list[SplitCategory]
+    data_digest: str
+    bits: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +53,12 @@ class Identity:
     @staticmethod
     def from_metadata(metadata: dict[str, str] | None, path: Path) -> "Identity":
         try:
-            return Identity(**header_of(path, metadata, hint=None))
+            said = header_of(path, metadata, hint=None)
+            if odd := odd_value(said, _Header, complete=False) or odd_value(
+                said.get("categories"), list[SplitCategory], complete=True
+            ):
+                raise ValueError(odd)
+            return Identity(**said)
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 path,
@@ -82,7 +99,10 @@ def read_identity(path: Path, *, hint: str) -> Identity:
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="trained weights", hint=hint) from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(path, "is not a whole safetensors file", found=error, hint=hint) from None
+        foreign = path.is_file() and path.suffix != ".safetensors"
+        found = kind_of(path) if foreign else error
+        hint = f"fcos import-checkpoint {path} --run RUN, where it holds {STATE_DICT}" if foreign else hint
+        raise UserError(path, "is not a whole safetensors file", found=found, hint=hint) from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -108,17 +128,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its reader stumbled over
-        said = str(error).splitlines()[0] if str(error) else repr(error)
-        found = "no file of torch.save, or more than tensors in it" if "Weights only" in said else said
-        expected = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
-        raise UserError(path, "cannot be read as a state dict", found=found, expected=expected) from None
+        # Not in torch's words, which say how to have the code in a file run.
+        found = error if path.suffix == ".safetensors" or isinstance(error, OSError) else kind_of(path)
+        raise UserError(path, "cannot be read as a state dict", found=found, expected=STATE_DICT) from None
     for key in ("model", "state_dict"):
         state = state.get(key, state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(map(_is_weight, state, state.values())):
         found = f"keys such as {list(state)[:3]}" if isinstance(state, dict) else type(state).__name__
         raise UserError(path, "is not a state dict", found=found, expected="tensors by name")
     check_finite(state, path, OTHER)
     return state
+
+
+def _is_weight(name: object, value: object) -> bool:
+    """Whether this is a name with plain numbers: no sparse, quantised or complex ones, and none that are missing."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+    )
 
 
 def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

@@ -42,7 +42,7 @@ def select_classes(state: dict[str, Tensor], category_ids: Sequence[int], path: 
     torchvision's published weights have one output per COCO id, 0 to 90, background and unused ids among them;
     weights with exactly len(category_ids) outputs are taken as they are.
     """
-    num_outputs = len(state["head.class_logits.bias"])
+    num_outputs = state["head.class_logits.bias"].numel()
     if num_outputs == len(category_ids):
         return state
     # All ids of 0..90 must be there: any other count would be a guess.
@@ -55,7 +55,11 @@ def select_classes(state: dict[str, Tensor], category_ids: Sequence[int], path: 
             hint="import it into a study whose data has its classes",
         )
     rows = torch.tensor(category_ids)
-    return {name: t[rows] if _CLASS_LOGITS.fullmatch(name) else t for name, t in state.items()}
+    # Of other shapes they are left for the check of all shapes.
+    return {
+        name: t[rows] if _CLASS_LOGITS.fullmatch(name) and t.shape[:1] == (num_outputs,) else t
+        for name, t in state.items()
+    }
 
 
 def _renamed(name: str, pairs: Sequence[tuple[str, str]]) -> str:

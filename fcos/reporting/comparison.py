@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus
-from fcos.reporting.markdown import escape
 from fcos.reporting.text_tables import markdown_table, text_table
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
 from fcos.scoring.findings import same_content
+from fcos.visible import markdown
 
 _BAR = 40  # characters
 Content = Mapping[str, Any]
@@ -39,9 +39,9 @@ def comparison_markdown(content: Content, *, picture: str) -> str:
         f"![AP of each row, and the differences]({picture})",
         "## Differences in AP",
         _markdown_table(*_pairs(content)),
-        "\n".join(f"- {escape(pair['sentence'])}" for pair in content["differences"]),
+        "\n".join(f"- {markdown(pair['sentence'])}" for pair in content["differences"]),
         "## How to read this",
-        "\n".join(f"- {escape(note)}" for note in [*_notes(content), *_odd(content)]),
+        "\n".join(f"- {markdown(note)}" for note in [*_notes(content), *_odd(content)]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -132,5 +132,5 @@ def _p(value: float | None) -> str:
 
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    cells = [list(map(escape, row)) for row in (header, *rows)]
+    cells = [list(map(markdown, row)) for row in (header, *rows)]
     return markdown_table(cells[0], cells[1:], [False, *[True] * (len(header) - 1)])

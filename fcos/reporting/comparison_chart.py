@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from fcos.files import whole_file
 from fcos.palette import COLOURS
 from fcos.reporting.comparison import against
+from fcos.visible import visible_line
 
 _COLOUR, _SIGNIFICANT, _QUIET = *COLOURS[:2], "#777777"
 Content = Mapping[str, Any]
@@ -67,6 +68,7 @@ def _intervals(axes: Axes, labels: list[str], estimates: list[Content], colours:
         if of["low"] is not None:
             axes.plot([100 * of["low"], 100 * of["high"]], [place, place], color=colour, linewidth=2.2)
             axes.plot([100 * of["value"]], [place], "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(labels)), [label if len(label) <= 32 else f"{label[:31]}…" for label in labels])
+    shown = [visible_line(label) for label in labels]
+    axes.set_yticks(range(len(labels)), [label if len(label) <= 32 else f"{label[:31]}…" for label in shown])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.margins(x=0.08)

@@ -17,12 +17,13 @@ from markupsafe import Markup
 from fcos.files import write_text
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.intervals import DASH
-from fcos.reporting.markdown import escape
 from fcos.reporting.page_data import Grid, page_data
 from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
 from fcos.reporting.results import StudyResults
 from fcos.reporting.text_tables import markdown_table
 from fcos.reporting.vega import Chart, colours_of, script
+from fcos.visible import markdown as escape
+from fcos.visible import visible, visible_all
 
 _HERE = Path(__file__).parent
 
@@ -56,13 +57,13 @@ def write_pages(
         # Nothing but these very scripts runs in the page, whatever the data say.
         "hashes": " ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
     }
-    html = _environment(autoescape=True)
+    html = _environment(autoescape=True, finalize=_visible)
     write_text(out_dir / "index.html", html.get_template("page.html.j2").render(context | page))
 
 
 def _json(value: Any) -> Markup:
     """JSON that may stand in a script element: no text of it can end the element."""
-    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+    return Markup(json.dumps(visible_all(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
 def _sha256(text: str) -> str:
@@ -78,6 +79,10 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
+
+
+def _visible(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _escape_markdown(value: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fcos.config.params import Params
@@ -15,13 +16,12 @@ from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
 from fcos.files import read_json
-from fcos.formats import read_record
-from fcos.records import Evaluation, Manifest, NmsSweep, Numbers, Timings, TrainSummary, Tta
+from fcos.records import Detection, Evaluation, Manifest, NmsSweep, Numbers, Timings, TrainSummary, Tta, odd_value
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
 from fcos.scoring.replicates import ReplicatesFile, numbers_digest, read_replicates, sweep_steps
-from fcos.study.run_files import RUN_FILES, command_for, missing_key, run_file
+from fcos.study.run_files import RUN_FILES, command_for, read_run_file, run_file
 from fcos.training.history import COLUMNS
 
 
@@ -78,6 +78,9 @@ class RunResults:
         path = self.folder / "detections.json"
         detections: list[dict[str, Any]] = read_json(path, hint=self.hint(path.name))
         expected = self.evaluation["num_detections"]
+        odd = odd_value(detections, list[Detection], complete=True)
+        if odd is not None:
+            raise UserError(path, "is damaged", found=odd, hint=self.hint(path.name))
         if len(detections) != expected:
             raise UserError(
                 path,
@@ -173,12 +176,7 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
     def content(file: str) -> Any:
         if not wanted.get(file, True):
             return {}
-        hint = command_for(file, run.name)
-        found = read_record(folder / file, hint=hint)
-        missing = missing_key(file, found)
-        if missing is not None:
-            raise UserError(folder / file, "is damaged or of an earlier version", found=f"no key {missing}", hint=hint)
-        return found
+        return read_run_file(folder / file)
 
     return RunResults(
         run=run,
@@ -207,9 +205,16 @@ def _read_history(path: Path, run: Run) -> pd.DataFrame:
     except ValueError as error:  # empty, rows of other lengths, not text
         raise UserError(path, "is damaged", found=error, expected=expected, hint=hint) from None
     missing = [column for column in COLUMNS if column not in history]
-    if missing:
-        raise UserError(path, "is damaged", found=f"no column {missing[0]}", expected=expected, hint=hint)
+    odd = [column for column in COLUMNS if column in history and not _is_numbers(history[column])]
+    if missing or odd:
+        found = f"no column {missing[0]}" if missing else f"other than numbers in column {odd[0]}"
+        raise UserError(path, "is damaged", found=found, expected=expected, hint=hint)
     return history
+
+
+def _is_numbers(column: "pd.Series[Any]") -> bool:
+    """Whether a column holds numbers alone; one of an imported checkpoint holds nothing."""
+    return not len(column) or (pd.api.types.is_numeric_dtype(column) and bool(np.isfinite(column).all()))
 
 
 def _agree(

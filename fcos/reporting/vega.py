@@ -17,12 +17,12 @@ from PIL import Image
 from fcos.files import write_text
 from fcos.palette import COLOURS
 from fcos.reporting.png import save_png
+from fcos.visible import visible_all
 
 Spec = dict[str, Any]
 VERSION = "6.1"  # of Vega-Lite
 WIDTH = 640  # pixels of a static chart; a live one is as wide as its place
 SCALE = 1.5  # pixels of a PNG for each of the chart's
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 INK, PAPER, QUIET = "#1d2329", "#ffffff", "#7f8790"
 
 
@@ -88,18 +88,10 @@ def _slug(text: str) -> str:
 
 def _write_png(spec: Spec, path: Path) -> str:
     """Write a PNG of the chart and return its SVG, of which the PNG is made: Vega runs once for both."""
-    svg: str = vl_convert.vegalite_to_svg(_drawable(spec), vl_version=VERSION)
+    # At characters that SVG cannot hold, vl-convert ends the whole process.
+    svg: str = vl_convert.vegalite_to_svg(visible_all(spec), vl_version=VERSION)
     save_png(Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=SCALE))), path)
     return svg
-
-
-def _drawable(value: Any) -> Any:
-    """The same with a mark in place of characters that SVG cannot hold, at which vl-convert ends the whole process."""
-    if isinstance(value, dict):
-        return {key: _drawable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_drawable(inner) for inner in value]
-    return _NOT_IN_XML.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def script() -> str:

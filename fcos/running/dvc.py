@@ -88,10 +88,13 @@ def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:
     """The outputs that a lock file names and their md5, which ends in `.dir` where it is of a folder."""
     try:
         locked = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+        outputs = [out for stage in locked.get("stages", {}).values() for out in stage.get("outs", [])]
+        return [(Path(out["path"]), str(out["md5"])) for out in outputs if "md5" in out]
     except OSError:
         return []
-    outputs = [out for stage in locked.get("stages", {}).values() for out in stage.get("outs", [])]
-    return [(Path(out["path"]), out["md5"]) for out in outputs if "md5" in out]
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
+        hint = f"git checkout -- {lock}, or delete it: `fcos study run` writes it anew"
+        raise UserError(lock, "is damaged", expected="what DVC wrote", hint=hint) from None
 
 
 def commit(addresses: Sequence[str]) -> str | None:

@@ -13,12 +13,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fcos.errors import UserError
 from fcos.files import project_root, read_json, write_json
+from fcos.locks import NO_LOCKS, has_no_locks
 from fcos.progress import Progress, watchers
+from fcos.records import odd_value
 
 EVERY_S = 1.0  # between two writings
 LOCK_TRIES = 5
+MOST = 2**31  # of whatever is counted; a pid is less too
 STUDY = "study"  # stands where a stage has its name: of `fcos study run` itself
 Beat = dict[str, Any]
 
@@ -78,7 +83,7 @@ def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
         with contextlib.suppress(UserError):  # it has ended since
             beat = read_json(path, hint="fcos status")
             if _is_beat(beat):
-                beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_locked(path.with_suffix(".lock"))}
+                beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_alive(path.with_suffix(".lock"), beat)}
     return beats
 
 
@@ -95,7 +100,11 @@ def _is_beat(content: Any) -> bool:
             "per_second": float,
             "note": str | None,
         }
-    return isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+    if isinstance(content, dict) and "jobs" in content:  # of `fcos study run`
+        kinds |= {"jobs": int, "open": dict[str, str | None], "begun": list[str]}
+    if not isinstance(content, dict) or any(odd_value(content.get(key), kind) for key, kind in kinds.items()):
+        return False
+    return all(0 <= content.get(key, 0) < MOST for key in ("first", "done", "total", "jobs", "pid"))
 
 
 def _why(error: BaseException) -> str:
@@ -111,7 +120,7 @@ def _folder(study: str) -> Path:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # nowhere to write
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(path.open("a"))
             for _ in range(LOCK_TRIES):  # somebody may be looking; at the end the same stage runs twice
@@ -119,15 +128,18 @@ def _locked(path: Path) -> Iterator[None]:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 time.sleep(0.05)
+        except OSError as error:  # nowhere to write
+            has_no_locks(path, error)
         yield
 
 
-def _is_locked(path: Path) -> bool:
+def _is_alive(path: Path, beat: Beat) -> bool:
+    """Whether the command of a heartbeat holds its lock; without locks, whether this machine has such a process."""
     try:
         with path.open() as stream:  # shared, which filelock has not: two that look do not see each other
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in NO_LOCKS and psutil.pid_exists(beat["pid"])
     return False

@@ -29,6 +29,7 @@ from fcos.study.layout import Layout
 from fcos.study.places import drop_dangling
 from fcos.study.run_files import STAGES_OF_A_RUN
 from fcos.study.source_index import source_changes
+from fcos.visible import visible
 
 REFRESH_S = 3.0
 MOST_REASONS = 8
@@ -115,7 +116,7 @@ def watch(look: Callable[[], Status], show: Callable[[str], None], *, terminal: 
     """Show the status again and again, on a terminal in its place, until somebody stops it."""
     while True:
         status = look()
-        text = status_text(status)
+        text = visible(status_text(status))
         if terminal:  # each line cleared to its end, and all below the last: nothing flickers
             text = "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in text.splitlines()) + "\x1b[J"
         show(text)

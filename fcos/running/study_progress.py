@@ -17,6 +17,7 @@ from fcos.running.time_left import time_left
 from fcos.study.layout import Layout
 from fcos.study.places import drop_dangling
 from fcos.study.source_index import changed_text, source_changes
+from fcos.visible import visible
 
 REFRESH_S = 2.0
 
@@ -77,7 +78,7 @@ class StudyProgress:
 
     def print(self, line: str) -> None:
         """Print a line, above the one on the terminal."""
-        tqdm.write(line, file=sys.stdout)
+        tqdm.write(visible(line), file=sys.stdout)
         sys.stdout.flush()
 
     @contextlib.contextmanager

@@ -12,11 +12,10 @@ from typing import Any
 from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.errors import UserError
-from fcos.formats import read_record
 from fcos.progress import duration
 from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
 from fcos.study.layout import Layout
-from fcos.study.run_files import STAGES_OF_A_RUN, written_by
+from fcos.study.run_files import STAGES_OF_A_RUN, read_run_file, written_by
 
 START_S = 5.0  # of a stage: Python, torch and DVC around it; smoke has eleven of little else
 # Where a stage says how long it took.
@@ -124,7 +123,7 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
 def _read(layout: Layout, run_name: str, file: str) -> dict[str, Any] | None:
     """A JSON file of a run, where it is there and says where it comes from."""
     try:
-        content: dict[str, Any] = read_record(layout.run(run_name) / file, hint="")
+        content: dict[str, Any] = read_run_file(layout.run(run_name) / file, ["provenance"])
     except UserError:
         return None
     return content if isinstance(content.get("provenance"), dict) else None
@@ -137,7 +136,7 @@ def _has_ended(found: Found, layout: Layout) -> bool:
 
 def _speed(beat: Mapping[str, Any] | None) -> float:
     """Steps a second of a training; 0 while it is not known, or still about its pictures."""
-    return float(beat.get("per_second", 0.0)) if beat and beat.get("what") == "train" else 0.0
+    return max(0.0, float(beat["per_second"])) if beat and beat.get("what") == "train" and beat["total"] else 0.0
 
 
 def _by_own_speed(found: Found) -> float | None:
@@ -148,7 +147,7 @@ def _by_own_speed(found: Found) -> float | None:
 
 def _share_left(found: Found, layout: Layout) -> float:
     """Time left of a running training, or of an interrupted one that has a saved state."""
-    if not found.beat or not _speed(found.beat):
+    if not found.beat or not found.beat["total"] or not _speed(found.beat):
         return 1.0
     saved = layout.runs.glob(f".scratch/{found.stage.run_name}-*/state.pt")
     if found.state == INTERRUPTED and not any(saved):

@@ -1,8 +1,13 @@
 """What a run consists of: its files, the stage and the command that write each, and what must be in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from fcos.errors import UserError
+from fcos.formats import read_record
+from fcos.records import Evaluation, NmsSweep, Numbers, Timings, TrainSummary, Tta
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,7 @@ class RunFile:
     needed: tuple[str, ...] = ()  # dotted keys; without them it says nothing, or an earlier version wrote it
     tells_seconds: bool = False  # its provenance says how long the command took, apart from a training's
     replicates: str | None = None  # the bootstrap replicates of its numbers
+    kind: Any = Any  # of what is in it, where that is JSON
 
 
 _TRAIN, _PREDICT, _EVALUATE = "fcos train {run}", "fcos predict {run}", "fcos evaluate {run}"
@@ -25,22 +31,47 @@ _EVALUATION = ("identity", "intervals.AP", "per_class", "num_detections", "analy
 RUN_FILES = (
     RunFile("model.safetensors", "train", _TRAIN),
     RunFile("history.csv", "train", _TRAIN),
-    RunFile("train.json", "train", _TRAIN, ("weights_sha256", "imported_from", "params", "provenance")),
+    RunFile(
+        "train.json",
+        "train",
+        _TRAIN,
+        ("weights_sha256", "training_key", "imported_from", "params.study", "params.name", "provenance"),
+        kind=TrainSummary,
+    ),
     RunFile("candidates", "predict", _PREDICT),
-    RunFile("timing.json", "predict", _PREDICT, ("views.test",), tells_seconds=True),
+    RunFile(
+        "timing.json",
+        "predict",
+        _PREDICT,
+        ("views.test.seconds", "views.test.ms_per_image"),
+        tells_seconds=True,
+        kind=Timings,
+    ),
     RunFile("detections.json", "evaluate", _EVALUATE),
     RunFile("replicates.safetensors", "evaluate", _EVALUATE),
     RunFile(
-        "evaluation.json", "evaluate", _EVALUATE, _EVALUATION, tells_seconds=True, replicates="replicates.safetensors"
+        "evaluation.json",
+        "evaluate",
+        _EVALUATE,
+        _EVALUATION,
+        tells_seconds=True,
+        replicates="replicates.safetensors",
+        kind=Evaluation,
     ),
-    RunFile("metrics.json", "evaluate", _EVALUATE),
+    RunFile("metrics.json", "evaluate", _EVALUATE, ("AP",), kind=Numbers),
     RunFile("candidates_tta", "tta", _TTA),
-    RunFile("timing_tta.json", "tta", _TTA, tells_seconds=True),
+    RunFile("timing_tta.json", "tta", _TTA, ("views",), tells_seconds=True, kind=Timings),
     RunFile("tta_replicates.safetensors", "tta", _TTA),
-    RunFile("tta.json", "tta", _TTA, _STEPS, tells_seconds=True, replicates="tta_replicates.safetensors"),
+    RunFile("tta.json", "tta", _TTA, _STEPS, tells_seconds=True, replicates="tta_replicates.safetensors", kind=Tta),
     RunFile("nms_sweep_replicates.safetensors", "nms_sweep", _SWEEP),
     RunFile(
-        "nms_sweep.json", "nms_sweep", _SWEEP, _STEPS, tells_seconds=True, replicates="nms_sweep_replicates.safetensors"
+        "nms_sweep.json",
+        "nms_sweep",
+        _SWEEP,
+        _STEPS,
+        tells_seconds=True,
+        replicates="nms_sweep_replicates.safetensors",
+        kind=NmsSweep,
     ),
 )
 STAGES_OF_A_RUN = tuple(dict.fromkeys(file.stage for file in RUN_FILES))
@@ -61,9 +92,22 @@ def command_for(name: str, run_name: str) -> str:
     return _OF_NAME[name].command.format(run=run_name)
 
 
-def missing_key(name: str, content: Any) -> str | None:
-    """The first key that the file `name` needs and `content` lacks."""
-    return next((key for key in _OF_NAME[name].needed if not _has(content, key)), None)
+def read_run_file(path: Path, needed: Sequence[str] | None = None) -> Any:
+    """What is in a JSON file of a run.
+
+    Args:
+        needed: dotted keys that it must have; None: all that the report needs.
+
+    Raises:
+        UserError: it is missing, damaged or of an earlier version; says what writes it.
+    """
+    hint = command_for(path.name, path.parent.name)
+    content = read_record(path, hint=hint, kind=_OF_NAME[path.name].kind)
+    keys = _OF_NAME[path.name].needed if needed is None else needed
+    missing = next((key for key in keys if not _has(content, key)), None)
+    if missing is not None:
+        raise UserError(path, "is damaged or of an earlier version", found=f"no key {missing}", hint=hint)
+    return content
 
 
 def _has(content: Any, key: str) -> bool:

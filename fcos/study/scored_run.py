@@ -10,7 +10,7 @@ from fcos.config.section import parse_section, read_params
 from fcos.config.test import TestConfig
 from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError, first_difference
-from fcos.evaluation.candidates import CandidatesFile, read_candidates
+from fcos.evaluation.candidates import CandidatesFile, check_candidates, read_candidates
 from fcos.files import sha256_file
 from fcos.records import NmsStep, TtaStep
 from fcos.study.layout import Layout
@@ -81,6 +81,7 @@ class ScoredRun:
         if differs is not None:
             key, found, wanted = differs
             raise UserError(path, f"was computed with another {key}", found=found, expected=wanted, hint=hint)
+        check_candidates(path, file.of_image, self.split, hint=hint)
         return file
 
 

@@ -119,7 +119,8 @@ def _read_index(layout: Layout) -> Index | None:
         index = read_json(_index_path(layout), hint="fcos source")
     except UserError:
         return None
-    return index if isinstance(index, dict) else None
+    whole = isinstance(index, dict) and all(isinstance(of, list) and len(of) > 1 for of in index.values())
+    return index if whole else None
 
 
 def _index_path(layout: Layout) -> Path:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fcos.visible import markdown, markdown_code
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -13,13 +15,14 @@ _COLUMNS = ("backbone", "epochs", "num_convs", "seed")
 
 def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str:
     """The description of a run: what it is, what it reached, and where its files are."""
-    params = train["params"]
-    epochs = f"{params['epochs'] or 'no'} epochs"
+    params = {name: markdown(str(value)) for name, value in train["params"].items()}
+    epochs = f"{markdown(str(train['params']['epochs'] or 'no'))} epochs"
     what = f"{params['backbone']}, {epochs}, num_convs {params['num_convs']}, seed {params['seed']}"
+    study, name = train["params"]["study"], train["params"]["name"]
     reached = f" {_with_interval(evaluation, 'AP')}, {_with_interval(evaluation, 'AP50')}." if evaluation else ""
     return (
-        f"{what}.{reached} Files: `runs/{params['study']}/{params['name']}/`; "
-        f"to try it: `fcos detect PICTURES --checkpoint {params['name']}`."
+        f"{what}.{reached} Files: {markdown_code(f'runs/{study}/{name}/')}; "
+        f"to try it: {markdown_code(f'fcos detect PICTURES --checkpoint {name}')}."
     )
 
 
@@ -59,8 +62,8 @@ def model_name(study: str) -> str:
 def _row(run: "Run") -> list[str]:
     params, metrics = run.data.params, run.data.metrics
     return [
-        f"[{run.data.tags['run']}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})",
-        *(params.get(name, "-") for name in _COLUMNS),
+        f"[{markdown(run.data.tags['run'])}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})",
+        *(markdown(params.get(name, "-")) for name in _COLUMNS),
         _percent(metrics.get("AP")),
         f"{_percent(metrics.get('AP_low'))} to {_percent(metrics.get('AP_high'))}",
         _percent(metrics.get("AP50")),

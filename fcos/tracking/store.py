@@ -4,14 +4,17 @@ import contextlib
 import logging
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from filelock import FileLock
-
+from fcos.errors import UserError
 from fcos.files import project_root
+from fcos.locks import locked
+from fcos.tracking.database import Damaged, Unusable, check_database, set_aside
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +31,11 @@ _ENVIRONMENT = {
 
 
 _SECRET = re.compile(r"([?&;][\w-]*(?:pass|pwd|token|secret|key|auth)[\w-]*=)[^&;\s]*", re.IGNORECASE)
-_REFUSED = re.compile(r"\b40[13]\b|authenti|credential|password|access denied|permission denied", re.IGNORECASE)
+_REFUSED = re.compile(r"\b40[13]\b|authenti|credential|password|access denied|permission.denied", re.IGNORECASE)
+_WRONG = re.compile(
+    r"unsupported URI|maintenance mode|Invalid|int\(\)|No module named|Unity Catalog|parse|JSON|as MLflow does"
+    r"|database of something else|a folder",
+)
 
 
 class StoreUnavailable(Exception):
@@ -39,6 +46,8 @@ class StoreUnavailable(Exception):
         """What may help."""
         if _REFUSED.search(str(self)):
             return "check the user name and password (MLFLOW_TRACKING_USERNAME and _PASSWORD, or in the address)"
+        if _WRONG.search(str(self)):
+            return "set MLFLOW_TRACKING_URI to a server (http://HOST:5000) or a database (sqlite:////FILE), or unset it"
         return "start it and repeat the command"
 
 
@@ -82,35 +91,65 @@ def _without_user(uri: str) -> str:
     return f"{scheme}://{'***@' if '@' in place else ''}{place.rpartition('@')[2]}{question}{query}"
 
 
-def connect() -> "MlflowClient":
-    """A client of a store that answers; a new database is made on the way, which takes some seconds."""
+def connect(*, renew: bool = True) -> "MlflowClient":
+    """A client of a store that answers; a new database is made on the way, which takes some seconds.
+
+    Args:
+        renew: set the project's own database aside where it is damaged; else that is an error.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
-    with reaching():
+    # Two processes that make one database at the same time both fail.
+    with reaching(), locked(project_root() / "mlflow.db.lock"):
+        _check_sqlite(renew=renew)
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        # Two processes that make one database at the same time both fail.
-        with FileLock(project_root() / "mlflow.db.lock"):
-            client = MlflowClient(tracking_uri())
-            client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
+        client = MlflowClient(tracking_uri())
+        client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
         return client
+
+
+def _check_sqlite(*, renew: bool) -> None:
+    """Look at a database in a file before MLflow does, which tries for two minutes where it cannot be opened."""
+    uri = tracking_uri()
+    name = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not uri.startswith("sqlite:///") or name in ("", ":memory:"):
+        return
+    try:
+        check_database(Path(name))
+    except Damaged as why:
+        if not renew or uri != own_uri():
+            raise
+        set_aside(Path(name), why)
 
 
 @contextlib.contextmanager
 def reaching() -> Iterator[None]:
-    """Whatever a store raises when it is away or broken becomes StoreUnavailable."""
-    from alembic.util import CommandError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
+    """Whatever a store raises when it is away or broken becomes StoreUnavailable; mistakes of ours stay as they are."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, CommandError, ModuleNotFoundError, OSError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StoreUnavailable(f"MLflow's store {shown_uri()} cannot be used: {masked(first_line)[:200]}") from error
+    except (StoreUnavailable, UserError):
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError | ModuleNotFoundError | Unusable) and not _is_of_mlflow(error):
+            raise
+        line = masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+        what = "refuses the user name or the password" if _is_refusal(line) else "cannot be used"
+        raise StoreUnavailable(f"MLflow's store {shown_uri()} {what}: {line}") from error
+
+
+def _is_of_mlflow(error: BaseException) -> bool:
+    """Whether it was raised below MLflow: drivers, protobuf and urllib have many exceptions of their own."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] == "mlflow" for name in names)
+
+
+def _is_refusal(text: str) -> bool:
+    """Whether a server did not let us in; the permissions of a file are something else."""
+    return not tracking_uri().startswith("sqlite:") and bool(_REFUSED.search(text))
 
 
 def find_experiment(client: "MlflowClient", study: str) -> str:
@@ -125,6 +164,8 @@ def find_experiment(client: "MlflowClient", study: str) -> str:
             found = client.get_experiment_by_name(study)
             if found is None:
                 raise
+    if not found.experiment_id:  # from a server that says 200 and `{}` to everything
+        raise StoreUnavailable(f"MLflow's store {shown_uri()} cannot be used: it does not answer as MLflow does")
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)

@@ -3,6 +3,7 @@
 import calendar
 import csv
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +14,33 @@ import safetensors
 
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json
-from fcos.formats import read_record
+from fcos.formats import header_of
 from fcos.progress import track
-from fcos.study.run_files import command_for
+from fcos.study.run_files import command_for, read_run_file
 from fcos.tracking.checkpoint import drop_checkpoints, log_checkpoint
+from fcos.tracking.database import renewed
 from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
 from fcos.tracking.store import connect, find_experiment, reaching
-from fcos.training.history import VALIDATION
+from fcos.training.history import CURVES, VALIDATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+
+MOST_LETTERS = 200  # of a class name; MLflow takes 250 in all
+# Without these nothing can be told; files of earlier versions lack others.
+_NEEDED = {
+    "train.json": (
+        *("weights_sha256", "training_key", "role", "imported_from", "provenance.commit", "provenance.started"),
+        *("provenance.seconds", "params.study", "params.name", "params.backbone", "params.epochs", "params.num_convs"),
+        "params.seed",
+    ),
+    "timing.json": ("views.test.ms_per_image", "views.test.seconds"),
+}
+_OF_NUMBERS = ("metrics.AP", "metrics.AP50", "per_class", "provenance.started", "provenance.seconds")
 
 
 def sync(
@@ -33,22 +48,24 @@ def sync(
     runs_dir: Path,
     names: Sequence[str],
     *,
+    known: Sequence[str] = (),
     checkpoints: str,
     figures: Callable[[str], list[Path]],
 ) -> int:
     """Bring the runs `names` in `runs_dir` (`runs/STUDY`) up to date in MLflow, and return how many there were.
 
     Args:
+        known: all runs of the study, which a database is filled with that had to be made anew.
         checkpoints: `all`, `best` or `none`: which runs have their weights in MLflow.
         figures: the pictures that belong to a run, by its name.
 
     Raises:
         StoreUnavailable: nothing is lost, the next call logs what is missing.
     """
-    trained = [name for name in names if (runs_dir / name / "train.json").exists()]
-    if not trained:
+    if not _trained(names, runs_dir):
         return 0
     client = connect()
+    trained = _trained([*names, *known] if renewed else names, runs_dir)
     with reaching():
         experiment_id = find_experiment(client, study)
         for name in track(trained, "MLflow", total=len(trained), unit="runs"):
@@ -63,6 +80,10 @@ def sync(
         if checkpoints != "none" and best is not None:
             register_best(client, study, best)
     return len(trained)
+
+
+def _trained(names: Sequence[str], runs_dir: Path) -> list[str]:
+    return [name for name in dict.fromkeys(names) if (runs_dir / name / "train.json").exists()]
 
 
 def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figures: Sequence[Path] = ()) -> "Run":
@@ -106,33 +127,43 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
 
 
 def _read(path: Path) -> Any:
-    return read_record(path, hint=command_for(path.name, path.parent.name))
+    return read_run_file(path, _NEEDED.get(path.name, ()))
 
 
 def _of_weights(path: Path, digest: str) -> dict[str, Any]:
     """What was computed from these very weights: after a new training, older files lie there until they are redone."""
     content = _read(path) if path.exists() else {}
-    return content if content.get("identity", {}).get("weights_sha256") == digest else {}
+    if content.get("identity", {}).get("weights_sha256") != digest:
+        return {}
+    return dict(read_run_file(path, _OF_NUMBERS if path.name == "evaluation.json" else ()))
 
 
 def _times(content: Mapping[str, Any]) -> tuple[int, int]:
     """When the command that wrote `content` began and ended, in milliseconds."""
     provenance = content["provenance"]
-    started = 1000 * calendar.timegm(time.strptime(provenance["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    try:
+        started = 1000 * calendar.timegm(time.strptime(provenance["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        started = 0  # nothing but the place of a run in a list depends on it
     return started, started + round(1000 * provenance["seconds"])
 
 
 def _data_digest(weights: Path) -> str | None:
     if not weights.exists():
         return None
-    with safetensors.safe_open(weights, framework="numpy") as file:
-        return str(json.loads(file.metadata()["fcos"])["data_digest"])
+    try:
+        with safetensors.safe_open(weights, framework="numpy") as file:
+            return str(header_of(weights, file.metadata(), hint=None)["data_digest"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        hint = command_for(weights.name, weights.parent.name)
+        raise UserError(weights, "is not a whole weights file", found=error, hint=hint) from None
 
 
 def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | None]:
     metrics = dict(evaluation["metrics"])
-    for row in evaluation["per_class"]:
-        metrics[f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])}"] = row["AP"]
+    for place, row in enumerate(evaluation["per_class"], start=1):
+        name = f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])[:MOST_LETTERS]}"
+        metrics[f"{name} {place}" if name in metrics else name] = row["AP"]  # names in other scripts are all alike
     for name, interval in evaluation.get("intervals", {}).items():  # files of earlier versions have none
         metrics |= {f"{name}_{end}": interval[end] for end in ("low", "high")}
     errors = evaluation.get("analysis", {}).get("errors", {})
@@ -154,7 +185,10 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
                 {name: float(value) for name, value in row.items() if value or name not in VALIDATION}
                 for row in csv.DictReader(stream)
             ]
-        except (TypeError, ValueError):
+            needed = ("step", *(name for name in CURVES if name not in VALIDATION))
+            if not all(math.isfinite(number) for row in rows for number in (*row.values(), *(row[n] for n in needed))):
+                raise ValueError("not finite")
+        except (TypeError, ValueError, KeyError, csv.Error):
             raise UserError(
                 path,
                 "is damaged",

@@ -28,6 +28,7 @@ TRAINING_CODE = (
     "errors.py",
     "files.py",
     "formats.py",
+    "locks.py",
     "losses.py",
     "memory.py",
     "model/backbone.py",
@@ -35,6 +36,7 @@ TRAINING_CODE = (
     "model/convert.py",
     "model/detector.py",
     "model/device.py",
+    "model/file_kinds.py",
     "model/group_norm.py",
     "model/head.py",
     "model/locations.py",
@@ -54,6 +56,7 @@ TRAINING_CODE = (
     "training/resume.py",
     "training/step.py",
     "training/validation.py",
+    "visible.py",
     "yaml_text.py",
 )
 
