@@ -14,6 +14,7 @@ import pytest
 from fcos.files import link_or_copy
 from fcos.locks import locked
 from fcos.running.heartbeat import heartbeat, read_heartbeats
+from fcos.training.resume import Scratch
 
 
 def raising(number):
@@ -36,6 +37,12 @@ def test_without_locks_a_command_goes_on_and_says_so_once(no_locks, capsys):
     assert capsys.readouterr().err.count("has no locks") == 1
     with pytest.raises(KeyError), locked(Path("a.lock")):
         raise KeyError("of the block")
+
+
+def test_without_locks_a_training_goes_on_and_says_so(no_locks, capsys):
+    with Scratch(Path("run-key")).alone():
+        pass
+    assert capsys.readouterr().err.count("has no locks") == 1
 
 
 def test_other_errors_of_a_lock_are_told(monkeypatch):

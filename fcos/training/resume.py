@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from fcos.files import link_or_copy, whole_file
+from fcos.locks import has_no_locks
 from fcos.model.checkpoint import DIVERGED, check_finite
 from fcos.progress import say
 
@@ -100,12 +101,15 @@ class Scratch:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         path = self.folder.with_name(f"{self.folder.name}.lock")
         lock = FileLock(path)
-        try:
-            held = lock.acquire(blocking=False)
-        except Timeout:
-            say(f"waiting: this training is already running in {_holder(path)}")
-            held = lock.acquire()
-        with held:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock.acquire(blocking=False))
+            except Timeout:
+                say(f"waiting: this training is already running in {_holder(path)}")
+                stack.enter_context(lock.acquire())
+            except OSError as error:
+                if not has_no_locks(path, error):
+                    raise
             path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
             yield
 
