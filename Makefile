@@ -47,7 +47,7 @@ test: install browser
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What needs no training, no process and no browser: under a minute.
-FAST := analysis config contact_sheet detect download folders formats group_norm pictures results_forms scoring \
+FAST := analysis config contact_sheet detect download folders formats group_norm images results_forms scoring \
 	settings_are_used stages statistics study_run
 test-fast: install
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile $(FAST:%=tests/test_%.py)
@@ -141,7 +141,7 @@ dag: install
 exps: install
 	COLUMNS=$${COLUMNS:-200} dvc exp show --no-pager --only-changed --drop '(AR|AP[sml]|:AP75|^(fcos|data|runs|reports|stages)/)' --sort-by metrics
 
-# The pictures of README and docs, after `make repro`.
+# The images of README and docs, after `make repro`.
 screenshots: install browser
 	python docs/screenshots.py
 

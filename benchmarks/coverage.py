@@ -171,9 +171,9 @@ def _population(
     truth = draw_images(np.random.default_rng(0), images // copies, class_weights=shares, **lie)
     found = detect(np.random.default_rng([2, seed]), truth, detector)
     first = len(truth["images"]) + 1  # beyond all ids
-    pictures = _copied(truth["images"], copies, id=first)
+    drawn = _copied(truth["images"], copies, id=first)
     annotations = _copied(truth["annotations"], copies, image_id=first, id=len(truth["annotations"]) + 1)
-    split = CocoSplit(pictures, truth["categories"], annotations, Path())
+    split = CocoSplit(drawn, truth["categories"], annotations, Path())
     matches = match(_copied(found, copies, image_id=first), split)
     # The other area ranges would double the time and say nothing new.
     all_areas = matches.area == 0

@@ -2,10 +2,10 @@
 
     python benchmarks/epoch.py --out FILE [--device cuda --batch-size 16 --number 512 --workers 8]
 
-Ours is `fit`, as `fcos train` calls it: a first epoch, which decodes, and a later one, which has the pictures decoded.
+Ours is `fit`, as `fcos train` calls it: a first epoch, which decodes, and a later one, which has the images decoded.
 torchvision's is its reference script (references/detection), all of whose epochs are alike: CocoDetection, its flip, a
 DataLoader with as many worker processes as ours has threads, its loop; (a) in float32 (with --amp on a GPU), and (b)
-given our number format and memory layout too. All drawn pictures have one size, so that neither side pads more.
+given our number format and memory layout too. All drawn images have one size, so that neither side pads more.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from training_step import MODEL, TEST, format_of, name_of
 
 from fcos.config.runs import Run
 from fcos.config.train import TrainConfig
-from fcos.data.cache import keep_pictures
+from fcos.data.cache import keep_images
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset
 from fcos.files import write_json
@@ -47,7 +47,7 @@ NUM_CLASSES = len(CLASS_WEIGHTS)
 
 def main() -> None:
     options = parser(__doc__, repetitions=3)
-    options.add_argument("--number", type=int, default=24, help="pictures")
+    options.add_argument("--number", type=int, default=24, help="images")
     options.add_argument("--batch-size", type=int, default=4)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--size", type=int, nargs=2, default=[480, 640], help="height and width in training")
@@ -112,7 +112,7 @@ def our_epochs(
     def first() -> None:
         # Not `auto`: a file on the disk would be found by the next repetition.
         where = "gpu" if device.type == "cuda" else "ram"
-        kept[:] = [DetectionDataset(split, keep_pictures(split, where, device=device, folder=folder))]
+        kept[:] = [DetectionDataset(split, keep_images(split, where, device=device, folder=folder))]
         later()
 
     def later() -> None:
@@ -152,8 +152,8 @@ def their_epoch(
     )
 
     def epoch() -> None:
-        for pictures, truths in loader:
-            images = [picture.to(device) for picture in pictures]
+        for pixels, truths in loader:
+            images = [image.to(device) for image in pixels]
             targets = [{name: tensor.to(device) for name, tensor in of.items()} for of in truths]
             with autocast(device, dtype):
                 losses = model(images, targets)
@@ -168,15 +168,15 @@ def their_epoch(
     return epoch
 
 
-def flip_and_convert(picture: Image.Image, annotations: list[dict[str, Any]]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The reference's `hflip` preset: half of the PIL pictures mirrored, then float tensors of 0 to 1; boxes xyxy."""
+def flip_and_convert(image: Image.Image, annotations: list[dict[str, Any]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The reference's `hflip` preset: half of the PIL images mirrored, then float tensors of 0 to 1; boxes xyxy."""
     boxes = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     labels = torch.tensor([a["category_id"] - 1 for a in annotations], dtype=torch.int64)
     if torch.rand(1) < 0.5:
-        picture = hflip(picture)
-        boxes[:, [0, 2]] = picture.width - boxes[:, [2, 0]]
-    return convert_image_dtype(pil_to_tensor(picture)), {"boxes": boxes, "labels": labels}
+        image = hflip(image)
+        boxes[:, [0, 2]] = image.width - boxes[:, [2, 0]]
+    return convert_image_dtype(pil_to_tensor(image)), {"boxes": boxes, "labels": labels}
 
 
 def collate(samples: list[Any]) -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ from fcos.evaluation.scoring import detect_all
 from fcos.scoring.matching import match
 from fcos.scoring.numbers import coco_metrics
 
-PICTURE = (48, 64)  # height and width of the pictures to prepare: the files are not what is measured
+IMAGE = (48, 64)  # height and width of the images to prepare: the files are not what is measured
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
         parser.error("--out FILE is missing")
     images = [size for size in (1_000, 10_000, 100_000) if size <= arguments.largest]
     sizes = {"prepare": images, "score": images, "views": [1, 2, 4, 8], "workers": [0, 1, 2, 4]}
-    units = {"prepare": "pictures", "score": "images", "views": "views", "workers": "threads"}
+    units = {"prepare": "images", "score": "images", "views": "views", "workers": "threads"}
     lines = []
     for part, of_part in sizes.items():
         rows = [in_own_process(part, size) for size in of_part]
@@ -73,17 +73,17 @@ def exponent(rows: list[dict[str, Any]]) -> float:
 
 
 def prepare(count: int) -> float:
-    """Check `count` pictures and write them as COCO JSON, five boxes each."""
+    """Check `count` images and write them as COCO JSON, five boxes each."""
     with tempfile.TemporaryDirectory() as folder, quiet_files(Path(folder), count) as names:
         generator = np.random.default_rng(0)
-        corners = generator.integers(0, (PICTURE[1] // 2, PICTURE[0] // 2), (count, 5, 2))
+        corners = generator.integers(0, (IMAGE[1] // 2, IMAGE[0] // 2), (count, 5, 2))
         images = [
             SourceImage(
                 path=Path(folder) / name,
                 file_name=name,
                 described_in=Path(folder),
                 image_id=number,
-                size=PICTURE,
+                size=IMAGE,
                 boxes=[SourceBox("thing", [float(x), float(y), 10.0, 10.0]) for x, y in corners[number - 1]],
             )
             for number, name in enumerate(names, start=1)
@@ -98,9 +98,9 @@ def prepare(count: int) -> float:
 
 @contextmanager
 def quiet_files(folder: Path, count: int) -> Iterator[list[str]]:
-    """`count` JPEG files, told apart by a number behind the picture's end."""
+    """`count` JPEG files, told apart by a number behind the image's end."""
     buffer = BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (*IMAGE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, format="JPEG")
     names = [f"{number}.jpg" for number in range(count)]
     for name in names:
@@ -120,7 +120,7 @@ def score(count: int) -> float:
 
 
 def views(count: int) -> float:
-    """NMS of each view's candidates and of their union, 200 pictures of 200 candidates a view."""
+    """NMS of each view's candidates and of their union, 200 images of 200 candidates a view."""
     rng = np.random.default_rng(0)
     of_view = []
     for _ in range(count):
@@ -137,7 +137,7 @@ def views(count: int) -> float:
 
 
 def workers(count: int) -> float:
-    """Read 200 pictures of 640 x 480 with `count` threads (0: without any)."""
+    """Read 200 images of 640 x 480 with `count` threads (0: without any)."""
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         images = []

@@ -75,7 +75,7 @@ def activations(report: dict[str, Any]) -> str:
         f"{backbone} {of['ours_mb_per_image']:.0f} MB (torchvision {of['torchvision_mb_per_image']:.0f} MB)"
         for backbone, of in report["settings"]["activations"].items()
     ]
-    return f"Kept for the backward pass, for each picture: {', '.join(kept)}."
+    return f"Kept for the backward pass, for each image: {', '.join(kept)}."
 
 
 def growth() -> str:

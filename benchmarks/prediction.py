@@ -1,9 +1,9 @@
 """Prediction from files on disk to detections: ours against torchvision's FCOS, ResNet-18.
 
-    python benchmarks/prediction.py --out FILE [--pictures FOLDER]
+    python benchmarks/prediction.py --out FILE [--images FOLDER]
 
-torchvision's runs in float32 one picture at a time, as the study did, in the batch that is best for it, and in that
-batch given our number format and memory layout. Without --pictures, JPEG files of 640 x 480 are drawn.
+torchvision's runs in float32 one image at a time, as the study did, in the batch that is best for it, and in that
+batch given our number format and memory layout. Without --images, JPEG files of 640 x 480 are drawn.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.data.transforms import View
 from fcos.detections import Candidates
 from fcos.evaluation.predictor import Predictor
@@ -35,12 +35,12 @@ from fcos.study.build import build_grid, build_model
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)
-CANDIDATES = 200  # a picture, before NMS, of a trained network at the study's threshold
+CANDIDATES = 200  # an image, before NMS, of a trained network at the study's threshold
 
 
 def main() -> None:
     options = parser(__doc__, repetitions=5)
-    options.add_argument("--pictures", type=Path, help="a folder of JPEG files")
+    options.add_argument("--images", type=Path, help="a folder of JPEG files")
     options.add_argument("--number", type=int, default=32)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument(
@@ -58,7 +58,7 @@ def main() -> None:
     size, max_size = arguments.size
     test = TestConfig(size=size, max_size=max_size, score_threshold=0.0, workers=arguments.workers)
     with tempfile.TemporaryDirectory() as folder:
-        files = find_files(arguments.pictures, arguments.number) or draw_files(Path(folder), arguments.number)
+        files = find_files(arguments.images, arguments.number) or draw_files(Path(folder), arguments.number)
         test = test.model_copy(update={"score_threshold": usual_threshold(run, test, files, device, dtype)})
         ours = our_prediction(run, test, files, device, dtype)
         theirs = [their_prediction(run, test, files, device, torch.float32, batch) for batch in (1, *BATCH_SIZES)]
@@ -91,8 +91,8 @@ def main() -> None:
         lines,
         dtype=name_of(dtype),
         workers=arguments.workers,
-        pictures="from --pictures" if arguments.pictures else "drawn",
-        candidates=f"about {CANDIDATES} a picture",
+        images="from --images" if arguments.images else "drawn",
+        candidates=f"about {CANDIDATES} an image",
     )
 
 
@@ -143,8 +143,8 @@ def our_candidates(
     )
     images: list[dict[str, Any]] = []
     for number, path in enumerate(files, start=1):
-        with Image.open(path) as picture:
-            images.append({"id": number, "file_name": path.name, "width": picture.width, "height": picture.height})
+        with Image.open(path) as image:
+            images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
     split = CocoSplit(images, [{"id": k, "name": str(k)} for k in range(1, NUM_CLASSES + 1)], [], files[0].parent)
 
     views = [View(resized_size((of["height"], of["width"]), test.size, test.max_size)) for of in images]
@@ -195,7 +195,7 @@ def their_prediction(
 
 
 class Files(Dataset[Any]):
-    """Pictures as torchvision's reference data set has them: PIL, then float tensors of 0 to 1."""
+    """Images as torchvision's reference data set has them: PIL, then float tensors of 0 to 1."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
@@ -204,8 +204,8 @@ class Files(Dataset[Any]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        with Image.open(self.files[index]) as picture:
-            pixels = np.array(picture.convert("RGB"))
+        with Image.open(self.files[index]) as image:
+            pixels = np.array(image.convert("RGB"))
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
 
     def __iter__(self) -> Iterator[Tensor]:

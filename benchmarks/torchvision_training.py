@@ -28,7 +28,7 @@ from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.config.train import Precision, TrainConfig
-from fcos.data.cache import keep_pictures
+from fcos.data.cache import keep_images
 from fcos.data.coco import read_split
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.transforms import View, make_batch
@@ -123,7 +123,7 @@ class Torchvisions:
 
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Detections]:
-        """Detections of each sample, in pixels of its picture."""
+        """Detections of each sample, in pixels of its image."""
         batch = make_batch(samples, views, next(self.model.parameters()).device)
         outputs, anchors, per_level = self._run(batch)
         found = self.model.postprocess_detections(
@@ -133,14 +133,14 @@ class Torchvisions:
         )
         results = []
         for sample, view, detections in zip(samples, views, found, strict=True):
-            rows, columns, _ = sample.picture.shape
+            rows, columns, _ = sample.image.shape
             scale = torch.tensor([columns / view.size[1], rows / view.size[0]]).repeat(2)
             boxes, scores, labels = (detections[name].cpu() for name in ("boxes", "scores", "labels"))
             results.append(Detections((boxes * scale).numpy(), scores.numpy(), labels.numpy()))
         return results
 
     def _run(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
-        """Head outputs, anchors of each picture, and the number of anchors of each level."""
+        """Head outputs, anchors of each image, and the number of anchors of each level."""
         images = batch.images.contiguous()
         features = list(self.model.backbone(images).values())
         sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
@@ -197,8 +197,8 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: P
     device = find_device(config.device)
     train_split, test_split = read_split(out / "data", "train"), read_split(out / "data", "test")
     # As `fcos train` has them: decoded once, wherever there is room.
-    pictures = keep_pictures(train_split, "auto", device=device, folder=out)
-    train_set, test_set = DetectionDataset(train_split, pictures), DetectionDataset(test_split)
+    images = keep_images(train_split, "auto", device=device, folder=out)
+    train_set, test_set = DetectionDataset(train_split, images), DetectionDataset(test_split)
     run = Run(
         study="bccd", name=f"seed-{seed}", backbone="resnet18", num_convs=3, epochs=epochs, seed=seed,
         checkpoint=None, role=None, model=MODEL, train=config,

@@ -1,9 +1,9 @@
-"""A training step at VOC sizes: ours against torchvision's FCOS, from decoded pictures to new weights.
+"""A training step at VOC sizes: ours against torchvision's FCOS, from decoded images to new weights.
 
     python benchmarks/training_step.py --out FILE [--device cuda --batch-size 16]
 
 torchvision's runs (a) as its reference script has it, with its own transform, in float32 (with --amp on a GPU), and
-(b) given our number format and memory layout too. Same layers, same starting weights, same pictures and boxes.
+(b) given our number format and memory layout too. Same layers, same starting weights, same images and boxes.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses, train_step
 
 NUM_CLASSES = 20
-OBJECTS = 3  # a VOC2007 picture has 2.4 on average
+OBJECTS = 3  # a VOC2007 image has 2.4 on average
 MODEL = ModelConfig(weights="none", batch_norm="frozen", fpn_channels=128, group_norm_groups=32)
 TEST = TestConfig()
 
@@ -86,17 +86,17 @@ def repeat(step: Callable[[], Any], times: int) -> Callable[[], Any]:
 
 
 def make_samples(count: int, height: int, width: int) -> list[Sample]:
-    """Pictures of noise with boxes of VOC-like sizes."""
+    """Images of noise with boxes of VOC-like sizes."""
     generator = np.random.default_rng(0)
     samples = []
     for number in range(count):
-        picture: NDArray[np.uint8] = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image: NDArray[np.uint8] = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         corner = generator.random((OBJECTS, 2)) * [width / 2, height / 2]
         side = np.exp(generator.normal(4.8, 0.7, (OBJECTS, 2))).clip(16, [width / 2, height / 2])
         boxes = torch.from_numpy(np.concatenate((corner, corner + side), axis=1)).float()
         labels = torch.from_numpy(generator.integers(0, NUM_CLASSES, OBJECTS))
         truth = GroundTruth(boxes, labels, torch.zeros(OBJECTS, dtype=torch.bool))
-        samples.append(Sample(number, picture, truth, (height, width)))
+        samples.append(Sample(number, image, truth, (height, width)))
     return samples
 
 
@@ -109,7 +109,7 @@ def our_step(run: Run, samples: list[Sample], device: torch.device, dtype: torch
     memory_format = find_memory_format(device, dtype)
     model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, run.train)
-    views = [View((sample.picture.shape[0], sample.picture.shape[1])) for sample in samples]
+    views = [View((sample.image.shape[0], sample.image.shape[1])) for sample in samples]
     assigner = build_assigner(run.model)
 
     def step() -> Any:
@@ -127,16 +127,16 @@ def their_step(
     dtype: torch.dtype,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Step:
-    """The body of torchvision's reference loop, from float pictures on the CPU."""
-    size = samples[0].picture.shape[:2]
+    """The body of torchvision's reference loop, from float images on the CPU."""
+    size = samples[0].image.shape[:2]
     model = torchvisions(run, NUM_CLASSES, TEST, min_size=min(size), max_size=max(size))
     model.to(device, memory_format=memory_format).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    pictures = [torch.from_numpy(s.picture).permute(2, 0, 1).contiguous().float() / 255 for s in samples]
+    pixels = [torch.from_numpy(s.image).permute(2, 0, 1).contiguous().float() / 255 for s in samples]
 
     def forward() -> torch.Tensor:
-        images = [picture.to(device) for picture in pictures]
+        images = [image.to(device) for image in pixels]
         targets = [
             {"boxes": s.ground_truth.boxes.to(device), "labels": s.ground_truth.labels.to(device)} for s in samples
         ]

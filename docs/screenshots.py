@@ -1,4 +1,4 @@
-"""The pictures of README and docs, taken in chromium: `make screenshots` after `make repro`.
+"""The images of README and docs, taken in chromium: `make screenshots` after `make repro`.
 
 The report comes from reports/STUDY/, the demo from a server that is started here and stopped again.
 """
@@ -50,7 +50,7 @@ def take_report(page: Page) -> None:
         run.set_checked(run.get_attribute("value") in SHOWN)
     page.locator("#gallery-controls").get_by_label("score").fill("0.4")
     page.evaluate("document.querySelectorAll('.strip').forEach((strip, place) => place > 2 && strip.remove())")
-    page.evaluate("document.querySelectorAll('.picture-name').forEach((name, place) => place > 2 && name.remove())")
+    page.evaluate("document.querySelectorAll('.image-name').forEach((name, place) => place > 2 && name.remove())")
     save(page.locator("#gallery").screenshot(), "report-gallery")
 
 
@@ -85,9 +85,9 @@ def serving(*command: str) -> Iterator[str]:
 
 def save(png: bytes, name: str) -> None:
     """As docs/images/NAME.png, of a palette: a third of the size."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(IMAGES / f"{name}.png", optimize=True)
-    print(f"docs/images/{name}.png: {picture.width} x {picture.height}")
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(IMAGES / f"{name}.png", optimize=True)
+    print(f"docs/images/{name}.png: {image.width} x {image.height}")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ def assign_targets(
     center_sampling_radius: float,
     inclusive: bool,
 ) -> LocationTargets:
-    """Assign at most one box to each location of each picture.
+    """Assign at most one box to each location of each image.
 
     A location is positive for a box when it lies inside the box and inside the square of `center_sampling_radius`
     strides around the box's center (both with their border where `inclusive`), and the largest of its four distances
     is strictly inside its level's range. Of several boxes the smallest area wins, of equal areas the first.
 
     Args:
-        locations: (R, 2) x, y in pixels of the padded picture.
+        locations: (R, 2) x, y in pixels of the padded image.
         strides: (R,) stride of each location's level.
         level_of: (R,) index of each location's level.
         gt_boxes: (B, M, 4), padded; gt_labels: (B, M), -1 where padded; gt_ignored: (B, M).

@@ -22,6 +22,6 @@ def boxes_from(locations: Tensor, ltrb: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Clip boxes (..., 4) to pictures of `height` and `width`, tensors that broadcast against (...)."""
+    """Clip boxes (..., 4) to images of `height` and `width`, tensors that broadcast against (...)."""
     limit = stack((width, height, width, height), dim=-1).to(boxes)
     return boxes.clamp(min=0).minimum(limit)

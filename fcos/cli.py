@@ -116,7 +116,7 @@ Nms = Annotated[
 
 
 class Views(StrEnum):
-    """Which views of the test pictures to predict."""
+    """Which views of the test images to predict."""
 
     test = "test"
     tta = "tta"
@@ -431,14 +431,18 @@ def detect(
         float, typer.Option(min=0, max=1, help="Lowest score of a detection that is drawn and written.")
     ] = 0.3,
     nms: Nms = None,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Draw the boxes, or write detections.json only.")
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Draw the boxes, or write detections.json only.")
     ] = True,
+    pictures: Annotated[bool | None, typer.Option("--pictures/--no-pictures", hidden=True)] = None,
 ) -> None:
     """Detect objects in your own images: draws the boxes and writes detections.json."""
     from fcos.commands.detect import detect
 
-    found = detect(paths, checkpoint, out, score=score, nms=nms, pictures=pictures)
+    if pictures is not None:
+        images = pictures
+        _echo("hint: --pictures is called --images now; the next version knows that name only", err=True)
+    found = detect(paths, checkpoint, out, score=score, nms=nms, images=images)
     _echo(f"{len(found)} objects with a score of {score:g} or more; see {out}/")
 
 

@@ -14,7 +14,7 @@ _BLOCK = 256  # boxes compared with each other at a time
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes of one picture before NMS, or (as detections) after it, in pixels of the original picture."""
+    """Boxes of one image before NMS, or (as detections) after it, in pixels of the original image."""
 
     boxes: Float32s  # (N, 4) xyxy
     scores: Float32s  # (N,)
@@ -68,7 +68,7 @@ def detect(candidates: Candidates, *, nms_iou_threshold: float, max_detections: 
 
 
 def merge_views(views: Sequence[Detections], *, nms_iou_threshold: float, max_detections: int) -> Detections:
-    """Detections of several views of one picture as one: per-class NMS over their union."""
+    """Detections of several views of one image as one: per-class NMS over their union."""
     return detect(Candidates.concatenate(views), nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
 
 

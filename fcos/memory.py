@@ -48,7 +48,7 @@ _M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD = -3, 32 << 20
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory for the next step instead of giving it back to the system; elsewhere do nothing.
 
-    The system clears what it hands out: up to 9 % of a training step on small pictures (ResNet-18, 128 pixels).
+    The system clears what it hands out: up to 9 % of a training step on small images (ResNet-18, 128 pixels).
     """
     with contextlib.suppress(OSError, AttributeError):  # no C library to be opened, or another one
         mallopt = ctypes.CDLL(None).mallopt

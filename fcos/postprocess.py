@@ -18,14 +18,14 @@ def decode_candidates(
     score_threshold: float,
     max_candidates: int,
 ) -> list[Candidates]:
-    """The best (location, class) pairs of every picture, before NMS, in pixels of the original pictures.
+    """The best (location, class) pairs of every image, before NMS, in pixels of the original images.
 
     score = sqrt(sigmoid(class) * sigmoid(centerness)); per level the pairs above `score_threshold`, at most
-    `max_candidates` of them; boxes clipped to the picture, and those of which nothing is left in it (of locations in
+    `max_candidates` of them; boxes clipped to the image, and those of which nothing is left in it (of locations in
     the padding) are none. All on the device, for the whole batch; what is left after the choice is fetched once.
 
     Args:
-        locations: (R, 2); strides: (R,); image_sizes: (B, 2) height, width of the resized pictures without
+        locations: (R, 2); strides: (R,); image_sizes: (B, 2) height, width of the resized images without
             padding; original_sizes: (B, 2) of the files.
     """
     num_classes = outputs.class_logits.shape[-1]
@@ -49,7 +49,7 @@ def joint_scores(outputs: HeadOutputs) -> Tensor:
 
 
 def _best_pairs(scores: Tensor, feature_sizes: tuple[tuple[int, int], ...], most: int) -> tuple[Tensor, Tensor]:
-    """The highest scores of each picture, level by level, and their flat (location, class) indices: (B, N) each."""
+    """The highest scores of each image, level by level, and their flat (location, class) indices: (B, N) each."""
     num_classes = scores.shape[-1]
     best, pair = [], []
     first = 0

@@ -1,6 +1,6 @@
 """The tensors that pass between the parts.
 
-Shape legend: B pictures, L levels, R locations of all levels, M ground-truth boxes, K classes.
+Shape legend: B images, L levels, R locations of all levels, M ground-truth boxes, K classes.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class HeadOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The boxes of one picture; `ignored` boxes are neither object nor background."""
+    """The boxes of one image; `ignored` boxes are neither object nor background."""
 
     boxes: Tensor  # (M, 4) xyxy
     labels: Tensor  # (M,) int64, 0..K-1
@@ -38,19 +38,19 @@ class Sample:
     """An image with its boxes, before it is resized."""
 
     image_id: int
-    picture: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be reduced
+    image: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be reduced
     ground_truth: GroundTruth  # in pixels of the image
     size: tuple[int, int]  # (height, width) of the image
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised pictures, padded at the right and at the bottom, with their boxes, padded to M."""
+    """Normalised images, padded at the right and at the bottom, with their boxes, padded to M."""
 
     images: Tensor  # (B, 3, height, width)
     image_ids: list[int]
     image_sizes: Tensor  # (B, 2) height and width before padding
-    gt_boxes: Tensor  # (B, M, 4) in pixels of the resized picture
+    gt_boxes: Tensor  # (B, M, 4) in pixels of the resized image
     gt_labels: Tensor  # (B, M) int64; -1 = padding
     gt_ignored: Tensor  # (B, M) bool
 

@@ -28,18 +28,18 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 def needs_real(name: str) -> pytest.MarkDecorator:
-    """Skip where the real pictures are absent."""
+    """Skip where the real images are absent."""
     return pytest.mark.skipif(not (REAL / name).is_dir(), reason=f"real data are absent: {REAL / name}")
 
 
 def pixels(name: str, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Smooth colours (height, width, 3) that depend on `name`: other names are other pictures."""
+    """Smooth colours (height, width, 3) that depend on `name`: other names are other images."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     coarse = Image.fromarray(rng.integers(0, 256, size=(4, 6, 3), dtype=np.uint8))
     return np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def save_picture(path: Path, *, width: int = WIDTH, height: int = HEIGHT, name: str | None = None) -> Path:
+def save_image(path: Path, *, width: int = WIDTH, height: int = HEIGHT, name: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels(name or path.stem, width=width, height=height)).save(path)
     return path
@@ -69,12 +69,12 @@ def voc_xml(objects: Iterable[str], *, size: tuple[object, object] | None = (WID
 
 
 def write_voc(root: Path, splits: Mapping[str, Mapping[str, Iterable[str]]]) -> Path:
-    """A folder in VOC layout; `splits` gives the objects of each picture of each split."""
-    for split, pictures in splits.items():
-        for stem, objects in pictures.items():
-            save_picture(root / "JPEGImages" / f"{stem}.jpg")
+    """A folder in VOC layout; `splits` gives the objects of each image of each split."""
+    for split, images in splits.items():
+        for stem, objects in images.items():
+            save_image(root / "JPEGImages" / f"{stem}.jpg")
             write(root / "Annotations" / f"{stem}.xml", voc_xml(objects))
-        write(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in pictures))
+        write(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in images))
     return root
 
 
@@ -83,7 +83,7 @@ DOG = voc_object("dog", (1, 1, WIDTH, HEIGHT))
 
 
 def small_voc(root: Path = Path("pictures"), /, **train: Any) -> Path:
-    """Two training pictures and one for testing; `train` sets the objects of training pictures."""
+    """Two training images and one for testing; `train` sets the objects of training images."""
     return write_voc(root, {"trainval": {"000001": [CAT], "000002": [DOG], **train}, "test": {"000003": [CAT, DOG]}})
 
 
@@ -103,18 +103,18 @@ def coco_content(images: list[dict[str, Any]], boxes: list[dict[str, Any]]) -> d
 
 
 def write_coco(root: Path, train: Mapping[str, Any], test: Mapping[str, Any]) -> Path:
-    """COCO's own layout; a picture is drawn for each image that has none yet."""
+    """COCO's own layout; an image is drawn for each image that has none yet."""
     for split, content in (("train2017", train), ("val2017", test)):
         write(root / "annotations" / f"instances_{split}.json", json.dumps(content))
         for image in content["images"]:
             path = root / split / image["file_name"]
             if not path.exists():
-                save_picture(path, name=f"{split}-{path.name}")
+                save_image(path, name=f"{split}-{path.name}")
     return root
 
 
 def small_coco(root: Path = Path("coco"), *, train: Mapping[str, Any] | None = None) -> Path:
-    """Two training pictures (one box each, unless `train` says otherwise) and one for testing."""
+    """Two training images (one box each, unless `train` says otherwise) and one for testing."""
     usual = coco_content([coco_image(1), coco_image(2)], [coco_box(1, 1), coco_box(2, 2, category_id=7)])
     return write_coco(root, train or usual, coco_content([coco_image(3)], [coco_box(1, 3)]))
 
@@ -128,20 +128,20 @@ YOLO_DOG = "1 0.5 0.5 1 1"
 def write_yolo(
     root: Path, splits: Mapping[str, Mapping[str, Iterable[str] | None]], place: str = "{part}/{split}"
 ) -> Path:
-    """A YOLO folder; `splits` gives the lines of each picture of each split, None: no label file.
+    """A YOLO folder; `splits` gives the lines of each image of each split, None: no label file.
 
     `place`: where a part (images, labels) of a split lies.
     """
-    for split, pictures in splits.items():
-        for stem, lines in pictures.items():
-            save_picture(root / place.format(part="images", split=split) / f"{stem}.jpg")
+    for split, images in splits.items():
+        for stem, lines in images.items():
+            save_image(root / place.format(part="images", split=split) / f"{stem}.jpg")
             if lines is not None:
                 write(root / place.format(part="labels", split=split) / f"{stem}.txt", "".join(f"{x}\n" for x in lines))
     return root
 
 
 def small_yolo(root: Path = Path("yolo"), /, **train: Any) -> Path:
-    """Two training pictures and one for testing; `train` sets the lines of training pictures."""
+    """Two training images and one for testing; `train` sets the lines of training images."""
     return write_yolo(root, {"train": {"a": [YOLO_CAT], "b": [YOLO_DOG], **train}, "val": {"c": [YOLO_CAT, YOLO_DOG]}})
 
 

@@ -85,7 +85,7 @@ def _freeze(module: nn.Module) -> None:
 
 
 def oracle_anchors(feature_sizes: tuple[tuple[int, int], ...], padded_size: tuple[int, int]) -> Tensor:
-    """torchvision's anchors of one picture, (R, 4): squares of a stride's side around the locations."""
+    """torchvision's anchors of one image, (R, 4): squares of a stride's side around the locations."""
     generator = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
     features = [torch.zeros(1, 1, *size) for size in feature_sizes]
     return generator(ImageList(torch.zeros(1, 3, *padded_size), [padded_size]), features)[0]

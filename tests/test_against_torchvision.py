@@ -42,7 +42,7 @@ def networks():
 
 
 def make_truth(generator, *, images, height, width, num_classes):
-    """Random boxes with whole corners, none of them empty; the last picture has none."""
+    """Random boxes with whole corners, none of them empty; the last image has none."""
     truth = []
     for index in range(images):
         count = 0 if index == images - 1 else int(torch.randint(1, 8, (1,), generator=generator))
@@ -201,7 +201,7 @@ def test_the_studys_locations_are_half_a_stride_from_torchvisions_and_step_by_st
 
 
 def feature_sizes_of(padded):
-    """P3, P4, P5 are an eighth, a sixteenth, a 32nd of the picture; P6 and P7 halve that, rounded up."""
+    """P3, P4, P5 are an eighth, a sixteenth, a 32nd of the image; P6 and P7 halve that, rounded up."""
     sizes = [(padded[0] // stride, padded[1] // stride) for stride in (8, 16, 32)]
     for _ in range(2):
         sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
@@ -250,11 +250,11 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
     torch.testing.assert_close(outputs.class_logits, expected["cls_logits"][..., kept], **close)
     torch.testing.assert_close(outputs.pred_ltrb, expected["bbox_regression"], **close)
     torch.testing.assert_close(outputs.centerness_logits, expected["bbox_ctrness"][..., 0], **close)
-    assert outputs.class_logits.std() > 0.1  # the picture is seen, and another class would be far off
+    assert outputs.class_logits.std() > 0.1  # the image is seen, and another class would be far off
 
 
 def prepare_nothing(folder, category_ids):
-    """Prepared data of these classes without a picture: an import reads no more."""
+    """Prepared data of these classes without an image: an import reads no more."""
     categories = [{"id": number, "name": str(number)} for number in category_ids]
     (folder / "images").mkdir(parents=True)
     (folder / "train.json").write_text(json.dumps({"images": [], "categories": categories, "annotations": []}))
@@ -364,7 +364,7 @@ def test_the_smallest_area_wins_where_torchvision_cannot_tell_areas_apart(boxes,
 
 
 def test_both_divide_by_the_positives_of_the_whole_batch(networks):
-    """Not picture by picture: a picture with many positive locations weighs more, and one with none counts too."""
+    """Not image by image: an image with many positive locations weighs more, and one with none counts too."""
     oracle, ours = networks
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     boxes = [[[4.0, 4.0, 60.0, 60.0], [30.0, 2.0, 62.0, 30.0]], [[20.0, 20.0, 32.0, 32.0]], []]
@@ -372,9 +372,9 @@ def test_both_divide_by_the_positives_of_the_whole_batch(networks):
         {"boxes": torch.tensor(of_image).reshape(-1, 4), "labels": torch.arange(len(of_image))} for of_image in boxes
     ]
 
-    def ours_of(pictures):
-        outputs = ours(images[pictures])
-        losses, count = detection_losses(outputs, ASSIGNER(outputs, as_batch(images[pictures], truth[pictures])))
+    def ours_of(pixels):
+        outputs = ours(images[pixels])
+        losses, count = detection_losses(outputs, ASSIGNER(outputs, as_batch(images[pixels], truth[pixels])))
         return losses, int(count)
 
     whole, num_positives = ours_of(slice(None))

@@ -12,8 +12,8 @@ from random_truth import make_results, make_truth
 
 from fcos.data.coco import CocoSplit
 from fcos.palette import COLOURS
-from fcos.reporting.figures import draw_run_pictures
-from fcos.reporting.gallery import Gallery, choose_pictures
+from fcos.reporting.figures import draw_run_images
+from fcos.reporting.gallery import Gallery, choose_images
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.errors import ERROR_KINDS
@@ -30,8 +30,8 @@ def truth(*objects, images=(1,), classes=(A, B), crowd=()):
         {"id": n + 1, "image_id": i, "category_id": k, "bbox": box, "area": box[2] * box[3], "iscrowd": int(n in crowd)}
         for n, (i, k, box) in enumerate(objects)
     ]
-    pictures = [{"id": i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in images]
-    return CocoSplit(pictures, [{"id": k, "name": f"class {k}"} for k in classes], annotations, Path())
+    entries = [{"id": i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in images]
+    return CocoSplit(entries, [{"id": k, "name": f"class {k}"} for k in classes], annotations, Path())
 
 
 def found(*detections):
@@ -213,12 +213,12 @@ def test_worst_images_by_hand():
         images=(3, 5, 7, 9, 11),
     )  # fmt: skip
     results = found(
-        (5, A, 0.2, box(0, 0)),  # right, and the B of this picture is missed: cost 1 + 0.6
+        (5, A, 0.2, box(0, 0)),  # right, and the B of this image is missed: cost 1 + 0.6
         (5, A, 0.6, box(0, 150)),
         (7, A, 0.9, box(0, 0)),
         (7, A, 0.7, box(0, 150)),  # false, as is the next, too unsure to be counted: cost 0.7 + 0.29
         (7, B, 0.29, box(0, 150)),
-        (9, A, 0.9, box(0, 0)),  # nothing wrong with this picture
+        (9, A, 0.9, box(0, 0)),  # nothing wrong with this image
         (11, A, 0.8, box(0, 0)),
     )
     worst = analysed(split, results)["worst_images"]
@@ -230,7 +230,7 @@ def test_worst_images_by_hand():
     assert [w["image_id"] for w in analysed(many, [])["worst_images"]] == list(range(1, 11))
 
 
-def test_ap_of_a_group_is_that_of_its_pictures_alone():
+def test_ap_of_a_group_is_that_of_its_images_alone():
     rng = random.Random(3)
     split = make_truth(rng, images=60)
     results = make_results(rng, split)
@@ -290,7 +290,7 @@ def test_confusion_counts_nothing_on_a_crowd_region():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The pictures of EACH_KIND, which is magenta, with class names that matplotlib or a font might stumble over."""
+    """The images of EACH_KIND, which is magenta, with class names that matplotlib or a font might stumble over."""
     folder = tmp_path_factory.mktemp("analysis")
     Image.new("RGB", (200, 200), (255, 0, 255)).save(folder / "1.png")
     categories = [{"id": A, "name": "ca$h_{x} $\\frac"}, {"id": B, "name": "猫 кот"}]
@@ -298,23 +298,23 @@ def drawn(tmp_path_factory):
     results = SimpleNamespace(
         run=SimpleNamespace(name="run_$1"), evaluation={"analysis": analysed(split, EACH_KIND_FOUND)}
     )
-    draw_run_pictures(results, split, EACH_KIND_FOUND, folder / "figures")
+    draw_run_images(results, split, EACH_KIND_FOUND, folder / "figures")
     return folder / "figures"
 
 
 def pixels_of(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def is_colour(pixels, colour):
-    """Where a picture (H, W, 3) has a colour, given or take what its palette of 256 does."""
+    """Where an image (H, W, 3) has a colour, given or take what its palette of 256 does."""
     rgb = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
     return np.abs(pixels - rgb).max(axis=2) < 12
 
 
 @pytest.mark.parametrize("name", ["detections", "worst"])
-def test_pictures_are_drawn_with_the_boxes_of_each_class(drawn, name):
+def test_images_are_drawn_with_the_boxes_of_each_class(drawn, name):
     pixels = pixels_of(drawn / f"{name}.png")
     assert (pixels[0, 0] == 255).all()
     assert is_colour(pixels, "#ff00ff").mean() > 0.05
@@ -328,8 +328,8 @@ def test_gallery_says_what_became_of_each_box(tmp_path):
     split = CocoSplit(EACH_KIND.images, EACH_KIND.categories, EACH_KIND.annotations, tmp_path)
     gallery = Gallery(split, [[{"image_id": 1}]])
     gallery.add("run", EACH_KIND_FOUND)
-    (picture,) = gallery.content()["pictures"]
-    assert [(row[0], *row[5:]) for row in picture["found"]["run"]] == [
+    (image,) = gallery.content()["images"]
+    assert [(row[0], *row[5:]) for row in image["found"]["run"]] == [
         (1, 0.99, "right", 5),
         (0, 0.95, "background", None),
         (0, 0.9, "right", 0),
@@ -339,14 +339,14 @@ def test_gallery_says_what_became_of_each_box(tmp_path):
         (0, 0.5, "duplicate", None),
         (0, 0.3, "right", 3),
     ]
-    assert picture["objects"][2] == [0, 0.0, 100.0, 10.0, 10.0, 0]
+    assert image["objects"][2] == [0, 0.0, 100.0, 10.0, 10.0, 0]
 
 
-def test_gallery_has_the_worst_pictures_of_each_run_and_others():
+def test_gallery_has_the_worst_images_of_each_run_and_others():
     split = truth(images=range(1, 101))
     worst = [[{"image_id": image_id} for image_id in ids] for ids in ((90, 91, 92), (95, 90, 96))]
-    chosen = choose_pictures(split, worst, count=8)
+    chosen = choose_images(split, worst, count=8)
     assert chosen[:4] == [90, 95, 91, 92]  # in turn, each once
     # The 96 others are 1..89, 93, 94, 96..100; of these the places 0, 24, 48, 72.
     assert chosen[4:] == [1, 25, 49, 73]
-    assert choose_pictures(truth(images=(1, 2)), [], count=8) == [1, 2]
+    assert choose_images(truth(images=(1, 2)), [], count=8) == [1, 2]

@@ -92,14 +92,14 @@ class Dice:
         return options[self.left.pop() % len(options)]
 
 
-def picture(seed: int, kind: str) -> bytes:
+def image(seed: int, kind: str) -> bytes:
     stream = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(stream, FORMATS[kind])
     return stream.getvalue()
 
 
-PICTURES = {(seed, kind): picture(seed, kind) for seed in range(12) for kind in FORMATS}
+IMAGES = {(seed, kind): image(seed, kind) for seed in range(12) for kind in FORMATS}
 
 
 def encoded(content: str, encoding: str) -> bytes:
@@ -132,7 +132,7 @@ def images_of(dice: Dice) -> list[tuple[str, str, bytes]]:
     count = dice.pick(range(1, 4))
     fresh = dice.pick(range(10)) > 0  # else copies
     return [
-        (split, f"{split}{i}.{kind}", PICTURES[(3 * number + i) if fresh else i, kind])
+        (split, f"{split}{i}.{kind}", IMAGES[(3 * number + i) if fresh else i, kind])
         for number, split in enumerate(splits)
         for i in range(count)
     ]

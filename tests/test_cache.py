@@ -1,4 +1,4 @@
-"""Where decoded pictures are kept, and the batches made of them: every mode gives the same numbers."""
+"""Where decoded images are kept, and the batches made of them: every mode gives the same numbers."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, Watcher, write_params
-from data_helpers import save_picture
+from data_helpers import save_image
 from PIL import Image
 from torch.nn.functional import interpolate
 
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
-from fcos.data.cache import Pictures, choose, decoded_bytes, keep_pictures
+from fcos.data.cache import Images, choose, decoded_bytes, keep_images
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.pictures import read_picture
+from fcos.data.images import read_image
 from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD, View, make_batch
 from fcos.errors import UserError
 from fcos.files import sha256_file
@@ -32,10 +32,10 @@ KEPT = ["ram", "disk"]
 
 @pytest.fixture
 def split(tmp_path):
-    """Five pictures of three sizes with 0 to 4 boxes each."""
+    """Five images of three sizes with 0 to 4 boxes each."""
     images, annotations = [], []
     for number, (height, width) in enumerate(SIZES):
-        save_picture(tmp_path / "pictures" / f"{number}.png", height=height, width=width)
+        save_image(tmp_path / "pictures" / f"{number}.png", height=height, width=width)
         images.append({"id": 10 + number, "file_name": f"{number}.png", "height": height, "width": width})
         annotations += [
             {"image_id": 10 + number, "category_id": 3, "bbox": [1.3 + k, 2.1, 20.7, 15 + k / 3], "iscrowd": k % 2}
@@ -46,7 +46,7 @@ def split(tmp_path):
 
 @pytest.fixture
 def keep(split, tmp_path):
-    return lambda cache, of=split: keep_pictures(of, cache, device=CPU, folder=tmp_path / ".scratch")
+    return lambda cache, of=split: keep_images(of, cache, device=CPU, folder=tmp_path / ".scratch")
 
 
 def file_of(folder):
@@ -56,34 +56,34 @@ def file_of(folder):
 
 def on_a_device(split):
     """What `gpu` gives, on a device that every machine has."""
-    return Pictures(split, torch.empty(decoded_bytes(split), dtype=torch.uint8, device=CPU))
+    return Images(split, torch.empty(decoded_bytes(split), dtype=torch.uint8, device=CPU))
 
 
-def pictures_of(split, keep):
+def images_of(split, keep):
     return {"gpu": on_a_device(split), **{cache: keep(cache) for cache in ("auto", "ram", "disk", "none")}}
 
 
 def test_every_mode_gives_the_same_samples(split, keep):
-    expected = [read_picture(split.path_of(image)) for image in split.images]
-    for cache, pictures in pictures_of(split, keep).items():
-        dataset = DetectionDataset(split, pictures)
+    expected = [read_image(split.path_of(image)) for image in split.images]
+    for cache, images in images_of(split, keep).items():
+        dataset = DetectionDataset(split, images)
         for _ in range(2):  # decoded, and as it was kept
             for batch in load_ahead(dataset, [[4, 0, 2], [1, 3]], workers=2):
                 for sample in batch:
-                    picture = sample.picture
-                    assert torch.equal(picture, torch.from_numpy(expected[sample.image_id - 10])), cache
-                    assert (picture.dtype, len(sample.ground_truth.labels)) == (torch.uint8, sample.image_id - 10)
+                    pixels = sample.image
+                    assert torch.equal(pixels, torch.from_numpy(expected[sample.image_id - 10])), cache
+                    assert (pixels.dtype, len(sample.ground_truth.labels)) == (torch.uint8, sample.image_id - 10)
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_they_are(split, tmp_path, cache, capsys):
     """Shown at 20 x 30 at most: those of 40 x 60 and 64 x 32 are halved; one of 33 x 47 is not twice as large."""
     whole, small = (
-        keep_pictures(split, cache, device=CPU, folder=tmp_path / ".scratch", shown=shown) for shown in (None, (20, 30))
+        keep_images(split, cache, device=CPU, folder=tmp_path / ".scratch", shown=shown) for shown in (None, (20, 30))
     )
     assert [tuple(small[index].shape[:2]) for index in range(5)] == [(20, 30), (20, 30), (33, 47), (32, 16), (20, 30)]
     assert "; 4 reduced, more than twice as large as they are shown" in capsys.readouterr().err
-    samples = [DetectionDataset(split, pictures)[4] for pictures in (whole, small)]
+    samples = [DetectionDataset(split, images)[4] for images in (whole, small)]
     batches = [make_batch([sample], [View((20, 30), flipped=True)], CPU) for sample in samples]
     assert torch.equal(batches[0].gt_boxes, batches[1].gt_boxes)
     assert samples[1].size == (40, 60)
@@ -92,11 +92,11 @@ def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_t
 
 
 @pytest.mark.parametrize("cache", KEPT)
-def test_a_kept_picture_is_decoded_once(split, keep, cache):
-    pictures = keep(cache)
-    first = pictures[1].clone()
+def test_a_kept_image_is_decoded_once(split, keep, cache):
+    images = keep(cache)
+    first = images[1].clone()
     Image.new("RGB", (60, 40)).save(split.path_of(split.images[1]))
-    assert torch.equal(pictures[1], first)
+    assert torch.equal(images[1], first)
     assert not keep("none")[1].any()
 
 
@@ -107,7 +107,7 @@ from pathlib import Path
 
 import torch
 from conftest import wait_until
-from fcos.data.cache import Pictures, decoded_bytes
+from fcos.data.cache import Images, decoded_bytes
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
 
@@ -116,7 +116,7 @@ def threads_of_torch():
 
 images = [{"id": 1 + n, "file_name": f"{n}.png", "height": 200, "width": 200} for n in range(4)]
 split = CocoSplit(images, [{"id": 3, "name": "cat"}], [], Path())
-dataset = DetectionDataset(split, Pictures(split, torch.empty(decoded_bytes(split), dtype=torch.uint8)))
+dataset = DetectionDataset(split, Images(split, torch.empty(decoded_bytes(split), dtype=torch.uint8)))
 torch.ones(10**6).add_(1)  # the team of this thread
 before = threads_of_torch()
 assert before
@@ -129,7 +129,7 @@ for _ in load_ahead(dataset, [[0], [1], [2], [3]], workers=2):
 def test_reading_ahead_starts_no_threads_of_torch(tmp_path):
     # 200 x 200 x 3 bytes are more than the 32,768 from which on torch copies in parallel.
     for number in range(4):
-        save_picture(tmp_path / f"{number}.png", height=200, width=200)
+        save_image(tmp_path / f"{number}.png", height=200, width=200)
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", READS_AHEAD], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -151,15 +151,15 @@ def test_a_gpu_that_is_not_there_is_a_mistake(keep):
 
 
 @pytest.mark.parametrize("cache", KEPT)
-def test_pictures_that_cannot_fit_are_a_mistake(split, keep, cache):
+def test_images_that_cannot_fit_are_a_mistake(split, keep, cache):
     split.images[0]["width"] = 10**15
-    with pytest.raises(UserError, match=rf"data.cache: the decoded pictures do not fit\n.*{cache}, with \d+ MB free"):
+    with pytest.raises(UserError, match=rf"data.cache: the decoded images do not fit\n.*{cache}, with \d+ MB free"):
         keep(cache)
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 @pytest.mark.parametrize("wrong", ["broken", "missing", "size"])
-def test_a_wrong_picture_is_the_same_mistake_in_every_mode(split, keep, cache, wrong, tmp_path):
+def test_a_wrong_image_is_the_same_mistake_in_every_mode(split, keep, cache, wrong, tmp_path):
     path = split.path_of(split.images[3])
     if wrong == "broken":
         path.write_bytes(path.read_bytes()[:60])
@@ -168,7 +168,7 @@ def test_a_wrong_picture_is_the_same_mistake_in_every_mode(split, keep, cache, w
     else:
         Image.new("RGB", (31, 64)).save(path)
     with pytest.raises(UserError) as expected:
-        read_picture(path, SIZES[3])
+        read_image(path, SIZES[3])
     with pytest.raises(UserError) as found:
         [keep(cache)[index] for index in range(5)]
     assert str(found.value) == str(expected.value)
@@ -185,11 +185,11 @@ def test_the_file_is_written_once_and_anew_where_it_is_not_whole(split, keep, tm
     left = file.with_name(f".{file.name}.12345.part")  # of a writer that was killed
     left.touch()
     os.truncate(file, 1000)
-    assert torch.equal(keep("disk")[4], torch.from_numpy(read_picture(split.path_of(split.images[4]))))
+    assert torch.equal(keep("disk")[4], torch.from_numpy(read_image(split.path_of(split.images[4]))))
     assert file.read_bytes() == content and not left.exists()
 
 
-def test_other_pictures_have_a_file_of_their_own(split, keep, tmp_path):
+def test_other_images_have_a_file_of_their_own(split, keep, tmp_path):
     keep("disk")
     split.images[0]["sha256"] = "other"
     keep("disk", CocoSplit(split.images, split.categories, split.annotations, split.image_dir))
@@ -199,16 +199,16 @@ def test_other_pictures_have_a_file_of_their_own(split, keep, tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_mistake(split, tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match=r"(?s)cannot be written.*set `cache: none`"):
-        keep_pictures(split, "disk", device=CPU, folder=tmp_path / "taken" / ".scratch")
+        keep_images(split, "disk", device=CPU, folder=tmp_path / "taken" / ".scratch")
 
 
 @pytest.mark.slow
 def test_processes_at_once_share_one_file(workspace):
     prepare()
     code = (
-        "import torch; from pathlib import Path; from fcos.data.cache import keep_pictures; from fcos.files import *;"
+        "import torch; from pathlib import Path; from fcos.data.cache import keep_images; from fcos.files import *;"
         "from fcos.data.coco import read_split; split = read_split(Path('data/smoke'), 'train');"
-        "kept = keep_pictures(split, 'disk', device=torch.device('cpu'), folder=Path('data/.scratch'));"
+        "kept = keep_images(split, 'disk', device=torch.device('cpu'), folder=Path('data/.scratch'));"
         "print(sha256_bytes(b''.join(kept[i].numpy().tobytes() for i in range(len(kept)))))"
     )
     command, env = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -221,14 +221,14 @@ def test_processes_at_once_share_one_file(workspace):
 
 
 def one_by_one(samples, views, height, width):
-    """The images of a batch, each picture on its own: the arithmetic that `make_batch` must keep to the last bit."""
+    """The images of a batch, each image on its own: the arithmetic that `make_batch` must keep to the last bit."""
     images = torch.zeros(len(samples), 3, height, width)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     for image, sample, view in zip(images, samples, views, strict=True):
-        picture = sample.picture.permute(2, 0, 1)[None].float() / 255
-        if picture.shape[2:] != view.size:
-            picture = interpolate(picture, size=view.size, mode="bilinear", align_corners=False, antialias=False)
-        shown = (picture[0] - mean) / std
+        pixels = sample.image.permute(2, 0, 1)[None].float() / 255
+        if pixels.shape[2:] != view.size:
+            pixels = interpolate(pixels, size=view.size, mode="bilinear", align_corners=False, antialias=False)
+        shown = (pixels[0] - mean) / std
         image[:, : view.size[0], : view.size[1]] = shown.flip(-1) if view.flipped else shown
     return images
 
@@ -242,7 +242,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
-def test_a_batch_has_the_bits_of_its_pictures_one_by_one(split, views, memory_format):
+def test_a_batch_has_the_bits_of_its_images_one_by_one(split, views, memory_format):
     dataset = DetectionDataset(split)
     samples = [dataset[index] for index in range(5)]
     batch = make_batch(samples, views, CPU, memory_format)
@@ -276,8 +276,8 @@ def test_a_batch_without_boxes(split):
 def test_every_mode_gives_the_same_batches(split, keep):
     for views in VIEWS.values():
         batches = [
-            make_batch([DetectionDataset(split, pictures)[index] for index in range(5)], views, CPU)
-            for pictures in pictures_of(split, keep).values()
+            make_batch([DetectionDataset(split, images)[index] for index in range(5)], views, CPU)
+            for images in images_of(split, keep).values()
         ]
         for batch in batches[1:]:
             for name in ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_ignored"):
@@ -309,7 +309,7 @@ def test_the_mode_changes_no_loss_no_weight_and_no_record(workspace, smoke_param
         shutil.rmtree("runs", ignore_errors=True)  # with it the finished training, which would be put back
         watcher = Watcher()
         train("one-epoch", watcher)
-        assert capfd.readouterr().err.count("pictures: 4 ") == 1
+        assert capfd.readouterr().err.count("images: 4 ") == 1
         losses = [{name: value for name, value in row.items() if name != "images_per_s"} for row in watcher.seen]
         assert len(losses) == 2
         results.append((losses, watcher.key, sha256_file(Layout("smoke").weights("one-epoch")), manifest["splits"]))

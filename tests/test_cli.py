@@ -24,7 +24,7 @@ READING = [
 OPTIONS = {
     "compare": ["RESULTS", "--gt", "--out", *STATISTICS, *READING, "--power"],
     "demo": ["--port"],
-    "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--pictures"],
+    "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--images", "--pictures"],
     "doctor": ["--verify"],
     "evaluate": ["RUN"],
     "tta": ["RUN"],
@@ -135,14 +135,14 @@ def test_a_missing_data_folder(workspace, smoke_params, run):
 
 
 BAD_VOC = {
-    "annotation naming a missing picture": (lambda root: (root / "JPEGImages" / "a.jpg").unlink(), "missing"),
+    "annotation naming a missing image": (lambda root: (root / "JPEGImages" / "a.jpg").unlink(), "missing"),
     "truncated JPEG": (
         lambda root: (root / "JPEGImages" / "a.jpg").write_bytes((root / "JPEGImages" / "a.jpg").read_bytes()[:300]),
         "cannot be decoded",
     ),
-    "same picture in both splits": (
+    "same image in both splits": (
         lambda root: (root / "ImageSets" / "Main" / "test.txt").write_text("a\n"),
-        "the same picture is in both splits",
+        "the same image is in both splits",
     ),
 }
 
@@ -163,7 +163,7 @@ def test_bad_voc_folders(workspace, smoke_params, what, run):
 @pytest.mark.parametrize(
     ("objects", "changes", "problem"),
     [
-        ([voc_object("cat", (10, 10, 300, 30))], {}, "a box lies outside its picture"),
+        ([voc_object("cat", (10, 10, 300, 30))], {}, "a box lies outside its image"),
         (["<object><name>cat</name></object>"], {}, "there is no <bndbox>"),
     ],
 )

@@ -63,7 +63,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_and_held_out(trained, tmp_path_factory):
-    """The trained study with 4 of its 16 training pictures held out and every setting chosen on them, predicted."""
+    """The trained study with 4 of its 16 training images held out and every setting chosen on them, predicted."""
     folder = tmp_path_factory.mktemp("held_out") / "study"
     shutil.copytree(trained, folder)
     before = Path.cwd()
@@ -89,7 +89,7 @@ def study(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def held_out(trained_and_held_out, tmp_path, monkeypatch):
-    """The same of the study with held-out pictures."""
+    """The same of the study with held-out images."""
     return copied(trained_and_held_out, tmp_path, monkeypatch)
 
 
@@ -112,7 +112,7 @@ def test_training_leaves_weights_that_say_what_they_are(study):
     assert header[0] == (
         "step,epoch,lr,loss,loss_classification,loss_regression,loss_centerness,num_positives,images_per_s"
     )
-    assert len(header) == 1 + 3 * 4  # 16 pictures in batches of 4, 1 + 2 epochs
+    assert len(header) == 1 + 3 * 4  # 16 images in batches of 4, 1 + 2 epochs
 
 
 def test_evaluate_writes_the_twelve_numbers_and_where_they_come_from(study):
@@ -172,7 +172,7 @@ def test_the_files_have_the_keys_that_their_types_say(study):
         assert kind.__required_keys__ <= keys <= kind.__required_keys__ | kind.__optional_keys__, kind
 
 
-def test_without_held_out_pictures_files_say_that_test_chose(study):
+def test_without_held_out_images_files_say_that_test_chose(study):
     sweep = nms_sweep("one-epoch")
     assert read("nms_sweep.json") == {"format": 1, **sweep}
     assert {"split", "steps", "chosen", "metrics", "test", "identity", "provenance"} <= sweep.keys()
@@ -196,7 +196,7 @@ def test_the_best_step_is_the_first_with_the_highest_ap(aps, best):
     assert best_step(steps)["number"] == best
 
 
-def test_held_out_pictures_are_predicted_beside_the_test_pictures(held_out):
+def test_held_out_images_are_predicted_beside_the_test_images(held_out):
     scored = ScoredRun.open("one-epoch")
     validation = scored.on_validation().split
     assert [len(validation.images), len(scored.split.images)] == [4, 8]
@@ -218,7 +218,7 @@ def test_held_out_pictures_are_predicted_beside_the_test_pictures(held_out):
     assert list(timed) == [*views, "validation-s48", "validation-s64", "validation-s96"]
 
 
-def test_tta_of_held_out_pictures_is_predicted_only_to_be_chosen_on(held_out):
+def test_tta_of_held_out_images_is_predicted_only_to_be_chosen_on(held_out):
     held_out["tta"]["choose_on"] = None
     write_params(held_out)
     predict("one-epoch", "tta")
@@ -249,7 +249,7 @@ def say(scored, name, boxes_of):
 
 
 def remember_nms(monkeypatch, module):
-    """On which pictures a command applies NMS at which threshold, one after the other: (number of pictures, IoU)."""
+    """On which images a command applies NMS at which threshold, one after the other: (number of images, IoU)."""
     looked_at = []
 
     def remember(of_image, *, nms_iou_threshold, max_detections):
@@ -274,7 +274,7 @@ def narrow_first(number):
     return [(EXACT, 0.985 * 0.97**number), (NARROW, 0.99 * 0.97**number)]
 
 
-def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch):
+def test_the_nms_threshold_is_chosen_on_held_out_images(held_out, monkeypatch):
     """Validation prefers 0.6, test 0.5: what is chosen is 0.6, and test is scored there only."""
     test = ScoredRun.open("one-epoch")
     validation = test.on_validation()
@@ -304,7 +304,7 @@ def test_the_nms_threshold_is_chosen_on_held_out_pictures(held_out, monkeypatch)
     assert nms_sweep("one-epoch")["chosen"] == 0.5
 
 
-def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatch):
+def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch):
     """On validation the first view is exact and the others spoil it, on test the second mends the first.
 
     Scores are 0.9 times the width on test and 0.5 over it on validation: exact boxes come first there, last here.
@@ -333,11 +333,11 @@ def test_the_number_of_views_is_chosen_on_held_out_pictures(held_out, monkeypatc
     assert tta("one-epoch")["metrics"]["AP"] == pytest.approx(1)
 
 
-def test_choosing_on_held_out_pictures_that_are_not_there_says_what_to_do(study):
+def test_choosing_on_held_out_images_that_are_not_there_says_what_to_do(study):
     study["nms_sweep"]["choose_on"] = study["tta"]["choose_on"] = "validation"
     write_params(study)  # and the prepared data are those of before
     for command in (nms_sweep, tta, lambda name: predict(name, "tta")):
-        with pytest.raises(UserError, match=r"validation.json: no pictures are held out(.|\n)*fcos prepare"):
+        with pytest.raises(UserError, match=r"validation.json: no images are held out(.|\n)*fcos prepare"):
             command("one-epoch")
     study["data"]["validation_fraction"] = 0.25
     write_params(study)
@@ -348,13 +348,13 @@ def test_choosing_on_held_out_pictures_that_are_not_there_says_what_to_do(study)
         tta("one-epoch")
 
 
-def test_other_held_out_pictures_than_were_predicted_are_refused(held_out):
+def test_other_held_out_images_than_were_predicted_are_refused(held_out):
     held_out["data"]["validation_fraction"] = 0.5
     write_params(held_out)
     prepare()
     with pytest.raises(UserError, match=r"validation.safetensors: was computed with another data_digest"):
         nms_sweep("one-epoch")
-    evaluate("one-epoch")  # the test pictures are the same
+    evaluate("one-epoch")  # the test images are the same
 
 
 def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, capsys):
@@ -430,7 +430,7 @@ def as_rows(tensors):
     tensors["boxes"] = tensors["boxes"].reshape(-1)
 
 
-def without_the_last_picture(tensors):
+def without_the_last_image(tensors):
     last = tensors["ends"][-2]
     tensors.update(image_ids=tensors["image_ids"][:-1], ends=tensors["ends"][:-1])
     tensors.update({name: tensors[name][:last] for name in ("boxes", "scores", "labels")})
@@ -444,7 +444,7 @@ def without_the_last_picture(tensors):
             ["holds other images than the split", "image ids 991: 1 too much; 1 of 8 missing: "],
         ),
         (lambda tensors: put("image_ids", 1, tensors["image_ids"][0])(tensors), ["names an image twice"]),
-        (without_the_last_picture, ["holds other images than the split", "1 of 8 missing"]),
+        (without_the_last_image, ["holds other images than the split", "1 of 8 missing"]),
         (put("labels", 3, 3), ["has a class that the data do not have", "label 3", "0 to 2"]),
         (put("labels", 3, -1), ["has a class that the data do not have", "label -1"]),
         (put("ends", -1, 10**6), ["is not a whole candidates file", "ends"]),
@@ -497,7 +497,7 @@ def test_other_weights_than_were_predicted_with_are_refused(study):
         evaluate("one-epoch")
 
 
-def test_other_test_pictures_than_were_predicted_are_refused(study):
+def test_other_test_images_than_were_predicted_are_refused(study):
     study["data"]["seed"] = 1
     write_params(study)
     prepare()
@@ -516,7 +516,7 @@ def test_a_checkpoint_of_another_number_of_classes_names_both_lists(study):
     assert "2 classes: 1 circle, 2 square" in str(raised.value)
 
 
-def test_a_truncated_picture_is_named_when_it_is_decoded(study):
+def test_a_truncated_image_is_named_when_it_is_decoded(study):
     path = next(Path("data/smoke/images/test").glob("*.png"))
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(UserError, match=rf"{path.name}: cannot be decoded"):
@@ -583,16 +583,16 @@ def test_a_run_with_a_checkpoint_is_imported_by_train(study, tmp_path):
 
 
 def pixels_of(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
-    pictures = tmp_path / "pictures"
-    (pictures / "more").mkdir(parents=True)
-    shutil.copy("data/smoke/images/test/000017.png", pictures / "a.png")
-    Image.fromarray(np.full((40, 90), 127, np.uint8)).save(pictures / "more" / "grey.jpg")
-    found = detect([pictures], "one-epoch", tmp_path / "out")
+    images = tmp_path / "pictures"
+    (images / "more").mkdir(parents=True)
+    shutil.copy("data/smoke/images/test/000017.png", images / "a.png")
+    Image.fromarray(np.full((40, 90), 127, np.uint8)).save(images / "more" / "grey.jpg")
+    found = detect([images], "one-epoch", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "0001-a.png",
         "0002-grey.png",
@@ -602,15 +602,15 @@ def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
     assert pixels_of(tmp_path / "out" / "0002-grey.png").shape == (40, 90, 3)
     of_a = [record for record in found if record["image_id"] == 1]
     assert of_a and {record["category"] for record in of_a} <= {"circle", "square", "triangle"}
-    assert (pixels_of(tmp_path / "out" / "0001-a.png") != pixels_of(pictures / "a.png")).any()
+    assert (pixels_of(tmp_path / "out" / "0001-a.png") != pixels_of(images / "a.png")).any()
     # A weights file needs no params.yaml: it knows its network itself.
     weights = (RUN / "model.safetensors").resolve()
     monkeypatch.chdir(tmp_path)
-    assert detect([pictures / "a.png"], str(weights), tmp_path / "alone") is not None
+    assert detect([images / "a.png"], str(weights), tmp_path / "alone") is not None
 
 
 def test_detect_refuses_what_is_not_there(study, tmp_path):
-    with pytest.raises(UserError, match="no such picture or folder"):
+    with pytest.raises(UserError, match="no such image or folder"):
         detect([tmp_path / "none.png"], "one-epoch", tmp_path)
     with pytest.raises(UserError, match="no run and no file called 'resnet19'"):
         detect([Path("data/smoke/images/test")], "resnet19", tmp_path)

@@ -396,13 +396,13 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
     page = (out / "comparison.md").read_text()
     assert "| b against a " in page and "(comparison.png)" in page
     assert re.search(rf"^\| a +\| {100 * a['metrics']['AP']:.1f} ± ", page, re.MULTILINE)
-    picture = (out / "comparison.png").read_bytes()
-    with Image.open(io.BytesIO(picture)) as image:
+    number = (out / "comparison.png").read_bytes()
+    with Image.open(io.BytesIO(number)) as image:
         assert image.width > 800 and np.asarray(image.convert("L")).std() > 5  # something is drawn
     assert sorted(path.name for path in out.iterdir()) == [f"comparison.{end}" for end in ("csv", "json", "md", "png")]
 
     compare(run, detectors, monkeypatch, "a.json", "b.json", "bad=worse.json", "--out", str(out))
-    assert (out / "comparison.png").read_bytes() == picture and read(out / "comparison.json") == found
+    assert (out / "comparison.png").read_bytes() == number and read(out / "comparison.json") == found
 
 
 def test_the_same_file_twice_is_no_difference(run, detectors, monkeypatch, tmp_path):

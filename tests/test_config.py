@@ -177,10 +177,10 @@ HOLD_OUT = [
 
 
 @pytest.mark.parametrize(("section", "otherwise"), [("nms_sweep", "test"), ("tta", "null")])
-def test_choosing_on_validation_needs_held_out_pictures(smoke_params, section, otherwise):
+def test_choosing_on_validation_needs_held_out_images(smoke_params, section, otherwise):
     smoke_params[section]["choose_on"] = "validation"
     text = message(smoke_params)
-    assert f"params.yaml: {section}.choose_on: no pictures are held out" in text
+    assert f"params.yaml: {section}.choose_on: no images are held out" in text
     assert f"set data.validation_fraction: 0.1, or {section}.choose_on: {otherwise}" in text
     for data in HOLD_OUT:
         smoke_params["data"] = data

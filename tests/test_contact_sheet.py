@@ -19,8 +19,8 @@ def prepared(tmp_path):
     images = {f"i{number:02d}": [YOLO_DOG] for number in range(30)}
     root = small_yolo(tmp_path / "yolo", **images, k=[YOLO_CAT, "0 0.5 0.5 0 0.1"], grey=[YOLO_CAT])
     write(root / "classes.txt", "cat\ndog\n")
-    picture = Image.open(root / "images/train/grey.jpg").convert("L")
-    picture.save(root / "images/train/grey.jpg")
+    image = Image.open(root / "images/train/grey.jpg").convert("L")
+    image.save(root / "images/train/grey.jpg")
     manifest = prepare_as_found(root, tmp_path / "prepared")
     return {split: read_split(tmp_path / "prepared", split) for split in ("train", "test")}, manifest
 

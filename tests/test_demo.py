@@ -78,88 +78,86 @@ def png(width=80, height=60, **options):
     return stream.getvalue()
 
 
-def detect(server, picture, score=0.3, nms=0.6, run=RUN):
-    return request(
-        server, "POST", "/detections", json.dumps({"picture": picture, "run": run, "score": score, "nms": nms})
-    )
+def detect(server, image, score=0.3, nms=0.6, run=RUN):
+    return request(server, "POST", "/detections", json.dumps({"image": image, "run": run, "score": score, "nms": nms}))
 
 
 # The server ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_knows_the_runs_with_weights_and_the_test_pictures(server):
+def test_it_knows_the_runs_with_weights_and_the_test_images(server):
     status, found = request(server, "GET", "/study")
-    assert status == 200 and found["study"] == "smoke" and len(found["pictures"]) == 30
+    assert status == 200 and found["study"] == "smoke" and len(found["images"]) == 30
     assert [run["name"] for run in found["runs"]] == ["reference", RUN]
     WEIGHTS.unlink()
     assert [run["name"] for run in request(server, "GET", "/study")[1]["runs"]] == ["reference"]
-    assert detect(server, found["pictures"][0])[0] == 404
+    assert detect(server, found["images"][0])[0] == 404
 
 
 def test_its_boxes_are_those_of_detect(server):
-    picture = request(server, "POST", "/pictures", png())[1]["picture"]
-    status, found = detect(server, picture, score=0.4, nms=0.5)
+    image = request(server, "POST", "/images", png())[1]["image"]
+    status, found = detect(server, image, score=0.4, nms=0.5)
     weights = Weights.find(RUN).with_test(score_threshold=0.4, nms_iou_threshold=0.5)
     assert status == 200 and found["detections"] == Detector(weights)([pixels("upload", width=80, height=60)])[0] != []
     assert (found["width"], found["height"]) == (80, 60)
 
 
-def test_the_network_runs_once_for_a_picture_and_a_run(server):
+def test_the_network_runs_once_for_an_image_and_a_run(server):
     runs = []
-    for picture in ("test-17", "test-18"):
+    for image in ("test-17", "test-18"):
         for run in (RUN, "reference"):
             for score, nms in ((0.3, 0.6), (0.5, 0.6), (0.3, 0.2)):
-                runs.append(detect(server, picture, score, nms, run)[1]["network_runs"])
+                runs.append(detect(server, image, score, nms, run)[1]["network_runs"])
     assert runs == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
     os.utime(WEIGHTS, (1, 1))  # trained again
     assert detect(server, "test-17")[1]["network_runs"] == 5
 
 
-def test_pictures_are_turned_as_their_exif_says(server):
-    picture = request(server, "POST", "/pictures", png(exif=exif(6)))[1]["picture"]
-    _, shown = request(server, "GET", f"/pictures/{picture}")
+def test_images_are_turned_as_their_exif_says(server):
+    name = request(server, "POST", "/images", png(exif=exif(6)))[1]["image"]
+    _, shown = request(server, "GET", f"/images/{name}")
     with Image.open(io.BytesIO(shown)) as image:
         assert image.size == (60, 80)
-    found = detect(server, picture)[1]
+    found = detect(server, name)[1]
     assert (found["width"], found["height"]) == (60, 80)
 
 
-def test_uploads_that_are_no_pictures_are_refused(server, monkeypatch):
-    assert "not a picture" in request(server, "POST", "/pictures", b"hello")[1]["error"]
-    assert "damaged" in request(server, "POST", "/pictures", png()[:300])[1]["error"]
+def test_uploads_that_are_no_images_are_refused(server, monkeypatch):
+    assert "not an image" in request(server, "POST", "/images", b"hello")[1]["error"]
+    assert "damaged" in request(server, "POST", "/images", png()[:300])[1]["error"]
     monkeypatch.setattr(demo_module, "MAX_PIXELS", 1000)
-    assert "too large, 80 x 60" in request(server, "POST", "/pictures", png())[1]["error"]
-    status, found = request(server, "POST", "/pictures", Content_Length=str(10**9))
+    assert "too large, 80 x 60" in request(server, "POST", "/images", png())[1]["error"]
+    status, found = request(server, "POST", "/images", Content_Length=str(10**9))
     assert status == 413 and "33,554,432 bytes are the limit" in found["error"]
-    assert request(server, "POST", "/pictures", Content_Length="-1")[0] == 411
+    assert request(server, "POST", "/images", Content_Length="-1")[0] == 411
 
 
 def test_old_uploads_go(server, monkeypatch):
     monkeypatch.setattr(demo_module, "KEPT_UPLOADS", 2)
-    names = [request(server, "POST", "/pictures", png(width=width))[1]["picture"] for width in (40, 50, 60)]
-    assert [request(server, "GET", f"/pictures/{name}")[0] for name in names] == [404, 200, 200]
+    names = [request(server, "POST", "/images", png(width=width))[1]["image"] for width in (40, 50, 60)]
+    assert [request(server, "GET", f"/images/{name}")[0] for name in names] == [404, 200, 200]
 
 
 def test_uploads_are_kept_as_files_and_not_as_pixels(server, monkeypatch):
-    """Eight pictures of 4 million pixels and a few kB: decoded they would be 96 MB."""
+    """Eight images of 4 million pixels and a few kB: decoded they would be 96 MB."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for shade in range(8):
         stream = io.BytesIO()
         Image.new("RGB", (2000, 2000), (shade, 0, 0)).save(stream, "PNG", compress_level=1)
-        assert request(server, "POST", "/pictures", stream.getvalue())[0] == 200
+        assert request(server, "POST", "/images", stream.getvalue())[0] == 200
     kept = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert kept < 12 << 20  # not even one of them
     monkeypatch.setattr(demo_module, "KEPT_BYTES", 3 * len(png()))
-    names = [request(server, "POST", "/pictures", png(height=height))[1]["picture"] for height in (59, 60, 61, 62)]
-    assert [request(server, "GET", f"/pictures/{name}")[0] for name in names][0::3] == [404, 200]
+    names = [request(server, "POST", "/images", png(height=height))[1]["image"] for height in (59, 60, 61, 62)]
+    assert [request(server, "GET", f"/images/{name}")[0] for name in names][0::3] == [404, 200]
 
 
 def test_a_client_that_sends_drop_by_drop_is_left(server, monkeypatch):
     monkeypatch.setattr(demo_server, "BODY_S", 0.2)
     with socket.create_connection(("127.0.0.1", server.server_port)) as client:
-        head = f"POST /pictures HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\nContent-Length: 1000000\r\n\r\n"
+        head = f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\nContent-Length: 1000000\r\n\r\n"
         client.sendall(head.encode())
         client.setblocking(False)
 
@@ -185,7 +183,7 @@ def test_a_client_that_sends_drop_by_drop_is_left(server, monkeypatch):
     ],
 )
 def test_strangers_are_refused(server, headers):
-    for method, path in (("GET", "/"), ("GET", "/study"), ("GET", "/pictures/test-17"), ("POST", "/pictures")):
+    for method, path in (("GET", "/"), ("GET", "/study"), ("GET", "/images/test-17"), ("POST", "/images")):
         assert request(server, method, path, png() if method == "POST" else None, **headers)[0] == 403
     port = server.server_port
     for own in (f"127.0.0.1:{port}", f"localhost:{port}"):
@@ -194,7 +192,7 @@ def test_strangers_are_refused(server, headers):
 
 @pytest.mark.parametrize(
     "path",
-    ["/../params.yaml", "/pictures/..%2f..%2fparams.yaml", "/pictures/%2fetc%2fpasswd", "/demo.html", "/x"],
+    ["/../params.yaml", "/images/..%2f..%2fparams.yaml", "/images/%2fetc%2fpasswd", "/demo.html", "/x"],
 )
 def test_there_are_no_paths_to_files(server, path):
     assert request(server, "GET", path)[0] == 404
@@ -206,8 +204,8 @@ def test_there_are_no_paths_to_files(server, path):
         "",
         "[]",
         "{}",
-        '{"picture": "test-17", "run": "one-epoch", "score": NaN, "nms": 0.5}',
-        '{"picture": "test-17", "run": "one-epoch", "nms": 0.5, "score": 1' + 400 * "0" + "}",
+        '{"image": "test-17", "run": "one-epoch", "score": NaN, "nms": 0.5}',
+        '{"image": "test-17", "run": "one-epoch", "nms": 0.5, "score": 1' + 400 * "0" + "}",
         "[" * 3000 + "]" * 3000,
     ],
 )
@@ -216,7 +214,7 @@ def test_questions_that_make_no_sense_are_refused(server, body):
     assert status == 400 and "score" in found["error"]
 
 
-def test_a_test_picture_that_is_gone_is_said_to_be(server):
+def test_a_test_image_that_is_gone_is_said_to_be(server):
     Path("data/smoke/images/test/000017.png").unlink()
     status, found = detect(server, "test-17")
     assert status == 400 and "no such image" in found["error"]
@@ -266,24 +264,24 @@ def set_slider(page, name, value):
 
 def test_an_upload_is_shown_with_its_boxes(url, page, server):
     upload(page, url)
-    name = request(server, "POST", "/pictures", png())[1]["picture"]
+    name = request(server, "POST", "/images", png())[1]["image"]
     boxes = detect(server, name, run="reference")[1]["detections"]  # the first run is chosen
     expect(page.locator(".box")).to_have_count(len(boxes))
     expect(page.locator("#found-list button")).to_have_count(len(boxes))
     assert len(boxes) > 3 and server.demo.network_runs == 1
     expect(page.locator("#result")).to_contain_text(f"{len(boxes)} boxes · network")
-    # The best box lies on the picture where the server says.
+    # The best box lies on the image where the server says.
     x, y, width, height = boxes[0]["bbox"]
-    picture = page.locator("#image").bounding_box()
+    image = page.locator("#image").bounding_box()
     box = page.locator('.box[data-index="0"]').bounding_box()
-    scale = picture["width"] / 80
-    expected = (picture["x"] + x * scale, picture["y"] + y * scale, width * scale, height * scale)
+    scale = image["width"] / 80
+    expected = (image["x"] + x * scale, image["y"] + y * scale, width * scale, height * scale)
     assert [box[key] for key in ("x", "y", "width", "height")] == pytest.approx(expected, abs=1)
 
 
 def test_sliders_change_the_boxes_and_run_no_network(url, page, server):
     upload(page, url)
-    few = detect(server, request(server, "POST", "/pictures", png())[1]["picture"], 0.6, run="reference")[1]
+    few = detect(server, request(server, "POST", "/images", png())[1]["image"], 0.6, run="reference")[1]
     expect(page.locator(".box")).not_to_have_count(0)
     before = page.locator(".box").count()
     set_slider(page, "score", 0.6)
@@ -310,7 +308,7 @@ def test_classes_can_be_hidden(url, page):
     expect(page.locator(".box")).to_have_count(all_boxes - squares)
     expect(page.locator("#result")).to_contain_text(f"({squares} of hidden classes)")
     page.click(".thumbs li:first-child button")  # the choice stays
-    expect(page.locator("#image")).to_have_attribute("alt", "Test picture 17")
+    expect(page.locator("#image")).to_have_attribute("alt", "Test image 17")
     expect(page.locator(".box", has_text="square")).to_have_count(0)
     chip.locator("input").check()
     expect(page.locator(".box", has_text="square")).not_to_have_count(0)
@@ -333,15 +331,15 @@ def test_a_box_is_named_under_the_pointer_and_by_keyboard(url, page):
     expect(page.locator(".box.active")).to_have_attribute("data-index", smallest.get_attribute("data-index"))
 
 
-def test_thumbnails_dropped_and_pasted_pictures(url, page, server):
+def test_thumbnails_dropped_and_pasted_images(url, page, server):
     page.goto(url)
     page.click("#more")
     expect(page.locator(".thumbs button")).to_have_count(30)
     expect(page.locator("#more")).to_be_hidden()
     page.locator(".thumbs li:nth-child(2) button").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#image")).to_have_attribute("alt", "Test picture 18")
-    expect(page.locator('.thumbs button[aria-pressed="true"] img')).to_have_attribute("alt", "Test picture 18")
+    expect(page.locator("#image")).to_have_attribute("alt", "Test image 18")
+    expect(page.locator('.thumbs button[aria-pressed="true"] img')).to_have_attribute("alt", "Test image 18")
     for number, event in enumerate(("drop", "paste"), start=2):
         page.evaluate(
             """async ([type, width]) => {
@@ -367,10 +365,10 @@ def test_a_file_that_cannot_be_used_is_said_to_be(url, page, server):
     page.evaluate("study.max_bytes = 1 << 25")
     # Answered here, since a browser writes each refusal of a server to its console.
     page.evaluate(
-        """() => { window.fetch = async () => new Response('{"error": "This is not a picture <b>"}', {status: 400}) }"""
+        """() => { window.fetch = async () => new Response('{"error": "This is not an image <b>"}', {status: 400}) }"""
     )
     page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"})
-    expect(page.get_by_role("alert")).to_have_text("notes.txt: This is not a picture <b>")
+    expect(page.get_by_role("alert")).to_have_text("notes.txt: This is not an image <b>")
     assert page.locator(".box").count() > 0
 
 

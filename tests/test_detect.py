@@ -1,4 +1,4 @@
-"""`fcos detect`: which pictures, in which order, what is drawn and written, and what a broken picture costs."""
+"""`fcos detect`: which images, in which order, what is drawn and written, and what a broken image costs."""
 
 import json
 import sys
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import save_picture
+from data_helpers import save_image
 from model_helpers import RUN, make_study
 from PIL import Image
 
 from fcos.cli import main
-from fcos.commands.detect import detect, find_pictures
-from fcos.data.pictures import reduced
+from fcos.commands.detect import detect, find_images
+from fcos.data.images import reduced
 from fcos.errors import UserError
 from fcos.inference.detector import Detector
 from fcos.inference.drawing import draw_boxes
@@ -48,34 +48,34 @@ def call(monkeypatch, *arguments):
 
 def test_frames_come_in_the_order_of_their_numbers(here, weights):
     for number in (10, 2, 1):
-        save_picture(Path("video") / f"frame{number}.png")
-    save_picture(Path("video/part2/frame1.png"))
-    save_picture(Path("video/._frame3.png"))
-    Path("video/notes.txt").write_text("no picture")
+        save_image(Path("video") / f"frame{number}.png")
+    save_image(Path("video/part2/frame1.png"))
+    save_image(Path("video/._frame3.png"))
+    Path("video/notes.txt").write_text("no image")
     frames = ["video/frame1.png", "video/frame2.png", "video/frame10.png", "video/part2/frame1.png"]
-    assert names(find_pictures([Path("video")])) == frames
+    assert names(find_images([Path("video")])) == frames
     found = detect([Path("video")], str(weights), Path("out"), score=0.3)
     assert {record["image_id"]: record["file_name"] for record in found} == dict(enumerate(frames, start=1))
     drawn = [f"{number:04d}-{Path(frame).name}" for number, frame in enumerate(frames, start=1)]
     assert sorted(path.name for path in Path("out").glob("*.png")) == drawn
 
 
-def test_patterns_are_followed_and_no_picture_is_taken_twice(here):
+def test_patterns_are_followed_and_no_image_is_taken_twice(here):
     for name in ("a/1.png", "a/b/2.png", "a/3.jpg"):
-        save_picture(Path(name))
-    assert names(find_pictures([Path("a/*.png")])) == ["a/1.png"]
-    assert names(find_pictures([Path("a/**/*.png")])) == ["a/1.png", "a/b/2.png"]
-    assert names(find_pictures([here / "a" / "*.jpg"])) == [str(here / "a" / "3.jpg")]
-    assert names(find_pictures([Path("a/3.jpg"), Path("a"), Path("a/*")])) == ["a/3.jpg", "a/1.png", "a/b/2.png"]
-    save_picture(Path("odd[1].png"))  # a name that looks like a pattern is a name first
-    assert names(find_pictures([Path("odd[1].png")])) == ["odd[1].png"]
-    with pytest.raises(UserError, match=r"nothing/\*\.png: no such picture or folder"):
-        find_pictures([Path("nothing/*.png")])
+        save_image(Path(name))
+    assert names(find_images([Path("a/*.png")])) == ["a/1.png"]
+    assert names(find_images([Path("a/**/*.png")])) == ["a/1.png", "a/b/2.png"]
+    assert names(find_images([here / "a" / "*.jpg"])) == [str(here / "a" / "3.jpg")]
+    assert names(find_images([Path("a/3.jpg"), Path("a"), Path("a/*")])) == ["a/3.jpg", "a/1.png", "a/b/2.png"]
+    save_image(Path("odd[1].png"))  # a name that looks like a pattern is a name first
+    assert names(find_images([Path("odd[1].png")])) == ["odd[1].png"]
+    with pytest.raises(UserError, match=r"nothing/\*\.png: no such image or folder"):
+        find_images([Path("nothing/*.png")])
 
 
-def test_pictures_of_one_name_stay_apart(here, weights):
-    save_picture(Path("a/same.png"), width=60)
-    save_picture(Path("b/same.jpg"), width=90)
+def test_images_of_one_name_stay_apart(here, weights):
+    save_image(Path("a/same.png"), width=60)
+    save_image(Path("b/same.jpg"), width=90)
     found = detect([Path("a"), Path("b")], str(weights), Path("out"))
     widths = []
     for name in ("0001-same.png", "0002-same.png"):
@@ -85,31 +85,31 @@ def test_pictures_of_one_name_stay_apart(here, weights):
     assert {record["file_name"] for record in found} == {"a/same.png", "b/same.jpg"}
 
 
-def test_a_broken_picture_costs_only_itself(here, weights, monkeypatch, capsys):
+def test_a_broken_image_costs_only_itself(here, weights, monkeypatch, capsys):
     for name in "abc":
-        save_picture(Path("photos") / f"{name}.png")
+        save_image(Path("photos") / f"{name}.png")
     Path("photos/b.png").write_bytes(Path("photos/b.png").read_bytes()[:200])
     assert call(monkeypatch, "detect", "photos", "--checkpoint", weights, "--out", "out") == 2
     said = capsys.readouterr().err
-    assert "1 of 3 pictures cannot be read; the others are done, see out/" in said and "photos/b.png: cannot be" in said
+    assert "1 of 3 images cannot be read; the others are done, see out/" in said and "photos/b.png: cannot be" in said
     assert sorted(path.name for path in Path("out").iterdir()) == ["0001-a.png", "0003-c.png", "detections.json"]
     found = {(record["image_id"], record["file_name"]) for record in written("out")}
     assert found == {(1, "photos/a.png"), (3, "photos/c.png")}  # c keeps the number that it has without the damage
-    with pytest.raises(UserError, match=r"1 of 1 pictures cannot be read\n"):
+    with pytest.raises(UserError, match=r"1 of 1 images cannot be read\n"):
         detect([Path("photos/b.png")], str(weights), Path("alone"))
     assert written("alone") == []
 
 
 def test_an_interrupt_keeps_what_is_done(here, weights, monkeypatch):
     for name in "abc":
-        save_picture(Path("photos") / f"{name}.png")
+        save_image(Path("photos") / f"{name}.png")
     whole = detect([Path("photos")], str(weights), Path("whole"))
     run = Detector.__call__
 
-    def run_twice(self, pictures):
+    def run_twice(self, images):
         if Path("out/0002-b.png").exists():
             raise KeyboardInterrupt
-        return run(self, pictures)
+        return run(self, images)
 
     monkeypatch.setattr(Detector, "__call__", run_twice)
     with pytest.raises(KeyboardInterrupt):
@@ -118,17 +118,17 @@ def test_an_interrupt_keeps_what_is_done(here, weights, monkeypatch):
 
 
 def test_score_and_nms_decide_what_is_drawn_and_written(here, weights):
-    picture = [save_picture(Path("a.png"))]
-    everything = detect(picture, str(weights), Path("all"), score=0.2, nms=0.5)
-    best = detect(picture, str(weights), Path("best"), score=0.5, nms=0.5)
+    image = [save_image(Path("a.png"))]
+    everything = detect(image, str(weights), Path("all"), score=0.2, nms=0.5)
+    best = detect(image, str(weights), Path("best"), score=0.5, nms=0.5)
     # Weaker boxes suppress no stronger ones.
     assert best == [record for record in everything if record["score"] > 0.5] and 0 < len(best) < len(everything)
     assert written("best") == best
-    counts = [len(detect(picture, str(weights), Path("x"), score=0.5, nms=nms)) for nms in (0.0, 0.3, 0.6)]
+    counts = [len(detect(image, str(weights), Path("x"), score=0.5, nms=nms)) for nms in (0.0, 0.3, 0.6)]
     assert counts == sorted(counts) and counts[0] < counts[2]
 
 
-def test_boxes_of_a_reduced_picture_are_in_its_own_pixels(weights):
+def test_boxes_of_a_reduced_image_are_in_its_own_pixels(weights):
     """One four times as large as it is shown is looked at like its quarter, and its boxes are four times as large."""
     detector = Detector.from_weights(weights)
     side = 4 * detector.test.size
@@ -140,18 +140,22 @@ def test_boxes_of_a_reduced_picture_are_in_its_own_pixels(weights):
     assert np.allclose([record["bbox"] for record in of_large], scaled, atol=1e-3)
 
 
-def test_pictures_need_not_be_drawn(here, weights, monkeypatch, capsys):
-    save_picture(Path("a.png"))
-    assert not call(monkeypatch, "detect", "a.png", "--checkpoint", weights, "--no-pictures", "--score", "0.4")
+@pytest.mark.parametrize("option", ["--no-images", "--no-pictures"])
+def test_images_need_not_be_drawn(here, weights, monkeypatch, capsys, option):
+    """The former name of the option works, with a hint."""
+    save_image(Path("a.png"))
+    assert not call(monkeypatch, "detect", "a.png", "--checkpoint", weights, option, "--score", "0.4")
     assert [path.name for path in Path("detections").iterdir()] == ["detections.json"]
     found = written("detections")
     assert found and min(record["score"] for record in found) > 0.4
-    assert f"{len(found)} objects with a score of 0.4 or more; see detections/" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"{len(found)} objects with a score of 0.4 or more; see detections/" in said.out
+    assert ("--pictures is called --images now" in said.err) == (option == "--no-pictures")
 
 
-def test_pictures_of_ones_own_are_neither_overwritten_nor_found_in_the_output(here, weights):
-    original = save_picture(Path("photos/a.png")).read_bytes()
-    with pytest.raises(UserError, match="a picture of yours would be overwritten"):
+def test_images_of_ones_own_are_neither_overwritten_nor_found_in_the_output(here, weights):
+    original = save_image(Path("photos/a.png")).read_bytes()
+    with pytest.raises(UserError, match="an image of yours would be overwritten"):
         detect([Path("photos")], str(weights), Path("photos"))
     assert Path("photos/a.png").read_bytes() == original
     for _ in range(2):
@@ -160,7 +164,7 @@ def test_pictures_of_ones_own_are_neither_overwritten_nor_found_in_the_output(he
 
 
 @pytest.mark.parametrize(("longer", "line", "letter"), [(300, 2, 12), (1200, 3, 16), (4000, 10, 53)])
-def test_lines_and_letters_grow_with_the_picture(longer, line, letter):
+def test_lines_and_letters_grow_with_the_image(longer, line, letter):
     height = longer // 2
     box = [longer / 4, height / 2, longer / 2, height / 4]
     record = {"bbox": box, "category_id": 1, "category": "dog", "score": 0.5}
@@ -179,5 +183,5 @@ def test_a_label_is_whole_wherever_its_box_is(corner):
     record = {"bbox": [*corner, 20, 20], "category_id": 1, "category": "triangle", "score": 0.5}
     at_corner = np.asarray(draw_boxes(grey, [record]))
     in_the_middle = np.asarray(draw_boxes(grey, [{**record, "bbox": [100, 100, 20, 20]}]))
-    letters = [(picture.sum(axis=2) < 200).sum() for picture in (at_corner, in_the_middle)]
+    letters = [(image.sum(axis=2) < 200).sum() for image in (at_corner, in_the_middle)]
     assert letters[0] == letters[1] > 20

@@ -145,10 +145,10 @@ def test_the_figures_are_those_that_the_code_draws(tmp_path):
 
 
 def _content(path):
-    """An SVG file in parts: its text without numbers and ids, its numbers, and the pictures in it."""
+    """An SVG file in parts: its text without numbers and ids, its numbers, and the images in it."""
     text = path.read_text(encoding="utf-8")
-    pictures = re.findall(r"base64,([^\"]*)", text)
-    decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(float) for data in pictures]
+    images = re.findall(r"base64,([^\"]*)", text)
+    decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(float) for data in images]
     text = re.sub(r'base64,[^"]*|id="[^"]*"|#[^")]*(?=[")])', "", text)
     return NUMBER.sub("0", text), np.array(NUMBER.findall(text), dtype=float), decoded
 

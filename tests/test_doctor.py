@@ -114,22 +114,22 @@ def split(run):
 def test_a_batch_that_is_said_to_fit_runs(run, split, trial):
     needed = trial.estimate().bytes_for(2, (64, 64)) + sum(3 * i["width"] * i["height"] for i in split.images)
     found = batch_finding(run, split, memory=int(needed) + 1)
-    assert "2 pictures of 64 x 64 (estimated from two small steps)" in found.value
+    assert "2 images of 64 x 64 (estimated from two small steps)" in found.value
     assert found.problem == "train.batch_size does not fit: set it to 2 or less"
     trial.step(2, (64, 64), num_boxes=4)
     assert all(parameter.isfinite().all() for parameter in trial.model.parameters())
 
 
-def test_too_little_memory_for_one_picture(run, split):
+def test_too_little_memory_for_one_image(run, split):
     found = batch_finding(run, split, memory=1 << 20)
-    assert "(one-epoch): 0 pictures of 64 x 64" in found.value
-    assert found.problem is not None and "not even one picture fits" in found.problem
+    assert "(one-epoch): 0 images of 64 x 64" in found.value
+    assert found.problem is not None and "not even one image fits" in found.problem
 
 
 def test_a_small_data_set_bounds_the_batch(run, split):
-    smaller = dataclasses.replace(split, images=split.images[:2])  # a batch of 4 has two pictures then
+    smaller = dataclasses.replace(split, images=split.images[:2])  # a batch of 4 has two images then
     found = batch_finding(run, smaller, memory=1 << 40)
-    assert "at least 2 pictures" in found.value and found.problem is None
+    assert "at least 2 images" in found.value and found.problem is None
 
 
 def test_a_line_for_each_network(workspace, smoke_params, split):
@@ -146,12 +146,12 @@ def test_the_command_ends_with_1_where_a_batch_does_not_fit(workspace, split, mo
     with pytest.raises(SystemExit) as ended:
         fcos.cli.main()
     assert ended.value.code == 1
-    assert "wrong  batch        resnet18, num_convs 1 (reference): 0 pictures" in capsys.readouterr().out
+    assert "wrong  batch        resnet18, num_convs 1 (reference): 0 images" in capsys.readouterr().out
 
 
-def test_pictures_that_are_gone(workspace, split):
-    for picture in split.image_dir.iterdir():
-        picture.unlink()
+def test_images_that_are_gone(workspace, split):
+    for image in split.image_dir.iterdir():
+        image.unlink()
     split.image_dir.rmdir()
     found = next(finding for finding in doctor() if finding.what == "batch")
     assert found.value == "not known" and "the folder of the images is gone" in found.problem

@@ -15,8 +15,8 @@ from model_helpers import RUN, loud, make_study
 
 import fcos.commands.export as exporting
 from fcos.cli import main
-from fcos.commands.export import as_input, check_pictures, compare, export
-from fcos.data.pictures import reduced, reduction
+from fcos.commands.export import as_input, check_images, compare, export
+from fcos.data.images import reduced, reduction
 from fcos.detections import Detections
 from fcos.errors import UserError
 from fcos.files import sha256_file
@@ -35,12 +35,12 @@ def study(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "study")
 
 
-def run_onnx(path, picture):
-    return onnxruntime.InferenceSession(path).run(["boxes", "scores", "labels"], {"picture": as_input(picture)})
+def run_onnx(path, image):
+    return onnxruntime.InferenceSession(path).run(["boxes", "scores", "labels"], {"image": as_input(image)})
 
 
-def run_torchscript(path, picture):
-    return [output.numpy() for output in load_torchscript(path)(torch.from_numpy(as_input(picture)))]
+def run_torchscript(path, image):
+    return [output.numpy() for output in load_torchscript(path)(torch.from_numpy(as_input(image)))]
 
 
 def call(monkeypatch, *arguments):
@@ -53,26 +53,26 @@ def call(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("format", "name", "run"), [("onnx", "x.onnx", run_onnx), ("torchscript", "x.pt", run_torchscript)]
 )
-def test_the_file_finds_the_same_boxes_in_pictures_of_any_shape(study, format, name, run):
+def test_the_file_finds_the_same_boxes_in_images_of_any_shape(study, format, name, run):
     written, check = export(RUN, format, Path("out") / name, score=0.3, nms=0.5)
-    assert check.passed and check.boxes > 100 and check.pictures == 10
+    assert check.passed and check.boxes > 100 and check.images == 10
     ours = Detector(Weights.find(RUN).with_test(score_threshold=0.3, nms_iou_threshold=0.5, precision="float32"))
     # From a level of the pyramid with a single row to larger ones; the last is resized down to one row of 2 pixels.
     for width, height in ((64, 64), (200, 130), (33, 96), (640, 480), (400, 5)):
-        picture = pixels("any", width=width, height=height)
+        image = pixels("any", width=width, height=height)
         # What is at least twice as large as it is shown is reduced outside of the file.
-        picture = reduced(picture, reduction((height, width), ours.test.size, ours.test.max_size))
-        expected = ours.detect(ours.candidates(picture))
-        boxes, scores, labels = run(written, picture)
+        image = reduced(image, reduction((height, width), ours.test.size, ours.test.max_size))
+        expected = ours.detect(ours.candidates(image))
+        boxes, scores, labels = run(written, image)
         assert len(expected) > 0
         assert np.abs(boxes - expected.boxes).max() < 0.01 and np.abs(scores - expected.scores).max() < 1e-4
         assert labels.tolist() == expected.labels.tolist()
 
 
-def test_a_picture_without_objects_has_no_boxes(study):
+def test_a_image_without_objects_has_no_boxes(study):
     weights = Weights.find(RUN)
     ours = Detector(weights.with_test(precision="float32"))
-    best = {float(ours.candidates(picture).scores.max()): picture for picture in check_pictures(weights)}
+    best = {float(ours.candidates(image).scores.max()): image for image in check_images(weights)}
     written, check = export(RUN, "onnx", score=max(best) - 1e-3)
     boxes, scores, labels = run_onnx(written, best[min(best)])
     assert check.boxes > 0
@@ -125,18 +125,18 @@ def test_without_the_packages_it_says_how_to_get_them(study, monkeypatch):
 
 
 def test_a_check_of_nothing_is_none(study):
-    with pytest.raises(UserError, match="finds nothing in the pictures to check on"):
+    with pytest.raises(UserError, match="finds nothing in the images to check on"):
         export(RUN, "torchscript", score=1.0)
     assert not Path(f"{RUN}.pt").exists()
 
 
-def test_it_is_checked_on_test_pictures_where_they_are_there(study, monkeypatch):
+def test_it_is_checked_on_test_images_where_they_are_there(study, monkeypatch):
     weights = Weights.find(RUN)
-    shapes = [picture.shape[:2] for picture in check_pictures(weights)]
+    shapes = [image.shape[:2] for image in check_images(weights)]
     assert shapes == [(64, 64)] * 8 + [(32, 64), (64, 22)]
     file = str(weights.path.resolve())
     monkeypatch.chdir("/")
-    drawn = [picture.shape[:2] for picture in check_pictures(Weights.find(file))]
+    drawn = [image.shape[:2] for image in check_images(Weights.find(file))]
     assert drawn == [(64, 85)] * 8 + [(32, 85), (64, 29)]
 
 

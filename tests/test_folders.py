@@ -20,7 +20,7 @@ from data_helpers import (
     coco_image,
     needs_real,
     prepare_as_found,
-    save_picture,
+    save_image,
     small_coco,
     small_voc,
     small_yolo,
@@ -71,7 +71,7 @@ def coco_splits(**splits: dict[str, Any]) -> None:
     """SPLIT/SPLIT.json beside its images."""
     for split, one in splits.items():
         for image in one["images"]:
-            save_picture(SET / split / image["file_name"], name=f"{split}-{image['file_name']}")
+            save_image(SET / split / image["file_name"], name=f"{split}-{image['file_name']}")
         write(SET / split / f"{split}.json", json.dumps(one))
 
 
@@ -96,7 +96,7 @@ VOC_PLACES = [
 @pytest.mark.parametrize(("labels", "images"), VOC_PLACES)
 def test_voc_files_anywhere(labels: str, images: str, suffix: str) -> None:
     for stem in "abc":
-        save_picture(SET / images / f"{stem}.{suffix}")
+        save_image(SET / images / f"{stem}.{suffix}")
         write(SET / labels / f"{stem}.xml", voc_xml([CAT]))
     assert counts(prepared()) == {"train": (2, 2), "test": (1, 1)}
 
@@ -105,14 +105,14 @@ def test_voc_files_anywhere(labels: str, images: str, suffix: str) -> None:
 def test_voc_splits_by_folders(place: str) -> None:
     for split in ("train", "valid", "test"):
         labels, images = (place.format(s=split, p=part) for part in ("annotations", "images"))
-        save_picture(SET / images / f"{split}.jpg")
+        save_image(SET / images / f"{split}.jpg")
         write(SET / labels / f"{split}.xml", voc_xml([CAT, DOG]))
     assert counts(prepared()) == {"train": (1, 2), "validation": (1, 2), "test": (1, 2)}
 
 
 def test_voc_sub_folders_and_the_image_that_filename_states() -> None:
     for place, stem, stated in (("a", "1", "x"), ("b", "1", "y"), ("b", "2", "2")):
-        save_picture(SET / "JPEGImages" / place / f"{stated}.png", name=stated)
+        save_image(SET / "JPEGImages" / place / f"{stated}.png", name=stated)
         xml = voc_xml([CAT]).replace("<annotation>", f"<annotation><filename>C:\\here\\{stated}.png</filename>")
         write(SET / "Annotations" / place / f"{stem}.xml", xml)
     prepared()
@@ -136,7 +136,7 @@ def test_voc_lists_with_spaces_endings_and_columns() -> None:
 
 def test_xml_files_that_no_list_names_are_said() -> None:
     small_voc(SET)
-    save_picture(SET / "JPEGImages/new.jpg")
+    save_image(SET / "JPEGImages/new.jpg")
     write(SET / "Annotations/new.xml", voc_xml([CAT]))
     assert "1 XML files that no list in use names (new)" in discover(SET).unused
 
@@ -148,7 +148,7 @@ def test_voc_class_lists_alone_are_lists_of_images() -> None:
 
 def test_voc_images_without_xml_are_counted() -> None:
     small_voc(SET)
-    save_picture(SET / "JPEGImages/new.jpg")
+    save_image(SET / "JPEGImages/new.jpg")
     (SET / "ImageSets/Main/trainval.txt").unlink()
     (SET / "ImageSets/Main/test.txt").unlink()
     assert prepared()["counts"] == {"images without an XML file, left out": 1}
@@ -191,14 +191,14 @@ def test_lists_of_images_are_splits() -> None:
 @pytest.mark.parametrize("place", ["{split}/{part}/cam1", "{part}/{split}/cam1", "mine/{split}/{part}"])
 def test_yolo_one_level_up_or_down(place: str) -> None:
     write_yolo(SET, {"train": {"a": [YOLO_CAT], "b": []}, "valid": {"a": [YOLO_DOG]}}, place)
-    save_picture(SET / place.format(part="images", split="valid") / "a.jpg", name="other")
+    save_image(SET / place.format(part="images", split="valid") / "a.jpg", name="other")
     write(SET / "_darknet.labels", "cat\ndog\n")
     assert counts(prepared()) == {"train": (2, 1), "test": (1, 1)}
 
 
 def test_labels_of_a_split_called_otherwise_are_its_own() -> None:
     write_yolo(SET, {"train": {"a": [YOLO_CAT]}, "val": {"a": [YOLO_DOG]}})
-    save_picture(SET / "images/val/a.jpg", name="other")
+    save_image(SET / "images/val/a.jpg", name="other")
     write(SET / "classes.txt", "cat\ndog\n")
     (SET / "labels/val").rename(SET / "labels/valid")
     assert discover(SET).data["test_labels"] == "labels/valid"
@@ -216,7 +216,7 @@ def test_labels_beside_the_images_give_way_to_a_folder_of_labels() -> None:
 def test_coco_val_file_belongs_to_the_images_of_its_own_name() -> None:
     for split in ("train", "val"):
         for number_ in range(1, 5):
-            save_picture(SET / f"images/{split}/{number_}.jpg", name=f"{split}{number_}")
+            save_image(SET / f"images/{split}/{number_}.jpg", name=f"{split}{number_}")
     for split, numbers in (("train", (2, 4)), ("val", (1, 3))):
         images = [coco_image(n, file_name=f"{n}.jpg") for n in numbers]
         write(SET / f"{split}.json", json.dumps(coco_content(images, [coco_box(n, n) for n in numbers])))
@@ -238,8 +238,8 @@ def test_coco_file_without_instances_in_its_name_is_not_passed_over() -> None:
     "name", ["images\\a.jpg", "/home/x/set/images/a.jpg", "https://x.org/images/a.jpg?k=1", "./A.JPG"]
 )
 def test_names_of_another_machine_are_found_by_their_last_part(name: str) -> None:
-    save_picture(SET / "images/a.jpg")
-    save_picture(SET / "images/b.jpg")
+    save_image(SET / "images/a.jpg")
+    save_image(SET / "images/b.jpg")
     images = [coco_image(1, file_name=name), coco_image(2, file_name="b.jpg")]
     write(SET / "result.json", json.dumps(coco_content(images, [coco_box(1, 1), coco_box(2, 2)])))
     manifest = prepared()
@@ -249,11 +249,11 @@ def test_names_of_another_machine_are_found_by_their_last_part(name: str) -> Non
 
 
 def test_a_name_in_an_annotation_never_leaves_the_root() -> None:
-    save_picture(Path("secret.jpg"))
+    save_image(Path("secret.jpg"))
     coco_one(image={"file_name": "000000000001.jpg"})
     one = coco_content([coco_image(1), coco_image(5, file_name="../../secret.jpg")], [coco_box(1, 1)])
     write(SET / "train/train.json", json.dumps(one))
-    assert "names a missing picture" in refusal()
+    assert "names a missing image" in refusal()
 
 
 def test_links_are_followed_and_counted() -> None:
@@ -351,7 +351,7 @@ def test_a_split_of_several_folders_is_the_folder_above_them() -> None:
     assert (data["train_images"], data["train_labels"], data["test_images"]) == (
         "images/all", "labels/all", "images/val",
     )  # fmt: skip
-    save_picture(SET / "images/all/dawn/d.jpg")
+    save_image(SET / "images/all/dawn/d.jpg")
     said = refusal()
     assert "data.yaml: train: names 2 folders" in said and "images/all/dawn" in said
 
@@ -364,7 +364,7 @@ def test_a_split_whose_file_cannot_be_read_is_not_no_split() -> None:
 
 def test_a_split_without_annotations_is_named() -> None:
     small_coco(SET)
-    save_picture(SET / "test/t.jpg")
+    save_image(SET / "test/t.jpg")
     one = coco_content([coco_image(9, file_name="t.jpg")], [])
     write(SET / "annotations/test.json", json.dumps(one))
     found = discover(SET)
@@ -384,7 +384,7 @@ def test_a_split_without_annotations_is_named() -> None:
     ],
 )
 def test_an_unknown_folder_says_what_was_seen(files: dict[str, str], part: str) -> None:
-    save_picture(SET / "a.jpg")
+    save_image(SET / "a.jpg")
     for name, text in files.items():
         write(SET / name, text)
     assert part in refusal()
@@ -697,7 +697,7 @@ def test_bad_items_of_all_kinds_are_one_message_or_left_out() -> None:
     small_yolo(SET, a=[YOLO_CAT, "7 0.5 0.5 0.1 0.1", "0 1 2"], b=[YOLO_DOG])
     write(SET / "classes.txt", "cat\ndog\n")
     write(SET / "labels/train/gone.txt", YOLO_CAT)
-    save_picture(SET / "images/train/cut.png")
+    save_image(SET / "images/train/cut.png")
     cut = SET / "images/train/cut.png"
     cut.write_bytes(cut.read_bytes()[:100])
     text = refusal()
@@ -725,7 +725,7 @@ def test_damaged_items_of_coco() -> None:
     manifest = prepared(damaged="leave-out")
     assert counts(manifest)["train"] == (1, 1)
     problems = [entry["problem"].split(";")[0] for entry in manifest["damaged"]]
-    assert problems == ["names a missing picture", "unknown image_id", "unknown category_id"]
+    assert problems == ["names a missing image", "unknown image_id", "unknown category_id"]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -785,4 +785,4 @@ def test_real_folders_as_they_come(name: str, choices: dict[str, str], expected:
 def test_ships_are_one_message() -> None:
     with pytest.raises(UserError, match="184 images, annotations or lines cannot be used") as raised:
         prepare_as_found(REAL / "ships", OUT)
-    assert "150 x no such class" in str(raised.value) and "34 x a label file without its picture" in str(raised.value)
+    assert "150 x no such class" in str(raised.value) and "34 x a label file without its image" in str(raised.value)

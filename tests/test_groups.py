@@ -17,7 +17,7 @@ from data_helpers import (
     coco_image,
     read,
     run_prepare,
-    save_picture,
+    save_image,
     small_coco,
     write,
     write_yolo,
@@ -197,7 +197,7 @@ def test_a_study_draws_groups():
 
 def test_groups_that_splits_share_are_counted():
     root = film_study()
-    save_picture(root / "images/val/film1_9.jpg")
+    save_image(root / "images/val/film1_9.jpg")
     write(root / "labels/val/film1_9.txt", YOLO_CAT)
     notes = run_prepare(**FILM, groups="_")["notes"]
     said = "1 groups of images (data.groups) are in train and in test, where 1 of 3 images are of them"
@@ -232,8 +232,8 @@ def test_a_key_of_coco_images_is_their_group():
 def test_near_copies_among_test_images_are_said():
     root = write_yolo(Path("yolo"), {"train": {"t": [YOLO_DOG]}, "val": {name: [YOLO_CAT] for name in "abcdef"}})
     assert run_prepare(**FILM)["near_copies"]["images"] == 0
-    with Image.open(root / "images/val/a.jpg") as picture:  # the next frame: moved, and stored anew
-        picture.crop((1, 0, 60, 40)).resize((60, 40)).save(root / "images/val/next.jpg", quality=60)
+    with Image.open(root / "images/val/a.jpg") as image:  # the next frame: moved, and stored anew
+        image.crop((1, 0, 60, 40)).resize((60, 40)).save(root / "images/val/next.jpg", quality=60)
     write(root / "labels/val/next.txt", YOLO_CAT)
     Image.new("RGB", (60, 40), "white").save(root / "images/val/white.jpg")  # two like it say nothing
     Image.new("RGB", (60, 40), "grey").save(root / "images/val/grey.jpg")

@@ -1,4 +1,4 @@
-"""The fast path (bfloat16, channels_last, threads, kept pictures) against a plain one written out here in float32."""
+"""The fast path (bfloat16, channels_last, threads, kept images) against a plain one written out here in float32."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from fcos.commands.prepare import prepare
 from fcos.commands.score import score
 from fcos.config import params
 from fcos.config.runs import Run
-from fcos.data.cache import keep_pictures
+from fcos.data.cache import keep_images
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
 from fcos.evaluation.predictor import Predictor, predict_split
@@ -62,9 +62,9 @@ AS_SHIPPED = find_dtype("auto", CPU)
 def fast(case, dtype):
     """As `fcos train` does it: the network and the losses of each step."""
     model = case.build()
-    pictures = keep_pictures(case.split, "ram", device=CPU, folder=Path("none"))
+    images = keep_images(case.split, "ram", device=CPU, folder=Path("none"))
     history = fit(
-        model, DetectionDataset(case.split, pictures), build_assigner(case.run.model), case.plan,
+        model, DetectionDataset(case.split, images), build_assigner(case.run.model), case.plan,
         device=CPU, dtype=dtype, scratch=Scratch(Path("none")), on_rows=list,
         validation=Validation(None, case.run.train, num_epochs=case.plan.num_epochs),
     )  # fmt: skip
@@ -72,7 +72,7 @@ def fast(case, dtype):
 
 
 def plain(case):
-    """Float32 in NCHW, each picture decoded, resized, mirrored and normalised alone, whenever it is shown."""
+    """Float32 in NCHW, each image decoded, resized, mirrored and normalised alone, whenever it is shown."""
     model, assigner, plan = case.build().train(), build_assigner(case.run.model), case.plan
     optimizer = make_optimizer(model, plan.config)
     losses = []
@@ -95,8 +95,8 @@ def plain_batch(split, plan, epoch, indices):
         image = split.images[index]
         view = plan.view(epoch, image["id"])
         height, width = view.size
-        with Image.open(split.path_of(image)) as picture:
-            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous() / 255
+        with Image.open(split.path_of(image)) as pixels:
+            pixels = torch.from_numpy(np.array(pixels.convert("RGB"))).permute(2, 0, 1).contiguous() / 255
         shown = interpolate(pixels[None], size=view.size, mode="bilinear", align_corners=False)[0]
         shown = (shown - torch.tensor([[[0.485]], [[0.456]], [[0.406]]])) / torch.tensor(
             [[[0.229]], [[0.224]], [[0.225]]]
@@ -126,7 +126,7 @@ def relative(losses, expected):
 
 
 def test_first_50_losses(workspace, smoke_params):
-    smoke_params["data"]["num_train"] = 64  # drawn pictures of 64 pixels
+    smoke_params["data"]["num_train"] = 64  # drawn images of 64 pixels
     smoke_params["model"]["prior_probability"] = 0.1
     smoke_params["train"] |= {"batch_size": 8, "workers": 2}
     write_params(smoke_params)
@@ -168,7 +168,7 @@ def test_average_precision_is_that_of_the_plain_path(workspace):
 
 
 def average_precision(case, model, dtype):
-    """What `fcos score` says of the network on the test pictures."""
+    """What `fcos score` says of the network on the test images."""
     test, layout = params.read().test, Layout(case.run.study)
     split = read_split(layout.data, "test")
     predictor = Predictor(

@@ -1,4 +1,4 @@
-"""Real pictures through the whole chain of commands: prepare, train, predict, evaluate, report."""
+"""Real images through the whole chain of commands: prepare, train, predict, evaluate, report."""
 
 import json
 from pathlib import Path
@@ -22,13 +22,13 @@ SOURCES = {
     },
     "coco2017-mini": {"source": "coco", "root": "coco2017-mini"},
 }  # fmt: skip
-# (training pictures, test pictures, classes), from the data's own README
+# (training images, test images, classes), from the data's own README
 EXPECTED = {"bccd": (87, 72, 3), "voc2012-100": (70, 30, 20), "coco2017-mini": (80, 80, 80)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
-def test_real_pictures_go_through_every_command(workspace, smoke_params, name):
+def test_real_images_go_through_every_command(workspace, smoke_params, name):
     data = dict(SOURCES[name])
     if not (REAL_DATA / data["root"]).is_dir():
         pytest.skip(f"real data are absent: {REAL_DATA / data['root']}")

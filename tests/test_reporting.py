@@ -115,7 +115,7 @@ class Study:
 
 def make_study(root: Path, raw: dict[str, Any] | None = None, ap: dict[str, float] | None = None) -> Study:
     raw = copy.deepcopy(raw or SHAPES)
-    split = _pictures(root / "data" / "images")
+    split = _images(root / "data" / "images")
     counts = {
         "image_dir": "images",
         "num_images": 8,
@@ -133,7 +133,7 @@ def make_study(root: Path, raw: dict[str, Any] | None = None, ap: dict[str, floa
     return study
 
 
-def _pictures(folder: Path) -> CocoSplit:
+def _images(folder: Path) -> CocoSplit:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     images, annotations = [], []
@@ -271,7 +271,7 @@ def give_costs(evaluation: Any) -> None:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers: drawing takes seconds."""
-    monkeypatch.setattr("fcos.reporting.report.draw_run_pictures", lambda *_: None)
+    monkeypatch.setattr("fcos.reporting.report.draw_run_images", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write_png", lambda *_: None)
 
@@ -398,7 +398,7 @@ def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_f
     assert re.search(r"To show 1 AP between two such networks .* takes about \d+ images like these; how many", markdown)
 
 
-def test_a_choice_made_on_the_test_pictures_is_named(built: Study) -> None:
+def test_a_choice_made_on_the_test_images_is_named(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text()
     assert (
         "Choosing 0.5 because it scores best here would be tuning on the test set; its AP would be optimistic."
@@ -407,7 +407,7 @@ def test_a_choice_made_on_the_test_pictures_is_named(built: Study) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Path) -> None:
+def test_a_choice_made_on_held_out_images_is_scored_once_on_test(tmp_path: Path) -> None:
     raw = copy.deepcopy(SHAPES)
     raw["data"]["validation_fraction"] = 0.1
     raw["nms_sweep"]["choose_on"] = raw["tta"]["choose_on"] = "validation"
@@ -432,7 +432,7 @@ def test_a_choice_made_on_held_out_pictures_is_scored_once_on_test(tmp_path: Pat
         write_replicates(study, run, f"{stem}_replicates", steps, identity)
     markdown = (study.build() / "report.md").read_text()
     assert list(study.table(1)["views"]) == ["1 view", "3 views", "relative change (%)"]
-    assert "(3 of 5) was chosen on held-out training pictures" in markdown
+    assert "(3 of 5) was chosen on held-out training images" in markdown
     sweep = study.table(2)
     assert list(sweep["NMS IoU"]) == ["0.5", "0.6", "0.7", "0.6, chosen"]
     assert list(sweep["scored on"]) == ["validation"] * 3 + ["test"]
@@ -850,19 +850,19 @@ def test_links_of_the_page_lead_somewhere(built: Study) -> None:
     assert all((built.out_dir / link).is_file() for link in outer)
 
 
-def test_markdown_has_no_html_of_others_and_its_pictures_exist(built: Study) -> None:
+def test_markdown_has_no_html_of_others_and_its_images_exist(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
     assert "<" not in markdown
     assert r"\|" in markdown  # of the class name: it would end a cell
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
-    assert len(pictures) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, one of detections
-    assert all((built.out_dir / picture).is_file() for picture in pictures)
+    images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
+    assert len(images) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, one of detections
+    assert all((built.out_dir / image).is_file() for image in images)
 
 
 def test_pages_say_what_is_wrong_with_each_run(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if line.startswith("|")]
-    # In each of 8 pictures the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 missed; the
+    # In each of 8 images the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 missed; the
     # second detection of class 3 is a duplicate below all others. So AP50 is 1 and 0, mean 50; with the missed out of
     # the count class 7 has no object and no detection, AP 0 still.
     row = next(row for row in cells if row[0] == TRAINED and len(row) == 9)
@@ -876,7 +876,7 @@ def test_pages_say_what_is_wrong_with_each_run(built: Study) -> None:
 def test_pages_say_what_the_numbers_rest_on(built: Study) -> None:
     for name in ("index.html", "report.md"):
         text = (built.out_dir / name).read_text(encoding="utf-8")
-        assert "train 1,234 pictures with 16 objects; test 8 pictures" in text
+        assert "train 1,234 images with 16 objects; test 8 images" in text
         assert "c0ffeec0ffee" in text
         assert "10 min in 7 trainings" in text  # 7 * 90 s = 10.5 min, rounded to even
         assert "What varies: backbone. What is fixed: epochs 12, num_convs 3." in text
@@ -902,15 +902,15 @@ OTHER_CURVES = [
     for name in ("classification-loss-focal", "regression-loss-giou", "positive-locations-in-a-batch")
 ]
 CHARTS = [*OF_TABLES, "accuracy-and-time", *OF_RUNS, *CURVES]
-PICTURES = [f"runs/{run}/{name}" for run in SHAPES["runs"] for name in ("detections", "worst", *OF_RUNS)]
-FIGURES = [*CHARTS, *PICTURES]
+IMAGES = [f"runs/{run}/{name}" for run in SHAPES["runs"] for name in ("detections", "worst", *OF_RUNS)]
+FIGURES = [*CHARTS, *IMAGES]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_is_there_and_not_blank(built: Study, name: str) -> None:
-    with Image.open(built.out_dir / "figures" / f"{name}.png") as picture:
-        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-        assert picture.width >= 500
+    with Image.open(built.out_dir / "figures" / f"{name}.png") as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        assert image.width >= 500
     corner = pixels[0]
     assert (corner == 255).all()
     assert (pixels != corner).any(axis=1).mean() > 0.01
@@ -964,7 +964,7 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     first, second = (make_study(tmp_path / name, raw).build() for name in ("a", "b"))
     files = [path for path in first.rglob("*") if path.is_file()]
     # Pages, tables, differences; PNG and SVG of two charts of TTA, seven of all runs, accuracy and six more curves;
-    # nine pictures of each run.
+    # nine images of each run.
     assert len(files) == 2 + 4 + 1 + 2 * (2 + 7 + 1 + 6) + 2 * 9
     for path in files:
         assert (second / path.relative_to(first)).read_bytes() == path.read_bytes(), path.name
@@ -1097,7 +1097,7 @@ def test_a_run_can_be_taken_out_of_all_charts_and_of_the_gallery(shown: Any) -> 
         "count => document.querySelectorAll('#chart-classes .mark-symbol path').length < count", arg=before
     )
     expect(figures).to_have_count(len(RUNS))
-    expect(shown.locator("#pictures")).not_to_contain_text(TRAINED)
+    expect(shown.locator("#images")).not_to_contain_text(TRAINED)
     box.check()
     expect(figures).to_have_count(1 + len(RUNS))
     expect(points).to_have_count(before)
@@ -1136,7 +1136,7 @@ def test_another_metric_can_be_chosen(shown: Any) -> None:
 
 
 def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
-    """In each picture the surest detection finds the first object; the second is missed; 0.1 is not shown."""
+    """In each image the surest detection finds the first object; the second is missed; 0.1 is not shown."""
     card = shown.locator(".strip").first.locator("figure")
     expect(card.nth(0).locator("rect")).to_have_count(2)
     expect(card.nth(0)).to_contain_text("2 objects")
@@ -1149,7 +1149,7 @@ def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
     expect(card.nth(1)).to_contain_text("0 right, 0 wrong, 2 missed")
     controls.get_by_label("with").select_option("duplicate")
     expect(shown.locator(".strip")).to_have_count(0)
-    expect(shown.locator("#gallery-count")).to_contain_text("0 pictures of 8")
+    expect(shown.locator("#gallery-count")).to_contain_text("0 images of 8")
 
 
 def test_a_number_leads_to_its_run(shown: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from coco_oracle import coco_eval_of_files
 from conftest import assert_mistake
-from data_helpers import REAL, needs_real, save_picture, voc_object
+from data_helpers import REAL, needs_real, save_image, voc_object
 
 from fcos.scoring import plain_results
 from fcos.scoring.average_precision import METRICS
@@ -448,7 +448,7 @@ def test_a_folder_of_mmdetection_predictions(plain, run):
 
 def make_images(folder):
     for image in read("gt.json")["images"]:
-        save_picture(Path(folder) / image["file_name"], width=WIDTH, height=HEIGHT, name=image["file_name"])
+        save_image(Path(folder) / image["file_name"], width=WIDTH, height=HEIGHT, name=image["file_name"])
 
 
 def by_stem(results):

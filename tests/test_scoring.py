@@ -26,7 +26,7 @@ def candidates(*rows):
 
 
 def make_split(tmp_path, *, seed=0, images=12, with_crowd=True):
-    """Random boxes of ids with gaps; picture 3 has none, class 9 has none anywhere."""
+    """Random boxes of ids with gaps; image 3 has none, class 9 has none anywhere."""
     rng = random.Random(seed)
     categories = [{"id": i, "name": f"class {i}"} for i in (2, 5, 9)]
     annotations = []
@@ -39,8 +39,8 @@ def make_split(tmp_path, *, seed=0, images=12, with_crowd=True):
                 {"id": len(annotations) + 1, "image_id": image_id, "category_id": rng.choice([2, 5]), "bbox": box,
                  "area": box[2] * box[3], "iscrowd": crowd}
             )  # fmt: skip
-    pictures = [{"id": i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in range(1, images + 1)]
-    return CocoSplit(pictures, categories, annotations, tmp_path)
+    entries = [{"id": i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in range(1, images + 1)]
+    return CocoSplit(entries, categories, annotations, tmp_path)
 
 
 def make_detections(split, *, seed=1, per_image=8):
@@ -173,7 +173,7 @@ def test_views_are_merged_by_nms_over_their_union():
 
 
 def test_decoding_by_hand():
-    """One level of 1 x 2 cells with stride 8, two classes, a picture resized from 20 x 32 to 10 x 16 pixels."""
+    """One level of 1 x 2 cells with stride 8, two classes, an image resized from 20 x 32 to 10 x 16 pixels."""
     locations = torch.tensor([[4.0, 4.0], [12.0, 4.0]])
     outputs = HeadOutputs(
         class_logits=torch.tensor([[[0.0, -20.0], [2.0, 0.0]]]),
@@ -195,8 +195,8 @@ def test_decoding_by_hand():
     assert found.boxes[2].tolist() == [4.0, 4.0, 16.0, 16.0]
 
 
-def test_boxes_of_the_padding_take_no_places_and_others_end_in_the_picture():
-    """One level of 1 x 3 cells, pictures of 7 x 10 pixels in 8 x 24; the surest cell is all padding."""
+def test_boxes_of_the_padding_take_no_places_and_others_end_in_the_image():
+    """One level of 1 x 3 cells, images of 7 x 10 pixels in 8 x 24; the surest cell is all padding."""
     locations, strides = torch.tensor([[4.0, 4.0], [12.0, 4.0], [20.0, 4.0]]), torch.full((3,), 8.0)
     outputs = HeadOutputs(
         torch.tensor([[[0.0], [1.0], [2.0]]]), torch.ones(1, 3, 4), torch.full((1, 3), 20.0), ((1, 3),)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_mistake
-from data_helpers import CAT, save_picture, small_coco, small_voc, small_yolo, voc_xml, write
+from data_helpers import CAT, save_image, small_coco, small_voc, small_yolo, voc_xml, write
 from safetensors.torch import save_file
 
 from fcos.commands.prepare import prepare
@@ -42,7 +42,7 @@ def poisoned(request, tmp_path):
 
 def test_code_in_a_checkpoint_never_runs(workspace, run, poisoned):
     prepare()
-    save_picture(Path("x.jpg"))
+    save_image(Path("x.jpg"))
     for command in (["import-checkpoint", "--run", "one-epoch"], ["detect", "x.jpg", "--checkpoint"]):
         assert_mistake(run(*command, str(poisoned)), "evil.pth")
         assert not RAN.exists()
@@ -95,7 +95,7 @@ def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
     """safetensors says in its first eight bytes how long its header is; PNG how many pixels follow."""
     path = Path("evil.safetensors")
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    save_picture(Path("x.jpg"))
+    save_image(Path("x.jpg"))
     assert_mistake(run("detect", "x.jpg", "--checkpoint", str(path)), "evil.safetensors")
     small_coco()
     header = struct.pack(">II", 100_000, 100_000) + b"\x08\x02\0\0\0"
@@ -129,7 +129,7 @@ def test_weights_that_say_odd_things_of_themselves(workspace, run, change, probl
         else:
             settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
     save_file({"a": torch.zeros(1)}, "evil.safetensors", metadata={"fcos": json.dumps(header)})
-    save_picture(Path("x.jpg"))
+    save_image(Path("x.jpg"))
     assert_mistake(run("detect", "x.jpg", "--checkpoint", "evil.safetensors"), "evil.safetensors", problem)
 
 
@@ -170,7 +170,7 @@ def test_lines_of_progress_do_not_steer_the_terminal(capsys, monkeypatch):
         assert out == f"source: {SHOWN}\n" and f"warning: {SHOWN}\n" in err
         return err
 
-    assert f"of {SHOWN}\\nforged: 2/2 pictures, 0 s, note {SHOWN}\n" in tell()
+    assert f"of {SHOWN}\\nforged: 2/2 images, 0 s, note {SHOWN}\n" in tell()
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     bar = tell()
     assert f"of {SHOWN}\\nforged: 100%" in bar and f"note {SHOWN}]" in bar

@@ -13,7 +13,7 @@ from torch import nn
 from fcos.boxes import areas
 from fcos.config import params
 from fcos.config.train import TrainConfig
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.data.transforms import draw_view, show
 from fcos.losses import detection_losses
 from fcos.model.head import Head
@@ -158,7 +158,7 @@ def test_the_class_tower_is_drawn_as_asked_for():
     assert deviation[True] == pytest.approx(0.01, rel=0.05) and deviation[False] == pytest.approx(0.024, rel=0.05)
 
 
-# Pictures and boxes ---------------------------------------------------------------------------------------------------
+# Images and boxes ---------------------------------------------------------------------------------------------------
 
 
 def test_each_channel_is_normalised_by_its_own_mean_and_deviation():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_helpers import save_picture, small_coco, small_voc, small_yolo
+from data_helpers import save_image, small_coco, small_voc, small_yolo
 from project_helpers import (
     address,
     call,
@@ -42,7 +42,7 @@ def edit_voc(root: Path) -> None:
 
 
 def add_voc(root: Path) -> None:
-    save_picture(root / "JPEGImages/000007.jpg")
+    save_image(root / "JPEGImages/000007.jpg")
     shutil.copy(root / "Annotations/000002.xml", root / "Annotations/000007.xml")
     replace(root / "ImageSets/Main/trainval.txt", "000001\n", "000001\n000007\n")
 
@@ -62,7 +62,7 @@ def add_coco(root: Path) -> None:
     content = json.loads(path.read_text())
     content["images"].append({**content["images"][0], "id": 7, "file_name": "7.jpg"})
     path.write_text(json.dumps(content))
-    save_picture(root / "train2017/7.jpg")
+    save_image(root / "train2017/7.jpg")
 
 
 def remove_coco(root: Path) -> None:
@@ -78,7 +78,7 @@ def edit_yolo(root: Path) -> None:
 
 
 def add_yolo(root: Path) -> None:
-    save_picture(root / "images/train/z.jpg")
+    save_image(root / "images/train/z.jpg")
     shutil.copy(root / "labels/train/b.txt", root / "labels/train/z.txt")
 
 
@@ -98,7 +98,7 @@ LAYOUTS: dict[str, Any] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_change_of_the_data_is_seen(tmp_path, layout):
     """A label corrected, an image added, removed and replaced: bare DVC sees each, and a touch changes nothing."""
-    data, make, edit, add, remove, picture = LAYOUTS[layout]
+    data, make, edit, add, remove, path_of_image = LAYOUTS[layout]
     root = make(tmp_path / "elsewhere")
     project = copy_project(tmp_path / "project", small_study(**data, root=str(root)))
     prepare, both = address("prepare"), ["prepare", "source"]
@@ -125,7 +125,7 @@ def test_every_change_of_the_data_is_seen(tmp_path, layout):
     assert {"prepare", "source"} <= changed_stages(project)
     # The content of before: its outputs may come out of the cache, and are those of before.
     assert "source" in repro(project, prepare) and prepared() == edited
-    save_picture(root / picture, name="another")
+    save_image(root / path_of_image, name="another")
     assert {"prepare", "source"} <= changed_stages(project) and repro(project, prepare) == both
     assert prepared()[0] == edited[0] and prepared()[1] != edited[1]
     assert repro(project, prepare) == []
@@ -144,7 +144,7 @@ def test_a_corrected_label_trains_again_where_it_is_trained_on_and_nowhere_else(
     replace(root / "labels/train/a.txt", "0.5 0.625", "0.55 0.625")
     (root / "images/train/b.jpg").unlink()
     (root / "labels/train/b.txt").unlink()
-    save_picture(root / "images/train/n.jpg")
+    save_image(root / "images/train/n.jpg")
     output = fcos(project, "source")
     assert "1 file changed, 1 new, 2 gone (labels/a.txt, images/n.jpg, images/b.jpg, and 1 more)" in output
     assert "recorded in DVC: source is done" in output
@@ -157,7 +157,7 @@ def test_a_corrected_held_out_label_trains_again_where_it_picks_the_weights(tmp_
     for part in ("images", "labels"):
         shutil.copytree(root / part / "val", root / part / "held")
     params = small_study(**YOLO, root=str(root), validation_images="images/held", validation_labels="labels/held")
-    save_picture(root / "images/held/c.jpg", name="held")  # another image than the one of the test
+    save_image(root / "images/held/c.jpg", name="held")  # another image than the one of the test
     params["train"]["validate_every"] = 1
     params["runs"]["picked"] = {**params["runs"]["one-epoch"], "train": {"keep": "best"}}
     project = copy_project(tmp_path / "project", params)

@@ -32,7 +32,7 @@ from data_helpers import (
     pixels,
     read,
     run_prepare,
-    save_picture,
+    save_image,
     small_coco,
     small_voc,
     small_yolo,
@@ -46,9 +46,9 @@ from data_helpers import (
 )
 from PIL import Image
 
-from fcos.data.cache import Pictures
+from fcos.data.cache import Images
 from fcos.data.coco import read_split
-from fcos.data.pictures import read_picture
+from fcos.data.images import read_image
 from fcos.data.sources.description import Seen
 from fcos.data.sources.shapes import NAMES, OVERSAMPLING, _box_of, _paint, _place
 from fcos.data.sources.voc import _read_object
@@ -75,7 +75,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     [
         # 1-based, inclusive: columns 11 to 40 are 30 columns, the first at 0-based 10; rows 6 to 30 are 25.
         ((11, 6, 40, 30), [10, 5, 30, 25]),
-        ((1, 1, WIDTH, HEIGHT), [0, 0, WIDTH, HEIGHT]),  # the whole picture
+        ((1, 1, WIDTH, HEIGHT), [0, 0, WIDTH, HEIGHT]),  # the whole image
         ((1, 1, 2, 2), [0, 0, 2, 2]),
         (("11.5", "6.25", "40.75", "30"), [10.5, 5.25, 30.25, 24.75]),
         (("45.70000076", "6", "50", "30"), [44.70000076, 5, 5.29999924, 25]),  # as VOC2012 has them
@@ -99,7 +99,7 @@ def test_box_without_area_is_dropped_counted_and_listed(corners: tuple[int, ...]
     corner = [corners[0] - 1, corners[1] - 1]
     assert dropped == {
         "split": "train",
-        "picture": "000001.jpg",
+        "image": "000001.jpg",
         "class": "dog",
         "bbox": [*corner, 0, 0],
         "why": "no area",
@@ -119,14 +119,14 @@ def test_box_outside_by_a_pixel_is_clipped_and_listed(corners: tuple[object, ...
     small_voc(**{"000001": [voc_object("cat", corners)]})
     (entry,) = run_prepare(**VOC)["clipped"]
     assert boxes()[0] == clipped
-    assert (entry["picture"], entry["class"]) == ("000001.jpg", "cat")
+    assert (entry["image"], entry["class"]) == ("000001.jpg", "cat")
     assert entry["bbox"] != clipped  # as it was annotated
 
 
 @pytest.mark.parametrize("corners", [(-1, 1, 30, 30), (1, -1, 30, 30), (31, 1, 61.05, 30), (31, 1, 60, 42)])
 def test_box_further_outside_is_refused_or_clipped_on_demand(corners: tuple[float, ...]) -> None:
     small_voc(**{"000001": [voc_object("cat", corners)]})
-    assert_refused("000001.xml", "outside its picture", "60 x 40", "outside_boxes: clip", **VOC)
+    assert_refused("000001.xml", "outside its image", "60 x 40", "outside_boxes: clip", **VOC)
     manifest = run_prepare(**VOC, outside_boxes="clip")
     x, y, w, h = boxes()[0]
     assert min(x, y) >= 0
@@ -138,7 +138,7 @@ def test_box_further_outside_is_refused_or_clipped_on_demand(corners: tuple[floa
 def test_box_wholly_outside_is_dropped_when_clipping() -> None:
     small_voc(**{"000001": [CAT, voc_object("cat", (70, 10, 90, 20))]})
     manifest = run_prepare(**VOC, outside_boxes="clip")
-    assert [entry["why"] for entry in manifest["dropped"]] == ["outside the picture"]
+    assert [entry["why"] for entry in manifest["dropped"]] == ["outside the image"]
     assert manifest["splits"]["train"]["num_objects"] == 2
 
 
@@ -153,7 +153,7 @@ def test_difficult_boxes_are_objects_or_ignored(difficult: str, counted: int, ig
     assert flags == [(0, 0), (ignored, 1), (0, 0)]
 
 
-def test_picture_with_ignored_boxes_only_is_not_empty() -> None:
+def test_image_with_ignored_boxes_only_is_not_empty() -> None:
     small_voc(**{"000001": [voc_object("dog", (5, 5, 20, 20), difficult=1)], "000002": []})
     train = run_prepare(**VOC, difficult="ignore", classes=["cat", "dog"])["splits"]["train"]
     assert (train["num_images"], train["num_empty_images"]) == (2, 1)
@@ -174,7 +174,7 @@ def test_one_object_annotated_twice_is_listed_and_kept() -> None:
     twins = [CAT, voc_object("cat", (11, 6, 40, 29)), voc_object("dog", (11, 6, 40, 30))]
     small_voc(**{"000001": [*twins, voc_object("cat", (16, 6, 45, 30))]})
     manifest = run_prepare(**VOC)
-    entry = {"split": "train", "picture": "000001.jpg", "class": "cat", "iou": 0.96}
+    entry = {"split": "train", "image": "000001.jpg", "class": "cat", "iou": 0.96}
     assert manifest["near_duplicates"] == [entry]
     assert manifest["splits"]["train"]["num_objects"] == 5
 
@@ -225,7 +225,7 @@ def test_missing_split_list_is_refused_with_those_there() -> None:
 def test_empty_split_list_is_refused() -> None:
     small_voc()
     write(LISTS / "test.txt", "\n")
-    assert_refused("the test split has no picture", **VOC)
+    assert_refused("the test split has no image", **VOC)
 
 
 def test_a_name_twice_in_a_list_is_refused() -> None:
@@ -285,7 +285,7 @@ def test_other_folder_tag_is_listed_not_refused() -> None:
     small_voc()
     write(XML, voc_xml([CAT], folder="elsewhere"))
     assert run_prepare(**VOC)["odd"] == [
-        {"split": "train", "picture": "000001.jpg", "what": "folder tag `elsewhere`"},
+        {"split": "train", "image": "000001.jpg", "what": "folder tag `elsewhere`"},
     ]
 
 
@@ -322,10 +322,10 @@ def test_annotation_ids_count_from_one_in_each_split() -> None:
 # PASCAL VOC: what is refused ------------------------------------------------------------------------------------------
 
 
-def test_annotation_that_names_a_missing_picture_is_refused() -> None:
+def test_annotation_that_names_a_missing_image_is_refused() -> None:
     small_voc()
     Path("pictures/JPEGImages/000001.jpg").unlink()
-    assert_refused("000001.xml", "picture is missing", "nothing was changed", "JPEGImages", **VOC)
+    assert_refused("000001.xml", "image is missing", "nothing was changed", "JPEGImages", **VOC)
 
 
 def test_missing_annotation_is_refused() -> None:
@@ -354,7 +354,7 @@ def test_broken_annotation_is_refused(text: str, message: str, outside: str) -> 
     assert_refused("000001.xml", message, **VOC, outside_boxes=outside)
 
 
-def test_size_of_another_picture_is_refused() -> None:
+def test_size_of_another_image_is_refused() -> None:
     small_voc()
     write(XML, voc_xml([CAT], size=(HEIGHT, WIDTH)))
     assert_refused("000001.xml", "another size", "40 x 60", "60 x 40", **VOC)
@@ -369,21 +369,21 @@ def test_size_may_be_absent_or_written_otherwise(size: Any) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_truncated_picture_is_refused(suffix: str) -> None:
+def test_truncated_image_is_refused(suffix: str) -> None:
     small_voc()
     Path("pictures/JPEGImages/000001.jpg").unlink()
-    path = save_picture(Path(f"pictures/JPEGImages/000001{suffix}"))
+    path = save_image(Path(f"pictures/JPEGImages/000001{suffix}"))
     path.write_bytes(path.read_bytes()[:-200])
     assert_refused(f"000001{suffix}", "cannot be decoded", "truncated", **VOC)
 
 
-def test_file_that_is_no_picture_is_refused() -> None:
+def test_file_that_is_no_image_is_refused() -> None:
     small_voc()
     write(Path("pictures/JPEGImages/000001.jpg"), "<html>Not found</html>")
     assert_refused("000001.jpg", "is not an image that is read", **VOC)
 
 
-def test_something_behind_the_picture_does_no_harm() -> None:
+def test_something_behind_the_image_does_no_harm() -> None:
     # Phones append a film to the JPEG: the end marker is then far from the end of the file.
     small_voc()
     path = Path("pictures/JPEGImages/000001.jpg")
@@ -397,7 +397,7 @@ def test_a_name_in_both_lists_is_refused() -> None:
     assert_refused("in both splits", "same image id", "1, first: test 000002.jpg = train 000002.jpg", **VOC)
 
 
-def test_a_picture_in_both_splits_under_another_name_is_refused() -> None:
+def test_a_image_in_both_splits_under_another_name_is_refused() -> None:
     small_voc()
     shutil.copy("pictures/JPEGImages/000002.jpg", "pictures/JPEGImages/000003.jpg")
     assert_refused("in both splits", "same content", "test 000003.jpg = train 000002.jpg", **VOC)
@@ -468,7 +468,7 @@ def test_coco_images_without_objects_are_kept() -> None:
     assert [len(split.annotations_of[image["id"]]) for image in split.images] == [0, 1]
 
 
-def test_pictures_in_sub_folders_are_found_where_they_lie() -> None:
+def test_images_in_sub_folders_are_found_where_they_lie() -> None:
     small_coco(train=coco_content([coco_image(1, file_name="paris/one.png")], [coco_box(1, 1)]))
     run_prepare(**COCO)
     split = read_split(DATA, "train")
@@ -497,7 +497,7 @@ ONE = [coco_image(1)]
         (coco_content(ONE, [coco_box(4, 1, None)]), ("annotation 4", "four numbers")),
         (coco_content(ONE, [coco_box(4, 1, [float("nan"), 1, 5, 5])]), ("annotation 4", "four numbers", "nan")),
         (coco_content(ONE, [{"id": 4, "image_id": 1, "category_id": 3}]), ("annotations[0]", "no bbox")),
-        (coco_content(ONE, [coco_box(4, 1, [50, 5, 12, 5])]), ("outside its picture", "60 x 40")),
+        (coco_content(ONE, [coco_box(4, 1, [50, 5, 12, 5])]), ("outside its image", "60 x 40")),
         (coco_content([*ONE, coco_image(1, file_name="b.jpg")], []), ("duplicate image id",)),
         (coco_content([coco_image(1, width=61)], []), ("another size", "61 x 40", "60 x 40")),
         (coco_content([coco_image(3)], []), ("in both splits", "same image id")),
@@ -506,7 +506,7 @@ ONE = [coco_image(1)]
             {**coco_content(ONE, []), "categories": [CATEGORIES[0], {"id": 7, "name": "cow"}]},
             ("other categories", "cow"),
         ),
-        (coco_content([], []), ("the train split has no picture",)),
+        (coco_content([], []), ("the train split has no image",)),
     ],
 )
 def test_bad_coco_content_is_refused(content: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -528,15 +528,15 @@ def test_another_file_than_coco_json_is_refused(text: str, message: str) -> None
     assert_refused("instances_val2017.json", message, **COCO)
 
 
-def test_missing_annotation_file_and_missing_picture_are_refused() -> None:
+def test_missing_annotation_file_and_missing_image_are_refused() -> None:
     small_coco()
     Path("coco/val2017/000000000003.jpg").unlink()
-    assert_refused("instances_val2017.json", "missing picture", "000000000003.jpg", **COCO)
+    assert_refused("instances_val2017.json", "missing image", "000000000003.jpg", **COCO)
     Path("coco/annotations/instances_val2017.json").unlink()
     assert_refused("instances_val2017.json", "no such file", "data.root", **COCO)
 
 
-def test_same_picture_in_both_coco_folders_is_refused() -> None:
+def test_same_image_in_both_coco_folders_is_refused() -> None:
     small_coco()
     shutil.copy("coco/train2017/000000000001.jpg", "coco/val2017/000000000003.jpg")
     assert_refused("same content", "test 000000000003.jpg = train 000000000001.jpg", **COCO)
@@ -594,13 +594,13 @@ def test_yolo_numbers_are_classes_in_the_order_of_the_list() -> None:
     assert (DATA / manifest["splits"]["test"]["image_dir"]).resolve() == Path("yolo/images/val").resolve()
 
 
-def test_yolo_picture_without_label_file_or_lines_has_no_objects() -> None:
+def test_yolo_image_without_label_file_or_lines_has_no_objects() -> None:
     small_yolo(d=None, e=[], f=["", "  "])
     train = run_prepare(**YOLO)["splits"]["train"]
     assert (train["num_images"], train["num_empty_images"], train["num_objects"]) == (5, 3, 2)
 
 
-def test_yolo_sub_folders_and_labels_beside_the_pictures() -> None:
+def test_yolo_sub_folders_and_labels_beside_the_images() -> None:
     write_yolo(Path("yolo"), {"train": {"paris/a": [YOLO_CAT]}, "val": {"c": [YOLO_DOG]}}, place="{split}")
     write(Path("yolo/train/classes.txt"), "cat\ndog\n")
     folders = {
@@ -640,7 +640,7 @@ def test_bad_yolo_lines_are_refused_with_file_and_line(line: str, parts: tuple[s
 def test_yolo_box_over_the_border_is_refused_or_clipped_like_any() -> None:
     # 0.9 + 0.2 / 2 of 60 pixels is the border; 0.95 + 0.1 is 3 pixels outside.
     small_yolo(a=["0 0.95 0.5 0.2 0.5"])
-    assert_refused("a.txt", "outside its picture", "60 x 40", **YOLO)
+    assert_refused("a.txt", "outside its image", "60 x 40", **YOLO)
     assert len(run_prepare(**YOLO, outside_boxes="clip")["clipped"]) == 1
     assert boxes()[0] == [51, 10, 9, 20]
 
@@ -650,24 +650,22 @@ def test_yolo_box_without_extent_is_dropped() -> None:
     assert [entry["why"] for entry in run_prepare(**YOLO)["dropped"]] == ["no area"]
 
 
-def test_yolo_label_without_picture_is_refused() -> None:
+def test_yolo_label_without_image_is_refused() -> None:
     small_yolo()
     Path("yolo/images/train/a.jpg").unlink()
-    assert_refused(
-        "labels/train/a.txt", "without its picture", "no a (.jpg", "leave-out", "nothing was changed", **YOLO
-    )
+    assert_refused("labels/train/a.txt", "without its image", "no a (.jpg", "leave-out", "nothing was changed", **YOLO)
 
 
 def test_yolo_folder_without_any_label_is_refused() -> None:
     small_yolo(a=None, b=None)
     Path("yolo/labels/train").mkdir()
-    assert_refused("labels/train", "no picture has a label file", "2 pictures", **YOLO)
+    assert_refused("labels/train", "no image has a label file", "2 images", **YOLO)
 
 
-def test_yolo_label_of_two_pictures_is_refused() -> None:
+def test_yolo_label_of_two_images_is_refused() -> None:
     small_yolo()
-    save_picture(Path("yolo/images/train/a.png"))
-    assert_refused("a.txt", "several pictures", "a.jpg, a.png", **YOLO)
+    save_image(Path("yolo/images/train/a.png"))
+    assert_refused("a.txt", "several images", "a.jpg, a.png", **YOLO)
 
 
 def test_missing_and_empty_yolo_folders_are_refused() -> None:
@@ -675,7 +673,7 @@ def test_missing_and_empty_yolo_folders_are_refused() -> None:
     assert_refused("yolo/images/test", "no such folder", "test split", **YOLO, test_images="images/test")
     Path("yolo/images/none").mkdir()
     folders = {"test_images": "images/none", "test_labels": "images/none"}
-    assert_refused("the test split has no picture", **YOLO, **folders)
+    assert_refused("the test split has no image", **YOLO, **folders)
 
 
 def test_yolo_label_that_is_not_text_is_refused() -> None:
@@ -685,8 +683,8 @@ def test_yolo_label_that_is_not_text_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("orientation", "bbox"), [(1, [0, 0, 30, 10]), (6, [0, 0, 20, 15]), (3, [0, 0, 30, 10])])
-def test_yolo_boxes_are_fractions_of_the_picture_as_displayed(orientation: int, bbox: list[float]) -> None:
-    # Half of the width, a quarter of the height: of 60 x 40 pixels, or of 40 x 60 where EXIF turns the picture.
+def test_yolo_boxes_are_fractions_of_the_image_as_displayed(orientation: int, bbox: list[float]) -> None:
+    # Half of the width, a quarter of the height: of 60 x 40 pixels, or of 40 x 60 where EXIF turns the image.
     small_yolo(a=["0 0.25 0.125 0.5 0.25"])
     Image.fromarray(pixels("a")).save("yolo/images/train/a.jpg", exif=exif(orientation))
     run_prepare(**YOLO)
@@ -694,7 +692,7 @@ def test_yolo_boxes_are_fractions_of_the_picture_as_displayed(orientation: int, 
     assert boxes()[0] == bbox
     assert (entry["width"], entry["height"]) == ((HEIGHT, WIDTH) if orientation == 6 else (WIDTH, HEIGHT))
     split = read_split(DATA, "train")
-    assert read_picture(split.path_of(entry), (entry["height"], entry["width"])).shape[:2] == (
+    assert read_image(split.path_of(entry), (entry["height"], entry["width"])).shape[:2] == (
         entry["height"],
         entry["width"],
     )
@@ -708,46 +706,46 @@ def test_yolo_validation_folders() -> None:
     assert boxes("validation") == [[0, 0, WIDTH, HEIGHT]]
 
 
-# Pictures of other kinds, from the annotation to the decoded pixels ---------------------------------------------------
+# Images of other kinds, from the annotation to the decoded pixels ---------------------------------------------------
 
 
-def replace_picture(picture: Image.Image, *, suffix: str = "png", **image: Any) -> np.ndarray:
-    """Prepare COCO data whose first training picture is this one; return it as training will read it."""
-    name = f"picture.{suffix}"
+def replace_image(drawn: Image.Image, *, suffix: str = "png", **image: Any) -> np.ndarray:
+    """Prepare COCO data whose first training image is this one; return it as training will read it."""
+    name = f"image.{suffix}"
     Path("coco/train2017").mkdir(parents=True, exist_ok=True)
     extra: dict[str, Any] = {"exif": exif(image.pop("orientation"))} if "orientation" in image else {}
-    picture.save(f"coco/train2017/{name}", **extra)
+    drawn.save(f"coco/train2017/{name}", **extra)
     small_coco(train=coco_content([coco_image(1, file_name=name, **image)], [coco_box(1, 1, [1, 2, 10, 20])]))
     run_prepare(**COCO)
     split = read_split(DATA, "train")
     (entry,) = split.images
-    return read_picture(split.path_of(entry), (entry["height"], entry["width"]))
+    return read_image(split.path_of(entry), (entry["height"], entry["width"]))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "I;16", "1"])
-def test_pictures_of_any_mode_become_rgb_and_are_listed(mode: str) -> None:
+def test_images_of_any_mode_become_rgb_and_are_listed(mode: str) -> None:
     if mode == "I;16":
-        picture = Image.fromarray(pixels("a")[..., 0].astype(np.uint16) * 256)
+        image = Image.fromarray(pixels("a")[..., 0].astype(np.uint16) * 256)
     else:
-        picture = Image.fromarray(pixels("a")).convert(mode)
-    decoded = replace_picture(picture, suffix="tif")
+        image = Image.fromarray(pixels("a")).convert(mode)
+    decoded = replace_image(image, suffix="tif")
     assert (decoded.shape, decoded.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
     assert len(np.unique(decoded)) > 1
     what = f"colour mode {mode}" + (", transparency is left out" if mode == "RGBA" else "")
-    assert read("manifest")["odd"] == [{"split": "train", "picture": "picture.tif", "what": what}]
+    assert read("manifest")["odd"] == [{"split": "train", "image": "image.tif", "what": what}]
 
 
 def test_pixels_without_a_range_are_refused_by_prepare() -> None:
     with pytest.raises(UserError, match="32 bits"):
-        replace_picture(Image.fromarray(pixels("a")[..., 0].astype(np.float32)), suffix="tif")
+        replace_image(Image.fromarray(pixels("a")[..., 0].astype(np.float32)), suffix="tif")
     assert not list(Path("data").iterdir())
 
 
 @pytest.mark.parametrize(("width", "height", "turned"), [(HEIGHT, WIDTH, True), (WIDTH, HEIGHT, False)])
-def test_turned_picture_follows_the_size_of_its_annotation(width: int, height: int, turned: bool) -> None:
+def test_turned_image_follows_the_size_of_its_annotation(width: int, height: int, turned: bool) -> None:
     # Stored 60 x 40 and turned by EXIF: displayed it is 40 x 60. The annotation may speak of either.
     stored = pixels("a")
-    decoded = replace_picture(Image.fromarray(stored), orientation=6, width=width, height=height)
+    decoded = replace_image(Image.fromarray(stored), orientation=6, width=width, height=height)
     clockwise = stored.transpose(1, 0, 2)[:, ::-1]
     assert np.array_equal(decoded, clockwise if turned else stored)
     entry = read("train")["images"][0]
@@ -755,15 +753,15 @@ def test_turned_picture_follows_the_size_of_its_annotation(width: int, height: i
     assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
 
 
-def test_turned_picture_without_a_stated_size_is_taken_as_displayed() -> None:
-    replace_picture(Image.fromarray(pixels("a")), orientation=6, width=None, height=None)
+def test_turned_image_without_a_stated_size_is_taken_as_displayed() -> None:
+    replace_image(Image.fromarray(pixels("a")), orientation=6, width=None, height=None)
     entry = read("train")["images"][0]
     assert (entry["width"], entry["height"]) == (HEIGHT, WIDTH)
 
 
 def test_box_is_held_against_the_annotated_orientation() -> None:
     # x + w = 55 fits the stored width 60, not the displayed width 40.
-    save_picture(Path("coco/train2017/a.png"))
+    save_image(Path("coco/train2017/a.png"))
     Image.fromarray(pixels("a")).save("coco/train2017/a.png", exif=exif(6))
     for width, height, fits in ((WIDTH, HEIGHT, True), (HEIGHT, WIDTH, False)):
         image = coco_image(1, file_name="a.png", width=width, height=height)
@@ -771,7 +769,7 @@ def test_box_is_held_against_the_annotated_orientation() -> None:
         if fits:
             run_prepare(**COCO)
         else:
-            assert_refused("outside its picture", "40 x 60", **COCO)
+            assert_refused("outside its image", "40 x 60", **COCO)
 
 
 @pytest.mark.parametrize(
@@ -779,7 +777,7 @@ def test_box_is_held_against_the_annotated_orientation() -> None:
     [(6, HEIGHT, WIDTH, "displayed"), (6, WIDTH, HEIGHT, "stored"), (3, WIDTH, HEIGHT, "displayed")],
 )
 def test_the_frame_that_boxes_are_taken_to_be_in_is_said(orientation: int, width: int, height: int, frame: str) -> None:
-    replace_picture(Image.fromarray(pixels("a")), orientation=orientation, width=width, height=height)
+    replace_image(Image.fromarray(pixels("a")), orientation=orientation, width=width, height=height)
     (sentence,) = read("manifest")["assumed"]
     assert sentence.startswith(f"1 images are turned by EXIF, and their boxes are taken as of the image as {frame}")
 
@@ -788,10 +786,10 @@ def deep_yolo(**values: int) -> None:
     """A YOLO set of 16-bit grey PNGs, each black with a pixel of this value, by stem."""
     small_yolo(**{stem: [YOLO_DOG] for stem in values})
     for stem, value in values.items():
-        picture = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
-        picture[5, 7] = value
+        image = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
+        image[5, 7] = value
         Path(f"yolo/images/train/{stem}.jpg").unlink()
-        Image.fromarray(picture).save(f"yolo/images/train/{stem}.png")
+        Image.fromarray(image).save(f"yolo/images/train/{stem}.png")
 
 
 def test_images_of_twelve_bits_are_shown_in_their_range_all_alike() -> None:
@@ -800,7 +798,7 @@ def test_images_of_twelve_bits_are_shown_in_their_range_all_alike() -> None:
     manifest = run_prepare(**YOLO)
     assert "2 images have 16 bits a pixel and values up to 3600: 12 bits are shown" in manifest["notes"]
     split = read_split(DATA, "train")
-    shown = {image["file_name"]: Pictures(split)[index] for index, image in enumerate(split.images)}
+    shown = {image["file_name"]: Images(split)[index] for index, image in enumerate(split.images)}
     assert (int(shown["x.png"][5, 7, 0]), int(shown["y.png"][5, 7, 0])) == (0xE1, 0x5D)
     assert split.bits == 12 and Identity(run={}, categories=[], data_digest="", bits=12).to_metadata() == {
         "fcos": '{"bits": 12, "categories": [], "data_digest": "", "format": 1, "run": {}}'
@@ -835,20 +833,20 @@ def test_deep_colours_are_read_by_their_high_byte_and_refused_where_that_is_blac
     assert_refused("a.png", "would be nearly black", "convert the images to 8 bits a colour", **YOLO)
 
 
-def test_half_turned_picture_is_turned_and_listed() -> None:
-    # By 180 degrees the size tells nothing: annotation tools show pictures turned, so that is what is read.
+def test_half_turned_image_is_turned_and_listed() -> None:
+    # By 180 degrees the size tells nothing: annotation tools show images turned, so that is what is read.
     stored = pixels("a")
-    assert np.array_equal(replace_picture(Image.fromarray(stored), orientation=3), stored[::-1, ::-1])
+    assert np.array_equal(replace_image(Image.fromarray(stored), orientation=3), stored[::-1, ::-1])
     assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
 
 
-# Held-out pictures ----------------------------------------------------------------------------------------------------
+# Held-out images ----------------------------------------------------------------------------------------------------
 
 EIGHT = [f"{number:06d}" for number in range(1, 9)]
 
 
 def eight_voc(stems: list[str] = EIGHT) -> None:
-    """Training pictures in this order, each with one box, and one for testing."""
+    """Training images in this order, each with one box, and one for testing."""
     write_voc(Path("pictures"), {"trainval": {stem: [CAT] for stem in stems}, "test": {"000009": [CAT, DOG]}})
 
 
@@ -865,7 +863,7 @@ def test_nothing_is_held_out_unless_asked_for() -> None:
     assert (split.images, split.categories) == ([], CATEGORIES)
 
 
-def test_held_out_pictures_come_out_of_training_and_take_their_boxes_along() -> None:
+def test_held_out_images_come_out_of_training_and_take_their_boxes_along() -> None:
     eight_voc()
     run_prepare(**VOC)
     everything, tested = contents("train"), contents("test")
@@ -884,7 +882,7 @@ def test_held_out_pictures_come_out_of_training_and_take_their_boxes_along() -> 
     assert all(held_out.path_of(image).is_file() for image in held_out.images)
 
 
-def test_order_and_names_of_pictures_do_not_decide_which_are_held_out() -> None:
+def test_order_and_names_of_images_do_not_decide_which_are_held_out() -> None:
     eight_voc()
     run_prepare(**VOC, validation_fraction=0.5)
     held_out, prepared = contents("validation"), snapshot(DATA)
@@ -911,7 +909,7 @@ def test_how_many_are_held_out(fraction: float, held_out: int) -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.4, 0.5, 0.6])
-def test_copies_of_a_picture_stay_on_one_side(fraction: float) -> None:
+def test_copies_of_a_image_stay_on_one_side(fraction: float) -> None:
     eight_voc()
     for original, copy in (("000001", "000002"), ("000003", "000004"), ("000005", "000006"), ("000007", "000008")):
         shutil.copy(f"pictures/JPEGImages/{original}.jpg", f"pictures/JPEGImages/{copy}.jpg")
@@ -930,7 +928,7 @@ def test_a_fraction_that_leaves_nothing_to_train_on_is_refused() -> None:
 # Data with one split --------------------------------------------------------------------------------------------------
 
 
-def test_test_pictures_are_held_out_of_data_with_one_split() -> None:
+def test_test_images_are_held_out_of_data_with_one_split() -> None:
     eight_voc()
     run_prepare(**VOC)
     order = sorted(contents("train"))
@@ -987,12 +985,12 @@ def test_voc_validation_split() -> None:
 @pytest.mark.parametrize(
     ("val", "found"), [("000002", "validation 000002.jpg = train 000002"), ("000003", "test 000003.jpg = validation")]
 )
-def test_validation_pictures_in_another_split_are_refused(val: str, found: str) -> None:
+def test_validation_images_in_another_split_are_refused(val: str, found: str) -> None:
     small_voc_with_val(val)
     assert_refused("in both splits", "same image id", found, **VOC, validation_split="val")
 
 
-def test_validation_picture_with_the_content_of_another_is_refused() -> None:
+def test_validation_image_with_the_content_of_another_is_refused() -> None:
     small_voc_with_val()
     shutil.copy("pictures/JPEGImages/000003.jpg", "pictures/JPEGImages/000004.jpg")
     found = "test 000003.jpg = validation 000004.jpg"
@@ -1004,9 +1002,9 @@ def coco_validation(content: dict[str, Any]) -> dict[str, Any]:
     return {**COCO, "validation_annotations": "annotations/val.json", "validation_images": "train2017"}
 
 
-def test_coco_validation_file_may_share_the_folder_of_the_training_pictures() -> None:
+def test_coco_validation_file_may_share_the_folder_of_the_training_images() -> None:
     small_coco()
-    save_picture(Path("coco/train2017/000000000004.jpg"))
+    save_image(Path("coco/train2017/000000000004.jpg"))
     data = coco_validation(coco_content([coco_image(4)], [coco_box(1, 4), coco_box(2, 4, [0, 0, 9, 9])]))
     validation = run_prepare(**data)["splits"]["validation"]
     assert (validation["num_images"], validation["num_objects"]) == (1, 2)
@@ -1015,13 +1013,13 @@ def test_coco_validation_file_may_share_the_folder_of_the_training_pictures() ->
 def test_bad_coco_validation_files_are_refused() -> None:
     small_coco()
     assert_refused("in both splits", "validation 0", **coco_validation(coco_content([coco_image(2)], [])))
-    assert_refused("the validation split has no picture", **coco_validation(coco_content([], [])))
+    assert_refused("the validation split has no image", **coco_validation(coco_content([], [])))
     one = coco_content([coco_image(2)], [])
     other = [CATEGORIES[0], {"id": 7, "name": "cow"}]
     assert_refused("val.json", "other categories", **coco_validation({**one, "categories": other}))
 
 
-# Drawn pictures -------------------------------------------------------------------------------------------------------
+# Drawn images -------------------------------------------------------------------------------------------------------
 
 
 def draw(**changes: Any) -> dict[str, Any]:
@@ -1041,7 +1039,7 @@ def test_same_seed_gives_the_same_bytes_another_seed_others() -> None:
     assert not {d for name, d in first.items() if name.endswith("png")} & set(second.values())
 
 
-def test_more_training_pictures_leave_the_earlier_ones_alone() -> None:
+def test_more_training_images_leave_the_earlier_ones_alone() -> None:
     draw(num_train=3)
     few, few_boxes = snapshot(DATA / "images/train"), boxes()
     draw(num_train=6)
@@ -1064,7 +1062,7 @@ def test_held_out_drawings_are_some_of_the_training_ones() -> None:
 
 
 def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:
-    # As in studies/shapes.yaml: 256 and 96 pictures of 128 x 128 pixels, up to 6 objects in each.
+    # As in studies/shapes.yaml: 256 and 96 images of 128 x 128 pixels, up to 6 objects in each.
     manifest = draw(num_train=256, num_test=96, image_size=128, max_objects=6)
     for split, num_images in (("train", 256), ("test", 96)):
         counts = manifest["splits"][split]
@@ -1097,7 +1095,7 @@ def test_no_drawn_object_hides_another() -> None:
     assert len(shares) > 20 and 0.1 < max(shares) <= 0.151
 
 
-def test_drawn_pictures_lie_inside_the_prepared_data() -> None:
+def test_drawn_images_lie_inside_the_prepared_data() -> None:
     draw()
     Path("data").rename("moved")
     split = read_split(Path("moved/pets"), "test")
@@ -1111,24 +1109,24 @@ def test_box_touches_its_shape_on_every_side(label: int, side: float) -> None:
     # On white every shape is seen wholly: fills are at least 180 away from the ground, edges at most 127 of 255.
     size = 128
     for seed in range(5):
-        picture = Image.new("RGB", (size * OVERSAMPLING,) * 2, "white")
+        image = Image.new("RGB", (size * OVERSAMPLING,) * 2, "white")
         rng = np.random.default_rng(seed)
         outline = _place(rng, label, side, size, [])
         assert outline is not None
-        _paint(picture, rng, label, outline)
+        _paint(image, rng, label, outline)
         x, y, w, h = _box_of(outline)
-        painted = np.asarray(picture).min(axis=2) < 255
+        painted = np.asarray(image).min(axis=2) < 255
         rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))
         seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / OVERSAMPLING
         assert seen == pytest.approx([x, y, x + w, y + h], abs=0.75)
         assert max(w, h) == pytest.approx(side, abs=0.01)
 
 
-# Real pictures --------------------------------------------------------------------------------------------------------
+# Real images --------------------------------------------------------------------------------------------------------
 
 
-def picture_numbers(entries: list[dict[str, Any]]) -> list[int]:
-    return sorted(int(re.sub(r"\D", "", entry["picture"])) for entry in entries)
+def image_numbers(entries: list[dict[str, Any]]) -> list[int]:
+    return sorted(int(re.sub(r"\D", "", entry["image"])) for entry in entries)
 
 
 @needs_real("bccd")
@@ -1141,16 +1139,16 @@ def picture_numbers(entries: list[dict[str, Any]]) -> list[int]:
 )
 def test_bccd_defects_are_found(train: str, test: str, odd: int, twins: list[int]) -> None:
     manifest = run_prepare(source="voc", root=str(REAL / "bccd"), train_split=train, test_split=test)
-    assert picture_numbers(manifest["dropped"]) == [338, 343]
+    assert image_numbers(manifest["dropped"]) == [338, 343]
     assert {entry["why"] for entry in manifest["dropped"]} == {"no area"}
-    assert picture_numbers(manifest["near_duplicates"]) == twins
+    assert image_numbers(manifest["near_duplicates"]) == twins
     assert [entry["what"] for entry in manifest["odd"]] == ["folder tag `RBC`"] * odd
     assert manifest["clipped"] == []
 
 
 @needs_real("bccd")
 def test_bccd_counts() -> None:
-    # 205 + 87 and 72 pictures; RBC 4155 less the two without area, WBC 372, Platelets 361.
+    # 205 + 87 and 72 images; RBC 4155 less the two without area, WBC 372, Platelets 361.
     manifest = run_prepare(source="voc", root=str(REAL / "bccd"))
     train, test = manifest["splits"]["train"], manifest["splits"]["test"]
     assert (train["num_images"], test["num_images"]) == (292, 72)

@@ -20,7 +20,7 @@ from data_helpers import (
     coco_content,
     coco_image,
     needs_real,
-    save_picture,
+    save_image,
     small_coco,
     small_voc,
     small_yolo,
@@ -115,11 +115,11 @@ def test_several_voc_folders_are_named():
         ("train.json", "test.json"),
     ],
 )
-def test_coco_files_and_their_pictures_anywhere(train, test):
+def test_coco_files_and_their_images_anywhere(train, test):
     content = {train: coco_content([coco_image(1)], [coco_box(1, 1)]), test: coco_content([coco_image(2)], [])}
     content[test]["annotations"] = [coco_box(1, 2)]
     for number, (name, folder) in enumerate(((train, "some/pictures"), (test, "others")), start=1):
-        save_picture(Path("coco") / folder / f"{number:012d}.jpg")
+        save_image(Path("coco") / folder / f"{number:012d}.jpg")
         write(Path("coco") / name, json.dumps(content[name]))
     write(Path("coco/annotations/notes.json"), '{"images": []}')
     write(Path("coco/annotations/broken.json"), "{")
@@ -141,9 +141,9 @@ def test_coco_s_captions_and_key_points_are_left_alone():
     assert found("coco")["test_images"] == "val2017"
 
 
-def test_coco_pictures_of_one_name_in_two_folders_go_with_their_file():
+def test_coco_images_of_one_name_in_two_folders_go_with_their_file():
     for split in ("train", "valid"):
-        save_picture(Path(f"coco/{split}/a.jpg"), name=split)
+        save_image(Path(f"coco/{split}/a.jpg"), name=split)
         content = coco_content([coco_image(0, file_name="a.jpg")], [coco_box(0, 0)])
         write(Path(f"coco/{split}/_annotations.coco.json"), json.dumps(content))
     data = found("coco")
@@ -157,7 +157,7 @@ def test_single_coco_file_is_one_split():
     assert (data["train_images"], data["test_fraction"]) == ("train2017", 0.2)
 
 
-def test_coco_file_without_its_pictures_is_refused():
+def test_coco_file_without_its_images_is_refused():
     small_coco()
     shutil.rmtree("coco/train2017")
     assert "nowhere below" in refusal(discover, Path("coco"))
@@ -194,10 +194,10 @@ def test_yolo_with_one_split(place, class_file):
 def test_yolo_split_without_labels_is_left_out_and_said():
     small_yolo()
     write(Path("yolo/classes.txt"), "cat\ndog\n")
-    save_picture(Path("yolo/images/test/x.jpg"))
+    save_image(Path("yolo/images/test/x.jpg"))
     discovered = discover(Path("yolo"))
     assert discovered.data["test_images"] == "images/val"
-    assert "yolo/images/test has pictures but no labels and is left out (1)" in discovered.unused
+    assert "yolo/images/test has images but no labels and is left out (1)" in discovered.unused
 
 
 def test_yolo_without_class_names_is_refused():
@@ -208,7 +208,7 @@ def test_yolo_without_class_names_is_refused():
 
 
 def test_a_folder_without_anything_known_says_what_was_looked_for():
-    save_picture(Path("photos/a.jpg"))
+    save_image(Path("photos/a.jpg"))
     write(Path("photos/a.txt"), "a caption, not five numbers")
     text = refusal(discover, Path("photos"))
     for part in ("a.txt", "'a caption", "Annotations/*.xml", "*.json with images", "labels/train", "data.yaml"):
@@ -228,10 +228,10 @@ def test_splits_that_cannot_be_told_are_refused():
 # Which settings follow ------------------------------------------------------------------------------------------------
 
 
-def facts(*, num_train=200, picture=(480, 640), objects=((100, 100),)):
-    """Pictures (height, width) that are all alike, with objects of these sizes."""
+def facts(*, num_train=200, image=(480, 640), objects=((100, 100),)):
+    """Images (height, width) that are all alike, with objects of these sizes."""
     sizes = np.array(objects, dtype=float).reshape(-1, 2)
-    return Facts(num_train, np.tile(np.array(picture, dtype=float), (4, 1)), sizes, np.tile(picture, (len(sizes), 1)))
+    return Facts(num_train, np.tile(np.array(image, dtype=float), (4, 1)), sizes, np.tile(image, (len(sizes), 1)))
 
 
 def chosen(*, pretrained=True, device="cpu", fitting=None, epochs=None, **data):
@@ -239,9 +239,9 @@ def chosen(*, pretrained=True, device="cpu", fitting=None, epochs=None, **data):
 
 
 @pytest.mark.parametrize(
-    ("picture", "device", "expected"),
+    ("image", "device", "expected"),
     [
-        # The published study's own sizes for its own pictures: 480 of 480 x 640, and 288, 320, ... 480 in training.
+        # The published study's own sizes for its own images: 480 of 480 x 640, and 288, 320, ... 480 in training.
         ((480, 640), "cpu", (480, 640)),
         ((128, 128), "cpu", (128, 128)),
         ((50, 60), "cpu", (64, 96)),  # never less than 64: 64 * 60 / 50 = 76.8, to a multiple of 32
@@ -251,8 +251,8 @@ def chosen(*, pretrained=True, device="cpu", fitting=None, epochs=None, **data):
         ((200, 2000), "cpu", (192, 384)),  # longer sides are cut at twice the shorter one
     ],
 )
-def test_sizes_are_those_of_the_pictures_within_reason(picture, device, expected):
-    settings = chosen(picture=picture, device=device, objects=[(0.3 * picture[0], 0.3 * picture[0])])
+def test_sizes_are_those_of_the_images_within_reason(image, device, expected):
+    settings = chosen(image=image, device=device, objects=[(0.3 * image[0], 0.3 * image[0])])
     assert (settings.size, settings.max_size) == expected
     assert settings.sizes[-1] == settings.size and settings.sizes[0] >= round(0.6 * settings.size)
 
@@ -263,9 +263,9 @@ def test_training_sizes_are_the_published_ones():
 
 def test_small_objects_get_more_pixels_but_never_more_than_there_are():
     # Of 2000 rows: objects of 48 are 48 * 480 / 2000 = 11.5 pixels at 480, and 16 at 667; multiples of 32: 672.
-    assert chosen(picture=(2000, 2000), objects=[(48, 48)]).size == 672
-    assert chosen(picture=(2000, 2000), objects=[(4, 4)]).size == 800  # 5/3 of 480
-    assert chosen(picture=(500, 500), objects=[(4, 4)]).size == 512
+    assert chosen(image=(2000, 2000), objects=[(48, 48)]).size == 672
+    assert chosen(image=(2000, 2000), objects=[(4, 4)]).size == 800  # 5/3 of 480
+    assert chosen(image=(500, 500), objects=[(4, 4)]).size == 512
 
 
 @pytest.mark.parametrize(("side", "bounds"), [(100, [64, 128]), (80, [32, 64]), (30, [16, 32]), (400, [64, 128])])
@@ -278,7 +278,7 @@ def test_regression_ranges_follow_small_objects(side, bounds):
 @pytest.mark.parametrize(
     ("num_train", "device", "epochs"), [(20, "cpu", 100), (200, "cpu", 40), (5000, "cpu", 12), (1000, "cuda", 24)]
 )
-def test_epochs_show_enough_pictures(num_train, device, epochs):
+def test_epochs_show_enough_images(num_train, device, epochs):
     assert chosen(num_train=num_train, device=device).epochs == epochs  # 8,000 on a CPU, 24,000 on a GPU, 12 to 100
 
 
@@ -315,8 +315,8 @@ def test_study_of_a_voc_folder_is_valid_and_prepares():
     assert list(study.runs) == ["resnet18-e100-c3", "resnet34-e100-c3"]
     assert {run.model.weights for run in study.runs.values()} == {"imagenet"}
     for part in (
-        "VOC (pictures)",
-        "train: 3 pictures, 3 objects",
+        "VOC (images)",
+        "train: 3 images, 3 objects",
         "cat 3, dog 2",
         "all 60 x 40",
         "fcos study use mine",
@@ -351,8 +351,8 @@ def test_every_value_has_a_comment(seeds):
 def test_study_of_one_split_tests_on_a_fifth():
     write_voc(Path("pictures"), {"trainval": {f"{number}": [CAT, DOG] for number in range(10)}})
     said = study_new("mine", Path("pictures"))
-    assert "train: 8 pictures" in said and "test: 2 pictures" in said
-    assert "trainval is the only split: 20% of its pictures" in said
+    assert "train: 8 images" in said and "test: 2 images" in said
+    assert "trainval is the only split: 20% of its images" in said
     assert yaml.safe_load(MINE.read_text())["data"]["test_fraction"] == 0.2
     use_study("mine", force=True)
     assert prepare()["splits"]["test"]["num_images"] == 2
@@ -373,9 +373,9 @@ def test_choices_are_made_on_a_validation_split_where_there_is_one():
     assert list(study.runs) == ["resnet18-e3-c3", "resnet34-e3-c3"]
 
 
-def test_coco_files_that_number_their_pictures_alike(tmp_path):
+def test_coco_files_that_number_their_images_alike(tmp_path):
     for number, split in enumerate(("train", "valid")):
-        save_picture(Path(f"coco/{split}/{split}.jpg"))
+        save_image(Path(f"coco/{split}/{split}.jpg"))
         content = coco_content([coco_image(0, file_name=f"{split}.jpg")], [coco_box(number, 0)])
         write(Path(f"coco/{split}/_annotations.coco.json"), json.dumps(content))
     study_new("mine", tmp_path / "coco")
@@ -425,7 +425,7 @@ def test_what_one_should_know_is_said():
 
 def test_ignored_boxes_are_counted():
     small_coco(train=coco_content([coco_image(1)], [coco_box(1, 1, iscrowd=1), coco_box(2, 1, [1, 2, 10, 20])]))
-    assert "train: 1 pictures, 1 objects, 1 ignored boxes" in study_new("mine", Path("coco"))
+    assert "train: 1 images, 1 objects, 1 ignored boxes" in study_new("mine", Path("coco"))
 
 
 def test_what_is_seen_and_not_used_is_said():
@@ -445,7 +445,7 @@ def test_studies_of_all_layouts_prepare(layout):
     folder = Path("yolo")
     if layout == "voc folders":
         for split in ("train", "valid"):
-            save_picture(folder / split / f"{split}.png")
+            save_image(folder / split / f"{split}.png")
             write(folder / split / f"{split}.xml", voc_xml([CAT]))
     else:
         line = YOLO_CAT + (" 0.1 0.1" if layout == "key points" else "")
@@ -500,11 +500,11 @@ def test_data_that_prepare_refuses_make_no_study():
 def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
     small_voc()
     assert "--epochs" not in study_new("mine", Path("pictures"))
-    # 2 pictures, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
+    # 2 images, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
     monkeypatch.setattr(fcos.authoring.trial, "try_runs", lambda *_: (100, [10.0, 20.0]))
     said = study_new("other", Path("pictures"))
     assert "--epochs 10" not in study_new("short", Path("pictures"), epochs=2)  # no longer than what was asked for
-    assert "--epochs 10" in said and "1 h 38 min" in said  # 250 pictures * 0.78 * 30 s = 97.7 minutes
+    assert "--epochs 10" in said and "1 h 38 min" in said  # 250 images * 0.78 * 30 s = 97.7 minutes
 
 
 @pytest.mark.parametrize("weights", [True, False])

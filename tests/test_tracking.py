@@ -313,7 +313,7 @@ def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
     said = {run.info.run_name: run for run in children}
     assert said["one tta 2"].data.params == {"num_views": "2"}
     assert said["one tta 2"].data.metrics["validation_seconds"] == 3.0
-    # Chosen on held-out pictures: the one number on the test pictures.
+    # Chosen on held-out images: the one number on the test images.
     chosen = said["one tta chosen"]
     assert (chosen.data.params, chosen.data.metrics["AP"]) == ({"num_views": "2"}, 0.75)
     assert chosen.data.tags["split"] == "test"
@@ -388,12 +388,12 @@ def test_the_checkpoint_is_a_link_and_finds_boxes(
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     (stored,) = (tmp_path / "mlruns").rglob("model.safetensors")
     assert stored.samefile(files.runs_dir / "one" / "model.safetensors")
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (80, 60), (200, 30, 30)).save(picture)
-    encoded = base64.b64encode(picture.read_bytes()).decode()
+    image = tmp_path / "image.png"
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(image)
+    encoded = base64.b64encode(image.read_bytes()).decode()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    boxes = loaded.predict(pd.DataFrame({"image": [str(picture), encoded]}))
+    boxes = loaded.predict(pd.DataFrame({"image": [str(image), encoded]}))
     assert list(boxes.columns) == ["image", "category_id", "category", "score", "x", "y", "width", "height"]
     assert set(boxes["image"]) == {0, 1} and set(boxes["category_id"]) <= {3, 7}
     of_path, of_base64 = (boxes[boxes["image"] == n].drop(columns="image").reset_index(drop=True) for n in (0, 1))

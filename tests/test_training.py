@@ -20,7 +20,7 @@ from stage_deps import closure
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.config.train import TrainConfig
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.data.transforms import View, draw_view, padded_size, show_boxes
 from fcos.errors import UserError
 from fcos.files import sha256_file
@@ -32,7 +32,7 @@ from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer
 from fcos.training.resume import Scratch
 
-PICTURES = dict.fromkeys(range(10), (60, 80))
+IMAGES = dict.fromkeys(range(10), (60, 80))
 
 
 def test_learning_rate_rises_in_a_line_then_falls_as_half_a_cosine():
@@ -43,13 +43,13 @@ def test_learning_rate_rises_in_a_line_then_falls_as_half_a_cosine():
 
 
 def test_twelve_epochs_are_one_and_twelve():
-    plan = Plan(image_sizes=PICTURES, epochs=12, seed=0, config=TrainConfig(batch_size=4, warmup_epochs=1))
+    plan = Plan(image_sizes=IMAGES, epochs=12, seed=0, config=TrainConfig(batch_size=4, warmup_epochs=1))
     assert (plan.steps_per_epoch, plan.num_steps) == (3, 39)
     assert plan.lr(2) == pytest.approx(0.005)
 
 
-def test_every_epoch_shows_every_picture_once_and_can_be_entered_anywhere():
-    plan = Plan(image_sizes=PICTURES, epochs=2, seed=3, config=TrainConfig(batch_size=4, warmup_epochs=1))
+def test_every_epoch_shows_every_image_once_and_can_be_entered_anywhere():
+    plan = Plan(image_sizes=IMAGES, epochs=2, seed=3, config=TrainConfig(batch_size=4, warmup_epochs=1))
     batches = list(plan.batches(0))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     assert sorted(index for batch in batches[3:6] for index in batch) == list(range(10))
@@ -59,7 +59,7 @@ def test_every_epoch_shows_every_picture_once_and_can_be_entered_anywhere():
 
 
 def test_by_shape_an_epoch_is_whole_and_little_of_it_is_padding():
-    # Half of the pictures lie, half stand; each is shown at 32 or at 64 pixels: 32 x 64, 64 x 32, 64 x 128, 128 x 64.
+    # Half of the images lie, half stand; each is shown at 32 or at 64 pixels: 32 x 64, 64 x 32, 64 x 128, 128 x 64.
     sizes = {10 + number: (100, 200) if number % 2 else (200, 100) for number in range(400)}
     config = TrainConfig(batch_size=4, warmup_epochs=0, sizes=[32, 64], max_size=128, batches="by_shape")
     plan = Plan(image_sizes=sizes, epochs=3, seed=3, config=config)
@@ -286,16 +286,16 @@ def test_a_training_killed_outright_resumes(workspace, smoke_params):
     assert len(whole.seen) == 36 and weights_of() == digest
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(workspace, smoke_params):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(workspace, smoke_params):
     smoke_params["train"] |= {"learning_rate": 1e30, "optimizer": "sgd"}
     write_params(smoke_params)
     prepare()
-    with pytest.raises(UserError, match=r"a loss is not finite(.|\n)*pictures with ids \[\d+"):
+    with pytest.raises(UserError, match=r"a loss is not finite(.|\n)*images with ids \[\d+"):
         train("one-epoch", Watcher())
     assert not Layout("smoke").weights("one-epoch").exists()
 
 
-def test_pictures_without_objects_train(workspace):
+def test_images_without_objects_train(workspace):
     prepare()
     import json
 

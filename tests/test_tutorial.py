@@ -24,8 +24,8 @@ def test_the_tutorial_s_commands_lead_from_a_folder_to_a_report(tmp_path):
     said = type_in(tmp_path, script.replace("epochs 20", "epochs 1").replace("-e20-", "-e1-"))
     for line in (
         "found    YOLO",
-        "train: 40 pictures, 84 objects",
-        "test: 20 pictures, 43 objects",
+        "train: 40 images, 84 objects",
+        "test: 20 images, 43 objects",
         "objects with a score of 0.3 or more",
     ):
         assert line in said

@@ -45,7 +45,7 @@ def interval() -> Figure:
         one.text(ends[1] + 0.25, top * height, name, color=colour, va="center", fontsize=9)
     one.set_xlim(right=replicates.max() + 2.5)
     one.set_yticks([])
-    one.set_xlabel(f"AP of {REPLICATES} draws of {IMAGES} pictures")
+    one.set_xlabel(f"AP of {REPLICATES} draws of {IMAGES} images")
     one.set_title("one test set")
 
     covered = 0
@@ -59,7 +59,7 @@ def interval() -> Figure:
         many.plot(100 * found.value, number, "o", color=colour, markersize=4)
     many.axvline(truth, color=INK, linewidth=1.2)
     many.set_yticks([])
-    many.set_xlabel(f"AP; the line: of {POPULATION:,} pictures")
+    many.set_xlabel(f"AP; the line: of {POPULATION:,} images")
     many.set_title(f"{TEST_SETS} test sets: {covered} hold the truth")
     return figure
 

@@ -14,7 +14,7 @@ from fcos.config.model import STRIDES
 from fcos.losses import centerness_targets
 
 LEVELS = [f"P{number}" for number in range(3, 8)]
-FOUR_SIZES, OVERLAPPING = 59, 61  # seeds of two pictures
+FOUR_SIZES, OVERLAPPING = 59, 61  # seeds of two images
 # On a photograph a text or a dot needs an edge of its own; white and black are the same on every page.
 WHITE, BLACK = "#ffffff", "#000000"
 HALO = [withStroke(linewidth=3, foreground=WHITE)]
@@ -63,7 +63,7 @@ def location() -> Figure:
 
 
 def pyramid() -> Figure:
-    """The five levels over one picture, each with its cells and the objects that it answers for."""
+    """The five levels over one image, each with its cells and the objects that it answers for."""
     scene, locations = draw_scene(FOUR_SIZES), grid()
     matched = assign(scene.boxes[None], locations).matched_gt_index[0]
     figure = new_figure(5.4)
@@ -116,7 +116,7 @@ def levels() -> Figure:
 
 
 def sampling() -> Figure:
-    """One picture without and with center sampling; a dot of two colours lies in two boxes that could have it."""
+    """One image without and with center sampling; a dot of two colours lies in two boxes that could have it."""
     scene, locations = draw_scene(OVERLAPPING), grid()
     figure = new_figure(3.6)
     axes = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""What the NMS threshold does to the candidates of one picture."""
+"""What the NMS threshold does to the candidates of one image."""
 
 import torch
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from fcos.losses import centerness_targets
 from fcos.postprocess import decode_candidates
 from fcos.structures import HeadOutputs
 
-NEIGHBOURS = 453  # seed of a picture with two triangles that overlap
+NEIGHBOURS = 453  # seed of an image with two triangles that overlap
 THRESHOLDS = (0.3, 0.6, 0.9)
 
 

@@ -1,4 +1,4 @@
-"""The pictures that the figures show: drawn by the source `shapes`, looked at as the published study does."""
+"""The images that the figures show: drawn by the source `shapes`, looked at as the published study does."""
 
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from fcos.model.locations import Locations
 from fcos.structures import LocationTargets
 from fcos.study.build import build_grid
 
-SIZE = 512  # pixels at which the network sees the picture
+SIZE = 512  # pixels at which the network sees the image
 MODEL = ModelConfig()
 EVERYWHERE = 1e9  # a radius of center sampling that leaves nothing out
 COLOURS = (BLUE, ORANGE, GREEN, PINK)
@@ -33,27 +33,27 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK)
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture as the network sees it, with its objects from large to small."""
+    """An image as the network sees it, with its objects from large to small."""
 
-    picture: NDArray[np.uint8]  # (H, W, 3), half as large as it is seen
+    image: NDArray[np.uint8]  # (H, W, 3), half as large as it is seen
     boxes: Tensor  # (M, 4) in pixels of SIZE x SIZE
     names: list[str]
 
 
 @cache
 def draw_scene(seed: int) -> Scene:
-    """The first picture that `shapes` draws from `seed`, where objects may hide more of each other."""
+    """The first image that `shapes` draws from `seed`, where objects may hide more of each other."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(shapes, "MOST_COVERED", 0.6):
         source = draw_shapes(Path(folder), num_train=1, num_test=0, image_size=SIZE // 2, max_objects=6, seed=seed)
         image = source.splits["train"].images[0]
-        picture = np.asarray(Image.open(image.path).convert("RGB"))
+        canvas = np.asarray(Image.open(image.path).convert("RGB"))
     boxes = xywh_to_xyxy(torch.tensor([box.bbox for box in image.boxes])).numpy()
-    seen = show_boxes(boxes, picture.shape[:2], View((SIZE, SIZE)))
-    return Scene(picture, torch.from_numpy(seen), [box.category for box in image.boxes])
+    seen = show_boxes(boxes, canvas.shape[:2], View((SIZE, SIZE)))
+    return Scene(canvas, torch.from_numpy(seen), [box.category for box in image.boxes])
 
 
 def grid(size: int = SIZE) -> Locations:
-    """All locations of a square picture of `size` pixels."""
+    """All locations of a square image of `size` pixels."""
     cells = tuple((-(-size // stride),) * 2 for stride in STRIDES)
     return build_grid(MODEL)(cells, (size, size), torch.device("cpu"))
 
@@ -75,11 +75,11 @@ def assign(boxes: Tensor, locations: Locations, *, radius: float = MODEL.center_
 
 
 def show(ax: Axes, scene: Scene, *, strength: float = 0.45, small: bool = False) -> None:
-    """The picture, faded, without axes; `small`: a quarter of its pixels, which is a quarter of the file."""
+    """The image, faded, without axes; `small`: a quarter of its pixels, which is a quarter of the file."""
     without_axes(ax)
     extent = (0, SIZE, SIZE, 0)
-    picture = np.asarray(Image.fromarray(scene.picture).reduce(2)) if small else scene.picture
-    ax.imshow(picture, extent=extent, interpolation="none", alpha=strength)
+    image = np.asarray(Image.fromarray(scene.image).reduce(2)) if small else scene.image
+    ax.imshow(image, extent=extent, interpolation="none", alpha=strength)
     ax.set_xlim(-4, SIZE + 4)
     ax.set_ylim(SIZE + 4, -4)
 

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_annotated, reduction
+from fcos.data.images import read_annotated, reduction
 from fcos.errors import UserError
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 
@@ -34,7 +34,7 @@ def _remarks(manifest: Mapping[str, Any], split: str) -> dict[str, list[str]]:
     for finding in ("odd", *FINDINGS):
         for entry in manifest[finding]:
             if entry["split"] == split:
-                remarks[entry["picture"]].append(entry.get("what") or FINDINGS[finding])
+                remarks[entry.get("image") or entry["picture"]].append(entry.get("what") or FINDINGS[finding])
     return remarks
 
 
@@ -69,9 +69,9 @@ def _with_boxes(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
     try:
         pixels = read_annotated(split.path_of(dict(image)), image, reduction(size, side, side))
     except UserError:  # its end is there, so that nobody has decoded it yet
-        picture = Image.new("RGB", (side, side), "grey")
-        ImageDraw.Draw(picture).text((8, 8), "cannot be decoded", fill="white", font=ImageFont.load_default(16))
-        return picture
+        blank = Image.new("RGB", (side, side), "grey")
+        ImageDraw.Draw(blank).text((8, 8), "cannot be decoded", fill="white", font=ImageFont.load_default(16))
+        return blank
     shown, _ = fitted(pixels, side)  # of an image that is reduced already; the boxes are of all of it
     scale = side / max(size)
     records = []

@@ -26,11 +26,11 @@ def found_lines(found: Discovered, manifest: Mapping[str, Any], facts: Facts, mo
     for split, counts in manifest["splits"].items():
         lines.append(("", f"{split}: {counted(counts)}"))
     lines.append(("", f"{len(per_class)} classes: {and_more(shown, len(per_class))}"))
-    lines.append(("", f"pictures: {_sides(facts.picture_sizes)} pixels"))
+    lines.append(("", f"images: {_sides(facts.image_sizes)} pixels"))
     if len(facts.object_sizes):
         low, middle, high = np.quantile(facts.object_roots, (0.1, 0.5, 0.9))
         sizes = f"half of them below {middle:.0f} pixels, a tenth below {low:.0f}, a tenth above {high:.0f}"
-        lines.append(("", f"objects (square root of the area): {sizes}; at most {most} in a picture"))
+        lines.append(("", f"objects (square root of the area): {sizes}; at most {most} in an image"))
     lines += [("", sentence) for sentence in finding_sentences(manifest)]
     lines += [("not used", sentence) for sentence in found.unused]
     lines += [("note", sentence) for sentence in _notes(manifest, per_class, most)]

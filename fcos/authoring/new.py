@@ -1,4 +1,4 @@
-"""`fcos study new`: a study of a folder of one's own, with settings that suit its pictures and this machine."""
+"""`fcos study new`: a study of a folder of one's own, with settings that suit its images and this machine."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ def study_new(
     """Write studies/NAME.yaml for the data in `folder`; return what was found, assumed and chosen.
 
     Args:
-        epochs: of each training; None: enough for the number of pictures.
+        epochs: of each training; None: enough for the number of images.
         seeds: trainings of each backbone; with one, the report compares two networks and not two settings.
         damaged: `data.damaged` of the study: error or leave-out.
         outside_boxes: `data.outside_boxes` of the study: error or clip.
@@ -80,7 +80,7 @@ def study_new(
     facts = facts_of(list(splits.values()))
     no_weights = trial.why_no_weights()
     choose = partial(choose_settings, facts, pretrained=no_weights is None, device=trial.device(), epochs=epochs)
-    headline = f"{facts.num_train} pictures of {folder.resolve().name} to train on."
+    headline = f"{facts.num_train} images of {folder.resolve().name} to train on."
     write = partial(study_text, name, headline, data, seeds=seeds)
     draft = params.parse(yaml.safe_load(write(choose())), path)
     first_seeds = [run for run in draft.runs.values() if run.seed == 0]
@@ -157,14 +157,14 @@ def _chosen(facts: Facts, settings: Settings, fitting: int, seeds: int) -> Lines
         ("", _runs_said(seeds)),
     ]
     if not fitting:
-        lines.append(("note", "not even one picture fits into memory: lower train.sizes and train.max_size"))
+        lines.append(("note", "not even one image fits into memory: lower train.sizes and train.max_size"))
     tiny = float(np.mean(shown_objects(facts, settings) < TINY_OBJECT)) if len(facts.object_sizes) else 0.0
     if tiny > 0.1:
         lines.append(
             (
                 "note",
                 f"{tiny:.0%} of the objects are below {TINY_OBJECT:.0f} pixels at that size, too small to be "
-                "found well: raise test.size and train.sizes, or cut the pictures into tiles",
+                "found well: raise test.size and train.sizes, or cut the images into tiles",
             )
         )
     return lines

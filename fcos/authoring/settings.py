@@ -16,10 +16,10 @@ NUM_CONVS = 3
 LARGEST_SIZE = {"cuda": 800, "cpu": 480}  # shorter side in pixels: the paper's, the published study's
 SMALL_OBJECT = 16.0  # pixels, square root of the area: two cells of the finest level
 TINY_OBJECT = 8.0  # one cell: little is left to be recognised
-VIEWS = {"cuda": 24_000, "cpu": 8_000}  # pictures shown in a training; the published study: 60,000
+VIEWS = {"cuda": 24_000, "cpu": 8_000}  # images shown in a training; the published study: 60,000
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 100
 WARMUP_STEPS = 100
-RATE_PER_PICTURE = 0.00125  # SGD, pretrained: 0.005 for a batch of 4 in the published study ...
+RATE_PER_IMAGE = 0.00125  # SGD, pretrained: 0.005 for a batch of 4 in the published study ...
 LARGEST_RATE = 0.01  # ... and the paper's for one of 16
 RATE_FROM_SCRATCH = 0.0005  # AdamW, for batches of 8, as in the study `shapes`
 RANGES = (64, 128, 256, 512)  # pixels, between the five levels
@@ -27,12 +27,12 @@ RANGES = (64, 128, 256, 512)  # pixels, between the five levels
 
 @dataclass(frozen=True)
 class Facts:
-    """Pictures and objects of all splits; P pictures, N objects."""
+    """Images and objects of all splits; P images, N objects."""
 
     num_train: int
-    picture_sizes: NDArray[np.float64]  # (P, 2) height, width in pixels
+    image_sizes: NDArray[np.float64]  # (P, 2) height, width in pixels
     object_sizes: NDArray[np.float64]  # (N, 2) height, width in pixels
-    sizes_around: NDArray[np.float64]  # (N, 2) height, width of the picture of each object
+    sizes_around: NDArray[np.float64]  # (N, 2) height, width of the image of each object
 
     @property
     def object_roots(self) -> NDArray[np.float64]:
@@ -89,7 +89,7 @@ def facts_of(splits: Sequence[CocoSplit]) -> Facts:
 def choose_settings(
     facts: Facts, *, pretrained: bool, device: str, fitting: int | None = None, epochs: int | None = None
 ) -> Settings:
-    """Settings for a training on `device` (cuda or cpu) in batches of at most `fitting` pictures."""
+    """Settings for a training on `device` (cuda or cpu) in batches of at most `fitting` images."""
     size, size_why = _size(facts, device)
     max_size = _max_size(facts, size)
     batch_size = _batch_size(facts.num_train, pretrained, device, fitting)
@@ -112,7 +112,7 @@ def choose_settings(
 
 
 def scales(sizes: NDArray[np.float64], size: int, max_size: int) -> NDArray[np.float64]:
-    """(N,) by how much pictures of `sizes` (N, 2) are enlarged to a shorter side of `size`, a longer of `max_size`."""
+    """(N,) by how much images of `sizes` (N, 2) are enlarged to a shorter side of `size`, a longer of `max_size`."""
     shown: NDArray[np.float64] = np.minimum(size / sizes.min(axis=1), max_size / sizes.max(axis=1))
     return shown
 
@@ -124,10 +124,8 @@ def shown_objects(facts: Facts, settings: Settings) -> NDArray[np.float64]:
 
 def _size(facts: Facts, device: str) -> tuple[int, str]:
     """The images' shorter side, capped for speed; larger where objects would be small."""
-    own, most = float(np.median(facts.picture_sizes.min(axis=1))), LARGEST_SIZE[device]
-    size, why = (
-        (own, "that of the pictures") if own <= most else (most, f"less than the pictures' {own:.0f}, for speed")
-    )
+    own, most = float(np.median(facts.image_sizes.min(axis=1))), LARGEST_SIZE[device]
+    size, why = (own, "that of the images") if own <= most else (most, f"less than the images' {own:.0f}, for speed")
     if len(facts.object_sizes):
         share = float(np.quantile(facts.object_roots / facts.sizes_around.min(axis=1), 0.25))
         needed = min(SMALL_OBJECT / share, own, 5 / 3 * most)
@@ -141,13 +139,13 @@ def _epochs(num_train: int, device: str) -> tuple[int, str]:
     if epochs < FEWEST_EPOCHS:
         return FEWEST_EPOCHS, "as in the published study"
     if epochs > MOST_EPOCHS:
-        return MOST_EPOCHS, f"more would not help with {num_train} pictures"
-    return epochs, f"so that a training shows {VIEWS[device]:,} pictures"
+        return MOST_EPOCHS, f"more would not help with {num_train} images"
+    return epochs, f"so that a training shows {VIEWS[device]:,} images"
 
 
 def _max_size(facts: Facts, size: int) -> int:
-    """Such that nine of ten pictures reach `size`; a longer one is shown smaller."""
-    aspect = float(np.quantile(facts.picture_sizes.max(axis=1) / facts.picture_sizes.min(axis=1), 0.9))
+    """Such that nine of ten images reach `size`; a longer one is shown smaller."""
+    aspect = float(np.quantile(facts.image_sizes.max(axis=1) / facts.image_sizes.min(axis=1), 0.9))
     return 32 * math.ceil(round(min(aspect, 2.0) * size) / 32)
 
 
@@ -177,7 +175,7 @@ def _batch_size(num_train: int, pretrained: bool, device: str, fitting: int | No
 def _learning_rate(batch_size: int, pretrained: bool) -> float:
     """SGD's rate goes with the batch, AdamW's with its square root."""
     if pretrained:
-        return min(RATE_PER_PICTURE * batch_size, LARGEST_RATE)
+        return min(RATE_PER_IMAGE * batch_size, LARGEST_RATE)
     return round(RATE_FROM_SCRATCH * math.sqrt(batch_size / 8), 6)
 
 

@@ -35,31 +35,31 @@ $ranges
 
 train:
 $optimizer
-  batch_size: $batch_size        # pictures; `fcos doctor` says how many fit
-  batches: by_shape    # pictures of like shape share a batch: less padding to compute
+  batch_size: $batch_size        # images; `fcos doctor` says how many fit
+  batches: by_shape    # images of like shape share a batch: less padding to compute
   warmup_epochs: $warmup_epochs     # linear, besides the run's epochs
-  sizes: $sizes   # shorter side in pixels, drawn per picture; from 0.6 of test.size
+  sizes: $sizes   # shorter side in pixels, drawn per image; from 0.6 of test.size
   max_size: $max_size      # longer side in pixels, at most
   horizontal_flip: 0.5 # probability; 0.0 where left and right are not the same, as in text
   clip_grad_norm: null # or a number, where the loss jumps
   precision: auto      # bfloat16 where the device computes in it
   device: auto         # cuda, then mps, then cpu
-  workers: $workers           # threads that read pictures ahead
+  workers: $workers           # threads that read images ahead
   checkpoint_every_s: 60.0   # an interrupted training goes on from there
 $validation
 test:
   size: $size            # shorter side in pixels; $size_why
-  max_size: $max_size        # longer side in pixels, at most; nine of ten pictures reach `size`
+  max_size: $max_size        # longer side in pixels, at most; nine of ten images reach `size`
   score_threshold: 0.05  # what is less sure is not kept
   max_candidates: 1000   # (location, class) pairs per level
   nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the better one stays
-  max_detections: 100    # per picture, the number that COCO's AP looks at
-  batch_size: 8          # pictures; changes no number
+  max_detections: 100    # per image, the number that COCO's AP looks at
+  batch_size: 8          # images; changes no number
   precision: auto      # as in train
   device: auto         # as in train
   workers: $workers           # as in train
 
-tta:                   # test-time augmentation: the test pictures at several sizes, merged
+tta:                   # test-time augmentation: the test images at several sizes, merged
   sizes: $tta_sizes   # shorter sides in pixels, that of the test first
   choose_on: $tta_choose_on
   runs:
@@ -72,8 +72,8 @@ nms_sweep:
     - $first
 
 statistics:            # of the intervals and tests in every table
-  confidence: 0.95     # an interval holds the number over all such pictures 95 times in 100
-  replicates: 1000     # draws of the test pictures, with replacement
+  confidence: 0.95     # an interval holds the number over all such images 95 times in 100
+  replicates: 1000     # draws of the test images, with replacement
   seed: 0              # which draws; the same for all runs, so that differences are paired
 
 tracking:
@@ -131,21 +131,21 @@ _DATA = {
     "train_labels": "a text file for each image, by the same name",
     "train_list": "a file with an image a line: those of the folder that are used",
     "validation_annotations": "to choose settings on",
-    "validation_images": "a folder of pictures; validation is what settings are chosen on",
+    "validation_images": "a folder of images; validation is what settings are chosen on",
     "validation_labels": "their labels",
     "validation_list": "a file with an image a line",
     "test_annotations": "what all numbers of the report are of",
-    "test_images": "a folder of pictures; test is what all numbers of the report are of",
+    "test_images": "a folder of images; test is what all numbers of the report are of",
     "test_labels": "their labels",
     "test_list": "a file with an image a line",
-    "test_fraction": "of the pictures, by their sha256, so always the same: taken out of training to test on",
-    "validation_fraction": "of the training pictures, held out to choose settings on; 0: none",
+    "test_fraction": "of the images, by their sha256, so always the same: taken out of training to test on",
+    "validation_fraction": "of the training images, held out to choose settings on; 0: none",
     "classes": "",
     "keypoints": "how many, and numbers for each: they stand behind the box in each line, and are not read",
     "difficult": "or ignore: neither object nor background",
     "outside_boxes": "",
     "damaged": "an image, annotation or line that cannot be used stops `fcos prepare`; or leave-out",
-    "cache": "of decoded pictures: gpu, ram, disk, none; auto: the first with room. Changes no number",
+    "cache": "of decoded images: gpu, ram, disk, none; auto: the first with room. Changes no number",
 }
 _NULL = {"train_split": "all of the folder of XML files"}
 _DAMAGED = "an image, annotation or line that cannot be used is left out, and listed in manifest.json; or error"
@@ -183,7 +183,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         tta_sizes=settings.sizes[:: -max(1, len(settings.sizes) // 2)],
         tta_choose_on="validation   # as many of the first sizes as are best there"
         if validates
-        else "null      # all sizes are used; `validation`: as many of the first as are best on held-out pictures",
+        else "null      # all sizes are used; `validation`: as many of the first as are best on held-out images",
         nms_choose_on="validation   # the split that the threshold is chosen on, so that the test score is unbiased"
         if validates
         else "test      # the best score on test is optimistic; `validation` needs data.validation_fraction: 0.1",

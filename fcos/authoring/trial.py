@@ -13,7 +13,7 @@ from fcos.authoring.findings import Lines
 from fcos.authoring.settings import BACKBONES
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.data.transforms import padded_size
 from fcos.memory import available_memory
 from fcos.model.backbone import imagenet_file
@@ -45,9 +45,9 @@ def why_no_weights() -> str | None:
 
 
 def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
-    """The largest batch of all `runs`, several at a time as `fcos study run` has them, and seconds a picture of each.
+    """The largest batch of all `runs`, several at a time as `fcos study run` has them, and seconds an image of each.
 
-    Seconds are those of pictures at the largest training size; none where not even one picture fits.
+    Seconds are those of images at the largest training size; none where not even one image fits.
     """
     memory = available_memory() // min(suitable_jobs(), len(runs))
     middle = np.median(list(split.image_sizes.values()), axis=0)

@@ -211,7 +211,7 @@ def _write(content: dict[str, Any], out: Path) -> None:
     from fcos.reporting.comparison_chart import draw_comparison  # matplotlib is for the chart alone
 
     draw_comparison(content, out / "comparison.png")
-    write_text(out / "comparison.md", comparison_markdown(content, picture="comparison.png"))
+    write_text(out / "comparison.md", comparison_markdown(content, image="comparison.png"))
 
 
 def _parse(argument: str) -> tuple[str, list[Path]]:

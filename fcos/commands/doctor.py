@@ -78,7 +78,7 @@ def _study() -> list[Finding]:
     layout = Layout(study.study)
     try:
         splits = read_manifest(layout.data)["splits"]
-        counts = ", ".join(f"{split} {content.get('num_images', 0)} pictures" for split, content in splits.items())
+        counts = ", ".join(f"{split} {content.get('num_images', 0)} images" for split, content in splits.items())
         findings.append(Finding("data", counts))
         findings += _batches(study.runs, layout)
     except UserError as error:
@@ -104,9 +104,9 @@ def _batches(runs: Mapping[str, Run], layout: Layout) -> list[Finding]:
 
 
 def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> Finding:
-    """The largest batch with which `run` trains on pictures of its largest size, and whether train.batch_size fits.
+    """The largest batch with which `run` trains on images of its largest size, and whether train.batch_size fits.
 
-    Tried on CUDA; elsewhere estimated from steps on small pictures, against `memory` bytes (None: what is available).
+    Tried on CUDA; elsewhere estimated from steps on small images, against `memory` bytes (None: what is available).
     """
     trial = make_trial(run, len(split.categories))
     fitting, at_most = largest_batch(trial, run, split, memory=memory)
@@ -119,12 +119,12 @@ def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> F
 
 
 def _count(fitting: int, at_most: int) -> str:
-    return f"{fitting} pictures" if fitting < at_most else f"at least {fitting} pictures"
+    return f"{fitting} images" if fitting < at_most else f"at least {fitting} images"
 
 
 def _problem(fitting: int, wanted: int) -> str | None:
     if fitting >= wanted:
         return None
     if fitting == 0:
-        return "not even one picture fits: lower train.sizes and train.max_size, or free memory"
+        return "not even one image fits: lower train.sizes and train.max_size, or free memory"
     return f"train.batch_size does not fit: set it to {fitting} or less"

@@ -14,12 +14,12 @@ from PIL import Image
 
 from fcos.config.section import DEFAULT_PATH, read_params
 from fcos.data.coco import read_split
-from fcos.data.pictures import read_annotated, reduction
+from fcos.data.images import read_annotated, reduction
 from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fcos.detections import Detections
 from fcos.errors import UserError
 from fcos.files import sha256_file, whole_file
-from fcos.inference.detector import Detector, Picture, Weights
+from fcos.inference.detector import Detector, ImageArray, Weights
 from fcos.inference.exportable import Exportable, load_torchscript, save_onnx, save_torchscript
 from fcos.progress import track
 from fcos.study.build import build_grid, load_model
@@ -27,11 +27,11 @@ from fcos.study.layout import Layout
 
 SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
 NEEDED = ("onnx", "onnxruntime")
-NUM_PICTURES = 8  # to check on
+NUM_IMAGES = 8  # to check on
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 
-Runs = Callable[[Picture], Detections]
+Runs = Callable[[ImageArray], Detections]
 
 
 class ExportDiffers(Exception):
@@ -42,7 +42,7 @@ class ExportDiffers(Exception):
 class Check:
     """How far detections of two networks lie apart: pixels, score, and how many have no partner."""
 
-    pictures: int = 0
+    images: int = 0
     boxes: int = 0
     box_difference: float = 0.0
     score_difference: float = 0.0
@@ -55,7 +55,7 @@ class Check:
 
     def __add__(self, other: "Check") -> "Check":
         return Check(
-            pictures=self.pictures + other.pictures,
+            images=self.images + other.images,
             boxes=self.boxes + other.boxes,
             box_difference=max(self.box_difference, other.box_difference),
             score_difference=max(self.score_difference, other.score_difference),
@@ -64,7 +64,7 @@ class Check:
 
     def __str__(self) -> str:
         return (
-            f"{self.boxes} boxes of ours on {self.pictures} pictures: boxes differ by at most "
+            f"{self.boxes} boxes of ours on {self.images} images: boxes differ by at most "
             f"{self.box_difference:.2g} pixels, scores by {self.score_difference:.2g}; "
             f"{self.unpaired} have no partner"
         )
@@ -92,7 +92,7 @@ def export(
     save, load = (save_onnx, _onnx) if format == "onnx" else (save_torchscript, _torchscript)
     with whole_file(out) as scratch:
         save(_exportable(weights), scratch, metadata(weights))
-        check = _check(Detector(weights), load(scratch), check_pictures(weights))
+        check = _check(Detector(weights), load(scratch), check_images(weights))
         if not check.passed:
             raise ExportDiffers(
                 f"{out} was not written: it finds other boxes than ours; {check} "
@@ -132,8 +132,8 @@ def metadata(weights: Weights) -> dict[str, str]:
         "study": weights.run.study,
         "run": weights.run.name,
         "weights_sha256": sha256_file(weights.path),
-        "input": "picture: float32 (1, 3, height, width), RGB, 0 to 255, any height and width",
-        "output": "boxes: float32 (D, 4) x1 y1 x2 y2 in pixels of the picture; scores: (D,); labels: int64 (D,)",
+        "input": "image: float32 (1, 3, height, width), RGB, 0 to 255, any height and width",
+        "output": "boxes: float32 (D, 4) x1 y1 x2 y2 in pixels of the image; scores: (D,); labels: int64 (D,)",
         "inside": "resizing, normalising, padding, decoding, NMS",
         "normalisation": {"scale": 1 / 255, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
         "test": weights.test.settings(),
@@ -141,42 +141,42 @@ def metadata(weights: Weights) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
-def as_input(picture: Picture) -> NDArray[np.float32]:
+def as_input(image: ImageArray) -> NDArray[np.float32]:
     """(height, width, 3) -> (1, 3, height, width), as the exported network takes it."""
-    return np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32)
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
 def _onnx(path: Path) -> Runs:
     import onnxruntime  # type: ignore[import-untyped]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda picture: Detections(*session.run(None, {"picture": as_input(picture)}))
+    return lambda image: Detections(*session.run(None, {"image": as_input(image)}))
 
 
 def _torchscript(path: Path) -> Runs:
     module = load_torchscript(path)
 
-    def run(picture: Picture) -> Detections:
+    def run(image: ImageArray) -> Detections:
         with torch.inference_mode():
-            return Detections(*(output.numpy() for output in module(torch.from_numpy(as_input(picture)))))
+            return Detections(*(output.numpy() for output in module(torch.from_numpy(as_input(image)))))
 
     return run
 
 
-def check_pictures(weights: Weights) -> list[Picture]:
-    """Test pictures of the weights' study where they are there, else drawn ones; and two of another shape."""
-    pictures = _test_pictures(weights) or [_drawn(seed, weights.test.size) for seed in range(NUM_PICTURES)]
-    height, width = pictures[0].shape[:2]
-    return [*pictures, pictures[0][: -(-height // 2)], pictures[0][:, : -(-width // 3)]]
+def check_images(weights: Weights) -> list[ImageArray]:
+    """Test images of the weights' study where they are there, else drawn ones; and two of another shape."""
+    images = _test_images(weights) or [_drawn(seed, weights.test.size) for seed in range(NUM_IMAGES)]
+    height, width = images[0].shape[:2]
+    return [*images, images[0][: -(-height // 2)], images[0][:, : -(-width // 3)]]
 
 
-def _test_pictures(weights: Weights) -> list[Picture]:
+def _test_images(weights: Weights) -> list[ImageArray]:
     if not DEFAULT_PATH.exists() or read_params().get("study") != weights.run.study:
         return []
     try:
         split = read_split(Layout(weights.run.study).data, "test")
-        step = max(1, len(split.images) // NUM_PICTURES)
-        images = split.images[::step][:NUM_PICTURES]
+        step = max(1, len(split.images) // NUM_IMAGES)
+        images = split.images[::step][:NUM_IMAGES]
         limits = weights.test.size, weights.test.max_size
         factors = [reduction((image["height"], image["width"]), *limits) for image in images]
         return [
@@ -186,21 +186,21 @@ def _test_pictures(weights: Weights) -> list[Picture]:
         return []
 
 
-def _drawn(seed: int, size: int) -> Picture:
+def _drawn(seed: int, size: int) -> ImageArray:
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8))
     return np.array(coarse.resize((size * 4 // 3, size), Image.Resampling.BICUBIC))
 
 
-def _check(detector: Detector, run: Runs, pictures: Sequence[Picture]) -> Check:
+def _check(detector: Detector, run: Runs, images: Sequence[ImageArray]) -> Check:
     total = Check()
-    for picture in track(pictures, "check", total=len(pictures), unit="pictures"):
-        ours = detector.detect(detector.candidates(picture))
-        total += compare(ours, run(picture), lowest=detector.test.score_threshold, most=detector.test.max_detections)
+    for image in track(images, "check", total=len(images), unit="images"):
+        ours = detector.detect(detector.candidates(image))
+        total += compare(ours, run(image), lowest=detector.test.score_threshold, most=detector.test.max_detections)
     if total.boxes == 0:
         raise UserError(
             "--score",
-            "the network finds nothing in the pictures to check on, so that the file cannot be checked",
+            "the network finds nothing in the images to check on, so that the file cannot be checked",
             found=detector.test.score_threshold,
             expected="a score that some box reaches",
             hint="give a lower --score",
@@ -209,7 +209,7 @@ def _check(detector: Detector, run: Runs, pictures: Sequence[Picture]) -> Check:
 
 
 def compare(ours: Detections, theirs: Detections, *, lowest: float, most: int) -> Check:
-    """Pair detections of one picture by class and nearest box, best first.
+    """Pair detections of one image by class and nearest box, best first.
 
     A detection that rounding puts on the other side of a cut has no partner and is none the worse for it: the cut is
     the `lowest` score, or the score of the last one where there are `most`.
@@ -229,7 +229,7 @@ def compare(ours: Detections, theirs: Detections, *, lowest: float, most: int) -
         score_difference = max(score_difference, abs(float(theirs.scores[partner] - score)))
     unpaired += theirs.scores[left].tolist()
     return Check(
-        pictures=1,
+        images=1,
         boxes=len(ours),
         box_difference=box_difference,
         score_difference=score_difference,

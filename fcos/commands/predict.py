@@ -9,7 +9,7 @@ import torch
 from fcos.config.data import DataConfig
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
-from fcos.data.cache import keep_pictures
+from fcos.data.cache import keep_images
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import save_candidates
@@ -27,8 +27,8 @@ from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun
 def predict(name: str, views: Literal["test", "tta"]) -> None:
     """Write candidates/test.safetensors and timing.json, or candidates_tta/ and timing_tta.json, of a run.
 
-    Pictures held out of training are predicted too, each view beside the one of the test pictures: the test view
-    wherever there are such pictures, those of TTA where `tta.choose_on` asks for them.
+    Images held out of training are predicted too, each view beside the one of the test images: the test view
+    wherever there are such images, those of TTA where `tta.choose_on` asks for them.
     """
     started = time.time()
     scored = ScoredRun.open(name)
@@ -52,8 +52,8 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     with whole_dir(scored.dir / f"candidates{suffix}") as folder:
         for part, sizes in _passes(scored, views):
             shown = max(sizes.values()), scored.test.max_size
-            pictures = keep_pictures(part.split, data.cache, device=device, folder=part.layout.decoded, shown=shown)
-            dataset = DetectionDataset(part.split, pictures)
+            images = keep_images(part.split, data.cache, device=device, folder=part.layout.decoded, shown=shown)
+            dataset = DetectionDataset(part.split, images)
             for view, size in sizes.items():
                 header = part.header(weights_sha256=digest, size=size, dtype=dtype_name)
                 timings[view] = _predict_view(predictor, dataset, part, folder / f"{view}.safetensors", header)

@@ -10,7 +10,7 @@ import torch
 from fcos.config.data import DataConfig
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
-from fcos.data.cache import keep_pictures
+from fcos.data.cache import keep_images
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError
@@ -94,7 +94,7 @@ def _train(
         validation = Validation(validator, config, num_epochs=plan.num_epochs)
         history = fit(
             model,
-            DetectionDataset(split, keep_pictures(split, cache, device=device, folder=layout.decoded, shown=shown)),
+            DetectionDataset(split, keep_images(split, cache, device=device, folder=layout.decoded, shown=shown)),
             build_assigner(run.model),
             plan,
             device=device,

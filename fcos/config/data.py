@@ -1,4 +1,4 @@
-"""`data`: where the pictures come from."""
+"""`data`: where the images come from."""
 
 from typing import Annotated, Literal
 
@@ -8,19 +8,19 @@ from fcos.config.section import Section, Wrong
 
 
 class _Data(Section):
-    # Share of the training pictures that nothing is trained on, so that settings can be chosen on them.
+    # Share of the training images that nothing is trained on, so that settings can be chosen on them.
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Where decoded pictures are kept between two looks at them: no number depends on it.
+    # Where decoded images are kept between two looks at them: no number depends on it.
     cache: Literal["auto", "gpu", "ram", "disk", "none"] = "auto"
 
     @property
     def holds_out(self) -> bool:
-        """Whether there is a validation split with pictures."""
+        """Whether there is a validation split with images."""
         return self.validation_fraction > 0
 
 
 class ShapesData(_Data):
-    """Pictures drawn from a seed: nothing to download."""
+    """Images drawn from a seed: nothing to download."""
 
     source: Literal["shapes"]
     num_train: PositiveInt = 256
@@ -43,7 +43,7 @@ class _FilesData(_Data):
     # What images that belong together share: a number of leading characters of their names, what stands before the last
     # of a mark such as _, a key of the images in COCO JSON, or, with an ending, a table in `root` of image and group.
     groups: Annotated[str, Field(min_length=1)] | None = None
-    # Share of the training pictures to test on, where the data have no test split.
+    # Share of the training images to test on, where the data have no test split.
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -112,7 +112,7 @@ class CocoData(_FilesData):
         _archives_of_a_download(self)
         for split in ("validation", "test"):
             _both_or_none(
-                self, {f"{split}_annotations": "a COCO JSON file", f"{split}_images": "the folder of its pictures"}
+                self, {f"{split}_annotations": "a COCO JSON file", f"{split}_images": "the folder of its images"}
             )
         _one_way_to_hold_out(self, "validation_annotations")
         _one_way_to_test(self, "test_annotations")
@@ -148,7 +148,7 @@ class YoloData(_FilesData):
     @model_validator(mode="after")
     def _splits_differ(self) -> "YoloData":
         for split in ("validation", "test"):
-            pair = {f"{split}_images": "a folder of pictures", f"{split}_labels": "the folder of its label files"}
+            pair = {f"{split}_images": "a folder of images", f"{split}_labels": "the folder of its label files"}
             _both_or_none(self, pair)
         _one_way_to_hold_out(self, "validation_images")
         _one_way_to_test(self, "test_images")
@@ -182,7 +182,7 @@ def _one_way_to_hold_out(data: _Data, key: str) -> None:
     if data.validation_fraction > 0 and getattr(data, key) is not None:
         raise Wrong(
             "validation_fraction",
-            f"pictures are held out in two ways: `{key}` is given too",
+            f"images are held out in two ways: `{key}` is given too",
             found=data.validation_fraction,
             expected=f"validation_fraction or {key}",
             hint="take one of the two out",
@@ -194,7 +194,7 @@ def _one_way_to_test(data: _FilesData, key: str) -> None:
     if split is not None and fraction > 0:
         raise Wrong(
             "test_fraction",
-            f"test pictures come from two places: `{key}` is given too",
+            f"test images come from two places: `{key}` is given too",
             found=fraction,
             expected=f"test_fraction or {key}",
             hint=f"set {key}: null, or take test_fraction out",

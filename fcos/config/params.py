@@ -68,7 +68,7 @@ def parse(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> Params:
         runs=runs,
     )
     _names_are_runs(parsed, path)
-    _choices_have_pictures(parsed, path)
+    _choices_have_images(parsed, path)
     return parsed
 
 
@@ -107,7 +107,7 @@ def _names_are_runs(params: Params, path: Path) -> None:
             )
 
 
-def _choices_have_pictures(params: Params, path: Path) -> None:
+def _choices_have_images(params: Params, path: Path) -> None:
     for key, choose_on, otherwise in (
         ("nms_sweep", params.nms_sweep.choose_on, "test"),
         ("tta", params.tta.choose_on, "null"),
@@ -115,7 +115,7 @@ def _choices_have_pictures(params: Params, path: Path) -> None:
         if choose_on == "validation" and not params.data.holds_out:
             raise UserError(
                 f"{path}: {key}.choose_on",
-                "no pictures are held out to choose on",
+                "no images are held out to choose on",
                 found=choose_on,
                 expected=f"{otherwise}, or data with a validation split",
                 hint=f"set data.validation_fraction: 0.1, or {key}.choose_on: {otherwise}",

@@ -17,7 +17,7 @@ class _Table(Section):
 
 
 class ReferenceTable(_Table):
-    """The run with `role: reference`, with its whole test time and its time per picture."""
+    """The run with `role: reference`, with its whole test time and its time per image."""
 
     kind: Literal["reference"]
 

@@ -12,9 +12,9 @@ Sizes = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class TrainConfig(Section):
-    """Defaults are those of the published study; sizes are the shorter side in pixels, drawn per picture.
+    """Defaults are those of the published study; sizes are the shorter side in pixels, drawn per image.
 
-    `batches: by_shape` lets pictures of like shape share a batch, so that less of it is padding. `validate_every: N`
+    `batches: by_shape` lets images of like shape share a batch, so that less of it is padding. `validate_every: N`
     scores the validation split after each N epochs; the weights of the highest AP there are kept with `keep: best`, and
     `patience: P` ends a training in which that AP is P epochs old.
     """

@@ -1,1 +1,1 @@
-"""Pictures and their boxes: preparing them, and feeding them to the network."""
+"""Images and their boxes: preparing them, and feeding them to the network."""

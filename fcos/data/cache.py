@@ -1,4 +1,4 @@
-"""Decoded pictures, and where they are kept: on the GPU, in RAM, in a file on the disk, or nowhere.
+"""Decoded images, and where they are kept: on the GPU, in RAM, in a file on the disk, or nowhere.
 
 Every mode gives the same bytes, so no number depends on it.
 """
@@ -18,30 +18,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import fcos.data.pictures
+import fcos.data.images
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_annotated, reduced_size, reduction
+from fcos.data.images import read_annotated, reduced_size, reduction
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json, whole_file
 from fcos.locks import locked
 from fcos.memory import available_memory
 from fcos.progress import say, track_threads
 
-# What `auto` tries, in this order, and how many times the decoded pictures must fit into what is free there: a GPU
+# What `auto` tries, in this order, and how many times the decoded images must fit into what is free there: a GPU
 # holds the network too, memory and disk have other users.
 TIMES_FREE = {"gpu": 4, "ram": 3, "disk": 2}
 Shown = tuple[int, int]
 KEY = "params.yaml: data.cache"
 
 
-class Pictures:
-    """The pictures of a split by index, each a uint8 tensor (height, width, 3) in RGB.
+class Images:
+    """The images of a split by index, each a uint8 tensor (height, width, 3) in RGB.
 
     Without a buffer each is decoded whenever it is asked for. With one, of `decoded_bytes` uint8 on any device, each is
     decoded into it at most once, and what is handed out is a part of it; `whole` says that all are there already.
 
     Args:
-        shown: the largest size at which a picture is shown, as (shorter, longest) side in pixels: one of more than
+        shown: the largest size at which an image is shown, as (shorter, longest) side in pixels: one of more than
             twice that size is reduced. None: none is.
     """
 
@@ -57,7 +57,7 @@ class Pictures:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Raises UserError where the picture is missing, broken or of another size than its annotation."""
+        """Raises UserError where the image is missing, broken or of another size than its annotation."""
         image = self._split.images[index]
         if self._buffer is None:
             return torch.from_numpy(self._decode(index))
@@ -69,7 +69,7 @@ class Pictures:
         return kept
 
     def start(self, index: int) -> int:
-        """Where the picture begins in a buffer."""
+        """Where the image begins in a buffer."""
         return self._ends[index - 1] if index else 0
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
@@ -77,21 +77,21 @@ class Pictures:
         return read_annotated(self._split.path_of(image), image, _factor(image, self._shown))
 
 
-def _copy(picture: NDArray[np.uint8], kept: Tensor) -> None:
+def _copy(image: NDArray[np.uint8], kept: Tensor) -> None:
     """Copy into a buffer on any device; in memory by numpy, which stays in its thread.
 
     torch would copy in parallel, which starts a team of OpenMP threads for each thread that calls it. With more of them
-    than cores, libgomp no longer spins between parallel regions, but sleeps: a step of ResNet-18 on 8 pictures of 128
+    than cores, libgomp no longer spins between parallel regions, but sleeps: a step of ResNet-18 on 8 images of 128
     pixels took 250 ms instead of 170.
     """
     if kept.device.type == "cpu":
-        np.copyto(kept.numpy(), picture)
+        np.copyto(kept.numpy(), image)
     else:
-        kept.copy_(torch.from_numpy(picture))
+        kept.copy_(torch.from_numpy(image))
 
 
 def decoded_bytes(split: CocoSplit, shown: Shown | None = None) -> int:
-    """What all pictures of the split take, decoded."""
+    """What all images of the split take, decoded."""
     return sum(_num_bytes(split, shown))
 
 
@@ -104,18 +104,18 @@ def _factor(image: Mapping[str, Any], shown: Shown | None) -> int:
     return 1 if shown is None else reduction((image["height"], image["width"]), *shown)
 
 
-def keep_pictures(
+def keep_images(
     split: CocoSplit, cache: str, *, device: torch.device, folder: Path, shown: Shown | None = None
-) -> Pictures:
-    """The pictures of a split, kept as `cache` says: auto, gpu, ram, disk or none.
+) -> Images:
+    """The images of a split, kept as `cache` says: auto, gpu, ram, disk or none.
 
     Args:
-        shown: as for `Pictures`.
+        shown: as for `Images`.
         device: where the network runs; `gpu` needs it to be CUDA.
-        folder: for `disk`; a file there is shared by all processes that read the same pictures, and may be deleted.
+        folder: for `disk`; a file there is shared by all processes that read the same images, and may be deleted.
 
     Raises:
-        UserError: the pictures do not fit, or `gpu` is asked for without CUDA.
+        UserError: the images do not fit, or `gpu` is asked for without CUDA.
     """
     needed = decoded_bytes(split, shown)
     factors = [_factor(image, shown) for image in split.images]
@@ -131,18 +131,18 @@ def keep_pictures(
     }
     smaller = sum(factor > 1 for factor in factors)
     much_larger = f"; {smaller} reduced, more than twice as large as they are shown" if smaller else ""
-    say(f"pictures: {len(split.images)} {said[where]}, {needed / 1e6:.0f} MB{much_larger}")
+    say(f"images: {len(split.images)} {said[where]}, {needed / 1e6:.0f} MB{much_larger}")
     if where == "none":
-        return Pictures(split, shown=shown)
+        return Images(split, shown=shown)
     if where == "disk":
-        _decode_to(file, Pictures(split, shown=shown), needed)
-        return Pictures(split, _mapped(file), shown=shown, whole=True)
+        _decode_to(file, Images(split, shown=shown), needed)
+        return Images(split, _mapped(file), shown=shown, whole=True)
     on = device if where == "gpu" else torch.device("cpu")
-    return Pictures(split, torch.empty(needed, dtype=torch.uint8, device=on), shown=shown)
+    return Images(split, torch.empty(needed, dtype=torch.uint8, device=on), shown=shown)
 
 
 def choose(needed: int, free: Mapping[str, int]) -> str:
-    """What `auto` means for `needed` bytes of pictures, given the free bytes of each place."""
+    """What `auto` means for `needed` bytes of images, given the free bytes of each place."""
     fitting = (where for where, times in TIMES_FREE.items() if 0 < times * needed <= free[where])
     return next(fitting, "none")
 
@@ -163,29 +163,27 @@ def _check_room(where: str, needed: int, free: Mapping[str, int], device: torch.
     if where == "gpu" and device.type != "cuda":
         raise UserError(
             KEY,
-            "pictures can be kept on a CUDA device only",
+            "images can be kept on a CUDA device only",
             found=f"gpu, on {device.type}",
             expected="CUDA",
             hint=hint,
         )
     if needed > free.get(where, needed):
         found = f"{where}, with {free[where] / 1e6:.0f} MB free"
-        raise UserError(
-            KEY, "the decoded pictures do not fit", found=found, expected=f"{needed / 1e6:.0f} MB", hint=hint
-        )
+        raise UserError(KEY, "the decoded images do not fit", found=found, expected=f"{needed / 1e6:.0f} MB", hint=hint)
 
 
 def _key(split: CocoSplit, factors: list[int]) -> str:
-    """Of everything that decides the bytes: pictures (by their sha256), our code and the decoder."""
-    return sha256_json([split.digest, factors, sha256_file(Path(fcos.data.pictures.__file__)), PIL.__version__])[:16]
+    """Of everything that decides the bytes: images (by their sha256), our code and the decoder."""
+    return sha256_json([split.digest, factors, sha256_file(Path(fcos.data.images.__file__)), PIL.__version__])[:16]
 
 
 def _is_whole(file: Path, needed: int) -> bool:
     return file.exists() and file.stat().st_size == needed
 
 
-def _decode_to(file: Path, pictures: Pictures, needed: int) -> None:
-    """Have all pictures in `file`, one after the other; a second process waits for the first to write it."""
+def _decode_to(file: Path, images: Images, needed: int) -> None:
+    """Have all images in `file`, one after the other; a second process waits for the first to write it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file.with_suffix(".lock")):
@@ -195,7 +193,7 @@ def _decode_to(file: Path, pictures: Pictures, needed: int) -> None:
             for left in file.parent.glob(f".{file.name}.*.part"):
                 left.unlink()
             with whole_file(file) as part:
-                _write(part, pictures)
+                _write(part, images)
     except OSError as error:
         raise UserError(file, "cannot be written", found=error, hint="free the disk, or set `cache: none`") from None
 
@@ -209,13 +207,13 @@ def _mapped(file: Path) -> Tensor:
     return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r"))
 
 
-def _write(file: Path, pictures: Pictures) -> None:
+def _write(file: Path, images: Images) -> None:
     file.touch()
 
     def write(index: int) -> None:
-        picture = pictures[index]
+        image = images[index]
         with file.open("r+b") as stream:
-            stream.seek(pictures.start(index))
-            stream.write(picture.numpy().data)
+            stream.seek(images.start(index))
+            stream.write(image.numpy().data)
 
-    track_threads(write, range(len(pictures)), "decode", unit="pictures")
+    track_threads(write, range(len(images)), "decode", unit="images")

@@ -1,4 +1,4 @@
-"""The prepared data: COCO JSON with a sha256 for each picture. Free of torch, so that reports can read it."""
+"""The prepared data: COCO JSON with a sha256 for each image. Free of torch, so that reports can read it."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PREPARE = "fcos prepare"
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split: `images`, `categories` and `annotations` as in COCO JSON, and where the pictures lie."""
+    """One split: `images`, `categories` and `annotations` as in COCO JSON, and where the images lie."""
 
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
@@ -25,7 +25,7 @@ class CocoSplit:
 
     @cached_property
     def annotations_of(self) -> dict[int, list[dict[str, Any]]]:
-        """Annotations by image id; pictures without objects have none."""
+        """Annotations by image id; images without objects have none."""
         grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for annotation in self.annotations:
             grouped[annotation["image_id"]].append(annotation)
@@ -58,7 +58,7 @@ class CocoSplit:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of pictures and boxes, wherever the pictures lie."""
+        """sha256 of images and boxes, wherever the images lie."""
         return sha256_json([self.images, self.categories, self.annotations])
 
     def path_of(self, image: dict[str, Any]) -> Path:
@@ -69,7 +69,7 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     """Read `split` (train, validation or test) of prepared data; where nothing is held out, validation is empty."""
     content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"), Split)
     manifest = read_manifest(data_dir)
-    described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with pictures only
+    described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
     image_dir = data_dir / described["image_dir"]
     if not image_dir.is_dir():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Prepared pictures, decoded, with their boxes as tensors."""
+"""Prepared images, decoded, with their boxes as tensors."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,29 +8,29 @@ from itertools import islice
 import torch
 
 from fcos.boxes import xywh_to_xyxy
-from fcos.data.cache import Pictures
+from fcos.data.cache import Images
 from fcos.data.coco import CocoSplit
 from fcos.structures import GroundTruth, Sample
 
 
 class DetectionDataset:
-    """The pictures of a split with their boxes, by index; without `pictures`, decoded whenever they are asked for."""
+    """The images of a split with their boxes, by index; without `images`, decoded whenever they are asked for."""
 
-    def __init__(self, split: CocoSplit, pictures: Pictures | None = None) -> None:
+    def __init__(self, split: CocoSplit, images: Images | None = None) -> None:
         self.split = split
-        self._pictures = Pictures(split) if pictures is None else pictures
+        self._images = Images(split) if images is None else images
 
     def __len__(self) -> int:
         return len(self.split.images)
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of the picture."""
+        """(height, width) of the image."""
         image = self.split.images[index]
         return image["height"], image["width"]
 
     def __getitem__(self, index: int) -> Sample:
         truth = self.ground_truth(index)
-        return Sample(self.split.images[index]["id"], self._pictures[index], truth, self.size(index))
+        return Sample(self.split.images[index]["id"], self._images[index], truth, self.size(index))
 
     def ground_truth(self, index: int) -> GroundTruth:
         annotations = self.split.annotations_of.get(self.split.images[index]["id"], [])

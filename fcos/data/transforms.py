@@ -1,4 +1,4 @@
-"""From decoded pictures to a batch: resize, flip, normalise, pad, all on the device."""
+"""From decoded images to a batch: resize, flip, normalise, pad, all on the device."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.structures import Batch, Sample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,7 +22,7 @@ PAD_MULTIPLE = 32
 
 @dataclass(frozen=True)
 class View:
-    """How one picture is shown to the network."""
+    """How one image is shown to the network."""
 
     size: tuple[int, int]  # (height, width) after resizing
     flipped: bool = False
@@ -44,7 +44,7 @@ def draw_view(
     longest: int,
     horizontal_flip: float,
 ) -> View:
-    """The training view of a picture: a function of (seed, epoch, image id) alone, whoever asks and in what order."""
+    """The training view of an image: a function of (seed, epoch, image id) alone, whoever asks and in what order."""
     rng = np.random.default_rng([seed, epoch, image_id])
     shorter = int(rng.choice(sizes))
     return View(resized_size(size, shorter, longest), bool(rng.random() < horizontal_flip))
@@ -56,15 +56,15 @@ def make_batch(
     device: torch.device,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Batch:
-    """Show each sample in its view: pictures (B, 3, height, width) in float32, normalised and padded with zeros."""
+    """Show each sample in its view: images (B, 3, height, width) in float32, normalised and padded with zeros."""
     height, width = padded_size([view.size for view in views])
     images = torch.empty((len(samples), 3, height, width), device=device, memory_format=memory_format).zero_()
     together: dict[tuple[int, int, tuple[int, int]], list[int]] = defaultdict(list)
     for row, (sample, view) in enumerate(zip(samples, views, strict=True)):
-        together[sample.picture.shape[0], sample.picture.shape[1], view.size].append(row)
+        together[sample.image.shape[0], sample.image.shape[1], view.size].append(row)
     for (*_, size), rows in together.items():
-        pictures = torch.stack([torch.as_tensor(samples[row].picture) for row in rows])
-        for row, image in zip(rows, show(pictures.to(device, non_blocking=True), size), strict=True):
+        stacked = torch.stack([torch.as_tensor(samples[row].image) for row in rows])
+        for row, image in zip(rows, show(stacked.to(device, non_blocking=True), size), strict=True):
             images[row, :, : size[0], : size[1]] = image.flip(-1) if views[row].flipped else image
     return Batch(
         images=images,
@@ -74,12 +74,12 @@ def make_batch(
     )
 
 
-def show(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures (N, H, W, 3) in uint8 as the network sees them: float32 (N, 3, height, width), normalised.
+def show(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (N, H, W, 3) in uint8 as the network sees them: float32 (N, 3, height, width), normalised.
 
     Resized in channels first: for three channels that takes a quarter of the time of channels_last.
     """
-    images = pictures.permute(0, 3, 1, 2).contiguous().div(255)
+    images = pixels.permute(0, 3, 1, 2).contiguous().div(255)
     if images.shape[2:] != size:
         images = interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
     mean, std = _mean_and_std(images.device)
@@ -94,7 +94,7 @@ def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def show_boxes(boxes: NDArray[np.float32], size: Sequence[int], view: View) -> NDArray[np.float32]:
-    """Boxes (M, 4) in pixels of a picture of `size` (height, width) -> in pixels of its view."""
+    """Boxes (M, 4) in pixels of an image of `size` (height, width) -> in pixels of its view."""
     height, width = view.size
     shown = boxes * np.array([width / size[1], height / size[0]] * 2, dtype=np.float32)
     if view.flipped:

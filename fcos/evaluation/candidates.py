@@ -26,7 +26,7 @@ class CandidatesFile:
 
 
 def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict[str, Any]) -> None:
-    """Write the candidates of a whole split, one after the other, with where each picture's begin."""
+    """Write the candidates of a whole split, one after the other, with where each image's begin."""
     everything = Candidates.concatenate(list(of_image.values()))
     tensors: dict[str, NDArray[Any]] = {
         "image_ids": np.array(list(of_image), dtype=np.int64),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.data.transforms import View, make_batch, padded_size
 from fcos.detections import Candidates
 from fcos.model.device import autocast, find_memory_format
@@ -21,7 +21,7 @@ from fcos.structures import HeadOutputs, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A network with everything it needs to turn pictures into candidates."""
+    """A network with everything it needs to turn images into candidates."""
 
     model: nn.Module
     grid: LocationGrid
@@ -80,10 +80,10 @@ def predict_split(
     workers: int,
     description: str | None,
 ) -> tuple[dict[int, Candidates], Timing]:
-    """Candidates of every picture by image id, in the split's order.
+    """Candidates of every image by image id, in the split's order.
 
-    Only pictures of one padded size share a batch, so that what a network says of a picture does not depend on its
-    neighbours: padding reaches the picture through convolutions and GroupNorm.
+    Only images of one padded size share a batch, so that what a network says of an image does not depend on its
+    neighbours: padding reaches the image through convolutions and GroupNorm.
 
     Args:
         description: what to call its progress; None: it shows in another way, and nobody asks for the time.
@@ -93,7 +93,7 @@ def predict_split(
     if description is not None:
         _warm_up(predictor, dataset, batches[0], views)
     found: dict[int, list[Candidates]] = defaultdict(list)
-    progress = None if description is None else Progress(description, len(dataset), unit="pictures")
+    progress = None if description is None else Progress(description, len(dataset), unit="images")
     started = time.perf_counter()
     forward_s = 0.0
     for indices, samples in zip(batches, load_ahead(dataset, batches, workers=workers), strict=True):
@@ -125,5 +125,5 @@ def _batches_of_one_shape(views: list[View], batch_size: int) -> list[list[int]]
 
 
 def _warm_up(predictor: Predictor, dataset: DetectionDataset, indices: list[int], views: list[View]) -> None:
-    """The first pass through a network builds its kernels: that is not the time of a picture."""
+    """The first pass through a network builds its kernels: that is not the time of an image."""
     predictor([dataset[index] for index in indices], [views[index] for index in indices])

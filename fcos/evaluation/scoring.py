@@ -22,12 +22,12 @@ Record = dict[str, Any]
 def detect_all(
     of_image: Mapping[int, Candidates], *, nms_iou_threshold: float, max_detections: int, description: str | None = None
 ) -> dict[int, Detections]:
-    """NMS on every picture; `description` is what to call its progress, None where that shows in another way."""
-    pictures = of_image.items()
+    """NMS on every image; `description` is what to call its progress, None where that shows in another way."""
+    images = of_image.items()
     return {
         image_id: detect(candidates, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
         for image_id, candidates in (
-            track(pictures, description, total=len(pictures), unit="pictures") if description else pictures
+            track(images, description, total=len(images), unit="images") if description else images
         )
     }
 

@@ -1,4 +1,4 @@
-"""`fcos demo`: what the page of the same name knows and asks for; the network runs once for a picture and a run."""
+"""`fcos demo`: what the page of the same name knows and asks for; the network runs once for an image and a run."""
 
 import contextlib
 import io
@@ -20,21 +20,21 @@ from PIL import Image
 from fcos.config.runs import Run
 from fcos.config.test import TestConfig
 from fcos.data.coco import read_split
-from fcos.data.pictures import opened, read_picture
+from fcos.data.images import opened, read_image
 from fcos.detections import Candidates, detect
 from fcos.errors import UserError
 from fcos.files import sha256_bytes
-from fcos.inference.detector import Detector, Picture, Weights, records
+from fcos.inference.detector import Detector, ImageArray, Weights, records
 from fcos.palette import COLOURS, WHITE_ON
 from fcos.study.layout import Layout
 
-MAX_BYTES = 32 << 20  # of a picture file
+MAX_BYTES = 32 << 20  # of an image file
 MAX_PIXELS = 50_000_000
 LOWEST_SCORE = 0.01  # where the slider ends: lower candidates are not kept
-SHOWN_SIDE = 1600  # pixels of the longer side at which a picture is sent to the page
+SHOWN_SIDE = 1600  # pixels of the longer side at which an image is sent to the page
 THUMBNAIL_SIDE = 160
 KEPT_UPLOADS, KEPT_NETWORKS, KEPT_CANDIDATES = 16, 3, 64
-KEPT_BYTES = 128 << 20  # of uploads, as files: decoded, one picture may take 150 MB
+KEPT_BYTES = 128 << 20  # of uploads, as files: decoded, one image may take 150 MB
 
 
 class Refused(Exception):
@@ -47,19 +47,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Said:
-    """What a network said of a picture, before NMS, and how long it took."""
+    """What a network said of an image, before NMS, and how long it took."""
 
     candidates: Candidates
-    size: tuple[int, int]  # (height, width) of the picture
+    size: tuple[int, int]  # (height, width) of the image
     categories: list[dict[str, Any]]
     device: str
     network_ms: float
 
 
 class Demo:
-    """The runs and test pictures of the active study, and the pictures that were given since.
+    """The runs and test images of the active study, and the images that were given since.
 
-    Safe to be called from several threads: one picture is decoded, or looked at by a network, at a time.
+    Safe to be called from several threads: one image is decoded, or looked at by a network, at a time.
     """
 
     def __init__(self, study: str, runs: Mapping[str, Run], test: TestConfig) -> None:
@@ -79,11 +79,11 @@ class Demo:
         return [run for run in self.runs if self.layout.weights(run).exists()]
 
     def describe(self) -> dict[str, Any]:
-        """What the page shows before a picture is chosen."""
+        """What the page shows before an image is chosen."""
         return {
             "study": self.study,
             "runs": [_about(self.runs[run], self.layout) for run in self.trained()],
-            "pictures": list(self._test_images),
+            "images": list(self._test_images),
             "score": 0.3,
             "lowest_score": LOWEST_SCORE,
             "nms": self.test.nms_iou_threshold,
@@ -92,7 +92,7 @@ class Demo:
         }
 
     def add(self, data: bytes) -> str:
-        """Take a picture file in; returns the id under which it is kept for a while."""
+        """Take an image file in; returns the id under which it is kept for a while."""
         name = sha256_bytes(data)
         with self._lock:
             decode(data, self._bits)
@@ -102,30 +102,30 @@ class Demo:
                 self._uploads.popitem(last=False)
         return name
 
-    def picture(self, name: str) -> Picture:
-        """The picture of an id: an upload, or one of the test pictures; never a path."""
+    def image(self, name: str) -> ImageArray:
+        """The image of an id: an upload, or one of the test images; never a path."""
         with self._lock:
             if name in self._uploads:
                 return decode(self._uploads[name], self._bits)
             if name in self._test_images:
-                return read_picture(self._test_images[name], bits=self._bits)
-        raise Refused(HTTPStatus.NOT_FOUND, "The picture is not here any more: choose it again.")
+                return read_image(self._test_images[name], bits=self._bits)
+        raise Refused(HTTPStatus.NOT_FOUND, "The image is not here any more: choose it again.")
 
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
-        """The picture as JPEG, made smaller where the page needs it no larger."""
+        """The image as JPEG, made smaller where the page needs it no larger."""
         side = THUMBNAIL_SIDE if thumbnail else SHOWN_SIDE
-        image = Image.fromarray(self.picture(name))
+        image = Image.fromarray(self.image(name))
         image.thumbnail((side, side))
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=80 if thumbnail else 92)
         return stream.getvalue()
 
-    def detect(self, picture: str, run_name: str, *, score: float, nms: float) -> dict[str, Any]:
-        """Boxes of the picture under these thresholds; the network runs only for a new picture or run."""
+    def detect(self, image: str, run_name: str, *, score: float, nms: float) -> dict[str, Any]:
+        """Boxes of the image under these thresholds; the network runs only for a new image or run."""
         if run_name not in self.trained():
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no run {run_name} with weights.")
         with self._lock:
-            said = self._say(picture, run_name, self.layout.weights(run_name).stat().st_mtime_ns)
+            said = self._say(image, run_name, self.layout.weights(run_name).stat().st_mtime_ns)
         started = time.perf_counter()
         kept = said.candidates[said.candidates.scores >= score]
         found = detect(kept, nms_iou_threshold=nms, max_detections=self.test.max_detections)
@@ -140,9 +140,9 @@ class Demo:
             "network_runs": self.network_runs,
         }
 
-    def _run_network(self, picture: str, run_name: str, modified_ns: int) -> Said:
+    def _run_network(self, image: str, run_name: str, modified_ns: int) -> Said:
         detector = self._load(self.layout.weights(run_name), self.test, modified_ns)
-        pixels = self.picture(picture)
+        pixels = self.image(image)
         self.network_runs += 1
         started = time.perf_counter()
         candidates = detector.candidates(pixels)
@@ -156,27 +156,27 @@ class Demo:
         )
 
 
-def decode(data: bytes, bits: int = 16) -> Picture:
-    """The picture in the bytes of a file; raises Refused, with what is wrong with it."""
+def decode(data: bytes, bits: int = 16) -> ImageArray:
+    """The image in the bytes of a file; raises Refused, with what is wrong with it."""
     try:
-        with opened(io.BytesIO(data), "the picture") as image:
+        with opened(io.BytesIO(data), "the image") as image:
             width, height = image.size
     except UserError:
-        raise Refused(HTTPStatus.BAD_REQUEST, "This is not a picture that can be read: JPEG, PNG, WebP ...") from None
+        raise Refused(HTTPStatus.BAD_REQUEST, "This is not an image that can be read: JPEG, PNG, WebP ...") from None
     if width * height > MAX_PIXELS:
         most = f"{MAX_PIXELS // 1_000_000} million pixels are the limit"
-        raise Refused(HTTPStatus.BAD_REQUEST, f"The picture is too large, {width} x {height}: {most}.")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"The image is too large, {width} x {height}: {most}.")
     with NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         try:
-            return read_picture(Path(file.name), bits=bits)
+            return read_image(Path(file.name), bits=bits)
         except UserError:
-            raise Refused(HTTPStatus.BAD_REQUEST, "The picture is damaged, or of an unusual kind.") from None
+            raise Refused(HTTPStatus.BAD_REQUEST, "The image is damaged, or of an unusual kind.") from None
 
 
 def _load(path: Path, test: TestConfig, _modified_ns: int) -> Detector:
-    """The detector in a weights file, warmed up: the first pass builds kernels, which is not the time of a picture."""
+    """The detector in a weights file, warmed up: the first pass builds kernels, which is not the time of an image."""
     detector = Detector(Weights.read(path, test).with_test(score_threshold=min(LOWEST_SCORE, test.score_threshold)))
     detector.candidates(np.zeros((test.size, test.size, 3), dtype=np.uint8))
     return detector

@@ -16,7 +16,7 @@ from fcos.inference.demo import MAX_BYTES, Demo, Refused
 
 HOST = "127.0.0.1"
 MAX_JSON_BYTES = 10_000
-BODY_S = 60.0  # that a picture may take on its way within this machine
+BODY_S = 60.0  # that an image may take on its way within this machine
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return "text/html; charset=utf-8", files("fcos.inference").joinpath("demo.html").read_bytes()
             case ["study"]:
                 return _json(self.server.demo.describe())
-            case ["pictures", name]:
+            case ["images", name]:
                 return "image/jpeg", self.server.demo.shown(unquote(name))
             case ["thumbnails", name]:
                 return "image/jpeg", self.server.demo.shown(unquote(name), thumbnail=True)
@@ -115,8 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> tuple[str, bytes]:
         match self.path:
-            case "/pictures":
-                return _json({"picture": self.server.demo.add(self._body(MAX_BYTES))})
+            case "/images":
+                return _json({"image": self.server.demo.add(self._body(MAX_BYTES))})
             case "/detections":
                 return _json(self.server.demo.detect(**_asked(self._body(MAX_JSON_BYTES))))
         raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
@@ -143,9 +143,9 @@ def _asked(body: bytes) -> dict[str, Any]:
         thresholds = {name: float(asked[name]) for name in ("score", "nms")}
         if not all(0 <= value <= 1 for value in thresholds.values()):
             raise ValueError
-        return {"picture": str(asked["picture"]), "run_name": str(asked["run"]), **thresholds}
+        return {"image": str(asked["image"]), "run_name": str(asked["run"]), **thresholds}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        expected = "JSON with picture, run, score and nms is expected, the last two from 0 to 1"
+        expected = "JSON with image, run, score and nms is expected, the last two from 0 to 1"
         raise Refused(HTTPStatus.BAD_REQUEST, expected) from None
 
 

@@ -1,4 +1,4 @@
-"""A trained network as a thing that finds objects in pictures: for `detect`, `export`, `demo` and the MLflow model."""
+"""A trained network as a thing that finds objects in images: for `detect`, `export`, `demo` and the MLflow model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from fcos.config.runs import Run
 from fcos.config.section import DEFAULT_PATH, parse_section, read_params
 from fcos.config.study import Name
 from fcos.config.test import TestConfig
-from fcos.data.pictures import reduced, reduction, resized_size
+from fcos.data.images import reduced, reduction, resized_size
 from fcos.data.transforms import View
 from fcos.detections import Candidates, Detections, detect
 from fcos.errors import UserError
@@ -26,12 +26,12 @@ from fcos.study.build import build_grid, load_model
 from fcos.study.layout import Layout
 
 NOTHING = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
-Picture = NDArray[np.uint8]  # (height, width, 3)
+ImageArray = NDArray[np.uint8]  # (height, width, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One of our weights files, which says itself what network it belongs to, and how that looks at pictures."""
+    """One of our weights files, which says itself what network it belongs to, and how that looks at images."""
 
     path: Path
     identity: Identity
@@ -40,7 +40,7 @@ class Weights:
 
     @staticmethod
     def read(path: Path, test: TestConfig | None = None) -> "Weights":
-        """The weights at `path`; without `test` they look at pictures at the largest size that they were trained on."""
+        """The weights at `path`; without `test` they look at images at the largest size that they were trained on."""
         identity = read_identity(path, hint="fcos train RUN")
         try:
             run = Run.model_validate({"role": None, **identity.run})
@@ -84,7 +84,7 @@ def _weights_path(run_name: str, params: Mapping[str, Any]) -> Path:
 
 
 class Detector:
-    """Pictures in, COCO-style records out."""
+    """Images in, COCO-style records out."""
 
     def __init__(self, weights: Weights) -> None:
         self.test, self.categories, self.bits = weights.test, weights.identity.categories, weights.identity.bits
@@ -102,15 +102,15 @@ class Detector:
     def from_weights(path: Path, test: TestConfig | None = None) -> "Detector":
         return Detector(Weights.read(path, test))
 
-    def __call__(self, pictures: list[Picture]) -> list[list[dict[str, Any]]]:
-        """Detections of each picture, best first: category_id, category, bbox (xywh), score."""
-        return [records(self.detect(self.candidates(picture)), self.categories) for picture in pictures]
+    def __call__(self, images: list[ImageArray]) -> list[list[dict[str, Any]]]:
+        """Detections of each image, best first: category_id, category, bbox (xywh), score."""
+        return [records(self.detect(self.candidates(image)), self.categories) for image in images]
 
-    def candidates(self, picture: Picture) -> Candidates:
-        """The predictions for the picture, before NMS, in pixels of the picture."""
-        size = picture.shape[0], picture.shape[1]
+    def candidates(self, image: ImageArray) -> Candidates:
+        """The predictions for the image, before NMS, in pixels of the image."""
+        size = image.shape[0], image.shape[1]
         limits = self.test.size, self.test.max_size
-        small = reduced(picture, reduction(size, *limits))
+        small = reduced(image, reduction(size, *limits))
         return self.predictor([Sample(0, small, NOTHING, size)], [View(resized_size(size, *limits))])[0]
 
     def detect(self, candidates: Candidates) -> Detections:

@@ -19,16 +19,16 @@ Box = tuple[float, float, float, float]
 
 
 def draw_boxes(
-    picture: NDArray[np.uint8], records: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]] = ()
+    pixels: NDArray[np.uint8], records: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]] = ()
 ) -> Image.Image:
     """The image with the box, class and score, if any, of each record; the first are drawn last, on top.
 
     Args:
-        picture: (H, W, 3).
+        image: (H, W, 3).
         records: `bbox` (x, y, width, height), `category_id`, `category`, and perhaps `score`.
         objects: annotations with `bbox` and `iscrowd`, drawn below as white dashes; dots where they are ignored.
     """
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     line = max(MIN_LINE, round(max(image.size) / PER_LINE))
     font = ImageFont.load_default(max(MIN_LETTER, round(max(image.size) / PER_LETTER)))
@@ -69,12 +69,12 @@ def sheet(tiles: Sequence[Tile], *, columns: int, side: int, legend: str = "") -
     return drawn
 
 
-def fitted(picture: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
+def fitted(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
     """The image (H, W, 3) with its longer side at `side` pixels, and the factor by which its boxes are scaled."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
-    return np.asarray(Image.fromarray(picture).resize(size)), scale
+    return np.asarray(Image.fromarray(image).resize(size)), scale
 
 
 def _shortened(
@@ -124,8 +124,8 @@ def _label(
     text = visible_line(text)
     _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right + 2 * line, bottom + line
-    picture_width, _ = draw.im.size
-    x = max(0, min(corner[0], picture_width - width))
+    image_width, _ = draw.im.size
+    x = max(0, min(corner[0], image_width - width))
     y = max(0, corner[1] - height)
     draw.rectangle((x, y, x + width, y + height), fill=colour)
     draw.text((x + line, y), text, fill="white" if colour in WHITE_ON else "black", font=font)

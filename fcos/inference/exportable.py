@@ -20,19 +20,19 @@ from fcos.structures import HeadOutputs
 
 OUTPUTS = ("boxes", "scores", "labels")
 OPSET = 18
-EXAMPLE_SIZE = (96, 128)  # of the picture that is traced; the graph takes any other
+EXAMPLE_SIZE = (96, 128)  # of the image that is traced; the graph takes any other
 
 
 class Exportable(nn.Module):
-    """A picture of any size in, its detections out: what `Predictor` and `detections.detect` say, in one graph.
+    """An image of any size in, its detections out: what `Predictor` and `detections.detect` say, in one graph.
 
-    Resizing, normalising, padding, decoding and NMS are inside. Everything that depends on the size of the picture is
+    Resizing, normalising, padding, decoding and NMS are inside. Everything that depends on the size of the image is
     tensor arithmetic, so that a trace holds for other sizes.
 
     Args:
         model: in float32, its weights in the contiguous format; it is changed (GroupNorm) and put in evaluation mode.
         size, max_size: of the shorter and of the longer side that the network sees, in pixels.
-        max_candidates: per level; max_detections: per picture.
+        max_candidates: per level; max_detections: per image.
     """
 
     mean: Tensor
@@ -59,21 +59,21 @@ class Exportable(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
         self.eval().requires_grad_(False)
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of one picture, best first.
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of one image, best first.
 
         Args:
-            picture: (1, 3, height, width) float32 RGB, 0 to 255.
+            image: (1, 3, height, width) float32 RGB, 0 to 255.
 
         Returns:
-            boxes (D, 4) xyxy in pixels of the picture, scores (D,), labels (D,) int64.
+            boxes (D, 4) xyxy in pixels of the image, scores (D,), labels (D,) int64.
         """
-        size = torch._shape_as_tensor(picture)[2:]  # (height, width)
+        size = torch._shape_as_tensor(image)[2:]  # (height, width)
         shown = self._shown_size(size)
-        image = interpolate(picture / 255, size=[shown[0], shown[1]], mode="bilinear", align_corners=False)  # type: ignore[list-item]
+        resized = interpolate(image / 255, size=[shown[0], shown[1]], mode="bilinear", align_corners=False)  # type: ignore[list-item]
         filled = -shown % PAD_MULTIPLE
-        image = pad((image - self.mean) / self.std, [0, filled[1], 0, filled[0]])  # type: ignore[list-item]
-        boxes, scores, labels = self._candidates(image, size, shown)
+        resized = pad((resized - self.mean) / self.std, [0, filled[1], 0, filled[0]])  # type: ignore[list-item]
+        boxes, scores, labels = self._candidates(resized, size, shown)
         kept = self._best(boxes, scores, labels)
         return boxes[kept], scores[kept], labels[kept]
 
@@ -83,7 +83,7 @@ class Exportable(nn.Module):
         return by_shorter.minimum(by_longer).clamp(min=1)
 
     def _candidates(self, images: Tensor, size: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (N, 4) in pixels of the picture of `size`, scores and labels (N,): see `decode_candidates`."""
+        """Boxes (N, 4) in pixels of the image of `size`, scores and labels (N,): see `decode_candidates`."""
         levels = list(self.model.fpn(OrderedDict(enumerate(self.model.backbone(images)))).values())
         outputs: HeadOutputs = self.model.head(levels)
         locations = make_locations(
@@ -144,7 +144,7 @@ def save_onnx(module: Exportable, path: Path, metadata: Mapping[str, str]) -> No
     """Write the traced module as ONNX; the packages of the extra `export` must be there.
 
     By the older of torch's two exporters: the newer one (torch 2.15) fixes the levels of the pyramid that have a single
-    row or column in its example, so that other pictures fail, and takes 30 s where this takes one.
+    row or column in its example, so that other images fail, and takes 30 s where this takes one.
     """
     import onnx
 
@@ -154,9 +154,9 @@ def save_onnx(module: Exportable, path: Path, metadata: Mapping[str, str]) -> No
             module,
             (_example(),),
             path,
-            input_names=["picture"],
+            input_names=["image"],
             output_names=list(OUTPUTS),
-            dynamic_axes={"picture": {2: "height", 3: "width"}, **free},
+            dynamic_axes={"image": {2: "height", 3: "width"}, **free},
             opset_version=OPSET,
             dynamo=False,
         )

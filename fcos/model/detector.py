@@ -1,4 +1,4 @@
-"""FCOS: pictures in, HeadOutputs out."""
+"""FCOS: images in, HeadOutputs out."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -14,7 +14,7 @@ from fcos.structures import HeadOutputs
 
 
 class FCOS(nn.Module):
-    """The network, from normalised pictures (B, 3, H, W), H and W multiples of 32, to HeadOutputs.
+    """The network, from normalised images (B, 3, H, W), H and W multiples of 32, to HeadOutputs.
 
     It returns the same in training and in evaluation mode; losses and decoding are separate.
     """
@@ -66,7 +66,7 @@ class _Float32P6P7(LastLevelP6P7):  # type: ignore[misc]
     """P6 and P7 in float32, whatever the rest runs in.
 
     oneDNN's bfloat16 kernel leaves most of the weight gradient of a strided 3x3 convolution on a 1x1 map unwritten
-    (seen with torch 2.15): P7 of a 64-pixel picture learned whatever lay in memory. Both are tiny.
+    (seen with torch 2.15): P7 of a 64-pixel image learned whatever lay in memory. Both are tiny.
     """
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:

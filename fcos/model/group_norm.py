@@ -40,7 +40,7 @@ class _GroupNorm(torch.autograd.Function):
         """With y = gamma (x - m) r of a group's mean m and r = 1 / standard deviation, over its n values:
 
         dx = gamma r dy + b (x - m) - r sum(gamma dy) / n, where b = -r^3 sum(gamma dy (x - m)) / n.
-        The sums of dy and dy x by picture and channel come with the first term, in one pass.
+        The sums of dy and dy x by image and channel come with the first term, in one pass.
         """
         x, weight, mean, rstd = ctx.saved_tensors
         count, channels, height, width = x.shape

@@ -1,4 +1,4 @@
-"""Where on the picture each cell of each level looks."""
+"""Where on the image each cell of each level looks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Locations:
-    """All locations of all levels of one padded picture size."""
+    """All locations of all levels of one padded image size."""
 
     xy: Tensor  # (R, 2) pixels
     strides: Tensor  # (R,) nominal stride of the level

@@ -29,14 +29,14 @@ def comparison_text(content: Content) -> str:
     return "\n\n".join(filter(None, parts))  # no bars where AP is not defined
 
 
-def comparison_markdown(content: Content, *, picture: str) -> str:
-    """The same for a browser; `picture` is the chart's file."""
+def comparison_markdown(content: Content, *, image: str) -> str:
+    """The same for a browser; `image` is the chart's file."""
     counted = content["counts"]
     parts = [
         "# Comparison",
         f"{counted['images']} images, {counted['objects']} objects of {counted['classes']} classes; percent.",
         _markdown_table(*_rows(content)),
-        f"![AP of each row, and the differences]({picture})",
+        f"![AP of each row, and the differences]({image})",
         "## Differences in AP",
         _markdown_table(*_pairs(content)),
         "\n".join(f"- {markdown(pair['sentence'])}" for pair in content["differences"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_annotated
+from fcos.data.images import read_annotated
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 from fcos.reporting.png import save_png
 from fcos.reporting.results import RunResults
@@ -17,7 +17,7 @@ SIDE = 256  # pixels of an image on a sheet
 MAX_SHOWN = 6  # detections in one of the worst: they have dozens, of which nothing could be read
 
 
-def draw_run_pictures(
+def draw_run_images(
     results: RunResults, split: CocoSplit, detections: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:
     """Draw some of the `detections` of a run (detections.png), and the images with most errors (worst.png)."""
@@ -65,11 +65,11 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
 def _tile(
     split: CocoSplit, image: dict[str, Any], detections: Sequence[Mapping[str, Any]], caption: Sequence[str]
 ) -> Tile:
-    picture, scale = fitted(read_annotated(split.path_of(image), image), SIDE - 8)
+    pixels, scale = fitted(read_annotated(split.path_of(image), image), SIDE - 8)
 
     def placed(record: Mapping[str, Any]) -> dict[str, Any]:
         name = split.categories[split.label_of[record["category_id"]]]["name"]
         return {**record, "bbox": [scale * number for number in record["bbox"]], "category": name}
 
     objects = [placed(annotation) for annotation in split.annotations_of.get(image["id"], [])]
-    return Tile(draw_boxes(picture, [placed(detection) for detection in detections], objects), caption)
+    return Tile(draw_boxes(pixels, [placed(detection) for detection in detections], objects), caption)

@@ -1,4 +1,4 @@
-"""The gallery of the page: some test pictures with what each run found in them, and what is wrong with it."""
+"""The gallery of the page: some test images with what each run found in them, and what is wrong with it."""
 
 import base64
 import io
@@ -10,30 +10,30 @@ import numpy as np
 from PIL import Image
 
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import read_annotated
+from fcos.data.images import read_annotated
 from fcos.scoring.errors import ERROR_KINDS, SHOWN_SCORE, Outcome, classify_errors
 from fcos.scoring.matching import match
 
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 SIDE = 320  # pixels of the longer side; the page holds them
 QUALITY = 82  # of JPEG
-MAX_WRONG = 30  # wrong boxes shown for a picture and run, highest scores first
+MAX_WRONG = 30  # wrong boxes shown for an image and run, highest scores first
 RIGHT = "right"
 
 Row = dict[str, Any]
 
 
 class Gallery:
-    """What the page shows: the pictures once, and what each run found in them.
+    """What the page shows: the images once, and what each run found in them.
 
     Args:
         split: the scored split.
-        worst: of each run, its worst pictures first, as `fcos.scoring.analysis.analyse` gives them.
+        worst: of each run, its worst images first, as `fcos.scoring.analysis.analyse` gives them.
     """
 
     def __init__(self, split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]]) -> None:
         self.split = split
-        self.image_ids = choose_pictures(split, worst)
+        self.image_ids = choose_images(split, worst)
         self.runs: dict[str, dict[int, list[list[Any]]]] = {}
 
     def add(self, run_name: str, detections: Sequence[Mapping[str, Any]]) -> None:
@@ -41,18 +41,16 @@ class Gallery:
         self.runs[run_name] = found_by(self.split, detections, self.image_ids)
 
     def content(self) -> Row:
-        """{"classes", "kinds", "min_score", "pictures"}: `picture_rows`, each with "found": `found_by` of each run."""
-        pictures = picture_rows(self.split, self.image_ids)
-        for picture in pictures:
-            picture["found"] = {run_name: found[picture["id"]] for run_name, found in self.runs.items()}
+        """{"classes", "kinds", "min_score", "images"}: `image_rows`, each with "found": `found_by` of each run."""
+        images = image_rows(self.split, self.image_ids)
+        for image in images:
+            image["found"] = {run_name: found[image["id"]] for run_name, found in self.runs.items()}
         names = [category["name"] for category in self.split.categories]
-        return {"classes": names, "kinds": [RIGHT, *ERROR_KINDS], "min_score": SHOWN_SCORE, "pictures": pictures}
+        return {"classes": names, "kinds": [RIGHT, *ERROR_KINDS], "min_score": SHOWN_SCORE, "images": images}
 
 
-def choose_pictures(
-    split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]], count: int = NUM_PICTURES
-) -> list[int]:
-    """Ids of at most `count` pictures: half of them the worst of the runs in turn, the rest evenly over the split."""
+def choose_images(split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]], count: int = NUM_IMAGES) -> list[int]:
+    """Ids of at most `count` images: half of them the worst of the runs in turn, the rest evenly over the split."""
     of_runs = [[row["image_id"] for row in rows] for rows in worst]
     longest = max(map(len, of_runs), default=0)
     in_turn = dict.fromkeys(rows[place] for place in range(longest) for rows in of_runs if place < len(rows))
@@ -62,15 +60,15 @@ def choose_pictures(
     return chosen + [others[place * len(others) // wanted] for place in range(wanted)]
 
 
-def picture_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
-    """What every run shares: the picture itself, as a JPEG in base64, and its objects.
+def image_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
+    """What every run shares: the image itself, as a JPEG in base64, and its objects.
 
     Returns:
         [{"id", "file", "width", "height", "jpeg", "objects": [[label, x, y, w, h, ignored], ...]}]: pixels of the
         original.
 
     Raises:
-        UserError: a picture is missing or cannot be decoded.
+        UserError: an image is missing or cannot be decoded.
     """
     image_of = {image["id"]: image for image in split.images}
     rows = []
@@ -96,14 +94,14 @@ def picture_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
 def found_by(
     split: CocoSplit, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int]
 ) -> dict[int, list[list[Any]]]:
-    """What one run found in these pictures.
+    """What one run found in these images.
 
     Args:
         detections: COCO results of the whole split.
 
     Returns:
-        Of each picture [[label, x, y, w, h, score, kind, object], ...]: what scores at least 0.3, highest score first;
-        kind is "right" or a kind of error (fcos.scoring.errors), object the place among the picture's of what it finds.
+        Of each image [[label, x, y, w, h, score, kind, object], ...]: what scores at least 0.3, highest score first;
+        kind is "right" or a kind of error (fcos.scoring.errors), object the place among the image's of what it finds.
     """
     wanted = set(image_ids)
     part = CocoSplit(
@@ -134,10 +132,10 @@ def found_by(
 
 
 def _jpeg(split: CocoSplit, image: Mapping[str, Any]) -> str:
-    picture = Image.fromarray(read_annotated(split.path_of(dict(image)), image))
-    picture.thumbnail((SIDE, SIDE))
+    thumbnail = Image.fromarray(read_annotated(split.path_of(dict(image)), image))
+    thumbnail.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    thumbnail.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

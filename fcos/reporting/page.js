@@ -46,9 +46,9 @@ const KINDS = {
   missed: "#c44dff",
 };
 const SVG = "http://www.w3.org/2000/svg";
-const { classes, pictures } = report.gallery;
-const sources = pictures.map((picture) => {
-  const bytes = Uint8Array.from(atob(picture.jpeg), (character) => character.charCodeAt(0));
+const { classes, images } = report.gallery;
+const sources = images.map((image) => {
+  const bytes = Uint8Array.from(atob(image.jpeg), (character) => character.charCodeAt(0));
   return URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
 });
 
@@ -59,11 +59,11 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// What a run says in a picture from a score on, one entry for each box: {label, x, y, w, h, score, kind}.
-function outcomes(picture, run, lowest) {
-  const shown = picture.found[run].filter((box) => box[5] >= lowest);
+// What a run says in an image from a score on, one entry for each box: {label, x, y, w, h, score, kind}.
+function outcomes(image, run, lowest) {
+  const shown = image.found[run].filter((box) => box[5] >= lowest);
   const found = new Set(shown.map((box) => box[7]));
-  const missed = picture.objects.filter((object, place) => !object[5] && !found.has(place));
+  const missed = image.objects.filter((object, place) => !object[5] && !found.has(place));
   return [
     ...missed.map((object) => ({ box: object, kind: "missed" })),
     ...shown.map((box) => ({ box, score: box[5], kind: box[6] })).reverse(), // highest score on top
@@ -84,14 +84,14 @@ function rectangle(of, colour, dashed, faded) {
   return rect;
 }
 
-function card(picture, source, name, rectangles, text) {
+function card(image, source, name, rectangles, text) {
   const overlay = document.createElementNS(SVG, "svg");
-  overlay.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
+  overlay.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
   overlay.setAttribute("preserveAspectRatio", "none");
   overlay.setAttribute("aria-hidden", "true"); // the text below says how much there is
   overlay.append(...rectangles);
-  const image = element("img", { src: source, alt: `${picture.file}: ${name}`, width: picture.width, height: picture.height });
-  const seen = element("div", { class: "seen" }, image, overlay);
+  const drawn = element("img", { src: source, alt: `${image.file}: ${name}`, width: image.width, height: image.height });
+  const seen = element("div", { class: "seen" }, drawn, overlay);
   return element("figure", {}, seen, element("figcaption", {}, element("strong", {}, name), text));
 }
 
@@ -99,8 +99,8 @@ function counted(number, one, many) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
-const PART = 6; // pictures that are added at a time
-let pictureCount = PART;
+const PART = 6; // images that are added at a time
+let imageCount = PART;
 
 function drawGallery() {
   const controls = document.getElementById("gallery-controls").elements;
@@ -110,34 +110,34 @@ function drawGallery() {
   document.getElementById("gallery-score").textContent = lowest.toFixed(2);
   const runs = shownRuns();
   const wanted = (of) => (label === null || of.label === label) && (!kind || of.kind === kind);
-  const rows = pictures
-    .map((picture, place) => {
-      const found = Object.fromEntries(runs.map((run) => [run, outcomes(picture, run, lowest)]));
+  const rows = images
+    .map((image, place) => {
+      const found = Object.fromEntries(runs.map((run) => [run, outcomes(image, run, lowest)]));
       const all = Object.values(found).flat();
-      const hasClass = label === null || picture.objects.some((object) => object[0] === label);
+      const hasClass = label === null || image.objects.some((object) => object[0] === label);
       const shown = kind ? all.some(wanted) : hasClass || all.some(wanted);
       const errors = all.filter((of) => of.kind !== "right" && wanted(of)).length;
-      return { picture, source: sources[place], found, shown, errors };
+      return { image, source: sources[place], found, shown, errors };
     })
     .filter((row) => row.shown);
   if (controls.order.value === "worst") rows.sort((a, b) => b.errors - a.errors);
-  else rows.sort((a, b) => (a.picture.file < b.picture.file ? -1 : 1));
+  else rows.sort((a, b) => (a.image.file < b.image.file ? -1 : 1));
   document.getElementById("gallery-count").textContent =
-    `${counted(rows.length, "picture", "pictures")} of ${pictures.length}, ${counted(runs.length, "run", "runs")} side by side.`;
-  document.getElementById("gallery-more").hidden = rows.length <= pictureCount;
-  document.getElementById("pictures").replaceChildren(...rows.slice(0, pictureCount).flatMap(({ picture, source, found, errors }) => {
-    const objects = picture.objects.map(([of, x, y, w, h, ignored]) => ({ label: of, x, y, w, h, kind: ignored ? "ignored" : "" }));
+    `${counted(rows.length, "image", "images")} of ${images.length}, ${counted(runs.length, "run", "runs")} side by side.`;
+  document.getElementById("gallery-more").hidden = rows.length <= imageCount;
+  document.getElementById("images").replaceChildren(...rows.slice(0, imageCount).flatMap(({ image, source, found, errors }) => {
+    const objects = image.objects.map(([of, x, y, w, h, ignored]) => ({ label: of, x, y, w, h, kind: ignored ? "ignored" : "" }));
     const truth = objects.map((of) => rectangle(of, "#ffffff", true, label !== null && of.label !== label));
     const cards = runs.map((run) => {
       const rectangles = found[run].map((of) => rectangle(of, KINDS[of.kind], of.kind === "missed", !wanted(of)));
       const number = (test) => found[run].filter(test).length;
       const right = number((of) => of.kind === "right");
       const missed = number((of) => of.kind === "missed");
-      return card(picture, source, run, rectangles, `${right} right, ${found[run].length - right - missed} wrong, ${missed} missed`);
+      return card(image, source, run, rectangles, `${right} right, ${found[run].length - right - missed} wrong, ${missed} missed`);
     });
-    const strip = element("div", { class: "strip", tabindex: "0", role: "group", "aria-label": picture.file },
-      card(picture, source, "ground truth", truth, counted(objects.length, "object", "objects")), ...cards);
-    return [element("p", { class: "picture-name" }, `${picture.file}: ${counted(errors, "error", "errors")} in the runs shown`), strip];
+    const strip = element("div", { class: "strip", tabindex: "0", role: "group", "aria-label": image.file },
+      card(image, source, "ground truth", truth, counted(objects.length, "object", "objects")), ...cards);
+    return [element("p", { class: "image-name" }, `${image.file}: ${counted(errors, "error", "errors")} in the runs shown`), strip];
   }));
 }
 
@@ -163,7 +163,7 @@ document.querySelectorAll("select[data-chart]").forEach((select) =>
   }));
 document.getElementById("gallery-controls").addEventListener("input", drawGallery);
 document.getElementById("gallery-more").addEventListener("click", () => {
-  pictureCount += PART;
+  imageCount += PART;
   drawGallery();
 });
 document.querySelectorAll("details.more").forEach((part) => part.addEventListener("toggle", drawCharts));

@@ -41,7 +41,7 @@ def write_pages(
     }
     markdown = _environment(autoescape=False, finalize=_escape_markdown)
     markdown.filters["grid"] = _markdown_grid
-    markdown.globals["picture"] = _markdown_picture
+    markdown.globals["image"] = _markdown_image
     write_text(out_dir / "report.md", markdown.get_template("report.md.j2").render(context))
     content = gallery.content()
     runs = [{"name": name, "colour": colour} for name, colour in colours_of(list(study.runs)).items()]
@@ -96,7 +96,7 @@ def _markdown_grid(grid: Grid) -> Markup:
     return Markup(markdown_table(cells[0], cells[1:], [is_numeric(rows, column) for column in range(len(header))]))
 
 
-def _markdown_picture(stem: str, title: str, caption: str) -> Markup:
+def _markdown_image(stem: str, title: str, caption: str) -> Markup:
     return Markup(f"\n![{_escape_markdown(title)}](figures/{stem}.png)\n\n*{_escape_markdown(caption)}*\n")
 
 

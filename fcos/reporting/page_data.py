@@ -55,7 +55,7 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
 
 
 def _shown_run(study: StudyResults, tables: Sequence[ReportTable]) -> str:
-    """The run whose pictures stand in report.md: that of the `trained` table, or the first."""
+    """The run whose images stand in report.md: that of the `trained` table, or the first."""
     return next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(study.runs)))
 
 
@@ -76,7 +76,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
         ("Versions", _distinct(versions, ", ")),
         ("Commit", _distinct(_commit(where) for where in made_by)),
         ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
-        ("Prediction", f"{duration(predicted)}, all test pictures once by each run"),
+        ("Prediction", f"{duration(predicted)}, all test images once by each run"),
     ]
 
 
@@ -85,7 +85,7 @@ def _reading(study: StudyResults) -> list[str]:
     statistics = study.params.statistics
     return [
         "AP values are COCO metrics in percent; a dash means undefined.",
-        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the scored pictures "
+        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the scored images "
         f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
         "number; the CSV files have both ends.",
         "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "
@@ -137,7 +137,7 @@ def _without_intervals(study: StudyResults) -> list[str]:
 
 
 def _count(split: str, counts: Mapping[str, Any]) -> str:
-    return f"{split} {counts['num_images']:,} pictures with {counts['num_objects']:,} objects"
+    return f"{split} {counts['num_images']:,} images with {counts['num_objects']:,} objects"
 
 
 def _distinct(values: Iterable[str], separator: str = "; ") -> str:
@@ -176,7 +176,7 @@ def _per_class(study: StudyResults) -> Grid:
 
 
 def _data(study: StudyResults) -> Grid:
-    header = ["split", "pictures", "objects", "ignored", "without objects", "small", "medium", "large", "digest"]
+    header = ["split", "images", "objects", "ignored", "without objects", "small", "medium", "large", "digest"]
     rows = []
     for split, of in study.manifest["splits"].items():
         counts = (of["num_images"], of["num_objects"], of["num_ignored"], of["num_empty_images"])
@@ -195,9 +195,9 @@ def _findings(study: StudyResults) -> Grid:
     manifest = study.manifest
     kinds = {
         "boxes left out (no area, or outside)": manifest["dropped"],
-        "boxes clipped to their picture": manifest["clipped"],
+        "boxes clipped to their image": manifest["clipped"],
         "pairs of boxes of one class that lie nearly on each other": manifest["near_duplicates"],
-        "pictures with something odd": manifest["odd"],
+        "images with something odd": manifest["odd"],
     }
     return ["finding", "count"], [[text, str(len(found))] for text, found in kinds.items()]
 

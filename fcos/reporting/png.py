@@ -7,11 +7,11 @@ from PIL import Image
 from fcos.files import whole_file
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write `picture` with a palette of 256 colours, which makes the file a third as large.
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write `image` with a palette of 256 colours, which makes the file a third as large.
 
     There is no metadata in it: the same numbers give the same bytes.
     """
-    reduced = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    reduced = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     with whole_file(path) as scratch:
         reduced.save(scratch, format="PNG", optimize=True)

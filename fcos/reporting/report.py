@@ -8,7 +8,7 @@ from fcos.files import write_text
 from fcos.progress import track
 from fcos.records import Manifest
 from fcos.reporting.charts import run_charts, study_charts, table_charts
-from fcos.reporting.figures import draw_run_pictures
+from fcos.reporting.figures import draw_run_images
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.page import write_pages
 from fcos.reporting.results import Cell, StudyResults, read_study
@@ -49,7 +49,7 @@ def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery:
     for name, results in track(study.runs.items(), "figures of runs", total=len(study.runs), unit="runs"):
         folder = out_dir / "figures" / "runs" / name
         detections = results.detections()  # large, so read once, and one run's at a time
-        draw_run_pictures(results, study.split, detections, folder)
+        draw_run_images(results, study.split, detections, folder)
         for chart in run_charts({name: results}):
             chart.write_png(folder)
         gallery.add(name, detections)

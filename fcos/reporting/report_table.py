@@ -28,7 +28,7 @@ class ReportTable:
 
     `frame` has the row's label, `source` (ours, published, difference), the metrics, more columns of this kind, the
     runs that each row comes from, the first ten digits of their weights' sha256, and the ends of each interval.
-    `comparisons` are the paired differences of the rows that share pictures.
+    `comparisons` are the paired differences of the rows that share images.
     """
 
     number: int

@@ -94,7 +94,7 @@ class RunResults:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study's settings, its test pictures and the files of its runs."""
+    """A study's settings, its test images and the files of its runs."""
 
     params: Params
     split: CocoSplit

@@ -104,7 +104,7 @@ def _reference(where: str, study: StudyResults) -> _Parts:
     else:
         what = f"an independent training of this study, with seed {run.seed}"
     time = "Times are wall times from files on disk to candidates before NMS"
-    statement = f"The reference is {what}. {time}, over {timing['num_images']} pictures."
+    statement = f"The reference is {what}. {time}, over {timing['num_images']} images."
     return _Parts(rows=[row], samples=[results.evaluated()], names=[None], results=[results], statement=statement)
 
 
@@ -140,8 +140,8 @@ def _tta(where: str, config: TtaTable, study: StudyResults) -> _Parts:
     choice = None
     if tta["split"] == "validation":
         choice = (
-            f"The number of views ({tta['chosen']} of {len(sizes)}) was chosen on held-out training pictures and "
-            "tried once on the test pictures."
+            f"The number of views ({tta['chosen']} of {len(sizes)}) was chosen on held-out training images and "
+            "tried once on the test images."
         )
     return _Parts(
         rows=[_row("views", name, metrics, [results]) for name, metrics in labels.items()],
@@ -172,7 +172,7 @@ def _nms(where: str, config: NmsTable, study: StudyResults) -> _Parts:
     if sweep["split"] == "validation":
         rows.append(_row("NMS IoU", f"{chosen}, chosen", _percent(sweep["metrics"]), [results], {"scored on": "test"}))
         samples.append(results.sample("nms_sweep.json", "chosen", sweep["metrics"]))
-        names.append(None)  # other pictures: no pair
+        names.append(None)  # other images: no pair
         choice = f"The threshold {chosen} was chosen on the validation split and scored once on the test split."
     else:
         choice = (

@@ -1,6 +1,6 @@
 """`fcos study run`: the active study by DVC, several trainings at a time.
 
-One training of small pictures does not use all cores, and none while a process starts or writes; `dvc repro` runs one
+One training of small images does not use all cores, and none while a process starts or writes; `dvc repro` runs one
 stage after the other. So the stages of each run go through a DVC of their own, and a last `dvc repro` does the rest.
 """
 

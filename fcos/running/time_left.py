@@ -135,7 +135,7 @@ def _has_ended(found: Found, layout: Layout) -> bool:
 
 
 def _speed(beat: Mapping[str, Any] | None) -> float:
-    """Steps a second of a training; 0 while it is not known, or still about its pictures."""
+    """Steps a second of a training; 0 while it is not known, or still about its images."""
     return max(0.0, float(beat["per_second"])) if beat and beat.get("what") == "train" and beat["total"] else 0.0
 
 

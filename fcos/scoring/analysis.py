@@ -1,4 +1,4 @@
-"""What is wrong with a model: its kinds of errors, where it is precise, which objects and pictures are hard for it.
+"""What is wrong with a model: its kinds of errors, where it is precise, which objects and images are hard for it.
 
 All of it is read off the matches; docs/error-analysis.md says what each number means.
 
@@ -20,8 +20,8 @@ from fcos.scoring.numbers import estimate_json
 
 Row = dict[str, Any]
 MAX_REPLICATES = 200  # enough for an interval in a figure, and a fifth of the time of a table's
-CROWDING = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8 and more": (8, None)}  # objects in a picture
-SURE_SCORE = 0.5  # of detections that are counted in pictures without objects
+CROWDING = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8 and more": (8, None)}  # objects in an image
+SURE_SCORE = 0.5  # of detections that are counted in images without objects
 NUM_WORST = 10
 NUM_BINS = 10
 _AP = ("AP", "AP50")
@@ -137,11 +137,11 @@ def _by_size(matches: Matches, draws: Ints, confidence: float) -> Row:
 
 
 def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: float) -> Row:
-    """Pictures by how many objects they have; a group's AP is that of a data set of its pictures alone.
+    """Images by how many objects they have; a group's AP is that of a data set of its images alone.
 
     Returns:
         {"groups": [{"objects": "1", "num_images", "num_objects", "AP", "AP50", "intervals"}, ...],
-        "empty": {"num_images", "num_detections"}}: the detections in pictures without objects that score above 0.5.
+        "empty": {"num_images", "num_detections"}}: the detections in images without objects that score above 0.5.
     """
     truth = matches.truth
     objects = np.bincount(truth.image[~truth.ignored[:, 0]], minlength=truth.num_images)
@@ -190,9 +190,9 @@ def _calibration(matches: Matches, outcome: Outcome) -> Row:
 
 
 def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[Row]:
-    """The ten pictures of the highest cost, of equal ones the lower image id first; none without any error.
+    """The ten images of the highest cost, of equal ones the lower image id first; none without any error.
 
-    The cost of a picture is the number of its objects that no detection finds at IoU 0.5, plus the scores of its false
+    The cost of an image is the number of its objects that no detection finds at IoU 0.5, plus the scores of its false
     positives at that IoU: so an object missed is as bad as a wrong detection of full score. It is no part of AP.
 
     Returns:

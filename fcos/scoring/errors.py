@@ -17,7 +17,7 @@ from fcos.scoring.average_precision import precision_at_recall
 from fcos.scoring.matching import IOU_THRESHOLDS, Bools, Floats, Ints, Matches, overlaps
 
 ERROR_KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-SHOWN_SCORE = 0.3  # from which on a detection counts in the worst pictures and the confusion, and is shown
+SHOWN_SCORE = 0.3  # from which on a detection counts in the worst images and the confusion, and is shown
 FOREGROUND_IOU, BACKGROUND_IOU = float(IOU_THRESHOLDS[0]), 0.1
 
 

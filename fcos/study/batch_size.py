@@ -3,7 +3,7 @@
 from fcos.config.runs import Run
 from fcos.data.cache import choose, decoded_bytes
 from fcos.data.coco import CocoSplit
-from fcos.data.pictures import resized_size
+from fcos.data.images import resized_size
 from fcos.data.transforms import padded_size
 from fcos.memory import available_memory
 from fcos.model.device import find_device, find_dtype
@@ -11,7 +11,7 @@ from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
 from fcos.training.largest_batch import Trial, largest
 
-LARGEST_BATCH = 256  # pictures; no study asks for more
+LARGEST_BATCH = 256  # images; no study asks for more
 
 
 def make_trial(run: Run, num_classes: int) -> Trial:
@@ -39,12 +39,12 @@ def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | Non
 
 
 def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
-    """(height, width) that holds every training picture at the largest of train.sizes, as one batch might."""
+    """(height, width) that holds every training image at the largest of train.sizes, as one batch might."""
     shorter, longest = max(run.train.sizes), run.train.max_size
     return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])
 
 
 def _kept_bytes(split: CocoSplit, run: Run, memory: int) -> int:
-    """Bytes of the decoded pictures that a training keeps in memory with `data.cache: auto`."""
+    """Bytes of the decoded images that a training keeps in memory with `data.cache: auto`."""
     needed = decoded_bytes(split, (max(run.train.sizes), run.train.max_size))
     return needed if choose(needed, {"gpu": 0, "ram": memory, "disk": 0}) == "ram" else 0

@@ -17,7 +17,7 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 def counted(counts: Mapping[str, Any]) -> str:
     """Images and objects of a split of the manifest, and ignored boxes, if there are any."""
     ignored = f", {counts['num_ignored']} ignored boxes" if counts["num_ignored"] else ""
-    return f"{counts['num_images']} pictures, {counts['num_objects']} objects{ignored}"
+    return f"{counts['num_images']} images, {counts['num_objects']} objects{ignored}"
 
 
 def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where everything of a study lies (docs/architecture.md has the picture)."""
+"""Where everything of a study lies (docs/architecture.md has the image)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -15,13 +15,13 @@ from fcos.files import sha256_file
 from fcos.records import NmsStep, TtaStep
 from fcos.study.layout import Layout
 
-VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out pictures, in candidates_tta/ and timing_tta.json
+VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out images, in candidates_tta/ and timing_tta.json
 _NETWORK = frozenset({"score_threshold", "max_candidates"})
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run of params.yaml with the pictures that it is scored on: those of the test split, once opened."""
+    """A run of params.yaml with the images that it is scored on: those of the test split, once opened."""
 
     run: Run
     test: TestConfig
@@ -36,17 +36,17 @@ class ScoredRun:
         return ScoredRun(run, parse_section(params, "test", TestConfig), read_split(layout.data, "test"), layout)
 
     def on_validation(self) -> "ScoredRun":
-        """The same run with the pictures that are held out of training; none where nothing is held out."""
+        """The same run with the images that are held out of training; none where nothing is held out."""
         return replace(self, split=read_split(self.layout.data, "validation"))
 
     def to_choose(self, key: str) -> "ScoredRun":
-        """The same run with the held-out pictures that `key` of params.yaml chooses on; stops where there are none."""
+        """The same run with the held-out images that `key` of params.yaml chooses on; stops where there are none."""
         held_out = self.on_validation()
         if not held_out.split.images:
             raise UserError(
                 self.layout.data / "validation.json",
-                "no pictures are held out to choose on",
-                found="0 pictures",
+                "no images are held out to choose on",
+                found="0 images",
                 expected=f"some, since params.yaml has {key}: validation",
                 hint="set data.validation_fraction: 0.1 and run `fcos prepare`",
             )

@@ -10,7 +10,7 @@ from fcos.config.data import DataConfig
 from fcos.config.runs import Run
 from fcos.config.section import parse_section, read_params
 from fcos.config.test import TestConfig
-from fcos.data.cache import Pictures, keep_pictures
+from fcos.data.cache import Images, keep_images
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError
@@ -33,7 +33,7 @@ class SplitValidator:
         self._run, self._layout = run, Layout(run.study)
         self._test = parse_section(params, "test", TestConfig)
         self._data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
-        self._pictures: dict[Part, Pictures] = {}
+        self._images: dict[Part, Images] = {}
         if not self._splits["validation"].images:
             raise UserError(
                 self._layout.data / "validation.json",
@@ -81,13 +81,13 @@ class SplitValidator:
         held_out, training = (read_split(self._layout.data, part) for part in ("validation", "train"))
         return {"validation": held_out, "training": _sample(training, len(held_out.images))}
 
-    def _kept(self, part: Part, device: torch.device) -> Pictures:
-        if part not in self._pictures:
+    def _kept(self, part: Part, device: torch.device) -> Images:
+        if part not in self._images:
             shown = self._test.size, self._test.max_size
-            self._pictures[part] = keep_pictures(
+            self._images[part] = keep_images(
                 self._splits[part], self._data.cache, device=device, folder=self._layout.decoded, shown=shown
             )
-        return self._pictures[part]
+        return self._images[part]
 
 
 def _sample(split: CocoSplit, most: int) -> CocoSplit:

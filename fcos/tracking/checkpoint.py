@@ -1,4 +1,4 @@
-"""The weights of a run as an MLflow model: pictures in, boxes out (see pyfunc_model.py)."""
+"""The weights of a run as an MLflow model: images in, boxes out (see pyfunc_model.py)."""
 
 import base64
 import contextlib
@@ -95,14 +95,14 @@ def _log(client: "MlflowClient", run: "Run", weights: Path, digest: str) -> None
 
 
 def _input_example() -> "pd.DataFrame":
-    """A drawn picture, as a server takes it."""
+    """A drawn image, as a server takes it."""
     import pandas as pd
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (128, 96), (225, 220, 205))
-    ImageDraw.Draw(picture).ellipse((40, 24, 88, 72), fill=(200, 60, 40))
+    image = Image.new("RGB", (128, 96), (225, 220, 205))
+    ImageDraw.Draw(image).ellipse((40, 24, 88, 72), fill=(200, 60, 40))
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    image.save(file, format="PNG", optimize=True)
     return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
 
 

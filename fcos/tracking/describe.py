@@ -22,7 +22,7 @@ def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str
     reached = f" {_with_interval(evaluation, 'AP')}, {_with_interval(evaluation, 'AP50')}." if evaluation else ""
     return (
         f"{what}.{reached} Files: {markdown_code(f'runs/{study}/{name}/')}; "
-        f"to try it: {markdown_code(f'fcos detect PICTURES --checkpoint {name}')}."
+        f"to try it: {markdown_code(f'fcos detect IMAGES --checkpoint {name}')}."
     )
 
 

@@ -12,14 +12,14 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
-from fcos.data.pictures import read_picture
+from fcos.data.images import read_image
 from fcos.inference.detector import Detector
 
 COLUMNS = ["image", "category_id", "category", "score", "x", "y", "width", "height"]
 
 
-class PicturesToBoxes(PythonModel):
-    """One row in for each picture, one row out for each object, with the number of its picture."""
+class ImagesToBoxes(PythonModel):
+    """One row in for each image, one row out for each object, with the number of its image."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.detector = Detector.from_weights(Path(context.artifacts["weights"]))
@@ -30,8 +30,8 @@ class PicturesToBoxes(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """Find the objects in pictures given by column `image`, as paths or as base64 of whole picture files."""
-        found = self.detector([_picture(text, self.detector.bits) for text in model_input["image"]])
+        """Find the objects in images given by column `image`, as paths or as base64 of whole image files."""
+        found = self.detector([_image(text, self.detector.bits) for text in model_input["image"]])
         rows = [
             [image, record["category_id"], record["category"], record["score"], *record["bbox"]]
             for image, records in enumerate(found)
@@ -40,14 +40,14 @@ class PicturesToBoxes(PythonModel):
         return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _picture(text: str, bits: int) -> NDArray[np.uint8]:
+def _image(text: str, bits: int) -> NDArray[np.uint8]:
     """A path is one that names a file; anything else is base64, with or without a `data:` prefix."""
     if os.path.isfile(text):  # noqa: PTH113 (pathlib raises where base64 is longer than a file name may be)
-        return read_picture(Path(text), bits=bits)
+        return read_image(Path(text), bits=bits)
     with tempfile.NamedTemporaryFile() as file:
         file.write(base64.b64decode(text.rpartition(",")[2]))
         file.flush()
-        return read_picture(Path(file.name), bits=bits)
+        return read_image(Path(file.name), bits=bits)
 
 
-set_model(PicturesToBoxes())
+set_model(ImagesToBoxes())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 BEST = "best"
-_DESCRIPTION = "FCOS: column `image` takes paths or base64 of picture files; one row out for each object."
+_DESCRIPTION = "FCOS: column `image` takes paths or base64 of image files; one row out for each object."
 
 
 def register_best(client: "MlflowClient", study: str, best: "Run") -> None:
@@ -29,7 +29,7 @@ def register_best(client: "MlflowClient", study: str, best: "Run") -> None:
             run_id=best.info.run_id,
             model_id=model.model_id,
             tags={"run": best.data.tags["run"], "weights_sha256": best.data.tags["weights_sha256"]},
-            description=f"The weights of {best.data.tags['run']}: pictures in, boxes out.",
+            description=f"The weights of {best.data.tags['run']}: images in, boxes out.",
             await_creation_for=0,
         )
     if client.get_registered_model(name).aliases.get(BEST) != version.version:

@@ -57,7 +57,7 @@ def sync(
     Args:
         known: all runs of the study, which a database is filled with that had to be made anew.
         checkpoints: `all`, `best` or `none`: which runs have their weights in MLflow.
-        figures: the pictures that belong to a run, by its name.
+        figures: the images that belong to a run, by its name.
 
     Raises:
         StoreUnavailable: nothing is lost, the next call logs what is missing.
@@ -255,7 +255,7 @@ def _nms(run_dir: Path, digest: str) -> dict[str, Child]:
 
 
 def _chosen(content: Mapping[str, Any], parameter: str) -> dict[str, Child]:
-    """What was chosen on held-out pictures, on the test pictures; on these themselves it is one of the steps."""
+    """What was chosen on held-out images, on the test images; on these themselves it is one of the steps."""
     if content.get("split", "test") == "test":
         return {}
     return {"chosen": ({parameter: str(content["chosen"])}, content["metrics"], {"split": "test"})}

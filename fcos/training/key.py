@@ -23,7 +23,7 @@ TRAINING_CODE = (
     "data/cache.py",
     "data/coco.py",
     "data/dataset.py",
-    "data/pictures.py",
+    "data/images.py",
     "data/transforms.py",
     "errors.py",
     "files.py",

@@ -2,7 +2,7 @@
 
 Running out of memory is an error on CUDA and the end of the process on a CPU. Between the forward and the backward pass
 a step needs weights, gradients, optimizer state and what autograd keeps; the last grows with the pixels of the batch,
-all else stays. Two steps on small pictures give both.
+all else stays. Two steps on small images give both.
 """
 
 import time
@@ -22,7 +22,7 @@ from fcos.training.step import Assigner, train_step
 # The peak of real steps on a CPU (ResNet-18 and 50, VOC sizes, glibc): what autograd keeps took 1.1 to 1.5 times its
 # size where all batches have one size, and up to 1.7 after 24 steps of drawn sizes: freed memory is given back late.
 MARGIN = 2.0
-PROCESS_BYTES = 256 << 20  # oneDNN's code and buffers, pictures under way
+PROCESS_BYTES = 256 << 20  # oneDNN's code and buffers, images under way
 SMALL_SIZES = (128, 256)  # pixels, square: all five levels are in proportion
 
 
@@ -34,12 +34,12 @@ class Estimate:
     per_pixel: float  # what autograd keeps for each pixel of the batch
 
     def bytes_for(self, batch_size: int, image_size: tuple[int, int]) -> float:
-        """Bytes for `batch_size` pictures of `image_size` (height, width), on the safe side."""
+        """Bytes for `batch_size` images of `image_size` (height, width), on the safe side."""
         return PROCESS_BYTES + self.fixed + MARGIN * self.per_pixel * batch_size * image_size[0] * image_size[1]
 
 
 class Trial:
-    """Training steps on made-up pictures, with a network of its own."""
+    """Training steps on made-up images, with a network of its own."""
 
     def __init__(
         self, model: nn.Module, assigner: Assigner, config: TrainConfig, *, device: torch.device, dtype: torch.dtype
@@ -49,7 +49,7 @@ class Trial:
         self.optimizer = make_optimizer(model, config)
 
     def step(self, batch_size: int, image_size: tuple[int, int], num_boxes: int = 1) -> None:
-        """One training step; pictures of `image_size` (height, width) with `num_boxes` boxes each."""
+        """One training step; images of `image_size` (height, width) with `num_boxes` boxes each."""
         height, width = image_size
         images = torch.zeros((batch_size, 3, height, width), device=self.device)
         box = torch.tensor([0.0, 0.0, width, height], device=self.device)

@@ -23,8 +23,8 @@ from fcos.training.resume import Scratch
 from fcos.training.step import Assigner, train_step
 from fcos.training.validation import Validation
 
-# Batches whose pictures are sorted by shape together: all of an epoch would have no padding at all, but of the large
-# pictures a batch would then always hold the same.
+# Batches whose images are sorted by shape together: all of an epoch would have no padding at all, but of the large
+# images a batch would then always hold the same.
 SORTED_TOGETHER = 16
 READ_EVERY = 20  # steps between two looks at the losses: each look waits for the device
 Row = dict[str, float]
@@ -32,7 +32,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many steps there are, and which pictures, views and rate each of them has: nothing depends on the past."""
+    """How many steps there are, and which images, views and rate each of them has: nothing depends on the past."""
 
     image_sizes: Mapping[int, tuple[int, int]]  # (height, width) by image id, in the order of the data
     epochs: int
@@ -60,7 +60,7 @@ class Plan:
         )
 
     def view(self, epoch: int, image_id: int) -> View:
-        """How a picture is shown in an epoch."""
+        """How an image is shown in an epoch."""
         return draw_view(
             self.image_sizes[image_id],
             seed=self.seed,
@@ -112,7 +112,7 @@ class History:
         self._pending.append((row, on_device, image_ids))
 
     def read(self) -> list[Row]:
-        """Fetch the pending rows; raises where a loss is not finite, with the pictures of its batch."""
+        """Fetch the pending rows; raises where a loss is not finite, with the images of its batch."""
         if not self._pending:
             return []
         names = list(self._pending[0][1])
@@ -126,8 +126,8 @@ class History:
                     f"training step {row['step']:.0f}",
                     "a loss is not finite; the run was stopped",
                     found=dict(zip(names, numbers, strict=True)),
-                    expected=f"finite losses on the pictures with ids {image_ids}",
-                    hint="lower train.learning_rate, set train.clip_grad_norm, or look at these pictures",
+                    expected=f"finite losses on the images with ids {image_ids}",
+                    hint="lower train.learning_rate, set train.clip_grad_norm, or look at these images",
                 )
             new.append({**row, **dict(zip(names, numbers, strict=True)), "images_per_s": round(images_per_s, 3)})
         self.rows += new

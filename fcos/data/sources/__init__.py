@@ -1,1 +1,1 @@
-"""Where pictures come from: each source yields the same plain description, which `assemble` checks and writes."""
+"""Where images come from: each source yields the same plain description, which `assemble` checks and writes."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos.data.pictures import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
+from fcos.data.images import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
 from fcos.data.sources.checks import (
     Sized,
     merge_twins,
@@ -55,7 +55,7 @@ class _File:
     deep: Deep | None  # of 16 bits
 
 
-_Pictures = list[tuple[SourceImage, _File]]
+_Images = list[tuple[SourceImage, _File]]
 
 
 def absolute(folder: Path) -> str:
@@ -73,26 +73,24 @@ def assemble(
     test_fraction: float = 0.0,
     name_of: Callable[[Path], str] = absolute,
 ) -> Manifest:
-    """Check the pictures and boxes of `source`, write the four files into `out_dir`, return the manifest.
+    """Check the images and boxes of `source`, write the four files into `out_dir`, return the manifest.
 
-    validation.json is always there; where nothing is held out it has no pictures, and the manifest does not list it.
+    validation.json is always there; where nothing is held out it has no images, and the manifest does not list it.
 
     Args:
         leave_out: whether damaged items are left out and listed, instead of refused.
-        validation_fraction: share of the training pictures to hold out, for a source without a validation split.
-        test_fraction: the same for a source without a test split; taken out before the validation pictures are.
+        validation_fraction: share of the training images to hold out, for a source without a validation split.
+        test_fraction: the same for a source without a test split; taken out before the validation images are.
         name_of: what the manifest calls a folder of images outside of `out_dir`.
 
     Raises:
-        UserError: a picture is missing, damaged or in two splits; a box lies outside; boxes look as if their numbers
-            were something else; a class is not in the list; no training picture would be left.
+        UserError: an image is missing, damaged or in two splits; a box lies outside; boxes look as if their numbers
+            were something else; a class is not in the list; no training image would be left.
     """
     seen = source.seen
-    pictures = {split: _inspect_all(split, described, seen) for split, described in source.splits.items()}
+    images = {split: _inspect_all(split, described, seen) for split, described in source.splits.items()}
     image_dirs = {split: described.image_dir for split, described in source.splits.items()}
-    sized = [
-        Sized(split, i, _annotated_size(i, file), file.sha256) for split in pictures for i, file in pictures[split]
-    ]
+    sized = [Sized(split, i, _annotated_size(i, file), file.sha256) for split in images for i, file in images[split]]
     for one in sized:
         if one.image.normalised:
             for box in one.image.boxes:
@@ -100,33 +98,33 @@ def assemble(
     refuse_strange_boxes(sized, source.box_format, clip=clip_outside)
     twins = merge_twins(sized, seen)
     refuse_damaged(seen.damaged, leave_out=leave_out)
-    pictures = {split: [pair for pair in pairs if id(pair[0]) not in twins] for split, pairs in pictures.items()}
-    for split, pairs in pictures.items():
+    images = {split: [pair for pair in pairs if id(pair[0]) not in twins] for split, pairs in images.items()}
+    for split, pairs in images.items():
         if not pairs:
-            raise UserError(image_dirs[split], f"the {split} split has no picture", expected="at least one")
+            raise UserError(image_dirs[split], f"the {split} split has no image", expected="at least one")
     _refuse_bad_categories(source.categories, image_dirs["train"])
-    bits, deep = shared_depth([file.deep for pairs in pictures.values() for _, file in pairs if file.deep])
+    bits, deep = shared_depth([file.deep for pairs in images.values() for _, file in pairs if file.deep])
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if fraction > 0:
-            pictures["train"], pictures[split] = _hold_out(split, pictures["train"], fraction)
+            images["train"], images[split] = _hold_out(split, images["train"], fraction)
             image_dirs[split] = image_dirs["train"]
     findings = _Findings()
     written = {
-        split: _assemble_split(source.categories, split, pictures.get(split, []), findings, bits) for split in SPLITS
+        split: _assemble_split(source.categories, split, images.get(split, []), findings, bits) for split in SPLITS
     }
     _refuse_overlap(written, image_dirs)
     splits: dict[str, SplitCounts] = {}
     for split, content in written.items():
         write_json(out_dir / f"{split}.json", content, indent=None)
-        if split not in pictures:
+        if split not in images:
             continue
         image_dir = image_dirs[split]
         inside = image_dir.is_relative_to(out_dir)
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
         splits[split] = _counts(content, place)
-    of_splits = {split: [image.group for image, _ in pairs] for split, pairs in pictures.items()}
-    copies = _copies([image for image, _ in pictures.get("test", [])])
-    findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in pictures.items()})
+    of_splits = {split: [image.group for image, _ in pairs] for split, pairs in images.items()}
+    copies = _copies([image for image, _ in images.get("test", [])])
+    findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in images.items()})
     manifest: Manifest = {
         "format": FORMAT,
         "categories": source.categories,
@@ -138,7 +136,7 @@ def assemble(
         "odd": findings.odd,
         "damaged": [item.entry for item in seen.damaged],
         "counts": {what: count for what, count in seen.counts.items() if count},
-        "assumed": _frames([pair for pairs in pictures.values() for pair in pairs]),
+        "assumed": _frames([pair for pairs in images.values() for pair in pairs]),
         "near_copies": copies,
         "notes": [*seen.notes, *deep, *common, *shared_groups(of_splits), *copies_text(copies)],
     }
@@ -152,8 +150,8 @@ def _copies(images: list[SourceImage]) -> dict[str, Any] | None:
     return None if alone else near_copies([image.path for image in images])
 
 
-def _inspect_all(split: str, described: SourceSplit, seen: Seen) -> _Pictures:
-    files = track_threads(_try_inspect, described.images, f"check {split}", unit="pictures")
+def _inspect_all(split: str, described: SourceSplit, seen: Seen) -> _Images:
+    files = track_threads(_try_inspect, described.images, f"check {split}", unit="images")
     inspected = list(zip(described.images, files, strict=True))
     _refuse_repeated(described)
     seen.damaged += [file for _, file in inspected if isinstance(file, Damaged)]
@@ -169,50 +167,50 @@ def _try_inspect(image: SourceImage) -> _File | Damaged:
     return file
 
 
-def _hold_out(split: str, pictures: _Pictures, fraction: float) -> tuple[_Pictures, _Pictures]:
+def _hold_out(split: str, images: _Images, fraction: float) -> tuple[_Images, _Images]:
     """Those to train on and those held out: the first `fraction` in the order of their sha256.
 
     So the choice knows nothing of names, ids and the order of lists. Copies of one image stay together, and images of
     one group, which comes where the first of its images does.
     """
-    in_order = sorted(pictures, key=lambda picture: picture[1].sha256)
+    in_order = sorted(images, key=lambda image: image[1].sha256)
     sizes = Counter(map(_together, in_order))  # in the order of their first
     held_out: set[str] = set()
-    left = max(1, round(fraction * len(pictures)))
+    left = max(1, round(fraction * len(images)))
     for name, size in sizes.items():
         if left > 0:
             held_out.add(name)
         left -= size
-    parts: tuple[_Pictures, _Pictures] = ([], [])
-    for picture in pictures:
-        parts[_together(picture) in held_out].append(picture)
+    parts: tuple[_Images, _Images] = ([], [])
+    for image in images:
+        parts[_together(image) in held_out].append(image)
     if not parts[0]:
         raise UserError(
             f"params.yaml: data.{split}_fraction",
             "leaves no training image; nothing was changed",
-            found=f"{fraction} of {len(pictures)} pictures",
-            expected="at least one different picture left to train on",
-            hint=f"add training pictures, or set a smaller data.{split}_fraction",
+            found=f"{fraction} of {len(images)} images",
+            expected="at least one different image left to train on",
+            hint=f"add training images, or set a smaller data.{split}_fraction",
         )
     return parts
 
 
-def _together(picture: tuple[SourceImage, _File]) -> str:
+def _together(entry: tuple[SourceImage, _File]) -> str:
     """What the images share that stay in one split."""
-    image, file = picture
+    image, file = entry
     return file.sha256 if image.group is None else image.group
 
 
 def _assemble_split(
-    categories: list[dict[str, Any]], split: str, pictures: _Pictures, findings: _Findings, bits: int
+    categories: list[dict[str, Any]], split: str, entries: _Images, findings: _Findings, bits: int
 ) -> dict[str, Any]:
     category_id = {category["name"]: category["id"] for category in categories}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image, file in pictures:
+    for image, file in entries:
         size = _annotated_size(image, file)
         images.append(_image_entry(image, file, size, bits))
-        findings.odd += [{"split": split, "picture": image.file_name, "what": what} for what in _odd(image, file)]
+        findings.odd += [{"split": split, "image": image.file_name, "what": what} for what in _odd(image, file)]
         kept = [box for box in image.boxes if _fit(box, image, size, split, findings)]
         pairs = _near_duplicates(kept, image, split)
         findings.near_duplicates += pairs[:MOST_PAIRS]
@@ -224,7 +222,7 @@ def _assemble_split(
 
 
 def _in_pixels(fractions: list[float], size: tuple[int, int]) -> list[float]:
-    """xywh of a picture of `size` (height, width), corners rounded to 1/64 of a pixel.
+    """xywh of an image of `size` (height, width), corners rounded to 1/64 of a pixel.
 
     Files have six digits, no more exact at 10,000 pixels; so a box at the border ends there, not 1e-4 outside.
     """
@@ -257,29 +255,29 @@ def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[st
 
 
 def _inspect(image: SourceImage) -> _File:
-    """Read a picture's header and digest, and see that its end is there; decoding all would take ten times longer."""
+    """Read an image's header and digest, and see that its end is there; decoding all would take ten times longer."""
     try:
         data = image.path.read_bytes()
     except OSError:
         raise UserError(
             image.described_in,
-            "names a missing picture; nothing was changed",
+            "names a missing image; nothing was changed",
             found=f"no {image.path}",
-            expected="a picture for each annotation",
-            hint="put the picture there, or take its entry out",
+            expected="an image for each annotation",
+            hint="put the image there, or take its entry out",
         ) from None
-    with opened(image.path) as picture:
-        deep = Deep.of(picture, image.path)  # first: reading EXIF may decode a PNG, which then forgets its tiles
-        orientation = picture.getexif().get(ORIENTATION, 1)
-        size, mode = displayed_size(picture), picture.mode
-        end = _ENDS.get(picture.format or "")
+    with opened(image.path) as decoded:
+        deep = Deep.of(decoded, image.path)  # first: reading EXIF may decode a PNG, which then forgets its tiles
+        orientation = decoded.getexif().get(ORIENTATION, 1)
+        size, mode = displayed_size(decoded), decoded.mode
+        end = _ENDS.get(decoded.format or "")
         if end is None or end not in data[-4096:]:  # truncated, of a kind without an end, or with something behind it
-            picture.load()
+            decoded.load()
     return _File(size, sha256_bytes(data), mode, orientation, deep)
 
 
 def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
-    """(height, width) that the boxes refer to: as annotated where the picture has it in either orientation."""
+    """(height, width) that the boxes refer to: as annotated where the image has it in either orientation."""
     if image.size is None or image.size == file.size:
         return file.size
     if file.orientation in (5, 6, 7, 8) and image.size == file.size[::-1]:
@@ -290,13 +288,13 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
         f"states another size than its image has{swapped}",
         found=f"{image.size[1]} x {image.size[0]} pixels",
         expected=f"{file.size[1]} x {file.size[0]} pixels",
-        hint="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another picture",
+        hint="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another image",
     )
 
 
-def _frames(pictures: _Pictures) -> list[str]:
+def _frames(images: _Images) -> list[str]:
     """In which frame the boxes of images turned by EXIF are taken to be, which no annotation format says."""
-    turned = [(image, file) for image, file in pictures if file.orientation in TURNED]
+    turned = [(image, file) for image, file in images if file.orientation in TURNED]
     as_stored = sum(_annotated_size(image, file) != file.size for image, file in turned)
     displayed = len(turned) - as_stored
     sentences = []
@@ -322,9 +320,9 @@ def _odd(image: SourceImage, file: _File) -> Iterable[str]:
 
 
 def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> bool:
-    """Clip the box to its picture; False where nothing is left of it."""
+    """Clip the box to its image; False where nothing is left of it."""
     x, y, w, h = box.bbox
-    entry = {"split": split, "picture": image.file_name, "class": box.category, "bbox": box.bbox}
+    entry = {"split": split, "image": image.file_name, "class": box.category, "bbox": box.bbox}
     if w <= 0 or h <= 0:
         findings.dropped.append({**entry, "why": "no area"})
         return False
@@ -335,7 +333,7 @@ def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, 
     x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
     box.bbox = [x1, y1, x2 - x1, y2 - y1]
     if x2 <= x1 or y2 <= y1:
-        findings.dropped.append({**entry, "why": "outside the picture"})
+        findings.dropped.append({**entry, "why": "outside the image"})
         return False
     findings.clipped.append(entry)
     return True
@@ -353,7 +351,7 @@ def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> 
         iou = overlap / (area[i] + area[later] - overlap)
         for j in np.flatnonzero(iou > NEAR_DUPLICATE_IOU):
             if box.category == boxes[i + 1 + j].category:
-                entry = {"split": split, "picture": image.file_name, "class": box.category}
+                entry = {"split": split, "image": image.file_name, "class": box.category}
                 pairs.append({**entry, "iou": round(float(iou[j]), 3)})
         if len(pairs) > MOST_PAIRS:
             break
@@ -380,7 +378,7 @@ def _refuse_repeated(described: SourceSplit) -> None:
 
 
 def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Path]) -> None:
-    """No picture may be in two splits, be it by id, by name or by content."""
+    """No image may be in two splits, be it by id, by name or by content."""
     for first, second in combinations(image_dirs, 2):
         for key, what in (("id", "image id"), ("file_name", "file name"), ("sha256", "content")):
             if key == "file_name" and image_dirs[first] != image_dirs[second]:
@@ -391,10 +389,10 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
             if shared:
                 raise UserError(
                     image_dirs[second] / shared[0][0],
-                    f"the same picture is in both splits (same {what}); nothing was changed",
+                    f"the same image is in both splits (same {what}); nothing was changed",
                     found=f"{len(shared)}, first: {second} {shared[0][0]} = {first} {shared[0][1]}",
-                    expected="splits without a common picture: scores on training pictures mean nothing",
-                    hint="take them out of one split; where only the ids agree, number the pictures anew",
+                    expected="splits without a common image: scores on training images mean nothing",
+                    hint="take them out of one split; where only the ids agree, number the images anew",
                 )
 
 

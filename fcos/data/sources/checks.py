@@ -47,10 +47,10 @@ def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip
     switch = "data.outside_boxes: clip (fcos study new: --outside-boxes clip)"
     question = "are these numbers what the layout says they are, and of these images? Only if so: "
     hint = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
-    problem = "a box lies outside its picture; nothing was changed"
+    problem = "a box lies outside its image; nothing was changed"
     if len(outside) > 1:
         problem = f"{len(outside)} of {len(boxes)} boxes lie outside their image; nothing was changed. The first: "
-        problem += "a box lies outside its picture"
+        problem += "a box lies outside its image"
     raise _strange(outside[0], problem, "boxes inside", hint)
 
 

@@ -167,7 +167,7 @@ def _file(name: Any, finder: Names, path: Path, image_dir: Path, seen: Seen) -> 
     if found is None:
         raise Damaged(
             path,
-            "names a missing picture; nothing was changed",
+            "names a missing image; nothing was changed",
             found=f"no {name!s} in {image_dir}",
             expected="an image below that folder for each entry",
             hint="put the image there, or take its entry out",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcos.data.pictures import SIXTEEN_BITS
+from fcos.data.images import SIXTEEN_BITS
 from fcos.errors import UserError
 
 FEWEST_BITS, ALL_BITS = 8, 16
@@ -27,12 +27,12 @@ class Deep:
     coloured: bool
 
     @staticmethod
-    def of(picture: Image.Image, path: Path) -> "Deep | None":
-        """Decodes `picture` where it has 16 bits a value; None: it has not."""
-        if picture.mode in SIXTEEN_BITS:
-            return Deep(path, int(np.asarray(picture).max()), coloured=False)
-        if any(";16" in str(tile.args) for tile in getattr(picture, "tile", ())):
-            return Deep(path, 256 * int(np.asarray(picture).max()), coloured=True)
+    def of(image: Image.Image, path: Path) -> "Deep | None":
+        """Decodes `image` where it has 16 bits a value; None: it has not."""
+        if image.mode in SIXTEEN_BITS:
+            return Deep(path, int(np.asarray(image).max()), coloured=False)
+        if any(";16" in str(tile.args) for tile in getattr(image, "tile", ())):
+            return Deep(path, 256 * int(np.asarray(image).max()), coloured=True)
         return None
 
 

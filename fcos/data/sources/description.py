@@ -1,4 +1,4 @@
-"""What a source says of its pictures, before anything is checked."""
+"""What a source says of its images, before anything is checked."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from fcos.errors import UserError
 @dataclass
 class SourceBox:
     category: str
-    bbox: list[float]  # xywh in pixels, 0-based; in fractions where the picture's are `normalised`
+    bbox: list[float]  # xywh in pixels, 0-based; in fractions where the image's are `normalised`
     area: float | None = None  # None = width * height
     ignored: bool = False  # neither object nor background: a crowd region, or `difficult: ignore`
     extra: dict[str, Any] = field(default_factory=dict)  # kept in the JSON as it is
@@ -27,7 +27,7 @@ class SourceImage:
     size: tuple[int, int] | None  # (height, width) as annotated
     boxes: list[SourceBox]
     odd: list[str] = field(default_factory=list)  # what the manifest should mention
-    normalised: bool = False  # its boxes are fractions of the picture's width and height, as displayed
+    normalised: bool = False  # its boxes are fractions of the image's width and height, as displayed
     original_id: Any = None  # in the annotations, where `image_id` is another
     record: dict[str, Any] = field(default_factory=dict)  # its entry in COCO JSON
     group: str | None = None  # of images that belong together
@@ -85,7 +85,7 @@ class Seen:
         return False
 
 
-# How the numbers of a box stand in the files; `corners`: 1-based and inclusive, `center`: fractions of the picture.
+# How the numbers of a box stand in the files; `corners`: 1-based and inclusive, `center`: fractions of the image.
 BoxFormat = Literal["xywh", "corners", "center"]
 
 

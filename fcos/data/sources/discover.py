@@ -90,7 +90,7 @@ def _nothing_known(tree: Tree, seen: list[str]) -> UserError:
     counted += [f"other files: {shortly(others)}"] if others else []
     return UserError(
         tree.root,
-        "no pictures with annotations were recognised",
+        "no images with annotations were recognised",
         found="\n            ".join([*seen[:10], *counted]) or "an empty folder",
         expected=LOOKED_FOR,
         hint="unpack the archives first" if tree.ending(ARCHIVES) and not images else None,

@@ -119,7 +119,7 @@ def _image_folder(tree: Tree, one: _Json) -> str:
     if not leading:
         raise UserError(
             tree.root / one.name,
-            "its pictures are nowhere below the folder",
+            "its images are nowhere below the folder",
             found=f"no {one.names[0]} in {tree.root} or a folder below it",
             expected="the images that it names",
             hint="put them there",

@@ -225,7 +225,7 @@ def _idle(tree: Tree, splits: _Splits, images: list[str], labelled: list[Pair], 
     said = " ".join(splits.unused)
     why = dict.fromkeys(known, "labels, but for no split") | dict.fromkeys(without, "label files that are all empty")
     return [
-        f"{tree.root / place} has pictures but {why.get(place, 'no labels')} and is left out ({count})"
+        f"{tree.root / place} has images but {why.get(place, 'no labels')} and is left out ({count})"
         for place, count in sorted(counts.items())
         if place not in said
     ]

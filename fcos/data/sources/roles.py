@@ -56,9 +56,7 @@ def fraction(given: Mapping[str, object]) -> dict[str, float]:
 
 
 def held_out() -> str:
-    return (
-        f"{TEST_FRACTION:.0%} of its pictures (by their sha256, always the same) are taken out of training to test on"
-    )
+    return f"{TEST_FRACTION:.0%} of its images (by their sha256, always the same) are taken out of training to test on"
 
 
 def shortly(names: Iterable[object], most: int = 8) -> str:

@@ -1,4 +1,4 @@
-"""Pictures drawn from a seed: coloured shapes on textured ground, in all three COCO size ranges."""
+"""Images drawn from a seed: coloured shapes on textured ground, in all three COCO size ranges."""
 
 import colorsys
 import math
@@ -17,7 +17,7 @@ MIN_CONTRAST = 200  # sum of the differences of the three channels
 HUE_SPREAD = 0.04  # in turns; the classes' hues are a third apart, so that next to none looks like another class
 MOST_COVERED, TRIES = 0.15, 10  # of an earlier object; what finds no such place is left out
 OVERSAMPLING = 3  # drawn larger and averaged down, for smooth edges
-# Share of objects whose side falls into each range, as fractions of the picture's side.
+# Share of objects whose side falls into each range, as fractions of the image's side.
 SIDE_RANGES = ((0.35, 0.14, 0.24), (0.5, 0.26, 0.7), (0.15, 0.76, 0.96))
 
 
@@ -29,7 +29,7 @@ def draw_shapes(
     for split, count in (("train", num_train), ("test", num_test)):
         image_dir = out_dir / "images" / split
         image_dir.mkdir(parents=True)
-        numbers = track(range(1, count + 1), f"draw {split}", total=count, unit="pictures")
+        numbers = track(range(1, count + 1), f"draw {split}", total=count, unit="images")
         first_id = 1 if split == "train" else num_train + 1
         splits[split] = SourceSplit(
             image_dir, [_draw(image_dir, first_id + n - 1, image_size, max_objects, seed) for n in numbers]
@@ -39,7 +39,7 @@ def draw_shapes(
 
 def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int) -> SourceImage:
     rng = np.random.default_rng([seed, image_id])
-    picture = Image.fromarray(_texture(rng, size)).resize((size * OVERSAMPLING,) * 2, Image.Resampling.BICUBIC)
+    image = Image.fromarray(_texture(rng, size)).resize((size * OVERSAMPLING,) * 2, Image.Resampling.BICUBIC)
     boxes: list[SourceBox] = []
     # Large ones first, so that small ones stay in sight.
     sides = sorted((_side(rng, size) for _ in range(rng.integers(1, max_objects + 1))), reverse=True)
@@ -47,11 +47,11 @@ def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int
         label = int(rng.integers(len(NAMES)))
         outline = _place(rng, label, side, size, [box.bbox for box in boxes])
         if outline is not None:
-            _paint(picture, rng, label, outline)
+            _paint(image, rng, label, outline)
             boxes.append(SourceBox(NAMES[label], _box_of(outline)))
     path = image_dir / f"{image_id:06d}.png"
-    picture = picture.resize((size, size), Image.Resampling.BOX)
-    picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.6)))).save(path)
+    image = image.resize((size, size), Image.Resampling.BOX)
+    image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.6)))).save(path)
     return SourceImage(path, path.name, path, image_id, (size, size), boxes)
 
 
@@ -75,7 +75,7 @@ def _side(rng: Generator, size: int) -> float:
 def _place(
     rng: Generator, label: int, side: float, size: int, earlier: list[list[float]]
 ) -> NDArray[np.float64] | None:
-    """Corners of one shape (P, 2) in pixels of the finished picture, where it leaves the earlier boxes in sight."""
+    """Corners of one shape (P, 2) in pixels of the finished image, where it leaves the earlier boxes in sight."""
     outline = _outline(rng, NAMES[label])
     outline = outline / outline.max() * side
     for _ in range(TRIES):
@@ -91,12 +91,12 @@ def _box_of(outline: NDArray[np.float64]) -> list[float]:
     return [round(float(value), 2) for value in (*low, *(high - low))]
 
 
-def _paint(picture: Image.Image, rng: Generator, label: int, outline: NDArray[np.float64]) -> None:
+def _paint(image: Image.Image, rng: Generator, label: int, outline: NDArray[np.float64]) -> None:
     points = [(float(x), float(y)) for x, y in outline * OVERSAMPLING]
     middle_x, middle_y = ((outline.min(axis=0) + outline.max(axis=0)) / 2 * OVERSAMPLING).astype(int).tolist()
-    color = _contrasting(rng, label, picture.getpixel((middle_x, middle_y)))
+    color = _contrasting(rng, label, image.getpixel((middle_x, middle_y)))
     edge = tuple(value // 2 for value in color)
-    ImageDraw.Draw(picture).polygon(points, fill=color, outline=edge, width=OVERSAMPLING)
+    ImageDraw.Draw(image).polygon(points, fill=color, outline=edge, width=OVERSAMPLING)
 
 
 def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcos.data.pictures import opened
+from fcos.data.images import opened
 from fcos.errors import UserError
 from fcos.progress import track_threads
 
@@ -42,7 +42,7 @@ def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
 def near_copies(paths: Sequence[Path]) -> dict[str, Any]:
     """How many of the images are near copies of another one: {"images", "compared", "pairs"}, a few of them by name."""
     compared = paths[:COMPARED]
-    rows = np.array(track_threads(_thumbnail, compared, "compare test images", unit="pictures"))
+    rows = np.array(track_threads(_thumbnail, compared, "compare test images", unit="images"))
     first_copy: dict[int, int] = {}  # of each image that has one
     for start in range(0, len(rows), BLOCK):
         near = _distances(rows[start : start + BLOCK], rows) < MOST
@@ -67,9 +67,9 @@ def copies_text(copies: Mapping[str, Any] | None) -> list[str]:
 def _thumbnail(path: Path) -> NDArray[np.float32]:
     """(SIDE * SIDE,) grey levels; NaN where there is nothing to be seen, which is near to nothing."""
     grey = np.full(SIDE * SIDE, np.nan, np.float32)
-    with contextlib.suppress(UserError), opened(path) as picture:  # prediction names a damaged image
-        picture.draft("L", (4 * SIDE, 4 * SIDE))
-        small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    with contextlib.suppress(UserError), opened(path) as image:  # prediction names a damaged image
+        image.draft("L", (4 * SIDE, 4 * SIDE))
+        small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
         if (values := np.asarray(small, np.float32).ravel()).std() >= FLAT:
             grey = values
     return grey

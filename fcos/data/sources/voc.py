@@ -86,7 +86,7 @@ def _listed(path: Path, names: Names, annotations: Path, seen: Seen) -> list[str
     """The XML files (without ending) of the images that a list names, one a line; numbers may stand behind."""
     if not path.is_file():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "no split lists"
-        raise UserError(path, "no such split", found=there, expected="a list of picture names")
+        raise UserError(path, "no such split", found=there, expected="a list of image names")
     line_of: dict[str, int] = {}
     for count, line in enumerate(map(str.strip, read_lines(path)), start=1):
         if not line:
@@ -148,7 +148,7 @@ class _Images:
         if found is None:
             raise Damaged(
                 annotation,
-                "its picture is missing; nothing was changed",
+                "its image is missing; nothing was changed",
                 found=f"no {self.folder / stem}.jpg" + (f" and no {stated}" if stated else ""),
                 expected=f"an image {stem} ({', '.join(SUFFIXES)}) in {self.folder}",
                 hint="put the image there, or take the XML file out (and its line of the list)",

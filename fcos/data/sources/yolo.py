@@ -129,15 +129,15 @@ def _check_labels(
             raise seen.damaged[0]
         raise UserError(
             split.labels,
-            "no picture has a label file; nothing was changed",
-            found=f"{len(there)} pictures in {split.images}",
+            "no image has a label file; nothing was changed",
+            found=f"{len(there)} images in {split.images}",
             expected="label files of the same names (.txt)",
             hint="correct the split's folders in data",
         )
     shared = next((stem for stem, files in stems.items() if len(files) > 1 and stem in label_of), None)
     if shared is not None:
         label, found = split.labels / label_of[shared], ", ".join(stems[shared])
-        raise UserError(label, "belongs to several pictures", found=found, expected="one image of that name")
+        raise UserError(label, "belongs to several images", found=found, expected="one image of that name")
 
 
 def _stray(path: Path, image_dir: Path, other: str | None) -> Damaged:
@@ -145,7 +145,7 @@ def _stray(path: Path, image_dir: Path, other: str | None) -> Damaged:
     found = f"{other}, a kind that is not read" if other else f"no {path.stem} ({kinds}) below {image_dir}"
     return Damaged(
         path,
-        "a label file without its picture; nothing was changed",
+        "a label file without its image; nothing was changed",
         found=found,
         expected=f"an image for each label file, in one of these kinds: {kinds}",
         hint="convert the image" if other else "put the image there, or move the label file away",

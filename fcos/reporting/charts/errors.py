@@ -245,7 +245,7 @@ def difficulty_chart(analyses: Mapping[str, Any]) -> Chart | None:
         return None
     rows = []
     for name, analysis in analyses.items():
-        groups = [("objects in the picture", row["objects"], row) for row in analysis["by_crowding"]["groups"]]
+        groups = [("objects in the image", row["objects"], row) for row in analysis["by_crowding"]["groups"]]
         groups += [("size of the object", size, row) for size, row in analysis["by_size"].items()]
         for by, group, row in groups:
             for metric in ("AP", "AP50"):
@@ -270,7 +270,7 @@ def difficulty_chart(analyses: Mapping[str, Any]) -> Chart | None:
     return Chart(
         stem="difficulty",
         title="Crowding and size",
-        caption="AP and AP50 by the number of objects in a picture and by their size, with bootstrap intervals.",
+        caption="AP and AP50 by the number of objects in an image and by their size, with bootstrap intervals.",
         spec=spec,
         controls=(
             Control(parameter="by", label="by", options=kinds),

@@ -1,4 +1,4 @@
-"""Reading a picture as the annotations mean it."""
+"""Reading an image as the annotations mean it."""
 
 import contextlib
 import re
@@ -50,17 +50,17 @@ def reduced_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
     return -(-size[0] // factor), -(-size[1] // factor)
 
 
-def reduced(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """A picture (height, width, 3) with its sides divided by `factor`: each pixel is the mean of a block."""
-    return picture if factor == 1 else np.array(Image.fromarray(picture).reduce(factor))
+def reduced(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """An image (height, width, 3) with its sides divided by `factor`: each pixel is the mean of a block."""
+    return image if factor == 1 else np.array(Image.fromarray(image).reduce(factor))
 
 
 def read_annotated(path: Path, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
-    """`read_picture` for an entry of `images` in prepared data."""
-    return read_picture(path, (image["height"], image["width"]), image.get("bits", 16), factor)
+    """`read_image` for an entry of `images` in prepared data."""
+    return read_image(path, (image["height"], image["width"]), image.get("bits", 16), factor)
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None, bits: int = 16, factor: int = 1) -> NDArray[np.uint8]:
+def read_image(path: Path, size: tuple[int, int] | None = None, bits: int = 16, factor: int = 1) -> NDArray[np.uint8]:
     """Decode an image of any mode to (height, width, 3) RGB, turned as EXIF says.
 
     Args:
@@ -72,18 +72,18 @@ def read_picture(path: Path, size: tuple[int, int] | None = None, bits: int = 16
     Raises:
         UserError: the image is missing, damaged, too large, of another size or of a kind that is not read.
     """
-    with opened(path) as picture:
-        stored = (picture.height, picture.width)
-        turned = displayed_size(picture)
+    with opened(path) as image:
+        stored = (image.height, image.width)
+        turned = displayed_size(image)
         if size is not None and size not in (turned, stored):
-            raise UserError(path, "is not the picture of its annotation", found=_text(turned), expected=_text(size))
+            raise UserError(path, "is not the image of its annotation", found=_text(turned), expected=_text(size))
         # What a decoder divides by itself, as JPEG's does, is not left to be done.
-        divided = factor > 1 and picture.draft(None, (stored[1] // factor, stored[0] // factor)) is not None
+        divided = factor > 1 and image.draft(None, (stored[1] // factor, stored[0] // factor)) is not None
         if size in (None, turned):
-            picture = ImageOps.exif_transpose(picture)
-        if picture.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
-            picture = Image.fromarray((np.asarray(picture) >> (bits - 8)).clip(max=255).astype(np.uint8))
-        return reduced(np.array(picture.convert("RGB")), 1 if divided else factor)
+            image = ImageOps.exif_transpose(image)
+        if image.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
+            image = Image.fromarray((np.asarray(image) >> (bits - 8)).clip(max=255).astype(np.uint8))
+        return reduced(np.array(image.convert("RGB")), 1 if divided else factor)
 
 
 @contextlib.contextmanager
@@ -98,9 +98,9 @@ def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[I
     name = name or str(source)
     try:
         hush()
-        with Image.open(source, formats=FORMATS) as picture:
-            refuse_boundless(Path(name), picture.mode)
-            yield picture
+        with Image.open(source, formats=FORMATS) as image:
+            refuse_boundless(Path(name), image.mode)
+            yield image
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
@@ -121,9 +121,9 @@ def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[I
 
 
 def hush() -> None:
-    """Damaged EXIF blocks are no reason to talk for each picture.
+    """Damaged EXIF blocks are no reason to talk for each image.
 
-    Not by `warnings.catch_warnings`: pictures are read in threads, where it can leave every warning switched off.
+    Not by `warnings.catch_warnings`: images are read in threads, where it can leave every warning switched off.
     """
     if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
@@ -136,14 +136,14 @@ def refuse_boundless(path: Path, mode: str) -> None:
             "its pixels have 32 bits, without a range to show them in",
             found=f"colour mode {mode}",
             expected="8 or 16 bits",
-            hint="convert the picture",
+            hint="convert the image",
         )
 
 
-def displayed_size(picture: Image.Image) -> tuple[int, int]:
-    """(height, width) after turning as EXIF says; the picture is not decoded."""
-    turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    return (picture.width, picture.height) if turned else (picture.height, picture.width)
+def displayed_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) after turning as EXIF says; the image is not decoded."""
+    turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _text(size: tuple[int, int]) -> str:
