@@ -236,7 +236,7 @@ def test_time_left_goes_by_network_epochs_and_runs_at_a_time(workspace, smoke_pa
     write_params(smoke_params)
     study = params.read()
     trainings = [Found(Stage("train", name), "to do") for name in runs]
-    assert "unknown until the first training" in str(time_left(study, trainings, jobs=1))
+    assert "unknown until a training" in str(time_left(study, trainings, jobs=1))
     # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s; nothing of ResNet-34 is known but by its
     # layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
     write_json(Layout("smoke").run("short") / "train.json", summary(study.runs["short"], 20.0))
@@ -274,7 +274,7 @@ def project(tmp_path, smoke_params, jobs):
 def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
     before = Look(quick=False)()
     assert {found.state for found in before.states} == {"to do"} and before.unasked is None
-    assert "unknown until the first training" in before.headline
+    assert "unknown until a training" in before.headline
 
     def trains():
         beat = beat_of("smoke", "train", "one-epoch")
