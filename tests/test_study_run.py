@@ -88,7 +88,7 @@ def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
     counts = [int(done) for done, _ in said]
     # The last stage that DVC began, nms_sweep, is done only where DVC ends well.
     assert counts == sorted(set(counts)) and counts[-1] == (9 if ends else 10)
-    assert len(counts) == counts[-1] - 2 and "unknown until the first training" in said[0][1]
+    assert len(counts) == counts[-1] - 2 and "unknown until a training" in said[0][1]
 
 
 def test_nothing_is_started_where_all_is_up_to_date(dvc, monkeypatch, capfd):
