@@ -163,7 +163,7 @@ def test_lines_of_progress_do_not_steer_the_terminal(capsys, monkeypatch):
     def tell():
         say(f"warning: {STEERS}")
         StudyProgress.print(None, f"source: {STEERS}")
-        progress = Progress(f"of {STEERS}\nforged", 2, unit="pictures")
+        progress = Progress(f"of {STEERS}\nforged", 2, unit="images")
         progress.update(2, f"note {STEERS}")
         progress.close()
         out, err = capsys.readouterr()
