@@ -89,7 +89,7 @@ def test_every_link_of_the_source_is_seen_by_dvc():
 def test_the_rooms_of_the_architecture_page_are_those_of_the_import_contracts():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
-    page = (ROOT / "docs" / "architecture.md").read_text().partition("## The rooms")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "architecture.md").read_text().partition("## Layers")[2].partition("\n## ")[0]
     rows = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in page.splitlines() if row.startswith("| `")]
     assert rows == [layer.split(" | ") for layer in layers]
     assert not any("ignore_imports" in contract for contract in contracts)
