@@ -37,7 +37,7 @@ class UserError(Exception):
 def first_difference(
     found: Mapping[str, object], expected: Mapping[str, object], prefix: str = ""
 ) -> tuple[str, Any, Any] | None:
-    """Return the first expected key (dotted) that is missing or different in `found`, with both values; None if equal."""
+    """Return the first expected key (dotted) that is missing or different in `found`, with both values, or None."""
     for key, should in expected.items():
         is_ = found.get(key, MISSING)
         if isinstance(is_, Mapping) and isinstance(should, Mapping):
