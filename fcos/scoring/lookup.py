@@ -14,7 +14,7 @@ from fcos.scoring.columns import Key, Keys
 Ints = NDArray[np.int64]
 _IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|gif|ppm)$", re.IGNORECASE)
 BY_ID = "id"
-_LARGEST_TABLE = 2**24  # largest array of places by number; larger numbers are looked up in a dict
+_LARGEST_TABLE = 2**24  # largest array of places by number; larger numbers are looked up by bisection
 
 
 @dataclass(frozen=True)
