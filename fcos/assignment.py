@@ -46,15 +46,16 @@ def assign_targets(
     inside_box = _inside(nearest, 0.0, inclusive)  # (B, R, M)
     match = inside_box & is_object[:, None]
 
+    # Section 3.1 of the paper: only locations in the center area of a box are positive samples.
     centers = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2  # (B, M, 2)
     from_center = (locations[:, None] - centers[:, None]).abs().amax(dim=-1)  # (B, R, M)
     match &= _inside(center_sampling_radius * strides[:, None] - from_center, 0.0, inclusive)
 
-    # Section 3.2 of the paper: each level regresses only the boxes whose max(l, t, r, b) lies in the level's range.
+    # Section 3.2 of the paper: a location with max(l, t, r, b) <= m_(i-1) or >= m_i is a negative sample of level i.
     low, high = _bounds(regression_ranges, locations)
     match &= (reach > low[level_of, None]) & (reach < high[level_of, None])
 
-    # Section 3.1 of the paper: an ambiguous location, inside several boxes, takes the box with minimal area.
+    # A location that still falls into several boxes is ambiguous: the paper chooses the box with minimal area.
     order = areas(gt_boxes).argsort(dim=1, stable=True)  # (B, M) smallest first
     rank = order.argsort(dim=1)  # (B, M)
     num_boxes = gt_boxes.shape[1]

@@ -54,7 +54,7 @@ class ValidationSummary(TypedDict):
 
 
 class TrainSummary(TypedDict):
-    """train.json."""
+    """The content of train.json."""
 
     training_key: str
     weights_sha256: str
@@ -74,14 +74,14 @@ class ViewTiming(TypedDict):
 
 
 class Timings(TypedDict):
-    """timing.json and timing_tta.json."""
+    """The content of timing.json and timing_tta.json."""
 
     views: dict[str, ViewTiming]
     provenance: Provenance
 
 
 class ClassNumbers(TypedDict):
-    """A class in evaluation.json."""
+    """The metrics of a class in evaluation.json."""
 
     category_id: int
     name: str
@@ -94,7 +94,7 @@ class ClassNumbers(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json."""
+    """The content of evaluation.json."""
 
     metrics: Numbers
     intervals: dict[str, Interval]
@@ -131,7 +131,7 @@ class TtaStep(TypedDict):
 
 
 class Tta(_Chosen):
-    """tta.json."""
+    """The content of tta.json."""
 
     steps: list[TtaStep]
     chosen: int
@@ -143,7 +143,7 @@ class NmsStep(TypedDict):
 
 
 class NmsSweep(_Chosen):
-    """nms_sweep.json."""
+    """The content of nms_sweep.json."""
 
     steps: list[NmsStep]
     chosen: float
@@ -161,7 +161,7 @@ class SplitCounts(TypedDict):
 
 
 class Manifest(TypedDict):
-    """manifest.json of prepared data."""
+    """The content of manifest.json in prepared data."""
 
     format: int
     categories: list[dict[str, Any]]

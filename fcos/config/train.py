@@ -14,10 +14,10 @@ Sizes = Annotated[list[PositiveInt], Field(min_length=1)]
 class TrainConfig(Section):
     """Training settings; the defaults are those of the published study.
 
-    `sizes` are lengths of the shorter side in pixels, one of which is chosen at random for each image. `batches:
-    by_shape` puts images of similar shape into one batch to reduce padding. `validate_every: N` scores the validation
-    split every N epochs; `keep: best` keeps the weights with the highest validation AP, and `patience: P` ends a
-    training whose validation AP has not improved for P epochs.
+    `sizes` are lengths of the shorter side in pixels, one of which is chosen at random for each image.
+    `batches: by_shape` puts images of similar shape into one batch to reduce padding. `validate_every: N` scores the
+    validation split every N epochs; `keep: best` keeps the weights with the highest validation AP, and `patience: P`
+    ends a training whose validation AP has not improved for P epochs.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"

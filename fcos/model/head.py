@@ -73,5 +73,5 @@ def _small_normal(module: nn.Module) -> None:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
+    """Flatten a feature map: (B, C, H, W) -> (B, H*W, C)."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -57,7 +57,7 @@ def choose_classes(source: Source, classes: Classes | None, *, listed: bool, kee
 
 
 def _refuse_unknown(missing: list[str], there: list[str], listed: bool) -> None:
-    """Raise a UserError about classes without boxes if the categories are complete or a name seems misspelt."""
+    """Raise a UserError for classes that the data lack, if the categories are complete or a name seems misspelt."""
     close = [names[0] for name in missing if (names := difflib.get_close_matches(name, there, n=1))]
     if missing and (listed or close):
         raise UserError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fcos.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of images, in any case
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # image suffixes, in lower or upper case
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
