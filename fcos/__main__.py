@@ -1,16 +1,16 @@
-"""`python -m fcos`: the commands, from the code of the current folder (DVC's stages call it this way)."""
+"""`python -m fcos`: run the command line from the code of the current folder, as DVC's stages do."""
 
 import os
 import signal
 import sys
 from pathlib import Path
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` has its own: an end without a traceback of imports
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
 
 try:
     from fcos.cli import main
 except ModuleNotFoundError:
-    # `.venv/bin/dvc repro` in a shell without the environment: DVC's stages find another python first.
+    # When `.venv/bin/dvc repro` runs in a shell without the environment active, DVC's stages find another python first.
     environment = Path(".venv/bin/python").absolute()
     if not environment.exists() or Path(sys.prefix) == environment.parent.parent:
         raise

@@ -1,4 +1,4 @@
-"""Which location is responsible for which ground-truth box (section 3.1 of the paper, with center sampling)."""
+"""Assign ground-truth boxes to locations (section 3.1 of the paper, with center sampling)."""
 
 from collections.abc import Sequence
 
@@ -23,16 +23,21 @@ def assign_targets(
 ) -> LocationTargets:
     """Assign at most one box to each location of each image.
 
-    A location is positive for a box when it lies inside the box and inside the square of `center_sampling_radius`
-    strides around the box's center (both with their border where `inclusive`), and the largest of its four distances
-    is strictly inside its level's range. Of several boxes the smallest area wins, of equal areas the first.
+    A location is positive for a box if it lies inside the box and inside the square that extends
+    `center_sampling_radius` strides from the box's center to each side (both borders included if `inclusive`), and if
+    the largest of its four distances is strictly inside its level's range. If several boxes match, the box with the
+    smallest area is chosen; among equal areas, the first.
 
     Args:
         locations: (R, 2) x, y in pixels of the padded image.
         strides: (R,) stride of each location's level.
         level_of: (R,) index of each location's level.
-        gt_boxes: (B, M, 4), padded; gt_labels: (B, M), -1 where padded; gt_ignored: (B, M).
+        gt_boxes: (B, M, 4) xyxy in pixels, padded to M boxes.
+        gt_labels: (B, M) int64, -1 where padded.
+        gt_ignored: (B, M) bool, True for boxes that are neither object nor background.
         regression_ranges: (low, high) in pixels for each level; high None = unbounded.
+        center_sampling_radius: in strides of the location's level.
+        inclusive: whether a location on the border counts as inside.
     """
     is_object = (gt_labels >= 0) & ~gt_ignored  # (B, M)
     if gt_boxes.shape[1] == 0:
@@ -41,13 +46,16 @@ def assign_targets(
     inside_box = _inside(nearest, 0.0, inclusive)  # (B, R, M)
     match = inside_box & is_object[:, None]
 
+    # Section 3.1 of the paper: only locations in the center area of a box are positive samples.
     centers = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2  # (B, M, 2)
     from_center = (locations[:, None] - centers[:, None]).abs().amax(dim=-1)  # (B, R, M)
     match &= _inside(center_sampling_radius * strides[:, None] - from_center, 0.0, inclusive)
 
+    # Section 3.2 of the paper: a location with max(l, t, r, b) <= m_(i-1) or >= m_i is a negative sample of level i.
     low, high = _bounds(regression_ranges, locations)
     match &= (reach > low[level_of, None]) & (reach < high[level_of, None])
 
+    # A location that still falls into several boxes is ambiguous: the paper chooses the box with minimal area.
     order = areas(gt_boxes).argsort(dim=1, stable=True)  # (B, M) smallest first
     rank = order.argsort(dim=1)  # (B, M)
     num_boxes = gt_boxes.shape[1]
@@ -66,9 +74,10 @@ def assign_targets(
 
 
 def _nearest_and_farthest(locations: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest of the four distances of equation (1), in pixels: (R, 2), (B, M, 4) -> (B, R, M) each.
+    """Return the smallest and largest of the four distances of equation (1): (R, 2), (B, M, 4) -> (B, R, M) each.
 
-    Side by side, for all four together would be the largest tensor of a training step.
+    The distances, in pixels, are compared one side at a time: stacked, they would be the largest tensor of a training
+    step.
     """
     x, y = locations[:, None].unbind(-1)  # (R, 1)
     x1, y1, x2, y2 = boxes[:, None].unbind(-1)  # (B, 1, M)

@@ -1,23 +1,23 @@
-"""Boxes: `boxes` are (N, 4) xyxy in pixels, `boxes_xywh` the COCO form."""
+"""Box operations: `boxes` are (N, 4) xyxy in pixels, `boxes_xywh` are in COCO's format."""
 
 from torch import Tensor, cat, stack
 
 
 def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """(..., 4) -> (..., 4)."""
+    """Convert boxes from COCO's xywh to xyxy: (..., 4) -> (..., 4)."""
     x, y, w, h = boxes_xywh.unbind(-1)
     return stack((x, y, x + w, y + h), dim=-1)
 
 
 def areas(boxes: Tensor) -> Tensor:
-    """Areas (...) in pixels squared, in float64 where the device has it, so that near ties are told apart."""
+    """Return the areas (...) in pixels squared, in float64 if the device supports it, so that near ties differ."""
     exact = boxes if boxes.device.type == "mps" else boxes.double()
     x1, y1, x2, y2 = exact.unbind(-1)
     return (x2 - x1) * (y2 - y1)
 
 
 def boxes_from(locations: Tensor, ltrb: Tensor) -> Tensor:
-    """Boxes (..., R, 4) from locations (R, 2) and distances (..., R, 4), both in pixels."""
+    """Return boxes (..., R, 4) from locations (R, 2) and ltrb distances (..., R, 4), all in pixels."""
     return cat((locations - ltrb[..., :2], locations + ltrb[..., 2:]), dim=-1)
 
 

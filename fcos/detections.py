@@ -1,4 +1,4 @@
-"""Boxes that a network says are there, before and after NMS. Free of torch, so that scoring starts at once."""
+"""Predicted boxes before and after NMS. This module does not import torch, so that scoring starts quickly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Float32s = NDArray[np.float32]
 
-_BLOCK = 256  # boxes compared with each other at a time
+_BLOCK = 256  # boxes compared at a time
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Candidates:
 
     @property
     def boxes_xywh(self) -> NDArray[np.float64]:
-        """(N, 4) as COCO has them."""
+        """The boxes (N, 4) in COCO's xywh format."""
         boxes = self.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         return boxes
@@ -50,13 +50,13 @@ Detections = Candidates
 
 
 def detect(candidates: Candidates, *, nms_iou_threshold: float, max_detections: int) -> Detections:
-    """Per-class NMS, best first, at most `max_detections`; of equal scores the first wins.
+    """Run NMS per class and return at most `max_detections` boxes, sorted by score; the first of equal scores wins.
 
-    Keeps what torchvision's `nms` keeps within each class, tie for tie: the overlap in float32, the threshold in
-    float64. Its `batched_nms` moves the classes apart instead, which rounds.
+    The result equals torchvision's `nms` run on each class, ties included: the IoU is computed in float32 and compared
+    with a float64 threshold. torchvision's `batched_nms` offsets the boxes of each class instead, which rounds them.
     """
     ordered = candidates[np.argsort(-candidates.scores, kind="stable")]
-    # Blocks, best first: once there are enough, the rest of them is never looked at.
+    # Blocks are processed from the highest score down, so that the loop can stop once enough boxes are kept.
     kept = ordered[:0]
     for first in range(0, len(ordered), _BLOCK):
         if len(kept) >= max_detections:
@@ -68,28 +68,28 @@ def detect(candidates: Candidates, *, nms_iou_threshold: float, max_detections: 
 
 
 def merge_views(views: Sequence[Detections], *, nms_iou_threshold: float, max_detections: int) -> Detections:
-    """Detections of several views of one image as one: per-class NMS over their union."""
+    """Merge the detections of several views of one image: NMS per class over their union."""
     return detect(Candidates.concatenate(views), nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
 
 
 def _overlap(one: Candidates, other: Candidates, threshold: float) -> Bools:
-    """(N, M): whether two boxes are of one class and their IoU is above the threshold."""
+    """Return (N, M) bool: whether two boxes have the same class and an IoU above the threshold."""
     x1, y1, x2, y2 = (one.boxes[:, None, side] for side in range(4))
     other_x1, other_y1, other_x2, other_y2 = (other.boxes[:, side] for side in range(4))
     width = np.minimum(x2, other_x2) - np.maximum(x1, other_x1)
     height = np.minimum(y2, other_y2) - np.maximum(y1, other_y1)
     intersection = width.clip(min=0) * height.clip(min=0)
     union = (x2 - x1) * (y2 - y1) + (other_x2 - other_x1) * (other_y2 - other_y1) - intersection
-    with np.errstate(invalid="ignore"):  # two boxes without area: 0 / 0 is no overlap
+    with np.errstate(invalid="ignore"):  # two boxes without area give 0 / 0, which is no overlap
         above: Bools = intersection / union > np.float64(threshold)
     above &= one.labels[:, None] == other.labels
     return above
 
 
 def _greedy(overlap: Bools) -> Bools:
-    """(N,): which of N boxes, best first, no better one that is kept suppresses; `overlap` is (N, N)."""
+    """Return (N,) bool: which boxes, sorted by score, greedy NMS keeps; `overlap` is (N, N)."""
     keep = np.ones(len(overlap), dtype=bool)
-    # Only boxes that overlap a later one can suppress anything.
+    # Only a box that overlaps a later one can suppress anything.
     for index in np.flatnonzero(np.triu(overlap, k=1).any(axis=1)):
         if keep[index]:
             keep[index + 1 :] &= ~overlap[index, index + 1 :]

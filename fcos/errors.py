@@ -1,4 +1,4 @@
-"""The one exception a user's mistake raises, and where two records disagree."""
+"""The exception for a user's mistake, and helpers for its message."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,14 +7,14 @@ MISSING = "nothing"
 
 
 class UserError(Exception):
-    """A mistake that the user can fix; the command line prints it and exits with 2.
+    """A mistake that the user can fix; the command line prints it and exits with code 2.
 
     Args:
         where: the file, key or argument that is wrong (`params.yaml: train.epochs`).
         problem: what is wrong, in a few words.
-        found: what stands there.
-        expected: what would have been right.
-        hint: what to do about it, a command where one helps.
+        found: the value that was found.
+        expected: what a correct value looks like.
+        hint: what to do about it, if possible a command.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class UserError(Exception):
 def first_difference(
     found: Mapping[str, object], expected: Mapping[str, object], prefix: str = ""
 ) -> tuple[str, Any, Any] | None:
-    """The first expected key (dotted) that is missing or other in `found`, with both values; None where all agree."""
+    """Return the first expected key (dotted) that is missing or different in `found`, with both values, or None."""
     for key, should in expected.items():
         is_ = found.get(key, MISSING)
         if isinstance(is_, Mapping) and isinstance(should, Mapping):
@@ -50,6 +50,6 @@ def first_difference(
 
 
 def names_of(items: Iterable[object], *, shown: int = 5) -> str:
-    """The first few, and that there are more."""
+    """Join the first `shown` items with commas; a trailing "..." stands for the rest."""
     listed = [str(item) for item in items]
     return ", ".join(listed[:shown]) + (", ..." if len(listed) > shown else "")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and digests of what is in them."""
+"""Atomic writing of files and folders, and digests of their content."""
 
 import contextlib
 import csv
@@ -13,32 +13,32 @@ from typing import Any
 
 from fcos.errors import UserError
 
-NOT_UTF8 = "backslashreplace"  # what becomes of file names that are not UTF-8
+NOT_UTF8 = "backslashreplace"  # how file names that are not UTF-8 are written
 
 
 def project_root() -> Path:
-    """The folder of dvc.yaml: `DVC_ROOT` inside a DVC stage, else the current folder."""
+    """Return the folder of dvc.yaml: `DVC_ROOT` inside a DVC stage, else the current folder."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
 def in_project(path: str) -> Path:
-    """A path as params.yaml gives it; in DVC's temporary copies, of tracked files only, that of the original."""
+    """Return a path of params.yaml; in DVC's temporary copies, which have only tracked files, that of the original."""
     here = Path(path)
     return here if here.exists() or "DVC_ROOT" not in os.environ else project_root() / here
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a scratch path beside `path`; rename it onto `path` when the block ends without an error.
+    """Yield a temporary path beside `path` and rename it to `path` when the block ends without an error.
 
     Args:
-        durable: wait until the disk has the content: after a power cut a renamed file may be empty without.
+        durable: wait until the content is on the disk; otherwise a renamed file may be empty after a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield scratch
-        scratch.chmod(0o644)  # some writers keep their files to themselves
+        scratch.chmod(0o644)  # some writers make their files readable by the owner alone
         if durable:
             with scratch.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -48,7 +48,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Have the file `source` at `target` too: as a hard link, or as a copy where the file system has none."""
+    """Make the file `source` available at `target` as a hard link, or as a copy if hard links are not supported."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
@@ -64,7 +64,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def whole_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty scratch folder beside `path`; it replaces `path` when the block ends without an error."""
+    """Yield an empty temporary folder beside `path`; it replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     scratch.chmod(0o755)
@@ -83,20 +83,24 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2, durable: bool = True) -> None:
-    """Write JSON in full float precision; NaN and infinity are refused, since JSON has neither."""
+    """Write JSON in full float precision; NaN and infinity raise ValueError, since JSON has neither."""
     separators = (",", ":") if indent is None else None
     write_text(path, json.dumps(value, indent=indent, separators=separators, allow_nan=False) + "\n", durable=durable)
 
 
 def read_json(path: Path, *, hint: str) -> Any:
-    """Read JSON; `hint` is what to type when the file is missing."""
+    """Read JSON; `hint` is the command to run if the file is missing or damaged.
+
+    Raises:
+        UserError: the file is missing, cannot be read or is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="a JSON file", hint=hint) from None
     except IsADirectoryError:
         raise UserError(path, "is a folder", expected="a JSON file", hint=hint) from None
-    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, 3,000 lists in each other
+    except (ValueError, RecursionError) as error:  # such as a number of 5,000 digits, or 3,000 nested lists
         raise UserError(path, "is not JSON", found=error, hint=hint) from None
 
 
@@ -121,11 +125,11 @@ def sha256_file(path: Path) -> str:
 
 
 def md5_file(path: Path) -> str:
-    """As DVC has it."""
+    """Return the md5 of a file in hex, as DVC computes it."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """Digest of a value's canonical JSON: independent of key order and white space."""
+    """Return the sha256 of a value's canonical JSON; it does not depend on key order or white space."""
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())

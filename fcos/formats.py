@@ -1,4 +1,4 @@
-"""The numbered format of the files that a version writes and another one may read."""
+"""The numbered format of files that one version of fcos writes and another may read."""
 
 import json
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from fcos.errors import UserError
 from fcos.files import read_json, write_json
 from fcos.records import odd_value
 
-FORMAT = 1  # rises when a file of old would be misread; files without a number are of format 1
+FORMAT = 1  # increased when older files would be misread; files without a number have format 1
 
 
 def write_record(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON object with its format, which comes last: readers of numbers meet those first."""
+    """Write a JSON object and its format, which comes last so that the content is what one reads first."""
     write_json(path, {**content, "format": FORMAT})
 
 
 def read_record(path: Path, *, hint: str, kind: Any = Any, complete: bool = False) -> Any:
-    """Read what `write_record` wrote; `hint` is what to type when it is missing, damaged or of another format.
+    """Read what `write_record` wrote; `hint` is the command to run if it is missing, damaged or of another format.
 
     Args:
         kind, complete: see `fcos.records.odd_value`.
@@ -35,16 +35,16 @@ def read_record(path: Path, *, hint: str, kind: Any = Any, complete: bool = Fals
 
 
 def header_metadata(header: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata of a safetensors file that say what its tensors are."""
+    """Return the metadata that describe the tensors of a safetensors file."""
     return {"fcos": json.dumps({"format": FORMAT, **header}, sort_keys=True)}
 
 
 def header_of(path: Path, metadata: Mapping[str, str] | None, *, hint: str | None) -> dict[str, Any]:
-    """What `header_metadata` was given.
+    """Return the header that `header_metadata` was given.
 
     Raises:
-        KeyError, TypeError, ValueError: these are no such metadata.
-        UserError: another format.
+        KeyError, TypeError, ValueError: the metadata were not written by `header_metadata`.
+        UserError: the file has another format.
     """
     header = json.loads((metadata or {})["fcos"])
     if not isinstance(header, dict):
@@ -55,7 +55,7 @@ def header_of(path: Path, metadata: Mapping[str, str] | None, *, hint: str | Non
 
 
 def check_format(path: Path, content: Mapping[str, Any], *, hint: str | None) -> None:
-    """Refuse a file of another format, with the version that wrote it where the file says so."""
+    """Raise a UserError if a file has another format; the error names the version that wrote it if the file does."""
     found = content.get("format", FORMAT)
     if found == FORMAT:
         return

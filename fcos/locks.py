@@ -1,4 +1,4 @@
-"""Locks between processes, also on file systems that have none, such as NFS without its lock service."""
+"""Locks between processes; file systems without locks, such as NFS without its lock service, are tolerated."""
 
 import contextlib
 import errno
@@ -10,14 +10,14 @@ from filelock import FileLock
 from fcos.progress import say
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_told: set[Path] = set()  # folders
+_told: set[Path] = set()  # folders without locks that the user was told about
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block; without locks, say so once for a folder and go on.
+    """Let one process at a time into the block; without locks, print a warning once per folder and continue.
 
-    The system opens the lock of a process that has ended, however it ended.
+    The operating system releases the lock of a process that has ended, even if it was killed.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -29,7 +29,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def has_no_locks(path: Path, error: OSError) -> bool:
-    """Whether `error` says that the file system of `path` has no locks; then it is told, once for a folder."""
+    """Whether `error` says that the file system of `path` has no locks; if so, print a warning once per folder."""
     if error.errno not in NO_LOCKS:
         return False
     folder = path.absolute().parent

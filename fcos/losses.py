@@ -1,4 +1,4 @@
-"""The three losses of the paper (equation 2 and its centerness term), each summed, then divided by the positives."""
+"""The three losses of the paper (equation 2 and its centerness term): each is a sum over the number of positives."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,14 @@ from torchvision.ops import sigmoid_focal_loss
 
 from fcos.structures import HeadOutputs, LocationTargets
 
-EPSILON = 1e-7  # of boxes without area, as torchvision has it
+EPSILON = 1e-7  # avoids 0 / 0 for boxes without area; torchvision's value
 
 
 def detection_losses(outputs: HeadOutputs, targets: LocationTargets) -> tuple[dict[str, Tensor], Tensor]:
-    """Classification, regression and centerness loss (scalars, float32), and the number of positives (scalar).
+    """Return the classification, regression and centerness losses and the number of positives, all scalars.
 
-    Computed in float32 whatever the network ran in, without indexing by positives: no host synchronisation.
+    The losses are computed in float32 whatever dtype the network ran in. They mask instead of indexing the positive
+    locations, so that the host does not wait for the device.
     """
     positive = targets.positive_mask  # (B, R)
     num_positives = positive.sum()
@@ -37,9 +38,10 @@ def detection_losses(outputs: HeadOutputs, targets: LocationTargets) -> tuple[di
 
 
 def ltrb_giou_loss(pred_ltrb: Tensor, target_ltrb: Tensor) -> Tensor:
-    """1 - GIoU (arXiv 1902.09630) of two boxes around one location, given as distances >= 0: (..., 4) -> (...).
+    """Return 1 - GIoU (arXiv 1902.09630) of two boxes around one location, given as distances >= 0: (..., 4) -> (...).
 
-    Boxes around one location always overlap, so that nothing has to be looked up: no host synchronisation.
+    Two boxes around one location always overlap, so that no case needs to be tested and the host does not wait for the
+    device.
     """
     intersection = _area(torch.minimum(pred_ltrb, target_ltrb))
     enclosing = _area(torch.maximum(pred_ltrb, target_ltrb))
@@ -54,7 +56,7 @@ def _area(ltrb: Tensor) -> Tensor:
 
 
 def centerness_targets(target_ltrb: Tensor) -> Tensor:
-    """Equation (3): 1 in the middle of the box, 0 on its border; (..., 4) -> (...)."""
+    """Return the centerness of equation (3): 1 at the center of the box, 0 on its border; (..., 4) -> (...)."""
     left, top, right, bottom = target_ltrb.unbind(-1)
     horizontal = torch.minimum(left, right) / torch.maximum(left, right)
     vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)

@@ -1,4 +1,4 @@
-"""How much memory is free, and what becomes of memory that is freed."""
+"""How much memory is available, and whether freed memory is kept for reuse."""
 
 import contextlib
 import ctypes
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that this machine, and the control groups this process is in, can still give.
+    """Return the bytes that this machine and the control groups of this process can still allocate.
 
-    Half of the machine's memory where the system does not say.
+    If the system does not report its available memory, half of the machine's memory is assumed.
     """
     lines = meminfo.read_text().splitlines() if meminfo.exists() else []
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
@@ -19,7 +19,7 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 
 def left_in_control_groups(of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Bytes left under each memory limit (versions 1 and 2) that holds for this process."""
+    """Yield the bytes left under each control group memory limit (versions 1 and 2) of this process."""
     for line in of.read_text().splitlines() if of.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -36,21 +36,22 @@ def left_in_control_groups(of: Path = Path("/proc/self/cgroup"), root: Path = Pa
             except OSError:
                 continue
             if limit != "max":
-                # Cached files count as used, but are dropped when memory is asked for.
+                # Cached files count as used, but the system drops them when memory is needed.
                 yield int(limit) - int(used) + int(counted.get("inactive_file", 0))
 
 
-# Of glibc's malloc.h, and the largest values it takes.
+# Options of glibc's malloc.h and the largest values it accepts.
 _M_TRIM_THRESHOLD, _LARGEST_INT = -1, 2**31 - 1
 _M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD = -3, 32 << 20
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step instead of giving it back to the system; elsewhere do nothing.
+    """Make glibc keep freed memory for the next step instead of returning it to the system; elsewhere do nothing.
 
-    The system clears what it hands out: up to 9 % of a training step on small images (ResNet-18, 128 pixels).
+    The system clears memory that it hands out, which takes up to 9 % of a training step on small images (ResNet-18,
+    128 pixels).
     """
-    with contextlib.suppress(OSError, AttributeError):  # no C library to be opened, or another one
+    with contextlib.suppress(OSError, AttributeError):  # the C library cannot be opened or is not glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)

@@ -1,4 +1,4 @@
-"""From the network's outputs to candidates."""
+"""Decode the network's outputs into candidates."""
 
 import torch
 from torch import Tensor
@@ -18,15 +18,19 @@ def decode_candidates(
     score_threshold: float,
     max_candidates: int,
 ) -> list[Candidates]:
-    """The best (location, class) pairs of every image, before NMS, in pixels of the original images.
+    """Return the candidates of every image: the highest-scoring (location, class) pairs before NMS.
 
-    score = sqrt(sigmoid(class) * sigmoid(centerness)); per level the pairs above `score_threshold`, at most
-    `max_candidates` of them; boxes clipped to the image, and those of which nothing is left in it (of locations in
-    the padding) are none. All on the device, for the whole batch; what is left after the choice is fetched once.
+    The score is sqrt(sigmoid(class) * sigmoid(centerness)). Each level contributes at most `max_candidates` pairs with
+    a score above `score_threshold`. Boxes are in pixels of the original image and clipped to it; boxes entirely outside
+    of it (from locations in the padding) are dropped. All of this runs on the device for the whole batch, and the
+    selected candidates are copied to the host once.
 
     Args:
-        locations: (R, 2); strides: (R,); image_sizes: (B, 2) height, width of the resized images without
-            padding; original_sizes: (B, 2) of the files.
+        locations: (R, 2) x, y in pixels of the padded image.
+        strides: (R,) stride of each location's level.
+        image_sizes: (B, 2) height and width of the resized images without padding.
+        original_sizes: (B, 2) height and width of the images before resizing.
+        max_candidates: largest number of candidates for each level.
     """
     num_classes = outputs.class_logits.shape[-1]
     scale = (original_sizes / image_sizes).flip(1).repeat(1, 2)  # (B, 4) x, y, x, y
@@ -43,13 +47,13 @@ def decode_candidates(
 
 
 def joint_scores(outputs: HeadOutputs) -> Tensor:
-    """Geometric mean of class probability and centerness, (B, R, K)."""
+    """Return the geometric mean of class probability and centerness, (B, R, K)."""
     centerness = outputs.centerness_logits.float().sigmoid()[..., None]
     return (outputs.class_logits.float().sigmoid() * centerness).sqrt()
 
 
 def _best_pairs(scores: Tensor, feature_sizes: tuple[tuple[int, int], ...], most: int) -> tuple[Tensor, Tensor]:
-    """The highest scores of each image, level by level, and their flat (location, class) indices: (B, N) each."""
+    """Return the highest scores of each level of each image and their flat (location, class) indices: (B, N) each."""
     num_classes = scores.shape[-1]
     best, pair = [], []
     first = 0

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a plain line now and then everywhere else."""
+"""Progress of a command: a bar on a terminal, a line at intervals everywhere else."""
 
 import os
 import sys
@@ -14,13 +14,13 @@ from fcos.visible import visible, visible_line
 T = TypeVar("T")
 Result = TypeVar("Result")
 PLAIN_INTERVAL_S = 20.0
-FEW = 8  # items that are done before the threads for them would have started
-# Told of every piece of work done: so `fcos status` knows how far a command is (fcos/running/heartbeat.py).
+FEW = 8  # so few items are done before threads for them would have started
+# Callbacks for every update, from which `fcos status` knows the progress of a command (fcos/running/heartbeat.py).
 watchers: list[Callable[["Progress"], None]] = []
 
 
 def duration(seconds: float) -> str:
-    """Seconds as one would say them: `45 s`, `6 min`, `2 h 5 min`."""
+    """Format seconds for people: `45 s`, `6 min`, `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -28,12 +28,12 @@ def duration(seconds: float) -> str:
 
 
 def say(message: str) -> None:
-    """Print one line to standard error without tearing a progress bar; names in it cannot steer the terminal."""
+    """Print a line to standard error without breaking a progress bar; control characters in it are escaped."""
     tqdm.write(visible(message), file=sys.stderr)
 
 
 class Progress:
-    """Counts `total` units of work; `update(n, note)` moves it on."""
+    """Counts `total` units of work; `update(n, note)` adds `n` finished ones."""
 
     def __init__(self, description: str, total: int, *, unit: str = "it", done: int = 0) -> None:
         self.description, self.total, self.unit, self.done = description, total, unit, done
@@ -79,7 +79,7 @@ class Progress:
 
 
 def track(items: Iterable[T], description: str, *, total: int, unit: str = "it") -> Iterator[T]:
-    """Yield `items` and show how many of `total` are done."""
+    """Yield `items` and show how many of `total` are finished."""
     progress = Progress(description, total, unit=unit)
     try:
         for item in items:
@@ -90,11 +90,11 @@ def track(items: Iterable[T], description: str, *, total: int, unit: str = "it")
 
 
 def track_threads(function: Callable[[T], Result], items: Sequence[T], description: str, *, unit: str) -> list[Result]:
-    """`function` of each item, on all cores; shows how many are done."""
+    """Return `function(item)` of each item in order, computed on all cores, and show how many are finished."""
     if len(items) <= FEW:
         return list(track(map(function, items), description, total=len(items), unit=unit))
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         return list(track(pool.map(function, items), description, total=len(items), unit=unit))
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the others
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining items

@@ -1,15 +1,15 @@
-"""What stands in the JSON files of a study, which `fcos.formats` reads and writes."""
+"""The content of a study's JSON files, which `fcos.formats` reads and writes."""
 
 import math
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
-Numbers = dict[str, float | None]  # AP, AP50 ... as fractions; None where COCO defines none
+Numbers = dict[str, float | None]  # AP, AP50 ... as fractions; None where COCO leaves the metric undefined
 
 
 class Interval(TypedDict):
-    """Of a number; None where it has none."""
+    """The confidence interval of a metric; the values are None where it has none."""
 
     low: float | None
     high: float | None
@@ -20,7 +20,7 @@ NO_INTERVAL: Interval = {"low": None, "high": None, "standard_error": None}
 
 
 class Provenance(TypedDict):
-    """Where and when a command ran; how long in all, and for a training how long its steps took."""
+    """Where and when a command ran, its total time and, for a training, the time of its steps."""
 
     commit: str | None
     clean_tree: bool | None
@@ -37,31 +37,31 @@ class Provenance(TypedDict):
 
 
 class ValidationSummary(TypedDict):
-    """What train.json says of the validations of a training; epochs are counted from 1, the warm-up's among them."""
+    """The validations of a training, as in train.json; epochs are counted from 1 and include the warm-up."""
 
     every: int
     keep: str
     patience: int | None
-    epochs: int  # that were trained
-    epoch: int  # after which the weights are those that were kept
-    AP: float | None  # of these on the validation images
+    epochs: int  # number of epochs trained
+    epoch: int  # the epoch whose weights were kept
+    AP: float | None  # of the kept weights on the validation images
     num_images: int
-    best_AP: float | None  # the highest of all validations
+    best_AP: float | None  # highest AP of all validations
     best_epoch: int
-    training_AP: float | None  # of the same weights on a sample of the training images
+    training_AP: float | None  # of the kept weights on a sample of the training images
     num_training_images: int
-    seconds: float  # that all of it took
+    seconds: float  # total time of all validations
 
 
 class TrainSummary(TypedDict):
-    """train.json."""
+    """The content of train.json."""
 
     training_key: str
     weights_sha256: str
     params: dict[str, Any]  # Run.identity()
     role: str | None
     imported_from: str | None
-    start_sha256: NotRequired[str]  # of the file of `model.weights`
+    start_sha256: NotRequired[str]  # digest of the file of `model.weights`
     validation: NotRequired[ValidationSummary]
     provenance: Provenance
 
@@ -74,14 +74,14 @@ class ViewTiming(TypedDict):
 
 
 class Timings(TypedDict):
-    """timing.json and timing_tta.json."""
+    """The content of timing.json and timing_tta.json."""
 
     views: dict[str, ViewTiming]
     provenance: Provenance
 
 
 class ClassNumbers(TypedDict):
-    """A class in evaluation.json."""
+    """The metrics of a class in evaluation.json."""
 
     category_id: int
     name: str
@@ -94,7 +94,7 @@ class ClassNumbers(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json."""
+    """The content of evaluation.json."""
 
     metrics: Numbers
     intervals: dict[str, Interval]
@@ -110,7 +110,10 @@ class Evaluation(TypedDict):
 
 
 class _Chosen(TypedDict):
-    """What tta.json and nms_sweep.json share; `metrics` are those on the test split of what was chosen on `split`."""
+    """The keys that tta.json and nms_sweep.json share.
+
+    `metrics` are the test metrics of the setting that was chosen on `split`.
+    """
 
     split: str
     metrics: Numbers
@@ -128,7 +131,7 @@ class TtaStep(TypedDict):
 
 
 class Tta(_Chosen):
-    """tta.json."""
+    """The content of tta.json."""
 
     steps: list[TtaStep]
     chosen: int
@@ -140,7 +143,7 @@ class NmsStep(TypedDict):
 
 
 class NmsSweep(_Chosen):
-    """nms_sweep.json."""
+    """The content of nms_sweep.json."""
 
     steps: list[NmsStep]
     chosen: float
@@ -158,7 +161,7 @@ class SplitCounts(TypedDict):
 
 
 class Manifest(TypedDict):
-    """manifest.json of prepared data."""
+    """The content of manifest.json in prepared data."""
 
     format: int
     categories: list[dict[str, Any]]
@@ -205,7 +208,7 @@ class Detection(TypedDict):
 
 
 class Split(TypedDict):
-    """{train,validation,test}.json, as far as every reader needs it."""
+    """The keys of {train,validation,test}.json that every reader needs."""
 
     images: list[SplitImage]
     categories: list[SplitCategory]
@@ -213,11 +216,12 @@ class Split(TypedDict):
 
 
 def odd_value(value: Any, kind: Any, *, complete: bool = False, where: str = "") -> str | None:
-    """The first thing in `value` that is not of the type `kind`, in words; None where all is.
+    """Describe the first part of `value` that is not of the type `kind`; return None if all parts are.
 
     Args:
         kind: a TypedDict, dict[str, X], list[X], a union, a plain type or Any.
-        complete: whether the keys of a TypedDict must all be there: files of earlier versions lack some.
+        complete: whether all keys of a TypedDict are required; files of earlier versions lack some.
+        where: place of `value` in its file, as a dotted key.
     """
     if kind is Any:
         return None
@@ -240,7 +244,7 @@ def _plain(kind: Any) -> type | tuple[type, ...]:
 
 
 def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
-    """What is in an object or a list: value, type and place."""
+    """Yield the value, type and place of each part of an object or a list."""
     dot = f"{where}." if where else ""
     if is_typeddict(kind):
         hints = get_type_hints(kind)

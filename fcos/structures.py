@@ -1,4 +1,4 @@
-"""The tensors that pass between the parts.
+"""The data structures that data, network, assignment, losses and decoding exchange.
 
 Shape legend: B images, L levels, R locations of all levels, M ground-truth boxes, K classes.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class HeadOutputs(NamedTuple):
-    """The outputs of the network at every location, in training and in testing alike."""
+    """The outputs of the network at every location; they are the same in training and evaluation mode."""
 
     class_logits: Tensor  # (B, R, K)
     pred_ltrb: Tensor  # (B, R, 4) in strides, >= 0
@@ -22,7 +22,7 @@ class HeadOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The boxes of one image; `ignored` boxes are neither object nor background."""
+    """The ground-truth boxes of one image; `ignored` boxes are neither object nor background."""
 
     boxes: Tensor  # (M, 4) xyxy
     labels: Tensor  # (M,) int64, 0..K-1
@@ -35,17 +35,17 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its boxes, before it is resized."""
+    """An image with its ground-truth boxes, before it is resized."""
 
     image_id: int
-    image: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be reduced
-    ground_truth: GroundTruth  # in pixels of the image
-    size: tuple[int, int]  # (height, width) of the image
+    image: Tensor | NDArray[np.uint8]  # (height, width, 3) uint8, on any device; may be smaller than `size`
+    ground_truth: GroundTruth  # in pixels of an image of `size`
+    size: tuple[int, int]  # (height, width) of the original image
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images, padded at the right and at the bottom, with their boxes, padded to M."""
+    """Normalised images, padded on the right and at the bottom, and their boxes, padded to M per image."""
 
     images: Tensor  # (B, 3, height, width)
     image_ids: list[int]
@@ -56,12 +56,12 @@ class Batch:
 
 
 class LocationTargets(NamedTuple):
-    """What each location should say."""
+    """The training targets of every location."""
 
-    labels: Tensor  # (B, R) int64; K..: never; -1 = background
-    target_ltrb: Tensor  # (B, R, 4) in strides; ones where there is no object
+    labels: Tensor  # (B, R) int64, 0..K-1; -1 = background
+    target_ltrb: Tensor  # (B, R, 4) in strides; ones for background
     matched_gt_index: Tensor  # (B, R) int64; -1 = none
-    counted_mask: Tensor  # (B, R) bool: False where an ignored box silences the location
+    counted_mask: Tensor  # (B, R) bool; False where the location is ignored: inside an ignored box and not positive
 
     @property
     def positive_mask(self) -> Tensor:

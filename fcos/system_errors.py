@@ -1,4 +1,4 @@
-"""System errors that any command may meet: disk, permissions, memory."""
+"""System errors that any command may encounter: disk, permissions, memory."""
 
 import errno
 
@@ -9,9 +9,9 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def explain(error: BaseException) -> UserError | None:
-    """The system error as a message with a hint; None for a bug of fcos."""
+    """Return the system error as a UserError with a hint, or None if the error is a bug of fcos."""
     text = str(error)
-    # By name: torch is not imported here, and whoever could raise this has done so.
+    # The class is compared by name, so that torch is not imported here.
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return UserError(
             "memory",
@@ -25,7 +25,7 @@ def explain(error: BaseException) -> UserError | None:
         )
     number = error.errno if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or "a file that was to be written"
-    # Of safetensors and torch, which write by themselves.
+    # The texts are those of safetensors and torch, which write files with their own code and raise no OSError.
     if number in _FULL or "No space left on device" in text or "os error 28" in text:
         return UserError(where, "no space left on its disk", hint="free some space and run the command again")
     if number in _REFUSED:

@@ -1,25 +1,25 @@
-"""Text of others made harmless: what would steer a terminal, turn a line around or mean something in Markdown."""
+"""Escape untrusted text: control characters, direction marks and Markdown."""
 
 import re
 import unicodedata
 from typing import Any
 
-LINES = "\n\t"  # what text of several lines may hold
-_JOINERS = "\u200c\u200d"  # between letters in Persian and in Indic scripts, and in emoji
+LINES = "\n\t"  # allowed in text of several lines
+_JOINERS = "\u200c\u200d"  # used in Persian, Indic scripts and emoji
 
 
 def visible(text: str, *, keep: str = LINES) -> str:
-    """`text` with control characters, marks of direction and the like escaped, all but those of `keep`."""
+    """Return `text` with control characters, direction marks and the like escaped, except for those in `keep`."""
     return text if text.isprintable() else "".join(one if one in keep else _shown(one) for one in text)
 
 
 def visible_line(text: str) -> str:
-    """The same as one line."""
+    """Return `text` escaped as by `visible`, line breaks and tabs included."""
     return visible(text, keep="")
 
 
 def visible_all(value: Any) -> Any:
-    """The same of every text in JSON."""
+    """Return a JSON value with every string in it escaped as by `visible`."""
     if isinstance(value, dict):
         return {visible_all(key): visible_all(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -28,14 +28,14 @@ def visible_all(value: Any) -> Any:
 
 
 def markdown(text: str) -> str:
-    """One line without a meaning in Markdown or HTML; an underscore inside a word has none."""
+    """Return `text` as one line with Markdown and HTML escaped; an underscore inside a word needs no escape."""
     line = visible(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"[\\`*~$\[\]|]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
-    return re.sub(r"^(\d*)([#+.)-]+ )", r"\1\\\2", line)  # a heading or an item of a list
+    return re.sub(r"^(\d*)([#+.)-]+ )", r"\1\\\2", line)  # a heading or a list item
 
 
 def markdown_code(text: str) -> str:
-    """One line as code in Markdown, in which nothing can be escaped."""
+    """Return `text` as one line of Markdown code; backticks and bars are replaced, since code has no escapes."""
     return f"`{visible(' '.join(text.split())).replace('`', chr(39)).replace('|', '¦')}`"
 
 

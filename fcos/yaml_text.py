@@ -1,4 +1,4 @@
-"""YAML that people write: whatever is wrong with it is one message with its place."""
+"""Read YAML files that people write; every mistake becomes one error with its line and column."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ MOST_VALUES = 1_000_000
 
 
 class _Strict(yaml.constructor.BaseConstructor):
-    """No key twice, of which YAML's last one would count; a value that Python cannot hold is named with its line."""
+    """Rejects duplicate keys, of which YAML takes the last, and reports the line of values that Python cannot hold."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
-        except Exception as error:  # 2026-02-30, a number of 5,000 digits, `!!bool 7`
+        except Exception as error:  # such as 2026-02-30, a number of 5,000 digits or `!!bool 7`
             problem = str(error) if isinstance(error, ValueError) else f"no value of {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, problem, node.start_mark) from None
 
@@ -33,17 +33,17 @@ class _Strict(yaml.constructor.BaseConstructor):
 
 
 class Values(_Strict, yaml.SafeLoader):
-    """Numbers, dates and truth values are what YAML takes them for."""
+    """Loads numbers, dates and booleans as YAML defines them."""
 
 
 class Texts(_Strict, yaml.BaseLoader):
-    """Every scalar is the text that stands there: `no`, `007` and `1.50` are names."""
+    """Loads every scalar as the text in the file: `no`, `007` and `1.50` are names."""
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values there are with each alias written out: nine lines can stand for a thousand million."""
+    """Return the number of values with all aliases expanded; nine lines of YAML can expand to a billion values."""
     if id(node) not in known:
-        known[id(node)] = 0  # of an alias within itself, which the constructor refuses
+        known[id(node)] = 0  # an alias within itself counts as 0 here; the constructor rejects it
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in pairs for part in pair]
         known[id(node)] = 1 + sum(_count(part, known) for part in parts)
@@ -51,15 +51,16 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def parse_yaml(text: str, path: Path, *, loader: type[Values | Texts] = Values, hint: str = "fix that line") -> Any:
-    """The value of the YAML `text` of the file `path`; None where it is empty.
+    """Return the value of the YAML `text` of the file `path`, or None if it is empty.
 
     Raises:
-        UserError: not YAML; a key twice; a date or number that is none; nested deeper than Python can follow.
+        UserError: the text is not YAML, has a duplicate key or an invalid date or number, expands to too many values,
+            or is nested too deeply for Python.
     """
     reader, mark = None, None
     try:
         reader = loader(text)
-        reader.deep_construct = True  # an alias within itself has no value then
+        reader.deep_construct = True  # an alias within itself has no value yet and is rejected
         node = reader.get_single_node()
         if node is not None and _count(node, {}) > MOST_VALUES:
             raise ConstructorError(None, None, f"aliases make more than {MOST_VALUES:,} values of it", node.start_mark)

@@ -1,1 +1,1 @@
-"""The schema of params.yaml, one module a section. Objects made here stop at `fcos.commands`."""
+"""The schema of params.yaml, one module per section; its objects are unpacked in `fcos.commands`."""

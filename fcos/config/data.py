@@ -8,9 +8,9 @@ from fcos.config.section import Section, Wrong
 
 
 class _Data(Section):
-    # Share of the training images that nothing is trained on, so that settings can be chosen on them.
+    # Share of the training images for the validation split, on which settings are chosen; they are not trained on.
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Where decoded images are kept between two looks at them: no number depends on it.
+    # Where decoded images are cached; no metric depends on it.
     cache: Literal["auto", "gpu", "ram", "disk", "none"] = "auto"
 
     @property
@@ -20,7 +20,7 @@ class _Data(Section):
 
 
 class ShapesData(_Data):
-    """Images drawn from a seed: nothing to download."""
+    """Images drawn from a seed; nothing is downloaded."""
 
     source: Literal["shapes"]
     num_train: PositiveInt = 256
@@ -30,7 +30,7 @@ class ShapesData(_Data):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-# Names of the annotations, of which those that are missing are left out; `{vehicle: [car, truck]}` merges two.
+# Class names of the annotations; boxes of classes not listed are left out. `{vehicle: [car, truck]}` merges two.
 Classes = list[str | dict[str, list[str]]] | dict[str, list[str]]
 
 
@@ -38,20 +38,21 @@ class _FilesData(_Data):
     root: str
     classes: Classes | None = None
     outside_boxes: Literal["error", "clip"] = "error"
-    # Of an image, an annotation or a line that cannot be used: stop, or go on without it and list it in manifest.json.
+    # If an image, annotation or line is unusable: stop, or leave it out and list it in manifest.json.
     damaged: Literal["error", "leave-out"] = "error"
-    # What images that belong together share: a number of leading characters of their names, what stands before the last
-    # of a mark such as _, a key of the images in COCO JSON, or, with an ending, a table in `root` of image and group.
+    # How to find the group of an image, so that related images stay in one split: a number (of leading characters of
+    # the file name), a mark such as _ (the name up to the last one), a key of the images in COCO JSON, or the file
+    # name of a table in `root` with the columns image and group.
     groups: Annotated[str, Field(min_length=1)] | None = None
-    # Share of the training images to test on, where the data have no test split.
+    # Share of the training images for the test split, if the data have none.
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class VocData(_FilesData):
-    """A folder with an XML file for each image.
+    """A folder with one XML file per image.
 
-    A split is a list of names in `lists` (`train_split: trainval`), or, without one (`train_split: null`), all files of
-    its folders; its own folders (`train_annotations`, `train_images`) stand in for `annotations` and `images`.
+    A split is a list of names in `lists` (`train_split: trainval`) or, without a list (`train_split: null`), all files
+    of its folders. Folders of the split (`train_annotations`, `train_images`) replace `annotations` and `images`.
     """
 
     source: Literal["voc"]
@@ -121,10 +122,10 @@ class CocoData(_FilesData):
 
 
 class YoloData(_FilesData):
-    """Image folders with their label folders (a .txt file for each image), all relative to `root`.
+    """Image folders with their label folders (one .txt file per image), all relative to `root`.
 
-    `names` are those of the numbers 0, 1, ... in the label files; without them `classes` are. A split with a list
-    (`train_list: train.txt`, an image a line) has the images of its folder that the list names.
+    `names` are the names of the class numbers 0, 1, ... in the label files (default: `classes`). A split with a list
+    (`train_list: train.txt`, one image per line) consists of the listed images of its folder.
     """
 
     source: Literal["yolo"]
@@ -206,7 +207,7 @@ def _one_way_to_test(data: _FilesData, key: str) -> None:
 
 
 def _differ(data: _Data, keys: tuple[str, ...], what: str) -> None:
-    """Each later one of `keys` names something else than those before it."""
+    """Check that no two of `keys` have the same value."""
     for number, key in enumerate(keys):
         value = getattr(data, key)
         for earlier in keys[:number]:

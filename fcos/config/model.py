@@ -1,4 +1,4 @@
-"""`model`: the network and what its locations are responsible for."""
+"""`model`: the network and the assignment of boxes to its locations."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ _WEIGHTS = {"anyOf": [{"enum": ["imagenet", "none"]}, {"type": "string"}]}
 
 
 class ModelConfig(Section):
-    """Defaults are those of the published study."""
+    """The network and its assignment; the defaults are those of the published study."""
 
     weights: Annotated[str, WithJsonSchema(_WEIGHTS)] = "imagenet"
     batch_norm: Literal["frozen", "trained"] = "frozen"
@@ -30,7 +30,7 @@ class ModelConfig(Section):
 
     @property
     def weights_file(self) -> str | None:
-        """The file of the backbone's first weights, as params.yaml has it."""
+        """Path of the file with the backbone's initial weights, as written in params.yaml, or None."""
         return None if self.weights in ("imagenet", "none") else self.weights
 
     @model_validator(mode="after")

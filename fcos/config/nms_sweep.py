@@ -11,6 +11,6 @@ from fcos.config.test import Fraction
 
 class NmsSweepConfig(Section):
     thresholds: Annotated[list[Fraction], Field(min_length=1)] = [0.5, 0.6, 0.7]
-    # The split that says which threshold is best. On `test`, as the study did, the best score is optimistic.
+    # The split on which the threshold is chosen. With `test`, as in the published study, the best score is optimistic.
     choose_on: Literal["test", "validation"] = "test"
     runs: list[Name] = []

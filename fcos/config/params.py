@@ -1,4 +1,4 @@
-"""The whole of params.yaml: what one section cannot know of the others."""
+"""The whole of params.yaml, with the checks that involve several sections."""
 
 import difflib
 from collections.abc import Mapping
@@ -48,7 +48,11 @@ class Params:
 
 
 def read(path: Path = DEFAULT_PATH) -> Params:
-    """Read and check a whole params.yaml."""
+    """Read and check a whole params.yaml.
+
+    Raises:
+        UserError: the file is missing or a value is wrong.
+    """
     return parse(read_params(path), path)
 
 
@@ -138,7 +142,7 @@ def _require(fine: bool, where: str, problem: str, found: object, choices: list[
 
 
 def rows_of(table: RunsTable, runs: Mapping[str, Run]) -> list[Run]:
-    """The runs that a `runs` table shows, in the order of params.yaml; a reference is never among them."""
+    """Return the runs that a `runs` table shows, in the order of params.yaml, without reference runs."""
     return [
         run
         for run in runs.values()

@@ -1,4 +1,4 @@
-"""`runs`: the trainings of the study, and what each of them amounts to."""
+"""`runs`: the trainings of the study, and the resolved settings of each."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from fcos.errors import UserError
 
 
 class RunConfig(Section):
-    """One training: `epochs` of cosine after the warm-up; `train` and `model` override the sections."""
+    """One training: `epochs` of cosine decay after the warm-up; `train` and `model` override those sections."""
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
     num_convs: Annotated[int, Field(ge=0, le=16)]
@@ -33,7 +33,7 @@ class RunConfig(Section):
 
 
 class Run(Section):
-    """A run with its overrides applied: everything that decides the weights, but for the data and the code."""
+    """A run with its overrides applied: everything that determines the weights, except for the data and the code."""
 
     study: Name
     name: Name
@@ -47,12 +47,12 @@ class Run(Section):
     train: TrainConfig
 
     def identity(self) -> dict[str, Any]:
-        """What travels with the weights and is compared by every later stage."""
+        """Return the settings that are stored with the weights and compared by every later stage."""
         return {**self.model_dump(mode="json", exclude={"train", "role"}), "train": self.train.identity()}
 
 
 def parse_runs(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> dict[str, Run]:
-    """All runs of the study by name, overrides applied."""
+    """Return all runs of the study by name, with their overrides applied."""
     study = parse_section(params, "study", Name, path)
     configs = parse_section(params, "runs", dict[Name, RunConfig], path)
     if not configs:
@@ -75,7 +75,7 @@ def _resolve(study: str, name: str, config: RunConfig, params: Mapping[str, Any]
 
 
 def find_run(runs: Mapping[str, Run], name: str, path: Path = DEFAULT_PATH) -> Run:
-    """The run called `name`, or a UserError that lists the runs."""
+    """Return the run called `name`, or raise a UserError that lists the runs."""
     if name not in runs:
         raise UserError(f"{path}: runs", "no such run", found=name, expected=f"one of {', '.join(runs)}")
     return runs[name]

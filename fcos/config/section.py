@@ -1,4 +1,4 @@
-"""What all sections share: strictness, reading, and a clear message for each mistake."""
+"""The base of all sections: strict validation, reading, and a clear message for each mistake."""
 
 import difflib
 import functools
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Wrong(ValueError):
-    """Raised by a validator: the value at `key` of the section is impossible."""
+    """Raised by a validator if the value of `key` in its section is wrong."""
 
     def __init__(self, key: str, problem: str, *, found: object, expected: object, hint: str | None = None) -> None:
         super().__init__(problem)
@@ -25,7 +25,7 @@ class Wrong(ValueError):
 
 
 class Section(BaseModel):
-    """A part of params.yaml: immutable, and an unknown key is an error that names the nearest valid one."""
+    """A section of params.yaml; it is immutable, and an unknown key is an error that suggests the closest valid one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -42,7 +42,7 @@ class Section(BaseModel):
 
 
 def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
-    """Read params.yaml as plain data; nothing is checked but that it is a YAML mapping."""
+    """Read params.yaml as plain data; the only check is that it is a YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -60,7 +60,7 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _parsed(text: str, path: Path) -> Any:
-    """Once a command: whoever reads one section more would wait for all of it again."""
+    """Parse each text once per command, since the sections are read one by one."""
     return parse_yaml(text, path)
 
 
@@ -72,7 +72,7 @@ def parse_section(params: Mapping[str, Any], name: str, model: type[T], path: Pa
 
 
 def validate(value: Any, model: type[T], *, path: Path, prefix: Sequence[str] = ()) -> T:
-    """Return `value` as `model`, or raise one UserError that names every key that is wrong."""
+    """Return `value` as `model`, or raise one UserError that names every wrong key."""
     try:
         checked: T = _adapter(model).validate_python(value)  # type: ignore[arg-type]
         return checked
@@ -85,7 +85,7 @@ def validate(value: Any, model: type[T], *, path: Path, prefix: Sequence[str] = 
 
 @functools.cache
 def _adapter(model: Any) -> TypeAdapter[Any]:
-    """Making one takes longer than all that it checks."""
+    """Return a cached adapter, since creating it takes longer than validating."""
     return TypeAdapter(model)
 
 
@@ -107,7 +107,7 @@ def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> Use
 
 
 def _location_in(value: Any, location: Sequence[str | int], *, missing: bool) -> list[str | int]:
-    """Drop from pydantic's location what is no key of the data: the tags of its unions."""
+    """Drop the tags of unions from pydantic's location, since they are not keys of the data."""
     kept: list[str | int] = []
     for index, part in enumerate(location):
         if isinstance(value, Mapping) and (part in value or (missing and index == len(location) - 1)):

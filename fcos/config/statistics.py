@@ -8,7 +8,7 @@ from fcos.config.section import Section
 
 
 class StatisticsConfig(Section):
-    """A bootstrap over the test images; `seed` decides which are drawn, the same for all runs of the study."""
+    """The bootstrap over the test images; all runs of the study share the bootstrap samples that `seed` determines."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     replicates: Annotated[int, Field(ge=100, le=10_000)] = 1000

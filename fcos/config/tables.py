@@ -1,4 +1,4 @@
-"""`tables`: what each table of the report shows."""
+"""`tables`: the tables of the report."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from fcos.config.section import Section
 from fcos.config.study import Name
 
-# AP, AP50, AP75, APs, APm, APl in percent, as a publication prints them.
+# AP, AP50, AP75, APs, APm, APl in percent, as published.
 PublishedRow = Annotated[list[float | None], Field(min_length=6, max_length=6)]
 
 
@@ -17,13 +17,13 @@ class _Table(Section):
 
 
 class ReferenceTable(_Table):
-    """The run with `role: reference`, with its whole test time and its time per image."""
+    """The run with `role: reference`, with its total test time and its time per image."""
 
     kind: Literal["reference"]
 
 
 class TrainedTable(_Table):
-    """One run, scored."""
+    """The test metrics of one run."""
 
     kind: Literal["trained"]
     run: Name
@@ -44,7 +44,7 @@ class NmsTable(_Table):
 
 
 class RunsTable(_Table):
-    """The runs that agree with `where`, a row for each value of `vary`."""
+    """The runs that match `where`, with one row for each value of `vary`."""
 
     kind: Literal["runs"]
     vary: Literal["backbone", "epochs", "num_convs"]

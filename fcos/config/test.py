@@ -1,4 +1,4 @@
-"""`test`: how a trained network is run and scored; every metrics file repeats this section."""
+"""`test`: how a trained network is run and scored; every metrics file contains these settings."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -11,7 +11,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class TestConfig(Section):
-    """Defaults are those of the published study."""
+    """Settings of prediction and scoring; the defaults are those of the published study."""
 
     __test__ = False  # pytest: not a test class
 
@@ -26,9 +26,9 @@ class TestConfig(Section):
     device: Device = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
 
-    # Where and how fast a network runs; what its number format came to stands with the candidates.
+    # These keys decide where and how fast the network runs. The dtype that was used is stored with the candidates.
     _MACHINE: ClassVar = frozenset({"device", "workers", "batch_size", "precision"})
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers, as every metrics file repeats it."""
+        """Return the settings that determine the metrics, as stored in every metrics file."""
         return self.model_dump(exclude=set(self._MACHINE))

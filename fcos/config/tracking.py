@@ -1,4 +1,4 @@
-"""`tracking`: what goes to MLflow besides parameters, curves and metrics."""
+"""`tracking`: what is logged to MLflow in addition to parameters, curves and metrics."""
 
 from typing import Literal
 
@@ -6,6 +6,6 @@ from fcos.config.section import Section
 
 
 class TrackingConfig(Section):
-    """`best`: only the run of highest AP has its checkpoint in MLflow; the store is MLFLOW_TRACKING_URI."""
+    """The checkpoints to log; `best` logs that of the run with the highest AP. MLFLOW_TRACKING_URI names the store."""
 
     checkpoints: Literal["all", "best", "none"] = "all"

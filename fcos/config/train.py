@@ -12,11 +12,12 @@ Sizes = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class TrainConfig(Section):
-    """Defaults are those of the published study; sizes are the shorter side in pixels, drawn per image.
+    """Training settings; the defaults are those of the published study.
 
-    `batches: by_shape` lets images of like shape share a batch, so that less of it is padding. `validate_every: N`
-    scores the validation split after each N epochs; the weights of the highest AP there are kept with `keep: best`, and
-    `patience: P` ends a training in which that AP is P epochs old.
+    `sizes` are lengths of the shorter side in pixels, one of which is chosen at random for each image.
+    `batches: by_shape` puts images of similar shape into one batch to reduce padding. `validate_every: N` scores the
+    validation split every N epochs; `keep: best` keeps the weights with the highest validation AP, and `patience: P`
+    ends a training whose validation AP has not improved for P epochs.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -38,17 +39,17 @@ class TrainConfig(Section):
     keep: Literal["last", "best"] = "last"
     patience: PositiveInt | None = None
 
-    # Where and how fast it runs does not decide the weights.
+    # These keys decide where and how fast a training runs, but not its weights.
     _MACHINE: ClassVar = frozenset({"device", "workers", "checkpoint_every_s"})
     _VALIDATION: ClassVar = frozenset({"validate_every", "keep", "patience"})
 
     @property
     def selects(self) -> bool:
-        """Whether the validation split decides the weights."""
+        """Whether the validation split determines which weights are kept."""
         return self.keep == "best" or self.patience is not None
 
     def identity(self) -> dict[str, Any]:
-        """What decides the weights."""
+        """Return the settings that determine the weights."""
         decides_nothing = self._MACHINE if self.selects else self._MACHINE | self._VALIDATION
         return self.model_dump(mode="json", exclude=set(decides_nothing))
 

@@ -9,11 +9,11 @@ from fcos.config.train import Sizes
 
 class TtaConfig(Section):
     sizes: Sizes = [288, 320, 352, 384, 416, 448, 480]
-    # The split that says how many of the sizes are best; null: all of them are used, and nothing is chosen.
+    # The split on which the number of views is chosen; with null, all sizes are used.
     choose_on: Literal["validation"] | None = None
     runs: list[Name] = []
 
     @property
     def views(self) -> dict[str, int]:
-        """Shorter sides by name of view."""
+        """The length of the shorter side in pixels by name of view."""
         return {f"s{size}": size for size in self.sizes}

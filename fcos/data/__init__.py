@@ -1,1 +1,1 @@
-"""Images and their boxes: preparing them, and feeding them to the network."""
+"""Prepare images and their boxes, and load them for the network."""

@@ -1,6 +1,6 @@
-"""Decoded images, and where they are kept: on the GPU, in RAM, in a file on the disk, or nowhere.
+"""Cache decoded images on the GPU, in RAM, in a file on the disk, or not at all.
 
-Every mode gives the same bytes, so no number depends on it.
+Every mode returns the same bytes, so that no metric depends on it.
 """
 
 import os
@@ -27,8 +27,8 @@ from fcos.locks import locked
 from fcos.memory import available_memory
 from fcos.progress import say, track_threads
 
-# What `auto` tries, in this order, and how many times the decoded images must fit into what is free there: a GPU
-# holds the network too, memory and disk have other users.
+# `auto` tries these caches in this order. The decoded images must fit this many times into the free space, since a GPU
+# holds the network too, and memory and disk have other users.
 TIMES_FREE = {"gpu": 4, "ram": 3, "disk": 2}
 Shown = tuple[int, int]
 KEY = "params.yaml: data.cache"
@@ -37,12 +37,14 @@ KEY = "params.yaml: data.cache"
 class Images:
     """The images of a split by index, each a uint8 tensor (height, width, 3) in RGB.
 
-    Without a buffer each is decoded whenever it is asked for. With one, of `decoded_bytes` uint8 on any device, each is
-    decoded into it at most once, and what is handed out is a part of it; `whole` says that all are there already.
+    Without a buffer, an image is decoded at every access. With a buffer, each image is decoded into it at most once,
+    and the returned tensor is a view of it.
 
     Args:
-        shown: the largest size at which an image is shown, as (shorter, longest) side in pixels: one of more than
-            twice that size is reduced. None: none is.
+        buffer: (decoded_bytes,) uint8 on any device.
+        shown: the largest size at which the network sees an image, as (shorter, longest) side in pixels; an image of
+            at least twice that size is reduced. None reduces no image.
+        whole: whether the buffer already contains all images.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Images:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Raises UserError where the image is missing, broken or of another size than its annotation."""
+        """Return the image; raise UserError if it is missing, damaged or of another size than its annotation."""
         image = self._split.images[index]
         if self._buffer is None:
             return torch.from_numpy(self._decode(index))
@@ -69,7 +71,7 @@ class Images:
         return kept
 
     def start(self, index: int) -> int:
-        """Where the image begins in a buffer."""
+        """Return the offset of the image in a buffer, in bytes."""
         return self._ends[index - 1] if index else 0
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
@@ -78,11 +80,11 @@ class Images:
 
 
 def _copy(image: NDArray[np.uint8], kept: Tensor) -> None:
-    """Copy into a buffer on any device; in memory by numpy, which stays in its thread.
+    """Copy an image into a buffer on any device; numpy is used for the CPU, since it copies in the calling thread.
 
-    torch would copy in parallel, which starts a team of OpenMP threads for each thread that calls it. With more of them
-    than cores, libgomp no longer spins between parallel regions, but sleeps: a step of ResNet-18 on 8 images of 128
-    pixels took 250 ms instead of 170.
+    torch copies in parallel and starts a team of OpenMP threads for each calling thread. With more threads than cores,
+    libgomp sleeps instead of spinning between parallel regions: a step of ResNet-18 on 8 images of 128 pixels took
+    250 ms instead of 170 ms.
     """
     if kept.device.type == "cpu":
         np.copyto(kept.numpy(), image)
@@ -91,7 +93,7 @@ def _copy(image: NDArray[np.uint8], kept: Tensor) -> None:
 
 
 def decoded_bytes(split: CocoSplit, shown: Shown | None = None) -> int:
-    """What all images of the split take, decoded."""
+    """Return the bytes of all decoded images of the split; `shown` as for `Images`."""
     return sum(_num_bytes(split, shown))
 
 
@@ -107,15 +109,15 @@ def _factor(image: Mapping[str, Any], shown: Shown | None) -> int:
 def keep_images(
     split: CocoSplit, cache: str, *, device: torch.device, folder: Path, shown: Shown | None = None
 ) -> Images:
-    """The images of a split, kept as `cache` says: auto, gpu, ram, disk or none.
+    """Return the images of a split, cached as `cache` says: auto, gpu, ram, disk or none.
 
     Args:
         shown: as for `Images`.
-        device: where the network runs; `gpu` needs it to be CUDA.
-        folder: for `disk`; a file there is shared by all processes that read the same images, and may be deleted.
+        device: the device of the network; `gpu` requires CUDA.
+        folder: folder for `disk`; its files are shared by all processes that read the same images, and may be deleted.
 
     Raises:
-        UserError: the images do not fit, or `gpu` is asked for without CUDA.
+        UserError: the images do not fit, or `gpu` is requested without CUDA.
     """
     needed = decoded_bytes(split, shown)
     factors = [_factor(image, shown) for image in split.images]
@@ -142,13 +144,13 @@ def keep_images(
 
 
 def choose(needed: int, free: Mapping[str, int]) -> str:
-    """What `auto` means for `needed` bytes of images, given the free bytes of each place."""
+    """Return the cache that `auto` means for `needed` bytes of images, given the free bytes of each place."""
     fitting = (where for where, times in TIMES_FREE.items() if 0 < times * needed <= free[where])
     return next(fitting, "none")
 
 
 def free_bytes(device: torch.device, file: Path, needed: int) -> dict[str, int]:
-    """Free bytes of each place; on the disk, no end of them where `file` is there already."""
+    """Return the free bytes of each place; for the disk, an unlimited number if `file` already exists."""
     folder = next(folder for folder in file.absolute().parents if folder.is_dir())
     writable = shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
     return {
@@ -174,7 +176,7 @@ def _check_room(where: str, needed: int, free: Mapping[str, int], device: torch.
 
 
 def _key(split: CocoSplit, factors: list[int]) -> str:
-    """Of everything that decides the bytes: images (by their sha256), our code and the decoder."""
+    """Return a digest of all that determines the bytes: the images (by sha256), this project's code and the decoder."""
     return sha256_json([split.digest, factors, sha256_file(Path(fcos.data.images.__file__)), PIL.__version__])[:16]
 
 
@@ -183,13 +185,13 @@ def _is_whole(file: Path, needed: int) -> bool:
 
 
 def _decode_to(file: Path, images: Images, needed: int) -> None:
-    """Have all images in `file`, one after the other; a second process waits for the first to write it."""
+    """Decode all images into `file`, one after the other; a second process waits for the first one."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file.with_suffix(".lock")):
             if _is_whole(file, needed):
                 return
-            # Of a writer that was killed: nobody else has the lock.
+            # Temporary files are from a killed process, since this one holds the lock.
             for left in file.parent.glob(f".{file.name}.*.part"):
                 left.unlink()
             with whole_file(file) as part:
@@ -199,9 +201,9 @@ def _decode_to(file: Path, images: Images, needed: int) -> None:
 
 
 def _mapped(file: Path) -> Tensor:
-    """The bytes of `file`, read when they are looked at; writing to them ends the process.
+    """Return the bytes of `file`, memory-mapped; writing to them kills the process.
 
-    Read-only, since Linux counts a mapping that could be written to as memory and refuses one larger than the RAM.
+    The mapping is read-only, since Linux counts a writable mapping as memory and refuses one larger than the RAM.
     """
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r"))

@@ -1,4 +1,4 @@
-"""The prepared data: COCO JSON with a sha256 for each image. Free of torch, so that reports can read it."""
+"""The prepared data: COCO JSON with a sha256 for each image. This module does not import torch; reports use it."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PREPARE = "fcos prepare"
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split: `images`, `categories` and `annotations` as in COCO JSON, and where the images lie."""
+    """One split: `images`, `categories` and `annotations` as in COCO JSON, and the folder of the images."""
 
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
@@ -25,7 +25,7 @@ class CocoSplit:
 
     @cached_property
     def annotations_of(self) -> dict[int, list[dict[str, Any]]]:
-        """Annotations by image id; images without objects have none."""
+        """Annotations by image id; images without objects have no key."""
         grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for annotation in self.annotations:
             grouped[annotation["image_id"]].append(annotation)
@@ -47,18 +47,18 @@ class CocoSplit:
 
     @cached_property
     def groups(self) -> list[str] | None:
-        """The group of each image, where `data.groups` says how images that belong together are known."""
+        """The group of each image, or None unless `data.groups` is set."""
         named = [image["group"] for image in self.images if "group" in image]
         return named if named and len(named) == len(self.images) else None
 
     @cached_property
     def bits(self) -> int:
-        """How many bits of 16-bit images are in use; 16 where there are none."""
+        """Number of bits that 16-bit images use; 16 if there are none."""
         return min((image["bits"] for image in self.images if "bits" in image), default=16)
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of images and boxes, wherever the images lie."""
+        """sha256 of images, categories and boxes; it does not depend on the folder."""
         return sha256_json([self.images, self.categories, self.annotations])
 
     def path_of(self, image: dict[str, Any]) -> Path:
@@ -66,7 +66,7 @@ class CocoSplit:
 
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
-    """Read `split` (train, validation or test) of prepared data; where nothing is held out, validation is empty."""
+    """Read `split` (train, validation or test) of prepared data; without a validation split, validation is empty."""
     content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"), Split)
     manifest = read_manifest(data_dir)
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
@@ -82,12 +82,12 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
 
 
 def read_manifest(data_dir: Path) -> Any:
-    """What `fcos prepare` says of the data."""
+    """Read the manifest that `fcos prepare` wrote."""
     return _read(data_dir / "manifest.json", ("splits",), Manifest)
 
 
 def _read(path: Path, keys: tuple[str, ...], kind: Any) -> dict[str, Any]:
-    """The JSON object at `path`, with at least `keys`, as far as it has them of the types of `kind`."""
+    """Read the JSON object at `path`; it must have `keys`, and the keys of `kind` must have their types."""
     content: dict[str, Any] = read_record(path, hint=PREPARE, kind=kind)
     if not all(key in content for key in keys):
         found = f"keys {', '.join(content) or 'none'}"

@@ -1,4 +1,4 @@
-"""Prepared images, decoded, with their boxes as tensors."""
+"""Decoded images of prepared data, with their boxes as tensors."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from fcos.structures import GroundTruth, Sample
 
 
 class DetectionDataset:
-    """The images of a split with their boxes, by index; without `images`, decoded whenever they are asked for."""
+    """The images of a split with their boxes, by index; without `images`, an image is decoded at every access."""
 
     def __init__(self, split: CocoSplit, images: Images | None = None) -> None:
         self.split = split
@@ -24,7 +24,7 @@ class DetectionDataset:
         return len(self.split.images)
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of the image."""
+        """Return the (height, width) of the image."""
         image = self.split.images[index]
         return image["height"], image["width"]
 
@@ -44,9 +44,9 @@ class DetectionDataset:
 
 
 def load_ahead(dataset: DetectionDataset, batches: Iterable[Sequence[int]], *, workers: int) -> Iterator[list[Sample]]:
-    """Yield the samples of each batch in order, decoded by `workers` threads ahead of time (0: on demand).
+    """Yield the samples of each batch in order, decoded ahead of time by `workers` threads (0: on demand).
 
-    Threads are enough: decoding and the network both let go of Python's lock.
+    Threads suffice, since decoding and the network both release the GIL.
     """
     if workers == 0:
         yield from ([dataset[index] for index in batch] for batch in batches)

@@ -1,4 +1,4 @@
-"""Images that belong together, such as frames of a film: how their groups are named."""
+"""Name the groups of related images, such as the frames of a video."""
 
 import csv
 from collections.abc import Sequence
@@ -16,30 +16,31 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Member:
-    """An image that shall be in a group."""
+    """An image whose group is to be found."""
 
     image_id: Any
     file_name: str | None
-    record: dict[str, Any]  # what its annotation file says of it
+    record: dict[str, Any]  # its entry in the annotation file
 
     @property
     def names(self) -> list[str]:
-        """What a table may call it."""
+        """The names under which a table may list the image."""
         name = self.file_name
         return [str(self.image_id), *([] if name is None else [name, Path(name).name, Path(name).stem])]
 
 
 def names_table(by: str) -> bool:
-    """Whether `by` is the name of a file, and not a rule or a key."""
+    """Whether `by` is a file name and not a rule or a key."""
     return bool(Path(by).suffix)
 
 
 def group_names(by: str, members: Sequence[Member], where: str, table: Path | None = None) -> list[str]:
-    """The name of the group of each image.
+    """Return the name of the group of each image.
 
     Args:
-        by: a number, a mark or a key; where it is the name of a `table`, that is read.
-        where: of the setting, for messages.
+        by: a number, a mark or a key, see `data.groups`; ignored if there is a `table`.
+        where: the setting's place, for errors.
+        table: a CSV file with images and groups.
 
     Raises:
         UserError: an image has no group, or all are in one.
@@ -58,7 +59,7 @@ def group_names(by: str, members: Sequence[Member], where: str, table: Path | No
 
 
 def _stems(members: Sequence[Member], where: str) -> list[str]:
-    """The file names without folders and ending."""
+    """Return the file names without folder and suffix."""
     nameless = next((member.image_id for member in members if member.file_name is None), None)
     if nameless is not None:
         raise UserError(where, "an image has no file name", found=f"image {nameless}", expected=EXPECTED)
@@ -75,7 +76,7 @@ def _of_key(members: Sequence[Member], key: str, where: str) -> list[str]:
 
 
 def _of_table(members: Sequence[Member], path: Path) -> list[str]:
-    """Groups by the table's first two columns: an image (id, file name, its last part or stem), and its group."""
+    """Read the groups from a table's first two columns: image (id, file name, its last part or its stem) and group."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [row for row in csv.reader(stream) if row]

@@ -1,4 +1,4 @@
-"""Reading an image as the annotations mean it."""
+"""Read images in the orientation and depth that the annotations refer to."""
 
 import contextlib
 import re
@@ -15,19 +15,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fcos.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
-# What is read; the JPEG with a second image of many phones (MPO) is a JPEG to Pillow. It knows more formats, EPS among
-# them, which starts another program.
+# Supported formats. Pillow reads the JPEGs with a second image of many phones (MPO) as JPEG. Its other formats are not
+# allowed, since EPS, for example, starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-REDUCTIONS = (8, 4, 2)  # that decoders of JPEG know
-BOUNDLESS = ("I", "F")  # 32 bits a pixel: no range that all agree on
+REDUCTIONS = (8, 4, 2)  # factors that JPEG decoders support
+BOUNDLESS = ("I", "F")  # modes with 32 bits per pixel, which have no common value range
 _PILLOW = re.compile(r"PIL\.")
 
 
 def resized_size(size: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at `shorter`, or the longer one at `longest` where that is smaller.
+    """Return the (height, width) with the shorter side at `shorter`, or the longer one at `longest` if that is smaller.
 
-    In integers: in float32, 375 rows scaled by 480/375 come out as 479.
+    The size is computed in integers, since 375 rows scaled by 480/375 in float32 result in 479.
     """
     low, high = min(size), max(size)
     numerator, denominator = (shorter, low) if high * shorter <= longest * low else (longest, high)
@@ -36,9 +36,9 @@ def resized_size(size: tuple[int, int], shorter: int, longest: int) -> tuple[int
 
 
 def reduction(size: tuple[int, int], shorter: int, longest: int) -> int:
-    """By what the sides of an image of `size` are divided, 1, 2, 4 or 8, before it is shown at `shorter` and `longest`.
+    """Return the factor (1, 2, 4 or 8) by which an image of `size` is reduced before it is resized.
 
-    What is left is at least as large as what is shown. An image less than twice as large is left as it is, to the bit.
+    The reduced image is at least as large as the resized one. An image less than twice as large is not changed.
     """
     shown = resized_size(size, shorter, longest)
     times = min(side // of_view for side, of_view in zip(size, shown, strict=True))
@@ -46,54 +46,54 @@ def reduction(size: tuple[int, int], shorter: int, longest: int) -> int:
 
 
 def reduced_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
-    """(height, width) of an image of `size` with its sides divided by `factor`."""
+    """Return the (height, width) of an image of `size` with its sides divided by `factor`."""
     return -(-size[0] // factor), -(-size[1] // factor)
 
 
 def reduced(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """An image (height, width, 3) with its sides divided by `factor`: each pixel is the mean of a block."""
+    """Reduce an image (height, width, 3) by `factor`; each pixel is the mean of a block."""
     return image if factor == 1 else np.array(Image.fromarray(image).reduce(factor))
 
 
 def read_annotated(path: Path, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
-    """`read_image` for an entry of `images` in prepared data."""
+    """Read an image with the size and depth of its entry in `images` of prepared data; see `read_image`."""
     return read_image(path, (image["height"], image["width"]), image.get("bits", 16), factor)
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None, bits: int = 16, factor: int = 1) -> NDArray[np.uint8]:
-    """Decode an image of any mode to (height, width, 3) RGB, turned as EXIF says.
+    """Decode an image of any mode to uint8 RGB (height, width, 3), rotated according to EXIF.
 
     Args:
-        size: (height, width) that the annotations speak of. Where only the image as stored has it, the
-            annotations ignore EXIF, and so does this.
-        bits: how many of a 16-bit grey image are in use; a larger value is white.
-        factor: 1, 2, 4 or 8, by which the sides are divided; a JPEG is decoded at that size, in a fraction of the time.
+        size: (height, width) that the annotations refer to. If only the stored, unrotated image has this size, the
+            annotations ignore EXIF, and the image is not rotated.
+        bits: number of bits that a 16-bit grey image uses; larger values become white.
+        factor: 1, 2, 4 or 8, by which the sides are divided; a JPEG is decoded at the reduced size, which is faster.
 
     Raises:
-        UserError: the image is missing, damaged, too large, of another size or of a kind that is not read.
+        UserError: the image is missing, damaged, too large, of another size or of an unsupported kind.
     """
     with opened(path) as image:
         stored = (image.height, image.width)
         turned = displayed_size(image)
         if size is not None and size not in (turned, stored):
             raise UserError(path, "is not the image of its annotation", found=_text(turned), expected=_text(size))
-        # What a decoder divides by itself, as JPEG's does, is not left to be done.
+        # A decoder that reduces the image itself, such as JPEG's, leaves nothing to reduce afterwards.
         divided = factor > 1 and image.draft(None, (stored[1] // factor, stored[0] // factor)) is not None
         if size in (None, turned):
             image = ImageOps.exif_transpose(image)
-        if image.mode in SIXTEEN_BITS:  # convert() clips to 255; of RGB Pillow takes the high byte too
+        if image.mode in SIXTEEN_BITS:  # convert() would clip to 255; for RGB, Pillow takes the high byte too
             image = Image.fromarray((np.asarray(image) >> (bits - 8)).clip(max=255).astype(np.uint8))
         return reduced(np.array(image.convert("RGB")), 1 if divided else factor)
 
 
 @contextlib.contextmanager
 def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[Image.Image]:
-    """An image to be looked at or decoded in the block; whatever Pillow raises there becomes a UserError.
+    """Open an image; any exception of Pillow in the block becomes a UserError.
 
-    Damaged bytes make its decoders raise nearly anything: ValueError, IndexError, NotImplementedError ...
+    For damaged files, Pillow's decoders raise many types: ValueError, IndexError, NotImplementedError ...
 
     Args:
-        name: of the image in messages; None: its path.
+        name: name of the image in errors (default: its path).
     """
     name = name or str(source)
     try:
@@ -121,9 +121,9 @@ def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[I
 
 
 def hush() -> None:
-    """Damaged EXIF blocks are no reason to talk for each image.
+    """Ignore Pillow's warnings, such as those about damaged EXIF blocks.
 
-    Not by `warnings.catch_warnings`: images are read in threads, where it can leave every warning switched off.
+    `warnings.catch_warnings` is not used, since in the threads that read images it can leave all warnings disabled.
     """
     if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
@@ -141,7 +141,7 @@ def refuse_boundless(path: Path, mode: str) -> None:
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) after turning as EXIF says; the image is not decoded."""
+    """Return the (height, width) after the rotation that EXIF says; the image is not decoded."""
     turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (image.width, image.height) if turned else (image.height, image.width)
 

@@ -1,4 +1,4 @@
-"""From decoded images to a batch: resize, flip, normalise, pad, all on the device."""
+"""Make a batch of decoded images: resize, flip, normalise and pad on the device."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ PAD_MULTIPLE = 32
 
 @dataclass(frozen=True)
 class View:
-    """How one image is shown to the network."""
+    """The size and flip with which the network sees an image."""
 
     size: tuple[int, int]  # (height, width) after resizing
     flipped: bool = False
 
 
 def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The smallest (height, width) in multiples of 32 that holds all `sizes`."""
+    """Return the smallest (height, width) in multiples of 32 that holds all `sizes`."""
     height, width = (-(-max(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in zip(*sizes, strict=True))
     return height, width
 
@@ -44,7 +44,7 @@ def draw_view(
     longest: int,
     horizontal_flip: float,
 ) -> View:
-    """The training view of an image: a function of (seed, epoch, image id) alone, whoever asks and in what order."""
+    """Return the random training view of an image; it depends only on (seed, epoch, image id), not on the order."""
     rng = np.random.default_rng([seed, epoch, image_id])
     shorter = int(rng.choice(sizes))
     return View(resized_size(size, shorter, longest), bool(rng.random() < horizontal_flip))
@@ -56,7 +56,7 @@ def make_batch(
     device: torch.device,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Batch:
-    """Show each sample in its view: images (B, 3, height, width) in float32, normalised and padded with zeros."""
+    """Return the batch of the samples in their views; its images are float32, normalised and padded with zeros."""
     height, width = padded_size([view.size for view in views])
     images = torch.empty((len(samples), 3, height, width), device=device, memory_format=memory_format).zero_()
     together: dict[tuple[int, int, tuple[int, int]], list[int]] = defaultdict(list)
@@ -75,9 +75,9 @@ def make_batch(
 
 
 def show(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (N, H, W, 3) in uint8 as the network sees them: float32 (N, 3, height, width), normalised.
+    """Resize and normalise images: uint8 (N, H, W, 3) -> float32 (N, 3, height, width).
 
-    Resized in channels first: for three channels that takes a quarter of the time of channels_last.
+    Resizing runs in channels first, which for three channels takes a quarter of the time of channels_last.
     """
     images = pixels.permute(0, 3, 1, 2).contiguous().div(255)
     if images.shape[2:] != size:
@@ -88,13 +88,13 @@ def show(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 @cache
 def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    """(3, 1, 1) each; kept, since making them on a GPU waits for it."""
+    """Return ImageNet's mean and std, (3, 1, 1) each; they are cached, since creating them on a GPU waits for it."""
     mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD), device=device)[..., None, None]
     return mean, std
 
 
 def show_boxes(boxes: NDArray[np.float32], size: Sequence[int], view: View) -> NDArray[np.float32]:
-    """Boxes (M, 4) in pixels of an image of `size` (height, width) -> in pixels of its view."""
+    """Transform boxes (M, 4) xyxy from pixels of an image of `size` (height, width) to pixels of its view."""
     height, width = view.size
     shown = boxes * np.array([width / size[1], height / size[0]] * 2, dtype=np.float32)
     if view.flipped:
@@ -103,7 +103,7 @@ def show_boxes(boxes: NDArray[np.float32], size: Sequence[int], view: View) -> N
 
 
 def _pad(samples: Sequence[Sample], views: Sequence[View]) -> dict[str, NDArray[Any]]:
-    """The boxes of a batch by name of its fields, padded to M: in numpy, where small arrays cost little."""
+    """Return the boxes of a batch, padded to M, by field of Batch; numpy is faster than torch for small arrays."""
     shape = (len(samples), max(len(sample.ground_truth.labels) for sample in samples))
     boxes = np.zeros((*shape, 4), dtype=np.float32)
     labels = np.full(shape, -1, dtype=np.int64)

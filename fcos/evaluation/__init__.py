@@ -1,1 +1,1 @@
-"""Running a trained network once, and scoring what it said many times."""
+"""Run a trained network once, then score its stored outputs as often as needed."""

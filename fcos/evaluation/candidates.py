@@ -1,4 +1,4 @@
-"""Candidates on disk: everything a network said of a split in one view, before NMS."""
+"""Candidates on disk: all predictions of a network for a split in one view, before NMS."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from fcos.formats import header_metadata, header_of
 
 @dataclass(frozen=True, kw_only=True)
 class CandidatesFile:
-    """Candidates by image id, and the header that says what they are: no time, no machine."""
+    """Candidates by image id, and a header that identifies them without naming a time or machine."""
 
     of_image: Mapping[int, Candidates]
     header: dict[str, Any]
 
 
 def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict[str, Any]) -> None:
-    """Write the candidates of a whole split, one after the other, with where each image's begin."""
+    """Write the candidates of a whole split, concatenated, with the end position of each image."""
     everything = Candidates.concatenate(list(of_image.values()))
     tensors: dict[str, NDArray[Any]] = {
         "image_ids": np.array(list(of_image), dtype=np.int64),
@@ -40,7 +40,7 @@ def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict
 
 
 def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
-    """Read what `save_candidates` wrote; `hint` is what to type when it is not there."""
+    """Read what `save_candidates` wrote; `hint` is the command to run if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = header_of(path, file.metadata(), hint=hint)
@@ -63,10 +63,10 @@ def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
 
 
 def check_candidates(path: Path, of_image: Mapping[int, Candidates], split: CocoSplit, *, hint: str) -> None:
-    """Stop where candidates are not of exactly the images, and of no other classes, than `split` has.
+    """Check that candidates belong to exactly the images of `split` and have only its classes.
 
     Raises:
-        UserError: names the images or the label.
+        UserError: they do not; it names the images or the label.
     """
     images = split.image_sizes.keys()
     unknown, missing = of_image.keys() - images, images - of_image.keys()
@@ -84,7 +84,7 @@ def check_candidates(path: Path, of_image: Mapping[int, Candidates], split: Coco
 
 
 def _check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ValueError where the tensors do not go together; KeyError where one is missing."""
+    """Raise ValueError if the tensors are inconsistent, and KeyError if one is missing."""
     ids, ends, count = tensors["image_ids"], tensors["ends"], len(tensors["scores"])
     shapes = {"image_ids": (len(ends),), "ends": (len(ends),), "boxes": (count, 4), "scores": (count,)}
     for name, shape in {**shapes, "labels": (count,)}.items():

@@ -1,4 +1,4 @@
-"""Running a network over a split."""
+"""Run a network over a split."""
 
 import time
 from collections import defaultdict
@@ -21,7 +21,7 @@ from fcos.structures import HeadOutputs, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A network with everything it needs to turn images into candidates."""
+    """A network with all that is needed to turn images into candidates."""
 
     model: nn.Module
     grid: LocationGrid
@@ -35,7 +35,7 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Candidates]:
-        """Candidates of each sample, in pixels of its image."""
+        """Return the candidates of each sample in its view, in pixels of the original image."""
         batch = make_batch(samples, views, self.device, find_memory_format(self.device, self.dtype))
         with autocast(self.device, self.dtype):
             outputs: HeadOutputs = self.model(batch.images)
@@ -55,7 +55,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall time over a split, from files on disk to candidates; `forward_s` is the part after decoding."""
+    """Wall time in seconds over a split, from files on disk to candidates; `forward_s` is the part after decoding."""
 
     num_images: int
     seconds: float
@@ -80,13 +80,14 @@ def predict_split(
     workers: int,
     description: str | None,
 ) -> tuple[dict[int, Candidates], Timing]:
-    """Candidates of every image by image id, in the split's order.
+    """Return the candidates of every image by image id, in the split's order, and the time they took.
 
-    Only images of one padded size share a batch, so that what a network says of an image does not depend on its
-    neighbours: padding reaches the image through convolutions and GroupNorm.
+    Only images of one padded size share a batch, since padding affects an image through convolutions and GroupNorm:
+    otherwise the predictions of an image would depend on the other images of its batch.
 
     Args:
-        description: what to call its progress; None: it shows in another way, and nobody asks for the time.
+        shorter, longest: sides that the images are resized to, in pixels; see `resized_size`.
+        description: title of the progress bar; None shows no progress and skips the warm-up that the timing needs.
     """
     views = [View(resized_size(dataset.size(i), shorter, longest)) for i in range(len(dataset))]
     batches = _batches_of_one_shape(views, batch_size)
@@ -108,7 +109,7 @@ def predict_split(
     if progress:
         progress.close()
     image_ids = [image["id"] for image in dataset.split.images]
-    # Exactly once each: neither lost nor predicted twice (rf-detr#1507).
+    # Every image is predicted exactly once: none is lost or predicted twice (rf-detr#1507).
     assert sorted(found) == sorted(image_ids) and all(len(results) == 1 for results in found.values())
     return {image_id: found[image_id][0] for image_id in image_ids}, timing
 
@@ -125,5 +126,5 @@ def _batches_of_one_shape(views: list[View], batch_size: int) -> list[list[int]]
 
 
 def _warm_up(predictor: Predictor, dataset: DetectionDataset, indices: list[int], views: list[View]) -> None:
-    """The first pass through a network builds its kernels: that is not the time of an image."""
+    """Run one batch, so that the time for building kernels is not measured."""
     predictor([dataset[index] for index in indices], [views[index] for index in indices])

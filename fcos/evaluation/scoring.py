@@ -1,4 +1,4 @@
-"""Candidates to detections, detections to the COCO results list."""
+"""From candidates to detections, and from detections to the COCO results list and its metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 def detect_all(
     of_image: Mapping[int, Candidates], *, nms_iou_threshold: float, max_detections: int, description: str | None = None
 ) -> dict[int, Detections]:
-    """NMS on every image; `description` is what to call its progress, None where that shows in another way."""
+    """Run NMS on every image; `description` is the title of the progress bar, None shows no progress."""
     images = of_image.items()
     return {
         image_id: detect(candidates, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
@@ -33,7 +33,7 @@ def detect_all(
 
 
 def coco_results(of_image: Mapping[int, Detections], split: CocoSplit) -> list[Record]:
-    """The COCO results list in its one canonical order: AP moves with the order of tied scores (cocoapi#650)."""
+    """Return the COCO results list in a canonical order, since AP depends on the order of tied scores (cocoapi#650)."""
     results = []
     for image in split.images:
         detections = of_image[image["id"]]
@@ -49,13 +49,13 @@ def coco_results(of_image: Mapping[int, Detections], split: CocoSplit) -> list[R
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Detections of a split with all that was counted on them."""
+    """Detections of a split with their matches and metrics."""
 
     results: list[Record]  # the COCO results list
     matches: Matches
     numbers: dict[str, Any]  # see fcos.scoring.numbers.coco_metrics
-    drawn: Drawn  # the twelve numbers, (B, 12)
-    classes: Drawn  # the four of each class, (B, K, 4)
+    drawn: Drawn  # bootstrap replicates of the twelve metrics, (B, 12)
+    classes: Drawn  # bootstrap replicates of the four metrics of each class, (B, K, 4)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -63,7 +63,7 @@ class Scored:
 
 
 def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, weights: NDArray[np.int64]) -> Scored:
-    """The COCO numbers of detections, and the same under each of the (B, I) `weights` of the images."""
+    """Score detections, also under each of the (B, I) bootstrap `weights` of the images."""
     results = coco_results(of_image, split)
     matches = match(results, split)
     drawn, classes = draws_of(score(matches, weights), matches, groups_of(split.groups))
@@ -77,5 +77,5 @@ def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, weigh
 
 
 def coco_metrics(results: list[Record], split: CocoSplit) -> dict[str, Any]:
-    """The twelve numbers, and the same per class (see fcos.scoring.numbers)."""
+    """Return the twelve COCO metrics, overall and per class (see fcos.scoring.numbers)."""
     return numbers.coco_metrics(match(results, split), split)

@@ -1,1 +1,1 @@
-"""The network: ResNet, feature pyramid, two heads; its locations; its files."""
+"""The network (ResNet, feature pyramid and heads), its locations and its files."""

@@ -1,4 +1,4 @@
-"""ResNets of torchvision as feature extractors."""
+"""torchvision's ResNets as feature extractors."""
 
 from http.client import HTTPException
 from pathlib import Path
@@ -17,15 +17,16 @@ from fcos.model.checkpoint import read_state_dict
 class Backbone(nn.Module):
     """A ResNet without its classifier; returns C3, C4, C5 (strides 8, 16, 32).
 
-    The modules and their names are torchvision's, but not the forward passes of its blocks: under autocast a BatchNorm
-    that takes no statistics is folded into the convolution before it.
+    The modules and their names are torchvision's, but the forward passes of the blocks are not: under autocast, a
+    BatchNorm in evaluation mode is folded into the convolution before it.
 
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
-        pretrained: True: torchvision's IMAGENET1K_V1 weights (a download, unless torch's hub folder has them); a path:
-            a state dict of a torchvision ResNet of this name, with or without its classifier.
-        frozen_statistics: keep BatchNorm in evaluation mode for good; its affine parameters are trained all the same.
-        zero_init_residual: each block starts as the identity: its last BatchNorm's weight is 0 (arXiv 1706.02677).
+        pretrained: True loads torchvision's IMAGENET1K_V1 weights (downloaded unless torch's hub folder has them); a
+            path loads a state dict of a torchvision ResNet of this name, with or without its classifier.
+        frozen_statistics: always keep BatchNorm in evaluation mode; its affine parameters are trained nevertheless.
+        zero_init_residual: let each block start as the identity by setting the weight of its last BatchNorm to 0
+            (arXiv 1706.02677).
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        # Pooling first: the same numbers, and ReLU has a quarter of the pixels.
+        # Max pooling and ReLU commute; pooling first leaves ReLU a quarter of the pixels.
         x = self.maxpool(_conv_bn(self.conv1, self.bn1, images)).relu_()
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -59,7 +60,7 @@ class Backbone(nn.Module):
 
 
 def _residual(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
-    """torchvision's block, with `_conv_bn`."""
+    """Run a torchvision block with `_conv_bn`."""
     y = _conv_bn(block.conv1, block.bn1, x).relu_()
     y = _conv_bn(block.conv2, block.bn2, y)
     if isinstance(block, Bottleneck):
@@ -71,7 +72,7 @@ def _residual(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
 
 
 def _conv_bn(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """norm(conv(x)), in float32 just so: it stays within 1e-6 of torchvision's network."""
+    """Return norm(conv(x)); nothing is folded in float32, so that the outputs stay within 1e-6 of torchvision's."""
     if not norm.training and torch.is_autocast_enabled(x.device.type):
         return folded(conv, norm, x)
     y: Tensor = norm(conv(x))
@@ -79,9 +80,9 @@ def _conv_bn(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """norm(conv(x)) of fixed statistics as one convolution, which neither stores nor reads the map between them.
+    """Return norm(conv(x)) as one convolution, for a BatchNorm with fixed statistics.
 
-    Gradients reach the weights of both all the same.
+    This avoids storing and reading the feature map between the two. Gradients reach the weights of both.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
@@ -90,13 +91,13 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def imagenet_file(name: str) -> tuple[str, Path]:
-    """The URL of torchvision's ImageNet weights of a backbone, and the file of torch's hub that they become."""
+    """Return the URL of torchvision's ImageNet weights of a backbone and their path in torch's hub folder."""
     url: str = get_model_weights(name).IMAGENET1K_V1.url
     return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
 def _load(name: str, pretrained: bool | Path, *, zero_init_residual: bool) -> ResNet:
-    # Draws the same numbers whatever it starts from.
+    # The random initialisation runs even for pretrained weights, so that the head draws the same random numbers.
     resnet: ResNet = get_model(name, weights=None, zero_init_residual=zero_init_residual)
     if pretrained:
         state, source = (_imagenet(name), None) if pretrained is True else (read_state_dict(pretrained), pretrained)
@@ -108,7 +109,7 @@ def _load(name: str, pretrained: bool | Path, *, zero_init_residual: bool) -> Re
 def _imagenet(name: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = get_model_weights(name).IMAGENET1K_V1.get_state_dict(check_hash=True)
-    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:  # the last three: a broken file
+    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:  # last three: a damaged file
         url, path = imagenet_file(name)
         raise UserError(
             "params.yaml: model.weights",
@@ -122,14 +123,14 @@ def _imagenet(name: str) -> dict[str, Tensor]:
 
 
 def _fitting(state: dict[str, Tensor], resnet: ResNet, name: str, source: Path) -> dict[str, Tensor]:
-    """What of `state` the backbone takes: all but the classifier, which may be of any classes.
+    """Return the weights of `state` that the backbone uses: all but the classifier, which may have any classes.
 
     Raises:
-        UserError: a weight is missing, is of another shape, or is none of this network.
+        UserError: a weight is missing, has another shape, or is not part of this network.
     """
     expected = {key: tensor.shape for key, tensor in resnet.state_dict().items() if not key.startswith("fc.")}
     found = {key: tensor.shape for key, tensor in state.items() if not key.startswith("fc.")}
-    counts = {key for key in expected if key.endswith(".num_batches_tracked")}  # old files have none
+    counts = {key for key in expected if key.endswith(".num_batches_tracked")}  # missing in old files
     for key in sorted((expected.keys() | found.keys()) - (counts - found.keys())):
         if expected.get(key) != found.get(key):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Weights on disk: a safetensors file whose metadata says what the weights are."""
+"""Weights on disk: safetensors files whose metadata identify the weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STATE_DICT = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
 
 
 class _Header(TypedDict):
-    """Of what types an Identity is, in a file of somebody else's."""
+    """The types of an Identity's fields, to check the metadata of untrusted files."""
 
     run: dict[str, Any]
     categories: list[SplitCategory]
@@ -32,13 +32,13 @@ class _Header(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What weights are: nothing in it depends on when or where they were made.
+    """The identity of weights: nothing in it depends on when or where they were trained.
 
     Args:
         run: the resolved run (study, name, backbone, ...).
         categories: COCO categories in label order: `{"id": 1, "name": "person"}`.
         data_digest: sha256 of the training split.
-        bits: how many bits of 16-bit images its images use.
+        bits: number of bits that 16-bit training images use.
     """
 
     run: dict[str, Any]
@@ -68,10 +68,10 @@ class Identity:
 
 
 def check_finite(state: Mapping[str, Tensor], where: object, hint: str) -> None:
-    """Raise where a number is infinite or none: such weights find nothing, and no training recovers from them.
+    """Raise if a weight is infinite or NaN: such a network detects nothing, and training does not recover.
 
     Raises:
-        UserError: names the first such tensor, and counts.
+        UserError: names the first such tensor and the number of its values that are not finite.
     """
     for name, tensor in state.items():
         if not (finite := tensor.isfinite()).all():
@@ -80,10 +80,10 @@ def check_finite(state: Mapping[str, Tensor], where: object, hint: str) -> None:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], identity: Identity) -> None:
-    """Write the weights whole or not at all.
+    """Write the weights and their identity atomically.
 
     Raises:
-        UserError: they are not finite.
+        UserError: the weights are not finite.
     """
     check_finite(state, path, DIVERGED)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -92,7 +92,7 @@ def save_weights(path: Path, state: dict[str, Tensor], identity: Identity) -> No
 
 
 def read_identity(path: Path, *, hint: str) -> Identity:
-    """What the weights at `path` are; `hint` is what to type when they are not there."""
+    """Return the identity of the weights at `path`; `hint` is the command to run if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return Identity.from_metadata(file.metadata(), path)
@@ -106,10 +106,10 @@ def read_identity(path: Path, *, hint: str) -> Identity:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """Return the tensors of a safetensors file by name.
 
     Raises:
-        UserError: they are not finite.
+        UserError: the weights are not finite.
     """
     state = safetensors.torch.load_file(path)
     check_finite(state, path, OTHER)
@@ -117,18 +117,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name: of torch.save (alone, or under `model` or `state_dict`) or of safetensors.
+    """Return the tensors by name of a safetensors file or of torch.save (alone, or under `model` or `state_dict`).
 
     Raises:
-        UserError: the file is neither, or its numbers are not finite.
+        UserError: the file is neither, or its weights are not finite.
     """
     try:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its reader stumbled over
-        # Not in torch's words, which say how to have the code in a file run.
+    except Exception as error:  # torch's reader raises many types
+        # torch's message is not shown, since it says how to run the code in an untrusted file.
         found = error if path.suffix == ".safetensors" or isinstance(error, OSError) else kind_of(path)
         raise UserError(path, "cannot be read as a state dict", found=found, expected=STATE_DICT) from None
     for key in ("model", "state_dict"):
@@ -141,7 +141,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_weight(name: object, value: object) -> bool:
-    """Whether this is a name with plain numbers: no sparse, quantised or complex ones, and none that are missing."""
+    """Whether this is a name and a dense tensor with data; sparse, quantised, complex and meta tensors are not."""
     return (
         isinstance(name, str)
         and isinstance(value, Tensor)
@@ -152,7 +152,7 @@ def _is_weight(name: object, value: object) -> bool:
 
 
 def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """Raise where weights and data do not have the same categories with the same ids in the same order."""
+    """Raise a UserError unless weights and data have the same category ids and names in the same order."""
     pairs = [[(c["id"], c["name"]) for c in categories] for categories in (found, expected)]
     if pairs[0] != pairs[1]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""torchvision's FCOS state dict to ours and back."""
+"""Convert between torchvision's FCOS state dict and this project's."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _CLASS_LOGITS = re.compile(r"head\.class_logits\.(weight|bias)")
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for torchvision's tensors; frozen BatchNorms get the counter that they lack."""
+    """Return the state dict with this project's names; frozen BatchNorms get the counter that they lack."""
     ours = {_renamed(name, _NAMES): tensor for name, tensor in state.items()}
     for name in [name for name in ours if name.endswith("running_mean")]:
         counter = name.replace("running_mean", "num_batches_tracked")
@@ -32,20 +32,20 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's names for our tensors."""
+    """Return the state dict with torchvision's names."""
     return {_renamed(name, [(ours, theirs) for theirs, ours in _NAMES]): t for name, t in state.items()}
 
 
 def select_classes(state: dict[str, Tensor], category_ids: Sequence[int], path: Path) -> dict[str, Tensor]:
-    """Keep the class logits of `category_ids`, in that order.
+    """Return `state` with only the class logits of `category_ids`, in that order.
 
-    torchvision's published weights have one output per COCO id, 0 to 90, background and unused ids among them;
-    weights with exactly len(category_ids) outputs are taken as they are.
+    torchvision's published weights have one output per COCO id from 0 to 90, which includes the background and unused
+    ids. Weights with exactly len(category_ids) outputs are returned unchanged.
     """
     num_outputs = state["head.class_logits.bias"].numel()
     if num_outputs == len(category_ids):
         return state
-    # All ids of 0..90 must be there: any other count would be a guess.
+    # There must be one output for each id up to the largest; the meaning of any other number would be a guess.
     if num_outputs != max(category_ids) + 1:
         raise UserError(
             path,
@@ -55,7 +55,7 @@ def select_classes(state: dict[str, Tensor], category_ids: Sequence[int], path: 
             hint="import it into a study whose data has its classes",
         )
     rows = torch.tensor(category_ids)
-    # Of other shapes they are left for the check of all shapes.
+    # Tensors of an unexpected shape are left to the check of all shapes.
     return {
         name: t[rows] if _CLASS_LOGITS.fullmatch(name) and t.shape[:1] == (num_outputs,) else t
         for name, t in state.items()

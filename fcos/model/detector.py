@@ -1,4 +1,4 @@
-"""FCOS: images in, HeadOutputs out."""
+"""The FCOS network, from images to HeadOutputs."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -44,7 +44,7 @@ class FCOS(nn.Module):
         )
         channels = self.backbone.out_channels
         p6p7 = _Float32P6P7(fpn_channels if p6_from_p5 else channels[-1], fpn_channels)
-        p6p7.use_P5 = p6_from_p5  # it guesses from the widths, which may agree by chance
+        p6p7.use_P5 = p6_from_p5  # torchvision guesses this from the channels, which may be equal by chance
         self.fpn = FeaturePyramidNetwork(channels, fpn_channels, extra_blocks=p6p7)
         self.head = Head(
             channels=fpn_channels,
@@ -63,10 +63,11 @@ class FCOS(nn.Module):
 
 
 class _Float32P6P7(LastLevelP6P7):  # type: ignore[misc]
-    """P6 and P7 in float32, whatever the rest runs in.
+    """P6 and P7, computed in float32 under any autocast.
 
-    oneDNN's bfloat16 kernel leaves most of the weight gradient of a strided 3x3 convolution on a 1x1 map unwritten
-    (seen with torch 2.15): P7 of a 64-pixel image learned whatever lay in memory. Both are tiny.
+    oneDNN's bfloat16 kernel leaves most of the weight gradient of a strided 3x3 convolution on a 1x1 map uninitialised
+    (seen with torch 2.15), so that P7 of a 64-pixel image was trained with arbitrary gradients. Both levels are tiny,
+    so that float32 costs little.
     """
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:

@@ -1,4 +1,4 @@
-"""Which device, and which number format on it."""
+"""The choice of device, dtype and memory format."""
 
 import contextlib
 
@@ -8,7 +8,11 @@ from fcos.errors import UserError
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU; a device that is asked for and missing is an error."""
+    """Return the device called `name`; `auto` prefers CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: the device is not available.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, available in there.items() if available))
@@ -21,22 +25,23 @@ def find_device(name: str) -> torch.device:
 
 
 def find_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the device computes in it, else float32."""
+    """Return the dtype for `precision`; `auto` is bfloat16 if the device computes in it natively, else float32."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        # Without the instructions oneDNN converts back and forth, slower than float32.
+        # Without these instructions oneDNN converts back and forth, which is slower than float32.
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.float32
 
 
 def find_memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """channels_last, but for float32 on a CPU without AVX-512, where convolutions are faster in channels first.
+    """Return channels_last, except for float32 on a CPU without AVX-512, where channels-first convolutions are faster.
 
-    ResNet-18 at 480 x 640 with AVX2 alone: a step takes 1.15 to 1.4 times as long in channels_last; with AVX-512, 0.93.
+    For ResNet-18 at 480 x 640, a step in channels_last takes 1.15 to 1.4 times as long as in channels first with AVX2
+    only, and 0.93 times as long with AVX-512.
     """
     if device.type == "cpu" and dtype == torch.float32 and not torch.cpu._is_avx512_supported():
         return torch.contiguous_format
@@ -44,7 +49,7 @@ def find_memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
-    """A context in which convolutions run in `dtype`."""
+    """Return a context manager in which convolutions run in `dtype`."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)

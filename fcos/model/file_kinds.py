@@ -1,4 +1,4 @@
-"""What a file is that was given as a checkpoint and is none, by how it begins: its content is never run."""
+"""Identify a file that is not a checkpoint by its first bytes; its content is never executed."""
 
 import zipfile
 from pathlib import Path
@@ -14,7 +14,7 @@ _MORE = "with more than tensors in it, such as a whole module"
 
 
 def kind_of(path: Path) -> str:
-    """What the file at `path` seems to be, in words."""
+    """Return a short description of what the file at `path` seems to be."""
     with path.open("rb") as stream:
         start = stream.read(_LOOKED_AT)
     if not start:

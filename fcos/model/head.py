@@ -1,4 +1,4 @@
-"""The heads: shared by all levels (section 3.1 and figure 2 of the paper)."""
+"""The heads, shared by all levels (section 3.1 and figure 2 of the paper)."""
 
 import math
 
@@ -36,7 +36,7 @@ class Head(nn.Module):
         assert bias is not None
         nn.init.constant_(bias, -math.log((1 - prior_probability) / prior_probability))
         assert self.box_regression.bias is not None
-        # At zero, ReLU leaves most boxes of a network without pretrained weights no area, and those no gradient.
+        # With a bias of zero, ReLU leaves most boxes of a network without pretrained weights without area and gradient.
         nn.init.constant_(self.box_regression.bias, initial_ltrb)
 
     def forward(self, features: list[Tensor]) -> HeadOutputs:
@@ -73,5 +73,5 @@ def _small_normal(module: nn.Module) -> None:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
+    """Flatten a feature map: (B, C, H, W) -> (B, H*W, C)."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

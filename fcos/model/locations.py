@@ -1,4 +1,4 @@
-"""Where on the image each cell of each level looks."""
+"""The image location of every cell of every level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ def make_locations(
     step_from_padding: bool,
     device: torch.device,
 ) -> Locations:
-    """Locations ((x + offset) * step_x, (y + offset) * step_y), row by row.
+    """Return the locations ((x + offset) * step_x, (y + offset) * step_y) of all levels, row by row.
 
-    The step is the level's nominal stride or, where `step_from_padding`, padded size // cells on each axis, as
-    torchvision has it: 120 rows and not 128 at P7 of 480 rows.
+    The step is the level's nominal stride or, if `step_from_padding`, padded size // cells on each axis, as in
+    torchvision: at P7 of an image with 480 rows, 120 pixels instead of 128.
     """
     xy, stride_of, level_of = [], [], []
     for level, ((rows, columns), stride) in enumerate(zip(feature_sizes, strides, strict=True)):
@@ -46,7 +46,7 @@ def make_locations(
 
 @dataclass(frozen=True, kw_only=True)
 class LocationGrid:
-    """`make_locations` with its settings, remembering what it made."""
+    """`make_locations` with its settings and a cache of its results."""
 
     strides: tuple[int, ...]
     offset: float

@@ -1,1 +1,1 @@
-"""COCO numbers with their uncertainty, for any detector's results; free of torch, so that reports can use it."""
+"""COCO metrics with their uncertainty for any detector's results; nothing here imports torch, as reports use it."""

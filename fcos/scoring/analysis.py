@@ -1,6 +1,6 @@
-"""What is wrong with a model: its kinds of errors, where it is precise, which objects and images are hard for it.
+"""Error analysis of a model: kinds of errors, precision and recall, calibration, hard objects and images.
 
-All of it is read off the matches; docs/error-analysis.md says what each number means.
+The whole analysis is computed from the matches; docs/error-analysis.md explains each number.
 
 Shapes: I images, B replicates, K classes, A area ranges, T IoU thresholds, D detections, G ground-truth boxes.
 """
@@ -19,25 +19,25 @@ from fcos.scoring.matching import AREA_RANGES, Bools, Floats, Ints, Matches, ove
 from fcos.scoring.numbers import estimate_json
 
 Row = dict[str, Any]
-MAX_REPLICATES = 200  # enough for an interval in a figure, and a fifth of the time of a table's
+MAX_REPLICATES = 200  # enough for the interval in a figure, and five times as fast as the 1,000 of a table
 CROWDING = {"1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8 and more": (8, None)}  # objects in an image
-SURE_SCORE = 0.5  # of detections that are counted in images without objects
+SURE_SCORE = 0.5  # score above which detections in images without objects are counted
 NUM_WORST = 10
 NUM_BINS = 10
 _AP = ("AP", "AP50")
 
 
 def analyse(matches: Matches, split: CocoSplit, weights: ArrayLike, *, confidence: float) -> Row:
-    """All of the error analysis of one run, as it stands in JSON; None where a number is not defined.
+    """Return the error analysis of one run as JSON data; undefined numbers are None.
 
     Args:
-        weights: (B, I) the draws of `draw_weights`, for the intervals of `by_size` and `by_crowding` alone, of which
-            the first 200 are used; without any (0, I) there are no intervals.
-        confidence: of those intervals.
+        weights: (B, I) bootstrap samples of `draw_weights`, of which the first 200 are used, only for the intervals of
+            `by_size` and `by_crowding`; with (0, I) there are no intervals.
+        confidence: confidence level of those intervals.
 
     Returns:
         "errors" (`error_kinds`), "precision_recall", "confusion", "by_size", "by_crowding", "calibration" and
-        "worst_images", as their functions here say.
+        "worst_images", as documented at the functions of this module.
     """
     draws = np.asarray(weights)[:MAX_REPLICATES]
     outcome = Outcome.of(matches)
@@ -54,14 +54,14 @@ def analyse(matches: Matches, split: CocoSplit, weights: ArrayLike, *, confidenc
 
 
 def _precision_recall(precision: Floats, split: CocoSplit) -> Row:
-    """Precision at the 101 recall steps, to four digits.
+    """Return the precision at the 101 recall steps, rounded to four digits.
 
     Args:
-        precision: (T, R, K) of all areas; -1 for a class without objects.
+        precision: (T, R, K) over all areas; -1 for a class without objects.
 
     Returns:
         {"mean": {"0.50": list, "0.75": list}, "per_class": [{"category_id", "name", "0.50": list}]}: the mean is over
-        the classes with objects, the others have None.
+        the classes with objects; the other classes have None.
     """
     has_objects = precision[0, 0] >= 0
     means = {"0.50": precision[0][:, has_objects], "0.75": precision[5][:, has_objects]}
@@ -76,15 +76,15 @@ def _precision_recall(precision: Floats, split: CocoSplit) -> Row:
 
 
 def _confusion(matches: Matches, split: CocoSplit) -> Row:
-    """What became of the objects of each class, and of what is none.
+    """Return the confusion matrix of the classes and the background.
 
-    The detections that score at least 0.3 each take, highest score first, the free object that they overlap most, of
-    whatever class, by an IoU of at least 0.5. What lies on a crowd region instead, or on nothing, is background.
+    Detections with a score of at least 0.3 are matched, highest score first, with the unmatched object of any class
+    that has the largest IoU, which must be at least 0.5.
 
     Returns:
         {"min_score", "labels": names with "background" last, "counts": [[label of the object, label of the detection,
-        how often], ...] without zeros}: an object without a detection is called background; a detection without an
-        object is one of background, unless it lies on a crowd region, where it is not counted.
+        count], ...] without zeros}: an object without a detection has the detection label background; a detection
+        without an object has the object label background, unless it is ignored because it lies on a crowd region.
     """
     truth = matches.truth
     ignored, background = truth.ignored[:, 0], truth.num_classes
@@ -120,7 +120,7 @@ def _confusion(matches: Matches, split: CocoSplit) -> Row:
 
 
 def _by_size(matches: Matches, draws: Ints, confidence: float) -> Row:
-    """COCO's three area ranges.
+    """Return AP and AP50 for COCO's three area ranges.
 
     Returns:
         {"small": {"num_objects", "AP", "AP50", "intervals": {"AP": {"low", "high"}, "AP50": ...}}, ...}
@@ -137,11 +137,12 @@ def _by_size(matches: Matches, draws: Ints, confidence: float) -> Row:
 
 
 def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: float) -> Row:
-    """Images by how many objects they have; a group's AP is that of a data set of its images alone.
+    """Group the images by their number of objects; a group's AP is computed on its images alone.
 
     Returns:
         {"groups": [{"objects": "1", "num_images", "num_objects", "AP", "AP50", "intervals"}, ...],
-        "empty": {"num_images", "num_detections"}}: the detections in images without objects that score above 0.5.
+        "empty": {"num_images", "num_detections"}}: "empty" has the images without objects and the number of their
+        detections with a score above 0.5.
     """
     truth = matches.truth
     objects = np.bincount(truth.image[~truth.ignored[:, 0]], minlength=truth.num_images)
@@ -159,7 +160,7 @@ def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: fl
 
 
 def _calibration(matches: Matches, outcome: Outcome) -> Row:
-    """Whether the score is the precision at IoU 0.5: ten bins of equal width, each with its lower end.
+    """Compare the score with the precision at IoU 0.5 in ten bins of equal width; a bin includes its lower end.
 
     The expected calibration error is the mean over the detections of |mean score - precision| of their bin.
     Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
@@ -190,13 +191,15 @@ def _calibration(matches: Matches, outcome: Outcome) -> Row:
 
 
 def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[Row]:
-    """The ten images of the highest cost, of equal ones the lower image id first; none without any error.
+    """Return the (at most ten) images with the highest cost above 0; among equal costs the lower image id is first.
 
-    The cost of an image is the number of its objects that no detection finds at IoU 0.5, plus the scores of its false
-    positives at that IoU: so an object missed is as bad as a wrong detection of full score. It is no part of AP.
+    The cost of an image is the number of its objects that are missed at IoU 0.5, plus the sum of the scores of its
+    false positives at that IoU: a missed object is as bad as a false positive with a score of 1. The cost is not
+    related to AP.
 
     Returns:
-        [{"image_id", "file_name", "missed", "false_positives", "cost"}]: false positives that score at least 0.3.
+        [{"image_id", "file_name", "missed", "false_positives", "cost"}]: "false_positives" counts those with a score
+        of at least 0.3.
     """
     truth = matches.truth
 
@@ -206,7 +209,7 @@ def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[
     wrong = outcome.false_positive
     missed = per_image(truth.image[outcome.missed])
     shown = per_image(matches.image[wrong & (matches.score >= SHOWN_SCORE)])
-    # Rounded, so that the order of the sums decides no tie.
+    # The costs are rounded, so that the order of summation does not decide ties.
     cost = np.round(missed + per_image(matches.image[wrong], matches.score[wrong]), 6)
     worst = [place for place in np.argsort(-cost, kind="stable")[:NUM_WORST] if cost[place] > 0]
     file_name = {image["id"]: image["file_name"] for image in split.images}
@@ -223,7 +226,7 @@ def _worst_images(matches: Matches, outcome: Outcome, split: CocoSplit) -> list[
 
 
 def _part(matches: Matches, images: Bools, pairs: Bools) -> Matches:
-    """The detections in some images (I,) with some of the pairs (M,): scored sooner; objects stay where they are."""
+    """Select detections by image (I,) and pairs (M,), to make scoring faster; the objects do not change."""
     kept = images[matches.image]
     pairs = pairs & kept[matches.detection]
     number = np.cumsum(kept) - 1
@@ -235,12 +238,12 @@ def _part(matches: Matches, images: Bools, pairs: Bools) -> Matches:
 
 
 def _with_point(draws: Ints) -> Ints:
-    """(1 + B, I): every image once, and then the draws."""
+    """Return (1 + B, I): a first row with every image once, then the bootstrap samples."""
     return np.concatenate((np.ones((1, draws.shape[1]), dtype=np.int64), draws))
 
 
 def _ap_and_ap50(ap: Floats) -> Floats:
-    """(1 + B, 2), from the AP (1 + B, K, T) of classes and thresholds; NaN where no class has objects."""
+    """Return AP and AP50 (1 + B, 2) from the AP (1 + B, K, T) of classes and thresholds; NaN without objects."""
     num_classes = (~np.isnan(ap)).sum(axis=1)
     undefined = np.full(num_classes.shape, np.nan)
     mean = np.divide(np.nansum(ap, axis=1), num_classes, out=undefined, where=num_classes > 0)  # (1 + B, T)
@@ -248,7 +251,7 @@ def _ap_and_ap50(ap: Floats) -> Floats:
 
 
 def _ap_with_intervals(values: Floats, num_images: int, confidence: float) -> Row:
-    """Of the numbers (1 + B, 2) without and with replicates, which stand on so many images."""
+    """Return AP and AP50 with intervals from their values (1 + B, 2); the first row is the point estimate."""
     drawn = Drawn(values[1:], Support.of_images([num_images] * len(_AP)))
     found = estimate(Sample.of(values[:1], [drawn]), confidence=confidence)
     point = {name: None if np.isnan(value) else value for name, value in zip(_AP, values[0].tolist(), strict=True)}

@@ -1,7 +1,7 @@
-"""From matches to COCO's numbers, with an integer weight for each image: all ones give what COCOeval gives.
+"""Compute COCO's metrics from matches with an integer weight for each image; weights of 1 reproduce COCOeval.
 
-A weight of m counts an image m times, so a bootstrap replicate is nothing but another set of weights; nothing is
-matched again. Precision falls at every false positive, so its envelope is looked at only where an object is found.
+A weight of m counts an image m times, so a bootstrap replicate is just another set of weights and needs no new
+matching. Precision falls at every false positive, so its envelope is evaluated only at true positives.
 
 Shapes: B sets of weights, I images, K classes, A area ranges, T IoU thresholds, R = 101 recall steps, N true positives.
 """
@@ -24,44 +24,44 @@ AP_METRICS = METRICS[:6]
 CLASS_METRICS = ("AP", "AP50", "AP75", "AR100")
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)
 _EPS = np.spacing(1)
-_EXACT = 2**24  # whole numbers below are exact in float32
-_BLOCK = 256  # sets of weights at a time: what a curve needs then stays in the processor's cache
+_EXACT = 2**24  # whole numbers up to here are exact in float32
+_BLOCK = 256  # sets of weights at a time, so that the data of a curve fit into the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """The numbers under B sets of weights; NaN where there is no object to find."""
+    """AP and recall under B sets of weights; NaN where a class has no objects."""
 
     ap: Floats  # (B, K, A, T)
     recall: Floats  # (B, K, A, T), with 100 detections
-    recall_1: Floats  # (B, K, T), with 1 detection an image and class, at all areas
+    recall_1: Floats  # (B, K, T), with 1 detection per image and class, all areas
     recall_10: Floats  # (B, K, T)
     protocol: Protocol = COCO
 
     def metrics(self) -> Floats:
-        """(B, 12), in the order of METRICS."""
+        """Return the twelve metrics (B, 12) in the order of METRICS."""
         return np.stack([_mean(column, axis=(1, 2)) for column in self._columns()], axis=1)
 
     def class_metrics(self) -> Floats:
-        """(B, K, 12): the same of each class."""
+        """Return the twelve metrics of each class (B, K, 12) in the order of METRICS."""
         return np.stack([_mean(column, axis=2) for column in self._columns()], axis=2)
 
     def _columns(self) -> list[Floats]:
-        """(B, K, thresholds) of each of METRICS."""
+        """Return the values (B, K, thresholds) that each of METRICS averages."""
         ap, recall = self.ap, self.recall
         at_50, at_75 = (self.protocol.places_of(iou) for iou in (0.5, 0.75))
         columns = [ap[:, :, 0], ap[:, :, 0, at_50], ap[:, :, 0, at_75], *(ap[:, :, area] for area in (1, 2, 3))]
         return [*columns, self.recall_1, self.recall_10, *(recall[:, :, a] for a in range(self.protocol.num_areas))]
 
     def per_class(self) -> Floats:
-        """(B, K, 4), in the order of CLASS_METRICS."""
+        """Return the metrics of each class (B, K, 4) in the order of CLASS_METRICS."""
         ap = self.ap[:, :, 0]
         at_50, at_75 = (ap[..., self.protocol.places_of(iou)] for iou in (0.5, 0.75))
         return np.stack([_mean(values, axis=2) for values in (ap, at_50, at_75, self.recall[:, :, 0])], axis=2)
 
 
 def score(matches: Matches, weights: ArrayLike) -> Scores:
-    """The numbers under each set of image weights.
+    """Return AP and recall under each set of image weights.
 
     Args:
         weights: (B, I) how often each image counts; whole numbers.
@@ -86,12 +86,12 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
         return np.moveaxis(share, -1, 0)
 
     def recall_of_all_areas(most: int) -> Floats:
-        # A copy, so that what the other area ranges take is given back.
+        # The copy lets the memory of the other area ranges be freed.
         return recall((rank < most) & (matches.area == 0))[:, :, 0].copy()
 
     rank = matches.rank[matches.detection]
     ap = np.zeros((truth.num_classes, num_areas, num_thresholds, num_sets))
-    # numpy and scipy let go of the interpreter while they compute, so threads are enough.
+    # Threads suffice, since numpy and scipy release the GIL while they compute.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda label: _class_ap(matches, label, of_image, num_objects[label], ap[label]), range(len(ap))))
     ap[np.broadcast_to(num_objects[:, :, None] == 0, ap.shape)] = np.nan
@@ -105,16 +105,16 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
 
 
 def joined(blocks: Sequence[Scores]) -> Scores:
-    """The numbers of several blocks of sets of weights as one."""
+    """Concatenate the scores of several blocks of weights."""
     names = [field.name for field in fields(Scores) if field.name != "protocol"]
     columns = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in names}
     return Scores(**columns, protocol=blocks[0].protocol)
 
 
 def precision_at_recall(matches: Matches) -> Floats:
-    """(T, R, K, A) precision of the envelope at each recall step, all images once; -1 where there is no object.
+    """Return the envelope's precision (T, R, K, A) at each recall step, with all weights 1; -1 without objects.
 
-    It is COCOeval's `eval["precision"]` at 100 detections, to the last bit.
+    The result equals COCOeval's `eval["precision"]` at 100 detections bit for bit.
     """
     truth, protocol = matches.truth, matches.protocol
     num_curves = truth.num_classes * protocol.num_areas * protocol.num_thresholds
@@ -130,17 +130,17 @@ def precision_at_recall(matches: Matches) -> Floats:
     reached = (needed <= num_found[:, None]) & (objects > 0)
     at_steps = np.where(objects > 0, np.zeros(needed.shape), -1.0)
     if reached.any():
-        # A curve begins where the one before ends, so the largest precision up to the next step is a segment's.
+        # Curves are contiguous, so that the largest precision between two steps is the maximum of a segment.
         places = (start[:, None] + needed - 1)[reached]
         at_steps[reached] = np.maximum.reduceat(precision, places)
-    # The envelope: the largest precision at this recall or a higher one.
+    # The envelope is the largest precision at this recall or a higher one.
     at_steps = np.maximum.accumulate(at_steps[:, ::-1], axis=1)[:, ::-1]
     shape = (truth.num_classes, protocol.num_areas, protocol.num_thresholds, len(RECALL_STEPS))
     return np.ascontiguousarray(at_steps.reshape(shape).transpose(2, 3, 0, 1))
 
 
 def recall_of(matches: Matches, most: int) -> Floats:
-    """(K, A, T) share of the objects found by the `most` highest-scoring detections of each image and class."""
+    """Return (K, A, T): share of the objects found by the `most` highest-scoring detections per image and class."""
     protocol = matches.protocol
     shape = (matches.truth.num_classes, protocol.num_areas, protocol.num_thresholds)
     kept = ~matches.is_ignored & (matches.rank[matches.detection] < most)
@@ -149,16 +149,16 @@ def recall_of(matches: Matches, most: int) -> Floats:
 
 
 def _objects(matches: Matches) -> Ints:
-    """(K * A,): objects to find."""
+    """Return the number of objects, (K * A,)."""
     truth, num_areas = matches.truth, matches.protocol.num_areas
     counted, area = np.nonzero(~truth.ignored)
     return np.bincount(truth.label[counted] * num_areas + area, minlength=truth.num_classes * num_areas)
 
 
 def _needed(num_objects: Ints) -> Ints:
-    """(N, R): the fewest objects that must be found for each recall step; `num_objects` is (N, 1).
+    """Return (N, R): the smallest number of found objects that reaches each recall step; `num_objects` is (N, 1).
 
-    By division, as COCOeval compares, not by a product: their rounding differs.
+    The comparison divides, as COCOeval does, since a product rounds differently.
     """
     needed = np.maximum(np.floor(RECALL_STEPS * num_objects).astype(np.int64) - 1, 1)
     for _ in range(3):
@@ -167,13 +167,14 @@ def _needed(num_objects: Ints) -> Ints:
 
 
 def _seen(matches: Matches) -> Ints:
-    """(M,): detections of the class that count up to this one, at its area range and threshold."""
+    """Return (M,): detections of the class up to this one that are not ignored at its area range and threshold."""
     num_areas = matches.protocol.num_areas
     inside = np.zeros((len(matches.label) + 1, num_areas), dtype=np.int64)
     np.cumsum(~matches.outside, axis=0, out=inside[1:])
     first = np.searchsorted(matches.label, matches.label_of_match)
     own = ~matches.outside[matches.detection, matches.area]
-    # What finds an object of the range counts whatever its own area, what finds an ignored one does not.
+    # A detection that is matched with an object of the range counts, whatever its own area; one that is matched
+    # with an ignored object does not.
     change = np.cumsum((~matches.is_ignored).astype(np.int64) - own)
     starts = np.flatnonzero(np.diff(matches.curve, prepend=-1))
     before = np.repeat(change[starts - 1] * (starts > 0), np.diff(np.append(starts, len(change))))
@@ -185,7 +186,7 @@ def _class_ap(matches: Matches, label: int, of_image: Floats, num_objects: Float
     """Fill `ap` (A, T, B) of one class."""
     for begin in range(0, of_image.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
-        objects = np.maximum(num_objects[:, block], 1)  # no object: no recall, whatever is found
+        objects = np.maximum(num_objects[:, block], 1)  # avoids 0 / 0; without objects nothing is found
         weights = _whole_numbers(of_image[:, block], most=matches.of_class(label))
         for area, threshold, found, seen in _curves(matches, label, weights):
             if len(found):
@@ -195,23 +196,23 @@ def _class_ap(matches: Matches, label: int, of_image: Floats, num_objects: Float
 
 
 def _whole_numbers(weights: Floats, *, most: slice) -> Floats:
-    """The weights in 32 bits where all sums of a class are exact in them: whole numbers below 2**24."""
+    """Return the weights as float32 if all sums of a class are exact in it (below 2**24), else as float64."""
     largest = weights.max(initial=0) * (most.stop - most.start)
     return np.ascontiguousarray(weights, dtype=np.float32 if largest < _EXACT else np.float64)
 
 
 def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[int, int, Floats, Floats]]:
-    """What a class finds, for each area range and threshold at which it finds anything.
+    """Yield the curve of a class for each area range and threshold at which it has matches.
 
     Yields:
-        area range, threshold, and at each true positive, by falling score: weighted true positives up to here (N, B),
-        and all detections that count up to here (N, B).
+        area range, threshold and, at each true positive in order of descending score, the weighted number of true
+        positives (N, B) and of all detections that are not ignored (N, B) up to there.
     """
     of_class, of_match = matches.of_class(label), matches.matches_of_class(label)
     image, outside = matches.image[of_class], matches.outside[of_class]
     detection = matches.detection[of_match] - of_class.start
     area, threshold, ignored = matches.area[of_match], matches.threshold[of_match], matches.is_ignored[of_match]
-    # Sums of weights are needed where something is found; what lies between is added up once for all thresholds.
+    # Sums of weights are needed only at matches; the detections between them are summed once for all thresholds.
     marks = np.unique(detection)
     mark = np.searchsorted(marks, np.arange(len(image)))
     before = [mark < len(marks)] & ~outside.T  # (A, D of the class)
@@ -223,7 +224,8 @@ def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[in
         positive = matched[counts]
         at = int(area[begin])
         seen = inside[at][np.searchsorted(marks, positive)]
-        # What finds an object of the range counts whatever its own area, what finds an ignored one does not.
+        # A detection that is matched with an object of the range counts, whatever its own area; one that is matched
+        # with an ignored object does not.
         sign = counts.astype(int) - ~outside[matched, at]
         if sign.any():
             place = np.searchsorted(positive, matched)
@@ -234,13 +236,13 @@ def _curves(matches: Matches, label: int, of_image: Floats) -> Iterator[tuple[in
 
 
 def _envelope(found: Floats, seen: Floats) -> Floats:
-    """(N, B) the largest precision at this recall or a higher one."""
+    """Return (N, B): the largest precision at this recall or a higher one."""
     precision = np.divide(found, np.add(seen, _EPS, dtype=np.float64), dtype=np.float64)
     return _running(np.maximum, precision[::-1])[::-1]
 
 
 def _running(function: np.ufunc, rows: Floats) -> Floats:
-    """`function.accumulate` over the rows (N, B) of numbers >= 0; numpy's own goes column by column, much slower."""
+    """Return `function.accumulate` over rows (N, B) >= 0; numpy's own runs column by column and is much slower."""
     width = math.isqrt(len(rows)) + 1
     padded = np.zeros((-(-len(rows) // width) * width, rows.shape[1]), dtype=rows.dtype)
     padded[: len(rows)] = rows
@@ -253,21 +255,21 @@ def _running(function: np.ufunc, rows: Floats) -> Floats:
 
 
 def _steps_reached(recall: Floats) -> Floats:
-    """How many of the 101 recall steps are at most `recall`."""
+    """Return the number of the 101 recall steps that are at most `recall`."""
     nearest = np.rint(recall * (len(RECALL_STEPS) - 1))
     return nearest + (RECALL_STEPS.take(nearest.astype(np.intp), mode="clip") <= recall)
 
 
 def _counts(row: Ints, image: Ints, num_rows: int, of_image: Floats) -> Floats:
-    """(num_rows, B): the weights of the images that stand in each row, added up."""
-    from scipy.sparse import csr_array  # replicates alone need it, and its import takes as long as the twelve numbers
+    """Return (num_rows, B): the sum of the weights of the images in each row."""
+    from scipy.sparse import csr_array  # imported late, since it takes as long as computing the twelve metrics
 
     sums: Floats = csr_array((np.ones(len(row)), (row, image)), shape=(num_rows, len(of_image))) @ of_image
     return sums
 
 
 def _counts_in_order(row: Ints, image: Ints, num_rows: int, of_image: Floats, sign: Ints | None = None) -> Floats:
-    """The same for ascending rows, sooner; each weight times its `sign`."""
+    """Like `_counts`, but faster, for ascending rows; each weight is multiplied by its `sign`."""
     ones = np.ones(len(row), dtype=of_image.dtype) if sign is None else sign.astype(of_image.dtype)
     from scipy.sparse import csr_array
 
@@ -283,6 +285,6 @@ def _divide(part: Floats, whole: Floats) -> Floats:
 
 
 def _mean(values: Floats, *, axis: int | tuple[int, ...]) -> Floats:
-    """The mean of what is defined; NaN where nothing is."""
+    """Return the mean of the values that are not NaN, or NaN if all are."""
     defined = ~np.isnan(values)
     return _divide(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))

@@ -1,10 +1,11 @@
-"""How far a number may be off, and whether a difference is more than chance: a bootstrap over images, and over seeds.
+"""Confidence intervals and paired tests from a bootstrap over images and the variance between seeds.
 
-AP is biased upwards, the more so the fewer images there are, and its bootstrap replicates are so again: a percentile
-interval lies too high (docs/statistics.md has the simulation). The interval here is the normal one, moved by the bias
-that the replicates show. A row of several seeds adds the variance between them, with Student's t for so few of them
-(Satterthwaite, Biometrics 2, 1946). The trainings of a row share its images, but not all of their errors on them: the
-variance between trainings holds what they do not share, so only what they share counts as variance over images.
+AP is biased upwards, more so with fewer images, and its bootstrap replicates are biased once more, so that a percentile
+interval is too high (docs/statistics.md has the simulation). The interval here is the normal one, shifted by the bias
+of the replicates. For a row with several seeds, the variance between seeds is added, with Student's t for their small
+number (Satterthwaite, Biometrics 2, 1946). The trainings of a row share its images, but not all errors on them. The
+variance between trainings already contains what they do not share, so only the shared part counts as variance over
+images.
 
 Shapes: I images, B replicates, S seeds; ... is any number of metrics or classes.
 """
@@ -18,15 +19,18 @@ from scipy.special import stdtr, stdtrit
 
 from fcos.scoring.matching import Floats, Ints
 
-FEWEST = 5  # images that a number must stand on
+FEWEST = 5  # images that a metric must be computed from
 _NO_SPREAD = 1e-9
 
 
 def draw_weights(num_images: int, *, replicates: int, seed: int, groups: Ints | None = None) -> NDArray[np.int64]:
-    """(B, I): how often each image is drawn in each replicate; the same for whatever is scored on these images.
+    """Return (B, I): how often each image is in each bootstrap sample.
+
+    Everything that is scored on the same images with the same seed gets the same samples, so that differences are
+    paired.
 
     Args:
-        groups: (I,) numbers from 0; the images of a group are drawn together.
+        groups: (I,) numbers from 0; the images of a group are resampled together.
     """
     if groups is not None:
         return draw_weights(int(groups.max()) + 1, replicates=replicates, seed=seed)[:, groups]
@@ -37,54 +41,54 @@ def draw_weights(num_images: int, *, replicates: int, seed: int, groups: Ints | 
 
 
 def groups_of(names: Sequence[str] | None) -> Ints | None:
-    """Groups by the name of each image's, as numbers; None where images have none."""
+    """Return the group of each image as a number, given the names of the groups; None if there are no groups."""
     return None if names is None else numbered(names)
 
 
 def numbered(names: Sequence[str]) -> Ints:
-    """The same numbers for the same names, from 0 in the order in which they come."""
+    """Number the distinct names from 0 in order of appearance."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
 
 
 @dataclass(frozen=True)
 class Support:
-    """What draws of images are worth; NaN where they are worth nothing."""
+    """Corrections for the variance of bootstrap samples; NaN where the samples cannot give an interval."""
 
-    inflation: Floats  # (...): the variance over images, divided by that of the draws
-    freedom: Floats  # (...): its degrees of freedom
+    inflation: Floats  # (...): variance over images / variance of the replicates
+    freedom: Floats  # (...): degrees of freedom of the variance over images
 
     @staticmethod
     def of_images(images: ArrayLike) -> "Support":
-        """Of numbers that stand on so many images (...), five at least."""
+        """Return the support of metrics computed from `images` (...) images; at least five are needed."""
         freedom = np.where(np.asarray(images) >= FEWEST, np.asarray(images) - 1.0, np.nan)
         return Support(np.asarray(images) / freedom, freedom)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Numbers under each draw of images."""
+    """Metrics under each bootstrap sample of the images."""
 
     replicates: Floats  # (B, ...)
     support: Support
 
     def of(self, place: int) -> "Drawn":
-        """Those of one class."""
+        """Return the replicates of one class."""
         support = Support(self.support.inflation[place], self.support.freedom[place])
         return Drawn(self.replicates[:, place], support)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one row of a table was measured to be: a number for each seed, with its replicates."""
+    """The measurements of one row of a table: the metrics of each seed, with their replicates."""
 
     values: Floats  # (S, ...)
-    replicates: Floats  # (S, B, ...), all seeds under the same draws of images
+    replicates: Floats  # (S, B, ...); all seeds have the same bootstrap samples
     support: Support
 
     @staticmethod
     def of(values: Floats, drawn: Sequence[Drawn]) -> "Sample":
-        """The numbers (S, ...) of S seeds with the draws of each."""
+        """Return a Sample of the metrics (S, ...) of S seeds and the replicates of each seed."""
         supports = [of_seed.support for of_seed in drawn]
         worth = Support(
             np.mean([support.inflation for support in supports], axis=0),
@@ -95,17 +99,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; NaN where it is not defined, or where the replicates do not vary."""
+    """A metric with its interval; NaN where it is undefined or its replicates do not vary."""
 
     value: Floats  # (...)
     low: Floats
     high: Floats
     standard_error: Floats
-    p_value: Floats  # two-sided, of the value being 0: meant for differences
-    freedom: Floats  # of Student's t
+    p_value: Floats  # two-sided, for a true value of 0; meant for differences
+    freedom: Floats  # degrees of freedom of Student's t
 
     def at(self, confidence: float) -> "Estimate":
-        """The same with an interval of another confidence; of a difference, whose interval has no bounds."""
+        """Return the estimate of a difference with an interval of another confidence; it is not clipped."""
         centre, reach = (self.low + self.high) / 2, _reach(self.freedom, confidence) * self.standard_error
         return replace(self, low=centre - reach, high=centre + reach)
 
@@ -116,14 +120,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance between trainings of one setting, pooled over the rows that have several."""
+    """The variance between trainings with equal settings, pooled over the rows with several trainings."""
 
     variance: Floats  # (...)
     freedom: int
 
 
 def pooled_spread(samples: Iterable[Sample]) -> Spread | None:
-    """The spread between seeds in the rows of several seeds; None where there is no such row."""
+    """Return the spread between seeds, pooled over the rows with several seeds; None without such rows."""
     repeated = [sample.values for sample in samples if len(sample.values) > 1]
     if not repeated:
         return None
@@ -133,16 +137,16 @@ def pooled_spread(samples: Iterable[Sample]) -> Spread | None:
 
 
 def estimate(sample: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
-    """The mean over the seeds of `sample`, which lies between 0 and 1, as its interval does.
+    """Return the mean over the seeds of `sample` with its interval; both are between 0 and 1.
 
-    The interval is Wilson's, of a share of as many trials as would vary as much: it is not symmetric near 0 and 1.
-    Source: Korn, Graubard, Survey Methodology 24, 1998.
+    The interval is Wilson's interval of a proportion, for the number of trials that gives the same variance. It is not
+    symmetric near 0 and 1. Source: Korn, Graubard, Survey Methodology 24, 1998.
 
     Args:
-        spread: that of other rows, for a sample of one seed.
+        spread: the spread of other rows, used for a sample of one seed.
     """
     found = _estimate([sample], [1.0], confidence, spread)
-    share = ((found.low + found.high) / 2).clip(0, 1)  # moved by the bias
+    share = ((found.low + found.high) / 2).clip(0, 1)  # shifted by the bias
     with np.errstate(invalid="ignore", divide="ignore"):
         trials = found.value * (1 - found.value) / found.standard_error**2
         reach = _reach(found.freedom, confidence)
@@ -152,13 +156,13 @@ def estimate(sample: Sample, *, confidence: float, spread: Spread | None = None)
 
 
 def difference(first: Sample, second: Sample, *, confidence: float, spread: Spread | None = None) -> Estimate:
-    """`first` minus `second`, paired by image: both must come from the same draws.
+    """Return `first` minus `second`, paired by image; both must have the same bootstrap samples.
 
     Args:
-        spread: that of other rows, for samples of one seed.
+        spread: the spread of other rows, used for samples of one seed.
 
     Raises:
-        ValueError: another number of replicates.
+        ValueError: the numbers of replicates differ.
     """
     if first.replicates.shape[1] != second.replicates.shape[1]:
         raise ValueError("a paired difference needs the same draws on both sides")
@@ -166,9 +170,9 @@ def difference(first: Sample, second: Sample, *, confidence: float, spread: Spre
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: the p-values of a table such that reading all of them errs as seldom as reading one.
+    """Return Holm's corrected p-values, which control the error rate over all p-values of a table.
 
-    NaN stays NaN and does not count. Source: Holm, Scandinavian Journal of Statistics 6, 1979.
+    NaN stays NaN and is not counted. Source: Holm, Scandinavian Journal of Statistics 6, 1979.
     """
     known = sorted((p, place) for place, p in enumerate(p_values) if p == p)
     corrected = [float("nan")] * len(p_values)
@@ -189,7 +193,7 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
         squares = np.sum([part**2 / freedom for part, freedom in parts], axis=0)
         freedom = np.where(squares > 0, variance**2 / squares, np.inf)
         error = np.sqrt(variance)
-        # Replicates that do not vary, but for rounding, show nothing: objects in one image, nothing found at all.
+        # Replicates that differ only by rounding (objects in one image, no detection) give no standard error.
         error = np.where(error > _NO_SPREAD, error, np.nan)
         statistic = np.abs(value - bias) / error
 
@@ -199,18 +203,18 @@ def _estimate(samples: Sequence[Sample], signs: Sequence[float], confidence: flo
 
 
 def _reach(freedom: Floats, confidence: float) -> Floats:
-    """How many standard errors an interval reaches to either side."""
+    """Return the half width of an interval in standard errors."""
     reach: Floats = stdtrit(freedom, (1 + confidence) / 2)
     return reach
 
 
 def image_variance(first: Sample, second: Sample) -> Floats:
-    """The variance over images of `first` minus `second` that all trainings of a row share."""
+    """Return the variance over images of `first` minus `second` that the trainings of a row share."""
     return _of_images([first, second], [1.0, -1.0], first.values.mean(axis=0) - second.values.mean(axis=0))[1]
 
 
 def _of_images(samples: Sequence[Sample], signs: Sequence[float], value: Floats) -> tuple[Floats, Floats]:
-    """Bias and variance over the draws of images, the latter without what the seeds of a row do not share."""
+    """Return bias and variance over the bootstrap samples, the variance without the part that seeds do not share."""
     means = [sign * sample.replicates.mean(axis=0) for sample, sign in zip(samples, signs, strict=True)]
     mean, variance = mean_and_variance(np.sum(means, axis=0))  # of (B, ...)
     shared = np.maximum(variance - np.sum([_unshared(sample.replicates) for sample in samples], axis=0), 0)
@@ -218,7 +222,7 @@ def _of_images(samples: Sequence[Sample], signs: Sequence[float], value: Floats)
 
 
 def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> list[tuple[Floats, int]]:
-    """The variances of the rows' means that seeds add, each with its degrees of freedom."""
+    """Return the variances that seeds add to the rows' means, each with its degrees of freedom."""
     own = [sample.values for sample in samples if len(sample.values) > 1]
     parts = [(values.var(axis=0, ddof=1) / len(values), len(values) - 1) for values in own]
     if spread is not None and len(own) < len(samples):
@@ -227,7 +231,7 @@ def _seed_parts(samples: Sequence[Sample], spread: Spread | None) -> list[tuple[
 
 
 def _unshared(replicates: Floats) -> Floats:
-    """Of the variance of a row's mean over images, what its S seeds do not share: (variance - covariance) / S.
+    """Return the part of a row's variance over images that its S seeds do not share: (variance - covariance) / S.
 
     Args:
         replicates: (S, B, ...).
@@ -246,7 +250,7 @@ def _unshared(replicates: Floats) -> Floats:
 
 
 def mean_and_variance(replicates: Floats) -> tuple[Floats, Floats]:
-    """Over the replicates (B, ...) that define a number; NaN where none does, the variance where only one does too."""
+    """Return mean and variance over the replicates (B, ...) that are not NaN; NaN if there are none (or one)."""
     defined = ~np.isnan(replicates)
     count = defined.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,6 +1,6 @@
-"""From JSON records to numpy columns, checked as a whole; records are walked only to name the first wrong one.
+"""Convert JSON records to numpy columns, checked as a whole; single records are checked only to name a wrong one.
 
-JSON has few types, so `type` says it all; a truth value would pass for a number with isinstance.
+Types are compared with `type`, since JSON has few types and isinstance would accept a boolean as a number.
 """
 
 import sys
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from fcos.errors import UserError
 
 Key = int | str
-Keys = list[Key] | NDArray[np.int64]  # an id of each record: int64 where all of them are whole numbers
+Keys = list[Key] | NDArray[np.int64]  # the id of each record; int64 if all ids are whole numbers
 Floats = NDArray[np.float64]
 Records = list[dict[str, Any]]
 _LARGEST = sys.float_info.max
-_SHOWN = 10  # of a list of ids
+_SHOWN = 10  # ids that an error lists
 
 
 def check_objects(records: Sequence[Any], where: str) -> None:
-    """Refuse a record that is no JSON object."""
+    """Raise a UserError if a record is not a JSON object."""
     if not set(map(type, records)) <= {dict}:
         place = _first(records, lambda record: type(record) is dict)
         raise UserError(
@@ -31,7 +31,7 @@ def check_objects(records: Sequence[Any], where: str) -> None:
 
 
 def values_of(records: Records, where: str, key: str, *, expected: str) -> list[Any]:
-    """The values of `key`; an error names the first record that lacks it."""
+    """Return the values of `key`; an error names the first record that lacks it."""
     try:
         return [record[key] for record in records]
     except KeyError:
@@ -41,7 +41,7 @@ def values_of(records: Records, where: str, key: str, *, expected: str) -> list[
 
 
 def numbers(values: list[Any], where: str, key: str, *, expected: str = "a finite number") -> Floats:
-    """(N,)"""
+    """Return the values as a float column (N,); an error names the first wrong value."""
     column = floats_or_none(values)
     if column is None:
         _refuse(values, where, key, _is_number, expected)
@@ -49,7 +49,7 @@ def numbers(values: list[Any], where: str, key: str, *, expected: str = "a finit
 
 
 def boxes(values: list[Any], where: str, key: str = "bbox") -> Floats:
-    """(N, 4)"""
+    """Return the boxes as a float column (N, 4); an error names the first wrong value."""
     right = set(map(type, values)) <= {list} and set(map(len, values)) <= {4}
     column = floats_or_none(list(chain.from_iterable(values))) if right else None
     if column is not None:
@@ -58,7 +58,7 @@ def boxes(values: list[Any], where: str, key: str = "bbox") -> Floats:
 
 
 def keys(values: list[Any], where: str, key: str, *, expected: str) -> Keys:
-    """Ids: whole numbers (1.0 is 1) or text."""
+    """Return the ids, which are whole numbers (1.0 is 1) or text; an error names the first wrong value."""
     types = set(map(type, values))
     column = wholes_or_none(values)
     if column is not None:
@@ -69,12 +69,12 @@ def keys(values: list[Any], where: str, key: str, *, expected: str) -> Keys:
 
 
 def refuse_at(place: int, values: Sequence[Any], where: str, key: str, problem: str, expected: str) -> NoReturn:
-    """Raise the error of the record at `place`."""
+    """Raise a UserError about the record at `place`."""
     raise UserError(f"{where}[{place}].{key}", problem, found=what(values[place]), expected=expected)
 
 
 def what(value: Any) -> str:
-    """What a JSON value is, in a line."""
+    """Describe a JSON value in one line."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(repr, list(value)[:_SHOWN])) or 'no keys'}"
     text = repr(value)
@@ -85,7 +85,7 @@ def what(value: Any) -> str:
 
 
 def some(ids: Collection[Any], of: str) -> str:
-    """The ids in order, the middle of a long list left out."""
+    """Return the sorted ids as text, without the middle of a long list."""
     ordered = [str(i) for i in sorted(ids, key=lambda i: (isinstance(i, str), i))]
     if len(ordered) > _SHOWN:
         ordered = [*ordered[: _SHOWN - 1], "...", ordered[-1]]
@@ -93,18 +93,18 @@ def some(ids: Collection[Any], of: str) -> str:
 
 
 def floats_or_none(values: list[Any]) -> Floats | None:
-    """(N,); None where one is not a finite number."""
+    """Return the values as floats (N,), or None if one is not a finite number."""
     if not set(map(type, values)) <= {int, float}:
         return None
     try:
         column = np.array(values, dtype=float)
-    except OverflowError:  # an int beyond the floats
+    except OverflowError:  # an int too large for a float
         return None
     return column if np.isfinite(column).all() else None
 
 
 def wholes_or_none(values: list[Any]) -> NDArray[np.int64] | None:
-    """(N,); None where one is not a whole number of 64 bits."""
+    """Return the values as int64 (N,), or None if one is not a whole number of 64 bits."""
     types = set(map(type, values))
     if not types <= {int, float}:
         return None
@@ -120,12 +120,12 @@ def wholes_or_none(values: list[Any]) -> NDArray[np.int64] | None:
 
 def _refuse(values: list[Any], where: str, key: str, is_right: Callable[[Any], bool], expected: str) -> NoReturn:
     place = _first(values, is_right)
-    assert place is not None  # a column that is not right has such a value
+    assert place is not None  # the column is wrong because of such a value
     refuse_at(place, values, where, key, "a wrong value", expected)
 
 
 def _first(values: Iterable[Any], is_right: Callable[[Any], bool]) -> int | None:
-    """Place of the first value that is not right."""
+    """Return the place of the first wrong value, or None."""
     return next((place for place, value in enumerate(values) if not is_right(value)), None)
 
 

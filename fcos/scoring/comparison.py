@@ -1,8 +1,8 @@
-"""All pairs of the rows of a table: paired differences, corrected for their number, and what they support in words.
+"""Compare all pairs of rows of a table: paired differences, corrected for their number, and sentences about them.
 
-A row of one training supports a claim about that network on these images and no claim about its settings: another seed
-may give another network. With several trainings a row the spread between them is in the interval, and the claim is
-about the settings (Bouthillier et al., arXiv 2103.03098; Jordan, arXiv 2304.01910).
+A row with one training supports a claim about that network, but not about its settings, since another seed may give a
+better or worse network. With several trainings per row, the interval includes the spread between them, and the claim
+is about the settings (Bouthillier et al., arXiv 2103.03098; Jordan, arXiv 2304.01910).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from fcos.scoring.bootstrap import Estimate, Sample, difference, holm, pooled_spread
 from fcos.scoring.matching import Floats
 
-LOWEST_P = 1e-3  # 1,000 replicates say no more of a smaller one
+LOWEST_P = 1e-3  # 1,000 replicates do not resolve smaller p-values
 NETWORKS, ONE_NETWORK = "these networks, over images", "this network, over images"
 
 
@@ -24,22 +24,22 @@ class Comparison:
 
     row: str
     other: str
-    trainings: tuple[int, int]  # of `row` and `other`
-    found: Estimate  # with the interval of this pair alone
-    joint: Estimate  # with intervals of all pairs of the table that hold together (Bonferroni)
-    corrected_p: Floats  # Holm's, over the pairs of the table, for each metric
+    trainings: tuple[int, int]  # number of trainings of `row` and `other`
+    found: Estimate  # the interval holds for this pair alone
+    joint: Estimate  # the intervals hold for all pairs of the table together (Bonferroni)
+    corrected_p: Floats  # Holm's correction over the pairs of the table, for each metric
     confidence: float
-    identical: bool  # every number and replicate
+    identical: bool  # whether all values and replicates are equal
     is_supported: bool  # whether AP has an interval in both rows
-    one_network: bool  # the rows are the same weights, used in other ways
-    spread_of_others: bool  # rows of one training have the spread between seeds of the rows of several
+    one_network: bool  # whether the rows use the same weights in different ways
+    spread_of_others: bool  # whether rows with one training use the spread between seeds of other rows
 
     def is_significant(self, metric: int) -> bool:
         return bool(self.corrected_p[metric] < 1 - self.confidence)
 
     @property
     def scope(self) -> str:
-        """What the difference is about."""
+        """What the difference is a claim about: this network, these networks or their settings."""
         row, other = self.trainings
         if self.one_network:
             return ONE_NETWORK
@@ -49,16 +49,16 @@ class Comparison:
         return f"{which}, with the spread between seeds of other rows" if 1 in (row, other) else which
 
     def sentence(self) -> str:
-        """What the data support, and of what: "a against b: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); ..."."""
+        """Return the finding and its scope: "a against b: +1.3 AP [0.8, 1.8], significant (Holm p 0.004); ..."."""
         return f"{self.finding()}; {self.scope}" if self.is_judged else self.finding()
 
     @property
     def is_judged(self) -> bool:
-        """Whether there is an interval."""
+        """Whether the difference has an interval."""
         return not (self.identical or np.isnan(self.joint.low[0]))
 
     def finding(self) -> str:
-        """The difference in percent, without what it is about."""
+        """Return a sentence with the difference in percent, without its scope."""
         value, low, high = (100 * part[0] for part in (self.joint.value, self.joint.low, self.joint.high))
         pair = f"{self.row} against {self.other}"
         if np.isnan(value):
@@ -76,12 +76,12 @@ class Comparison:
 
 
 def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False) -> list[Comparison]:
-    """Every later row against every earlier one; their samples hold the same metrics under the same draws.
+    """Compare every row with every earlier one; all samples must have the same metrics and bootstrap samples.
 
-    Rows of one training take the spread between seeds from the rows of several, where there are any.
+    Rows with one training use the spread between seeds of the rows with several trainings, if there are any.
 
     Args:
-        one_network: whether all rows are of the same weights.
+        one_network: whether all rows use the same weights.
     """
     pairs = [(later, earlier) for earlier, later in combinations(rows, 2)]
     spread = pooled_spread(rows.values())
@@ -107,13 +107,13 @@ def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: b
 
 
 def num_trainings(count: int) -> str:
-    """In words: one training, two trainings, 12 trainings."""
+    """Return the count in words: one training, two trainings, 12 trainings."""
     words = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
     return f"{words.get(count, str(count))} training{'' if count == 1 else 's'}"
 
 
 def p_text(p: float) -> str:
-    """A dash for what is not defined."""
+    """Format a p-value; NaN becomes a dash."""
     if np.isnan(p):
         return "—"
     return f"< {LOWEST_P:g}" if p < LOWEST_P else f"{p:.2g}"

@@ -1,4 +1,4 @@
-"""What is odd in ground truth and results, each with its count: mistakes that no check refuses, but a number shows.
+"""Diagnose ground truth and results: suspicious properties, with counts, that do not prevent scoring.
 
 Shapes: I images, D detections, G annotations, K classes.
 """
@@ -17,24 +17,24 @@ from fcos.scoring.results import boxes_that_fit
 from fcos.scoring.truth import Truth
 
 FEW_OBJECTS = 10
-FEW_IMAGES = 50  # docs/statistics.md: below that the 95 % intervals of a simulation held in 91 to 95 %
-FEW_GROUPS = 10  # of images that belong together
-_PIXEL = 1.0  # a box may end this far outside: toolboxes count pixels in two ways
+FEW_IMAGES = 50  # below, 95 % intervals covered the true value in 91 to 95 % of simulations (docs/statistics.md)
+FEW_GROUPS = 10  # groups of related images
+_PIXEL = 1.0  # a box may end this far outside of the image, since toolboxes count pixels in two ways
 _NEARLY_ALL = 0.95
-_NORMALISED = 1.5  # all numbers of normalised boxes are below
+_NORMALISED = 1.5  # upper limit of the numbers of normalised boxes
 
 
 def of_truth(truth: Truth, *, area_from_box: bool = False) -> list[Finding]:
-    """What is odd in the ground truth alone."""
+    """Return the findings about the ground truth alone."""
     return [*_repeated_images(truth), *_few_images(truth), *_areas(truth, area_from_box), *_few_objects(truth)]
 
 
 def of_results(table: ResultTable, matches: Matches, truth: Truth) -> list[Finding]:
-    """What is odd in results on their ground truth.
+    """Return the findings about results on their ground truth.
 
     Args:
         table: all results, in the order of the file.
-        matches: of them.
+        matches: the matches of the results.
     """
     found = [*_without_results(table, truth), *_empty(table), *_outside(table, truth)]
     found += [*_ties_and_copies(table), *_shifted(table, truth), *_other_format(table, truth)]
@@ -137,18 +137,18 @@ def _outside(table: ResultTable, truth: Truth) -> Iterator[Finding]:
 
 
 def _within(ends: Floats, size: Floats) -> Bools:
-    """(D,): true where the size is not known."""
+    """Return (D,): whether both ends are inside of the image; True if its size is unknown."""
     return ~_either(ends > size + _PIXEL)
 
 
 def _either(of_two: Bools) -> Bools:
-    """(D,) whether one of each row's two is true; numpy's `any` over so short an axis takes five times as long."""
+    """Return (D,): whether one of the two in each row is true; numpy's `any` over a short axis is five times slower."""
     either: Bools = of_two[:, 0] | of_two[:, 1]
     return either
 
 
 def _why(table: ResultTable, size: Floats) -> str:
-    """That the boxes are corners, if nearly all of them would fit as such: a width is seldom beyond its x."""
+    """Return a remark if nearly all boxes fit as x1, y1, x2, y2: for xywh boxes, the width seldom exceeds x."""
     boxes, total = table.boxes_xywh, len(table)
     fits = int((_within(boxes[:, 2:], size) & ~_either(boxes[:, 2:] < boxes[:, :2])).sum())
     if fits < _NEARLY_ALL * total:
@@ -158,10 +158,10 @@ def _why(table: ResultTable, size: Floats) -> str:
 
 
 def _other_format(table: ResultTable, truth: Truth) -> Iterator[Finding]:
-    """Boxes that find more objects as corners, or by their centres, than as COCO reads them."""
+    """Find boxes that fit more objects if read as corners or with centers than if read as COCO's xywh."""
     (as_is,), judged = boxes_that_fit(table, truth)
     if 2 * as_is >= judged:
-        return  # no other reading fits twice as many
+        return  # no other format can fit twice as many
     boxes = table.boxes_xywh
     corner, sides = boxes[:, :2], boxes[:, 2:]
     for name, other in (
@@ -206,7 +206,7 @@ def _count_copies(table: ResultTable) -> int:
 
 
 def _shifted(table: ResultTable, truth: Truth) -> Iterator[Finding]:
-    """Labels counted from another number: the boxes then lie on objects of the class beside theirs."""
+    """Find class numbers with an offset: the boxes then fit the objects of the neighbouring class."""
     (as_is, up, down), judged = boxes_that_fit(table, truth, (0, 1, -1))
     for shift, fits in ((1, up), (-1, down)):
         if fits > 2 * as_is and 4 * fits > judged:
@@ -243,7 +243,7 @@ def _beyond(matches: Matches, total: int) -> Iterator[Finding]:
 
 
 def _lost(matches: Matches, truth: Truth) -> Iterator[Finding]:
-    """What COCOeval would make of the annotation with id 0: it takes the id for "none", so its detection is wrong."""
+    """Report the AP that COCOeval would give: it never matches the annotation with id 0, so its detection is wrong."""
     if truth.zero is None:
         return
     kept = (matches.gt != truth.zero) | matches.is_ignored

@@ -1,8 +1,8 @@
-"""Why AP50 is not higher: each false positive and missed object has one kind of error, and each kind a price.
+"""Kinds of errors: each false positive and missed object has one kind, and each kind costs a part of AP50.
 
-Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, with
-its thresholds: an IoU of 0.5 finds an object, one of 0.1 touches it. docs/error-analysis.md has what each kind means
-and where the authors' own program differs.
+Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020. The
+thresholds are TIDE's: an IoU of 0.5 for the foreground and of 0.1 for the background. docs/error-analysis.md explains
+each kind and the differences to the authors' program.
 
 Shapes: D detections, G ground-truth boxes, P pairs of both that overlap.
 """
@@ -17,21 +17,21 @@ from fcos.scoring.average_precision import precision_at_recall
 from fcos.scoring.matching import IOU_THRESHOLDS, Bools, Floats, Ints, Matches, overlaps
 
 ERROR_KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-SHOWN_SCORE = 0.3  # from which on a detection counts in the worst images and the confusion, and is shown
+SHOWN_SCORE = 0.3  # lowest score of detections in the worst images, the confusion matrix and the gallery
 FOREGROUND_IOU, BACKGROUND_IOU = float(IOU_THRESHOLDS[0]), 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of each detection and object at an IoU of 0.5, of whatever size; what is ignored is in no mask."""
+    """The outcome of each detection and object at IoU 0.5 over all areas; ignored ones are in no mask."""
 
-    gt: Ints  # (D,): the object that a true positive finds, -1 of all other detections
+    gt: Ints  # (D,): the object of a true positive, -1 for all other detections
     false_positive: Bools  # (D,)
     missed: Bools  # (G,)
 
     @staticmethod
     def of(matches: Matches) -> "Outcome":
-        """Read it off the matches."""
+        """Return the outcome of the matches."""
         pairs = (matches.area == 0) & (matches.threshold == 0)
         detection, found, counts = matches.detection[pairs], matches.gt[pairs], ~matches.is_ignored[pairs]
         gt = np.full(len(matches.label), -1)
@@ -44,20 +44,20 @@ class Outcome:
 
     @property
     def true_positive(self) -> Bools:
-        """(D,)"""
+        """Mask (D,) of the true positives."""
         return self.gt >= 0
 
 
 def error_kinds(matches: Matches, outcome: Outcome) -> dict[str, Any]:
-    """How often each kind of error happens, and what AP50 would gain if that kind alone were repaired.
+    """Return the count of each kind of error and the gain in AP50 if only that kind were fixed.
 
     Returns:
-        {"AP50": number, KIND: {"count", "delta_ap50"}} for the six of ERROR_KINDS, for "false_positives" and for
-        "false_negatives"; AP50 and all gains are None where there is no object to find.
+        {"AP50": number, KIND: {"count", "delta_ap50"}} for the six ERROR_KINDS, "false_positives" and
+        "false_negatives"; AP50 and all gains are None if there are no objects.
     """
     kinds, target = classify_errors(matches, outcome)
     missed = outcome.missed.copy()
-    missed[target[kinds["classification"] | kinds["localisation"]]] = False  # those kinds have them
+    missed[target[kinds["classification"] | kinds["localisation"]]] = False  # counted under those kinds
     base = _ap50(matches, outcome)
 
     def row(count: Bools, **repaired: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def error_kinds(matches: Matches, outcome: Outcome) -> dict[str, Any]:
 
 
 def classify_errors(matches: Matches, outcome: Outcome) -> tuple[Mapping[str, Bools], Ints]:
-    """Masks (D,) of the kinds of false positives, and the object (D,) that one was meant for, -1 of none."""
+    """Return masks (D,) of the kinds of false positives, and the object (D,) that each was aiming at, -1 for none."""
     truth = matches.truth
     wrong = np.flatnonzero(outcome.false_positive)
     place, gt, iou = overlaps(matches.boxes_xywh[wrong], matches.image[wrong], truth, truth.image)
@@ -86,7 +86,7 @@ def classify_errors(matches: Matches, outcome: Outcome) -> tuple[Mapping[str, Bo
     num = len(matches.label)
     own_iou, own_gt = _nearest(detection[own], gt[own], iou[own], num)
     other_iou, other_gt = _nearest(detection[~own], gt[~own], iou[~own], num)
-    # The order decides where two kinds fit; it is that of the authors' program.
+    # The first kind that fits is used, in the order of the authors' program.
     tests = {
         "localisation": (own_iou >= BACKGROUND_IOU) & (own_iou < FOREGROUND_IOU),
         "classification": other_iou >= FOREGROUND_IOU,
@@ -104,7 +104,7 @@ def classify_errors(matches: Matches, outcome: Outcome) -> tuple[Mapping[str, Bo
 
 
 def _nearest(detection: Ints, gt: Ints, iou: Floats, num_detections: int) -> tuple[Floats, Ints]:
-    """The largest IoU (D,) of each detection and the object (D,) that has it, the last of equal ones; 0 and -1."""
+    """Return the largest IoU (D,) of each detection and its object (D,), the last of equal ones; 0 and -1 for none."""
     order = np.lexsort((gt, iou, detection))
     last = order[np.flatnonzero(np.diff(detection[order], append=-1))]
     largest, nearest = np.zeros(num_detections), np.full(num_detections, -1)
@@ -113,7 +113,7 @@ def _nearest(detection: Ints, gt: Ints, iou: Floats, num_detections: int) -> tup
 
 
 def _corrections(matches: Matches, outcome: Outcome, kind: Bools, target: Ints) -> Ints:
-    """(D,): the object that a corrected detection finds; of several for one object the highest-scoring; else -1."""
+    """Return (D,): the object that a corrected detection finds, else -1; the highest-scoring one gets the object."""
     able = np.flatnonzero(kind)
     able = able[outcome.missed[target[able]]]
     able = able[np.argsort(-matches.score[able], kind="stable")]
@@ -131,11 +131,11 @@ def _ap50(
     corrected: Ints | None = None,
     not_counted: Bools | None = None,
 ) -> float | None:
-    """AP50 after a repair: COCO's, to the last bit, where nothing is repaired.
+    """Return AP50 after errors are fixed; if none are fixed, it equals COCO's AP50 bit for bit.
 
     Args:
-        removed: (D,) detections that are gone, but for
-        corrected: (D,) the object that a removed detection finds after all, with that object's label; -1 of none.
+        removed: (D,) detections to remove, except for those in `corrected`.
+        corrected: (D,) the object that a removed detection finds instead, with that object's label; -1 for none.
         not_counted: (G,) objects that need not be found. A class that is left without objects keeps its AP of 0.
     """
     truth = matches.truth
@@ -163,6 +163,6 @@ def _ap50(
         )
     )[0, :, :, 0]
     has_objects = np.bincount(truth.label[~truth.ignored[:, 0]], minlength=truth.num_classes) > 0
-    # COCOeval adds up in this order, which decides the last bit.
+    # The sum is in COCOeval's order, so that the result is equal bit for bit.
     values = np.maximum(precision, 0)[:, has_objects].ravel()
     return float(np.mean(values)) if values.size else None

@@ -1,4 +1,4 @@
-"""What was found in results: the records as columns, and what a reader of the numbers should know, with its count."""
+"""The content of results: the records as columns, and findings, with counts, that a reader should know."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from fcos.scoring.matching import ResultTable
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `count` of `total` things of a kind, in words."""
+    """A finding: `count` of `total` items of a kind, with a sentence about them."""
 
     kind: str
     count: int
@@ -23,17 +23,17 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Results before what is unknown is refused or left out."""
+    """Results before unknown images and classes are refused or left out."""
 
-    table: ResultTable  # image and label are -1 where they are unknown
-    image_keys: Keys  # (D,) as they stand in the file
+    table: ResultTable  # image and label are -1 if unknown
+    image_keys: Keys  # (D,) as in the file
     class_keys: Keys
-    places: list[str] | None  # (D,) where each record stands; None: `[number]` in the file
+    places: list[str] | None  # (D,) place of each record; None: `[number]` in the file
     findings: list[Finding]
 
 
 def same_content(digests: Iterable[tuple[str, str]]) -> list[str]:
-    """The names that share a digest, "a and b", from pairs of name and digest."""
+    """Return the names that share a digest, as "a and b", given pairs of name and digest."""
     names_by: dict[str, list[str]] = {}
     for name, digest in digests:
         names_by.setdefault(digest, []).append(name)

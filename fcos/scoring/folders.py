@@ -1,7 +1,7 @@
-"""Results with a file for each image: label files of YOLO with confidences, and predictions of mmdetection.
+"""Results with one file per image: YOLO label files with confidences, and predictions of mmdetection.
 
-The class numbers in them count from 0: by the names in classes.txt or data.yaml where those lie there, else as the
-classes of the ground truth in the order of their ids.
+The class numbers in these files start at 0. They refer to the names in classes.txt or data.yaml if the folder has one,
+else to the classes of the ground truth in the order of their ids.
 """
 
 from collections.abc import Iterable
@@ -21,26 +21,26 @@ from fcos.scoring.truth import Truth
 CLASS_FILE = "classes.txt"
 _LINE = "`class cx cy width height confidence`, in fractions of the image (Ultralytics: save_txt=True save_conf=True)"
 _MMDET = ("labels", "scores", "bboxes")
-_LARGEST_FRACTION = 2.0  # boxes may overshoot the image; numbers beyond are pixels
+_LARGEST_FRACTION = 2.0  # boxes may extend beyond the image; larger numbers are pixels
 
 
 @dataclass
 class _Rows:
-    """Detections of all files, one after another."""
+    """The detections of all files, concatenated."""
 
     image: list[int] = field(default_factory=list)
     name: list[Key] = field(default_factory=list)
-    number: list[int] = field(default_factory=list)  # of the class
+    number: list[int] = field(default_factory=list)  # class number
     box: list[list[float]] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
     place: list[str] = field(default_factory=list)
 
 
 def read_folder(path: Path, truth: Truth) -> Found:
-    """Read all files of a folder, and those below it, in the order of their names.
+    """Read all files in and below a folder, in the order of their names.
 
     Raises:
-        UserError: no such files; a line without confidence; an image whose size nobody says.
+        UserError: there are no such files, a line has no confidence, or the size of an image is unknown.
     """
     labels = sorted(file for file in path.rglob("*.txt") if file.name != CLASS_FILE)
     predictions = [] if labels else sorted(path.rglob("*.json"))
@@ -71,7 +71,7 @@ def read_folder(path: Path, truth: Truth) -> Found:
 
 
 def _image_of(file: Path, path: Path, lookup: Lookup) -> tuple[int, str]:
-    """Place (-1: unknown) and name of the image that a file belongs to: by its path without suffix, or its stem."""
+    """Return place (-1: unknown) and name of the image of a file, found by its path without suffix or its stem."""
     name = file.relative_to(path).with_suffix("").as_posix()
     places, _ = lookup.find([name])
     return int(places[0]), name
@@ -120,13 +120,13 @@ def _line(line: str, where: str) -> tuple[int, tuple[float, float, float, float]
         raise UserError(where, "is in pixels", found=line.strip(), expected=_LINE)
     if not polygon:
         return int(values[0]), (values[1], values[2], values[3], values[4]), values[5]
-    xs, ys = values[1:-1:2], values[2:-1:2]  # the box around the points
+    xs, ys = values[1:-1:2], values[2:-1:2]  # a polygon becomes its bounding box
     width, height = max(xs) - min(xs), max(ys) - min(ys)
     return int(values[0]), (min(xs) + width / 2, min(ys) + height / 2, width, height), values[-1]
 
 
 def _read_predictions(file: Path, path: Path, lookup: Lookup, rows: _Rows) -> None:
-    """A file of mmdetection's `DetInferencer`: corners in pixels, labels counted from 0."""
+    """Read a file of mmdetection's `DetInferencer`: corners in pixels, labels from 0."""
     content = read_json_file(file)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _MMDET):
         raise UserError(file, "is not a file of predictions", expected=f"an object with {', '.join(_MMDET)}")
@@ -147,8 +147,8 @@ def _read_predictions(file: Path, path: Path, lookup: Lookup, rows: _Rows) -> No
 
 
 def _class_names(path: Path) -> list[str] | None:
-    """The names of classes 0, 1, ... where the folder, or the one above, says them."""
-    from fcos.data.sources.text import read_yaml  # of folders alone
+    """Return the names of classes 0, 1, ... if the folder or its parent has a file with them."""
+    from fcos.data.sources.text import read_yaml  # only folders need it
     from fcos.data.sources.yolo_yaml import names_in_lines, names_in_yaml
 
     for folder in (path, path.parent):
@@ -162,7 +162,7 @@ def _class_names(path: Path) -> list[str] | None:
 
 
 def _labels(class_numbers: Iterable[int], names: list[str] | None, truth: Truth) -> dict[int, int]:
-    """The label of each class number, -1 of one that the ground truth has not."""
+    """Return the label of each class number, -1 for a class that is not in the ground truth."""
     if names is None:
         labels = truth.numbered_labels
         return {number: labels[number] if number < len(labels) else -1 for number in class_numbers}

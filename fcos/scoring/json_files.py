@@ -1,4 +1,4 @@
-"""JSON of any tool's: compressed or not, one value or a record a line, with a byte order mark or without."""
+"""Read JSON of any tool: compressed or not, one value or JSON lines, with or without a byte order mark."""
 
 import contextlib
 import gc
@@ -14,7 +14,7 @@ import orjson
 from fcos.errors import UserError
 
 _REWRITE = "write the file anew as COCO JSON"
-_BINARY = {  # how files begin that hold results, but not as JSON
+_BINARY = {  # first bytes of files that hold results in other formats than JSON
     b"\x80": "a Python pickle, which can run any code when it is read",
     b"PK": "a zip archive, or a PyTorch file",
     b"\x1f\x9d": "a compressed archive",
@@ -29,24 +29,24 @@ _AS_JSON = (
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file; worth asking before hours of work on other files."""
+    """Raise a UserError if `path` is not a file; this is checked before other files are processed for hours."""
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "no such file"
         raise UserError(path, problem, expected="a JSON file", hint="give the path of COCO JSON")
 
 
 def read_json_file(path: Path) -> Any:
-    """The value in a JSON file, .gz or not; a list of all values where each line has one (JSON lines).
+    """Return the value in a JSON file, .gz or not; for JSON lines, return the list of the values.
 
     Raises:
-        UserError: no such file; not JSON, with line and column; a pickle or an archive, by name.
+        UserError: the file is not found, not JSON (with line and column), or a pickle or archive (with its kind).
     """
     check_file(path)
     return parse(text_of(path), path)
 
 
 def text_of(path: Path) -> bytes:
-    """The content of a text file as UTF-8, unpacked, without a byte order mark."""
+    """Return the decompressed content of a text file as UTF-8 without a byte order mark."""
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):
         try:
@@ -66,7 +66,7 @@ def text_of(path: Path) -> bytes:
 
 
 def parse(text: bytes, path: Path) -> Any:
-    """The value of a JSON text, or the list of the values of its lines."""
+    """Return the value of a JSON text, or for JSON lines the list of the values."""
     with no_collection():
         try:
             return orjson.loads(text)
@@ -81,7 +81,7 @@ def parse(text: bytes, path: Path) -> Any:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Millions of new objects, none of them garbage: looking for it takes longer than reading them."""
+    """Disable garbage collection: its scans of millions of new objects take longer than reading them."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -114,7 +114,7 @@ def _parse_lines(text: bytes, lines: list[bytes], path: Path) -> list[Any]:
 
 
 def _parse_slowly(text: bytes, where: object) -> Any:
-    """By Python's parser: it reads NaN, for a later check to name, and says line and column of a mistake."""
+    """Use Python's parser, which accepts NaN (a later check names it) and reports the line and column of errors."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Which image and class of the ground truth an id of a results file means: toolboxes write ids, names or numbers."""
+"""Find the images and classes of the ground truth for keys of results files, which are ids, names or numbers."""
 
 import re
 from collections import Counter
@@ -14,12 +14,12 @@ from fcos.scoring.columns import Key, Keys
 Ints = NDArray[np.int64]
 _IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|gif|ppm)$", re.IGNORECASE)
 BY_ID = "id"
-_LARGEST_TABLE = 2**24  # places by number: beyond, they are looked up by bisection
+_LARGEST_TABLE = 2**24  # largest array of places by number; larger numbers are looked up by bisection
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to read keys: how it is called, and place by key; a key that two entries share is in no table."""
+    """One way to read keys: its name and the place of each key; a key that two entries share is in no table."""
 
     name: str
     table: dict[Any, int]
@@ -27,31 +27,31 @@ class Way:
 
     @staticmethod
     def of(name: str, entries: Sequence[Any], of_key: Callable[[Key], Any]) -> "Way":
-        """`entries` has what each place is called, None where nothing."""
+        """Return a way, given the name of each place in `entries` (None for no name)."""
         counts = Counter(entries)
         table = {entry: place for place, entry in enumerate(entries) if entry is not None and counts[entry] == 1}
         return Way(name, table, of_key)
 
     def find(self, key: Key) -> int:
-        """-1 where the key is unknown."""
+        """Return the place of the key, -1 if it is unknown."""
         return self.table.get(self.of_key(key), -1)
 
 
 class Lookup:
-    """The ways to read a key, in the order in which they are tried; each is made when it is."""
+    """The ways to read keys, in the order in which they are tried; each is built when it is first needed."""
 
     def __init__(self, ways: Sequence[Callable[[], Way]]) -> None:
         self._ways = ways
         self._made: dict[int, Way] = {}
 
     def way(self, number: int) -> Way:
-        """One of them, by its place."""
+        """Return the way with this number."""
         if number not in self._made:
             self._made[number] = self._ways[number]()
         return self._made[number]
 
     def find(self, keys: Keys) -> tuple[Ints, str]:
-        """Places (N,) of `keys`, -1 of unknown ones, and the name of the way: the first that knows most of them."""
+        """Return the places (N,) of `keys` (-1: unknown) and the name of the way: the first that knows most of them."""
         whole = self._by_number(keys)
         if whole is not None:
             return whole, self.way(0).name
@@ -68,13 +68,13 @@ class Lookup:
         return np.array([place[key] for key in listed], dtype=np.int64), best.name
 
     def _by_number(self, keys: Keys) -> Ints | None:
-        """Places where all keys are numbers that the first way knows: without Python's dicts."""
+        """Return the places without Python's dicts, if all keys are numbers that the first way knows, else None."""
         table = self.way(0).table
         if not isinstance(keys, np.ndarray) or not table or set(map(type, table)) != {int}:
             return None
         known = np.array(list(table), dtype=np.int64)
         if known.min() >= 0 and known.max() < _LARGEST_TABLE:
-            place_of = np.full(known.max() + 2, -1)  # the last for numbers beyond
+            place_of = np.full(known.max() + 2, -1)  # the last entry is for unknown larger numbers
             place_of[known] = list(table.values())
             places = place_of.take(np.where(keys < 0, len(place_of) - 1, keys), mode="clip")
             return places if places.min(initial=0) >= 0 else None
@@ -85,10 +85,10 @@ class Lookup:
 
 
 def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_first: bool = False) -> Lookup:
-    """By id; else by file name, by its last part, by its stem (as Ultralytics does) or by the number in it.
+    """Look up images by id, else by file name, its last part, its stem (as Ultralytics does) or the number in it.
 
     Args:
-        names_first: ids are nobody's: they were given when a folder was read.
+        names_first: try names before ids, since the ids were only assigned when a folder was read.
     """
     numbers = [key if isinstance(key, int) else None for key in ids]
     by_id = [*id_ways(ids), lambda: Way.of("number of the id", numbers, _number)]
@@ -97,18 +97,18 @@ def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_
 
 
 def class_lookup(categories: Sequence[dict[str, Any]]) -> Lookup:
-    """By category id; else by name."""
+    """Look up classes by category id, else by name."""
     names = [category["name"] for category in categories]
     return Lookup([*id_ways([category["id"] for category in categories]), lambda: Way.of("name", names, str)])
 
 
 def id_ways(ids: Sequence[Key]) -> list[Callable[[], Way]]:
-    """The ways to find an entry by its id; 7 and the text 7 are the same where nothing else fits."""
+    """Return the ways to find an entry by its id; the number 7 and the text "7" are equal if nothing else fits."""
     return [lambda: Way.of(BY_ID, ids, _same), lambda: Way.of("id as text", [str(i) for i in ids], str)]
 
 
 def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], Way]]:
-    """The ways to find an image by what its file is called."""
+    """Return the ways to find an image by its file name."""
 
     def way(name: str, of_file: Callable[[str], Any], of_key: Callable[[Key], Any]) -> Callable[[], Way]:
         return lambda: Way.of(name, [None if file is None else of_file(file) for file in file_names], of_key)
@@ -123,7 +123,7 @@ def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], Way]]:
 
 
 def number_way(file_names: Sequence[str | None]) -> Callable[[], Way]:
-    """Older releases of Ultralytics write the number that a file is called: 7 for 000007.jpg."""
+    """Return the way to find an image by the number in its file name, as old Ultralytics write it: 7 for 000007.jpg."""
 
     def way() -> Way:
         numbers = [None if file is None else _number(stem(file)) for file in file_names]
@@ -133,7 +133,7 @@ def number_way(file_names: Sequence[str | None]) -> Callable[[], Way]:
 
 
 def stem(name: str) -> str:
-    """The last part of a file name, without its suffix."""
+    """Return the last part of a file name without its suffix."""
     base = _base(name)
     before, dot, _ = base.rpartition(".")
     return before if dot and before else base
@@ -157,7 +157,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _without_image_suffix(key: Key) -> str:
-    # `a.b` is the stem of `a.b.jpg`: only what is the suffix of an image goes.
+    # Only suffixes of images are removed, since `a.b` is the stem of `a.b.jpg`.
     return _IMAGE_SUFFIX.sub("", _slashes(key))
 
 

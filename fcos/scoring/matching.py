@@ -1,6 +1,6 @@
-"""Which detection finds which object: once for each class, area range and IoU threshold, exactly as COCOeval does it.
+"""Match detections with objects for each class, area range and IoU threshold, exactly as COCOeval does.
 
-Everything after this (the twelve numbers, 1,000 replicates, the error analysis) only counts what stands here.
+The twelve metrics, the bootstrap replicates and the error analysis are all computed from these matches.
 
 Shapes: I images, K classes, D detections, G ground-truth boxes, A area ranges, T IoU thresholds, P pairs, M matches.
 """
@@ -24,8 +24,8 @@ __all__ = ["AREA_RANGES", "IOU_THRESHOLDS", "MAX_DETECTIONS", "GroundTruth", "Ma
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-_LARGEST_TABLE = 2**24  # groups of an image and class: beyond, they are looked up by bisection
-_MIN_THREADED = 20_000  # detections: fewer are matched sooner than threads start
+_LARGEST_TABLE = 2**24  # most groups of image and class that are counted in an array; more are looked up by bisection
+_MIN_THREADED = 20_000  # detections; fewer are matched faster than threads start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class GroundTruth:
 
     @staticmethod
     def of(split: CocoSplit, protocol: Protocol = COCO) -> "GroundTruth":
-        """The boxes of `split`, in the order of its annotations."""
+        """Return the boxes of `split` in the order of its annotations."""
         image_ids = np.sort(np.array([image["id"] for image in split.images], dtype=np.int64))
         category_ids = np.sort(np.array(split.category_ids, dtype=np.int64))
         crowd = np.array([bool(a.get("iscrowd", 0)) for a in split.annotations], dtype=bool)
@@ -68,7 +68,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultTable:
-    """Results of a detector as columns, in the order of their file, which decides between tied scores."""
+    """Results of a detector as columns, in the order of their file, which decides ties of scores."""
 
     image: Ints  # (D,): place in the ground truth's image_ids
     label: Ints  # (D,): place in its category_ids
@@ -77,7 +77,7 @@ class ResultTable:
 
     @staticmethod
     def of(results: Sequence[Mapping[str, Any]], truth: GroundTruth) -> "ResultTable":
-        """A COCO results list on known images and classes."""
+        """Return the columns of a COCO results list whose images and classes are known."""
         return ResultTable(
             image=np.searchsorted(truth.image_ids, _column(results, "image_id")),
             label=np.searchsorted(truth.category_ids, _column(results, "category_id")),
@@ -89,9 +89,9 @@ class ResultTable:
         return len(self.score)
 
     def __getitem__(self, which: Ints | Bools) -> "ResultTable":
-        """Those at the places `which`, or where it is true."""
+        """Return the results at the places `which`, or where the mask `which` is true."""
         places = np.flatnonzero(which) if which.dtype == bool else which
-        # `take` is twice as fast as an index
+        # `take` is twice as fast as indexing.
         return ResultTable(
             image=self.image.take(places),
             label=self.label.take(places),
@@ -102,45 +102,45 @@ class ResultTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Detections by class and falling score, and the pairs of detection and object that belong together.
+    """Detections in the order of class and descending score, and the matched pairs of detections and objects.
 
-    A detection that is not in `detection` at an area range and threshold found nothing there; it is a false positive,
-    or ignored where it is `outside` of the area range.
+    A detection that is not in `detection` at an area range and threshold is unmatched there: it is a false positive, or
+    ignored if it is `outside` of the area range.
     """
 
     truth: GroundTruth
     image: Ints  # (D,)
     label: Ints  # (D,), ascending
-    score: Floats  # (D,), falling within a class
-    rank: Ints  # (D,): place among the detections of its image and class
+    score: Floats  # (D,), descending within a class
+    rank: Ints  # (D,): rank among the detections of its image and class, from 0
     boxes_xywh: Floats  # (D, 4)
-    outside: Bools  # (D, A): its own area is not in the range
-    # (M,) each, by class, area range, threshold, detection:
+    outside: Bools  # (D, A): whether its own area is outside of the range
+    # The pairs, (M,) each, sorted by class, area range, threshold and detection:
     detection: Ints
     area: Ints
     threshold: Ints
     gt: Ints
     protocol: Protocol = COCO
-    num_beyond: int = 0  # detections beyond the most of an image and class, which are not here
+    num_beyond: int = 0  # detections left out, beyond the limit per image and class
 
     @cached_property
     def is_ignored(self) -> Bools:
-        """(M,): the object is ignored at this area range, and so is the detection."""
+        """(M,): whether the object, and therefore the detection, is ignored at this area range."""
         ignored: Bools = self.truth.ignored[self.gt, self.area]
         return ignored
 
     @cached_property
     def curve(self) -> Ints:
-        """(M,), ascending: one number for each class, area range and threshold."""
+        """(M,), ascending: a number for each combination of class, area range and threshold."""
         curve: Ints = (self.label_of_match * self.protocol.num_areas + self.area) * self.protocol.num_thresholds
         return curve + self.threshold
 
     def of_class(self, label: int) -> slice:
-        """Where the detections of a class stand."""
+        """Return the slice of the detections of a class."""
         return slice(*np.searchsorted(self.label, [label, label + 1]).tolist())
 
     def matches_of_class(self, label: int) -> slice:
-        """Where the pairs of a class stand."""
+        """Return the slice of the pairs of a class."""
         return slice(*np.searchsorted(self.label_of_match, [label, label + 1]).tolist())
 
     @cached_property
@@ -149,7 +149,7 @@ class Matches:
 
 
 def match(results: Sequence[Mapping[str, Any]], split: CocoSplit, protocol: Protocol = COCO) -> Matches:
-    """Match a COCO results list with the boxes of `split`: see `match_table`."""
+    """Match a COCO results list with the boxes of `split`; see `match_table`."""
     truth = GroundTruth.of(split, protocol)
     return match_table(ResultTable.of(results, truth), truth, protocol)
 
@@ -157,8 +157,8 @@ def match(results: Sequence[Mapping[str, Any]], split: CocoSplit, protocol: Prot
 def match_table(results: ResultTable, truth: GroundTruth, protocol: Protocol = COCO) -> Matches:
     """Match results with objects.
 
-    At most 100 detections (`protocol.max_detections`) of an image and class are looked at. Of tied scores the first of
-    `results` comes first, of tied overlaps the last annotation wins: COCOeval's rules.
+    At most 100 detections (`protocol.max_detections`) per image and class are used. As in COCOeval, detections with
+    tied scores keep the order of `results`, and among tied IoUs the last annotation wins.
     """
     order, rank = _by_class(results, truth)
     kept = rank < protocol.max_detections
@@ -168,7 +168,7 @@ def match_table(results: ResultTable, truth: GroundTruth, protocol: Protocol = C
     group = ordered.image * truth.num_classes + ordered.label
     truth_group = truth.image * truth.num_classes + truth.label
     bounds = _class_blocks(ordered.label, truth.num_classes)
-    with ThreadPoolExecutor(len(bounds)) as pool:  # numpy lets go of the interpreter in what takes long
+    with ThreadPoolExecutor(len(bounds)) as pool:  # numpy releases the GIL in the slow parts
         blocks = list(pool.map(lambda b: _match_block(ordered, rank, group, truth, truth_group, protocol, *b), bounds))
     detection, area, threshold, gt = (np.concatenate(column) for column in zip(*blocks, strict=True))
     return Matches(
@@ -189,9 +189,9 @@ def match_table(results: ResultTable, truth: GroundTruth, protocol: Protocol = C
 
 
 def _by_class(results: ResultTable, truth: GroundTruth) -> tuple[Ints, Ints]:
-    """The order (D,) by class, falling score, image and place in `results`; and in it the rank (D,) in its image.
+    """Return the order (D,) by class, descending score, image and place, and in it the rank (D,) within the image.
 
-    It is the order of two stable sorts, COCOeval's: by score within each image and class, then by score over images.
+    The order equals COCOeval's two stable sorts: by score within each image and class, then by score over all images.
     """
     by_image = np.argsort(_narrow(results.image), kind="stable")
     order = by_image.take(_stable_argsort(-results.score.take(by_image)))
@@ -204,7 +204,7 @@ def _by_class(results: ResultTable, truth: GroundTruth) -> tuple[Ints, Ints]:
 
 
 def _stable_argsort(values: NDArray[Any]) -> Ints:
-    """What numpy's stable argsort gives, by its faster one: only runs of ties are sorted again, by their places."""
+    """Return numpy's stable argsort, computed by its faster unstable one; only ties are sorted again, by place."""
     order = np.argsort(values)
     ordered = values[order]
     new = ordered[1:] != ordered[:-1]
@@ -216,12 +216,12 @@ def _stable_argsort(values: NDArray[Any]) -> Ints:
 
 
 def _narrow(values: Ints) -> NDArray[Any]:
-    """The same numbers in 16 bits, where they fit: numpy sorts these by counting."""
+    """Return the values as uint16 if they fit, since numpy sorts these by counting."""
     return values.astype(np.uint16) if len(values) and values.max() < 2**16 else values
 
 
 def _class_blocks(label: Ints, num_classes: int) -> list[tuple[int, int]]:
-    """(begin, end) of about equally many detections of whole classes, one for each processor."""
+    """Return a (begin, end) for each processor, with whole classes and about equally many detections."""
     parts = min(os.cpu_count() or 1, num_classes) if len(label) >= _MIN_THREADED else 1
     cuts = {0, len(label)}
     for part in range(1, parts):
@@ -239,7 +239,7 @@ def _match_block(
     begin: int,
     end: int,
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """The pairs (M,) of the detections from `begin` to `end`: detections, area ranges, thresholds and objects."""
+    """Return the pairs (M,) of the detections `begin` to `end`: detections, area ranges, thresholds and objects."""
     block = slice(begin, end)
     detection, gt, iou = overlaps(results.boxes_xywh[block], group[block], truth, truth_group)
     enough = np.flatnonzero(iou >= protocol.iou_thresholds[0])
@@ -252,10 +252,10 @@ def _match_block(
 
 
 def overlaps(boxes_xywh: Floats, group: Ints, truth: GroundTruth, truth_group: Ints) -> tuple[Ints, Ints, Floats]:
-    """All pairs of a detection and an object of the same group that overlap: (P,) detections, (P,) objects, (P,) IoU.
+    """Return all overlapping pairs of detection and object in a group: detections, objects and IoU, (P,) each.
 
-    The IoU with a crowd is the share of the detection that lies in it. The arithmetic is that of COCOeval's C code,
-    operation by operation, so that the result is the same to the last bit.
+    The IoU with a crowd region is the share of the detection that lies in it. The operations are those of COCOeval's
+    C code, so that the result is equal bit for bit.
     """
     by_group = np.argsort(truth_group, kind="stable")
     first, counts = _runs_of(truth_group[by_group], group)
@@ -274,7 +274,7 @@ def overlaps(boxes_xywh: Floats, group: Ints, truth: GroundTruth, truth_group: I
 
 
 def _runs_of(ordered: Ints, wanted: Ints) -> tuple[Ints, Ints]:
-    """Where the run of each of `wanted` begins in the ascending `ordered`, and how long it is."""
+    """Return where the run of each of `wanted` begins in the ascending `ordered`, and its length."""
     size = int(max(ordered.max(initial=-1), wanted.max(initial=-1))) + 1
     if size > _LARGEST_TABLE:
         first, last = (np.searchsorted(ordered, wanted, side=side) for side in ("left", "right"))
@@ -284,8 +284,8 @@ def _runs_of(ordered: Ints, wanted: Ints) -> tuple[Ints, Ints]:
 
 
 def _step_of(detection: Ints, group: Ints, rank: Ints) -> Ints:
-    """(P,): index of each detection within its group, among the detections that have a pair."""
-    having = detection[np.flatnonzero(np.diff(detection, prepend=-1))]  # they ascend
+    """Return (P,): index of each detection within its group, among the detections that have a pair."""
+    having = detection[np.flatnonzero(np.diff(detection, prepend=-1))]  # `detection` is ascending
     having = having[np.lexsort((rank[having], group[having]))]
     step = np.zeros(len(group), dtype=np.int64)
     step[having] = _place_in_run(group[having])
@@ -295,12 +295,12 @@ def _step_of(detection: Ints, group: Ints, rank: Ints) -> Ints:
 def _greedy(
     detection: Ints, gt: Ints, iou: Floats, step: Ints, truth: GroundTruth, protocol: Protocol
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """COCOeval's matching, one detection after another: of all images, classes, area ranges and thresholds at once.
+    """Run COCOeval's greedy matching for all images, classes, area ranges and thresholds at once.
 
     Returns:
         (M,) detections, area ranges, thresholds and objects.
     """
-    # Where several objects can be had the largest overlap wins, of equal ones the last: so the last of a sorted run.
+    # The object with the largest IoU wins, the last one of equal IoUs; in sorted order it is the last of its run.
     order = np.lexsort((gt, iou, detection, step))
     detection, gt, iou, step = detection[order], gt[order], iou[order], step[order]
     taken = np.zeros((len(truth.label), protocol.num_areas, protocol.num_thresholds), dtype=bool)
@@ -315,7 +315,7 @@ def _greedy(
         place = np.arange(1, end - begin + 1)[:, None, None]
         starts = np.flatnonzero(np.diff(detection[of_step], prepend=-1))
         best = np.maximum.reduceat(np.where(able & ~ignored, place, 0), starts)
-        # An ignored object is taken only where no other can be had.
+        # An ignored object is matched only if no other one is available.
         best = np.where(best > 0, best, np.maximum.reduceat(np.where(able & ignored, place, 0), starts))
         which, area, threshold = np.nonzero(best)
         won = objects[best[which, area, threshold] - 1]
@@ -329,7 +329,7 @@ def _greedy(
 
 
 def _place_in_run(values: NDArray[Any]) -> Ints:
-    """0, 1, 2 ... within each run of equal neighbours."""
+    """Return 0, 1, 2 ... within each run of equal neighbours."""
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))) if len(values) else np.zeros(0, int)
     return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
 

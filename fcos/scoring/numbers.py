@@ -1,4 +1,4 @@
-"""The twelve COCO numbers exactly as COCOeval prints them, their intervals, and both as they stand in JSON."""
+"""The twelve COCO metrics exactly as COCOeval computes them, and their intervals, as JSON data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,14 +13,14 @@ Row = dict[str, Any]
 
 
 class Categorised(Protocol):
-    """Ground truth of any kind: of its `categories` only `id` and `name` are read."""
+    """Any ground truth with `categories`, of which only `id` and `name` are read."""
 
     @property
     def categories(self) -> Sequence[Mapping[str, Any]]: ...
 
 
 def coco_metrics(matches: Matches, split: Categorised) -> Row:
-    """The twelve numbers as fractions, None where COCO says -1, and the same per class, by category id.
+    """Return the twelve metrics as fractions (None where COCO has -1), overall and per class by category id.
 
     Returns:
         {"metrics": {name: value}, "per_class": [{"category_id", "name", "num_objects", "AP", "AP50", "AP75", "AR100"}]}
@@ -41,21 +41,21 @@ def coco_metrics(matches: Matches, split: Categorised) -> Row:
 
 
 def in_order(category: Mapping[str, Any]) -> tuple[bool, Any]:
-    """Labels are numbered by this: the id, text after numbers."""
+    """Return the sort key that numbers the labels: the id, text after numbers."""
     return isinstance(category["id"], str), category["id"]
 
 
 def rename_limit(numbers: Mapping[str, Any], max_detections: int) -> Row:
-    """The same with AR100 called after the number of detections that are looked at."""
+    """Return the metrics with AR100 renamed to the number of detections that are scored."""
     return {f"AR{max_detections}" if name == "AR100" else name: value for name, value in numbers.items()}
 
 
 def with_intervals(numbers: Mapping[str, Any], drawn: Drawn, classes: Drawn, *, confidence: float) -> Row:
-    """What `coco_metrics` gave, with "intervals": {name: {"low", "high", "standard_error"}}, also in each class.
+    """Return the result of `coco_metrics` with "intervals": {name: {"low", "high", "standard_error"}} added.
 
     Args:
-        drawn: the twelve numbers, (B, 12).
-        classes: the four of each class, (B, K, 4).
+        drawn: replicates of the twelve metrics, (B, 12).
+        classes: replicates of the four metrics of each class, (B, K, 4).
     """
     per_class = [
         {**row, "intervals": _intervals(row, classes.of(label), CLASS_METRICS, confidence)}
@@ -66,18 +66,19 @@ def with_intervals(numbers: Mapping[str, Any], drawn: Drawn, classes: Drawn, *, 
 
 
 def sample_of(of_seed: Iterable[Mapping[str, float | None]], drawn: Sequence[Drawn], names: Sequence[str]) -> Sample:
-    """What a row of a table was measured to be.
+    """Return the Sample of a row of a table.
 
     Args:
-        of_seed: the numbers of each of S seeds by name.
-        drawn: of each seed, (B, len(names)).
+        of_seed: the metrics of each of S seeds by name.
+        drawn: the replicates of each seed, (B, len(names)).
+        names: the metrics to include.
     """
     values = [[np.nan if numbers[name] is None else numbers[name] for name in names] for numbers in of_seed]
     return Sample.of(np.array(values, dtype=float), drawn)
 
 
 def estimate_json(found: Estimate, names: Sequence[str], keys: Sequence[str]) -> Row:
-    """{name: {key: number}} for the `keys` (attributes) of an estimate; None where it is not defined."""
+    """Return {name: {key: number}} for the `keys` (attributes) of an estimate; undefined numbers are None."""
     columns = {key: getattr(found, key).tolist() for key in keys}
     return {name: {key: _none(columns[key][place]) for key in keys} for place, name in enumerate(names)}
 
@@ -88,7 +89,7 @@ def _intervals(numbers: Mapping[str, Any], drawn: Drawn, names: Sequence[str], c
 
 
 def _mean(values: Floats) -> float | None:
-    # -1 is COCOeval's mark of what is not defined, NaN that of `score`; COCOeval's order decides the last bit.
+    # Undefined values are -1 in COCOeval and NaN in `score`. The mean is in COCOeval's order, to be equal bit for bit.
     values = values[values > -1]
     return float(np.mean(values)) if values.size else None
 

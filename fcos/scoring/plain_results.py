@@ -1,7 +1,7 @@
-"""Large results lists of plain records, parsed by several processes at once.
+"""Parse large results lists of plain records with several processes.
 
-A parser holds Python's interpreter, so threads would wait for each other. The text is cut between two records; that
-each piece is a JSON list shows that the cut was right. Whatever is not plain is left to the careful reader.
+JSON parsers hold the GIL, so threads would wait for each other. The text is cut between records, and each piece must be
+a valid JSON list, which proves that the cut is correct. Files that are not plain are left to the general reader.
 """
 
 import mmap
@@ -20,24 +20,24 @@ from numpy.typing import NDArray
 from fcos.scoring.columns import Floats, floats_or_none, wholes_or_none
 from fcos.scoring.json_files import no_collection
 
-_SMALLEST = 4 * 2**20  # bytes: below, a process starts no sooner than the text is read
+_SMALLEST = 4 * 2**20  # bytes; smaller texts are parsed faster than a process starts
 _INNER = re.compile(rb"\s*\[\s*\{")
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
-_NAMES = "file_name"  # where records say it, it may count for more than their ids
+_NAMES = "file_name"  # if records have this key, it may take precedence over their ids
 _KEYS = {"image_id", "category_id", "bbox", "score"}
 _DIGITS = b"0123456789.+-"
-_WORDS = b'{}[]":_ \t\r\n' + bytes(range(ord("a"), ord("z") + 1))  # what is in no number without an exponent
+_WORDS = b'{}[]":_ \t\r\n' + bytes(range(ord("a"), ord("z") + 1))  # never in a number without exponent
 _SHORTEST = len('{"image_id":1,"category_id":1,"bbox":[1,1,1,1],"score":1},')
-_WINDOW = 2**20  # bytes in which a record ends
-_ROW = 7 * 8  # bytes of a record: two ids, four sides, a score
+_WINDOW = 2**20  # bytes; every window of this size contains the end of a record
+_ROW = 7 * 8  # bytes of a record: two ids, four box values, a score
 
 
-Part = Callable[[int, int], bytes]  # the bytes of a text from one place to another
+Part = Callable[[int, int], bytes]  # returns the bytes of a text between two places
 
 
 @dataclass(frozen=True)
 class Plain:
-    """The columns of D records with whole ids."""
+    """The columns of D records whose ids are whole numbers."""
 
     image_id: NDArray[np.int64]
     category_id: NDArray[np.int64]
@@ -46,16 +46,16 @@ class Plain:
 
 
 def read_plain(path: Path) -> Plain | None:
-    """The columns of a results list in a file, of which each process reads its part.
+    """Return the columns of a results list in a file, of which each process reads a part.
 
-    None where the list is short or not plain, or where processes cannot be forked.
+    Returns None if the list is short or not plain, or if processes cannot be forked.
     """
     with path.open("rb", buffering=0) as file:
         return _read(lambda begin, end: os.pread(file.fileno(), end - begin, begin), path.stat().st_size)
 
 
 def read_plain_text(text: bytes) -> Plain | None:
-    """The same of a text, which was unpacked or recoded."""
+    """Like `read_plain`, for a text in memory that was decompressed or decoded."""
     return _read(lambda begin, end: text[begin:end], len(text))
 
 
@@ -79,15 +79,16 @@ def _read(part: Part, size: int) -> Plain | None:
 
 
 def columns_of(piece: bytes) -> Plain | None:
-    """The columns of records `{...}, {...}`; None where they are not plain."""
+    """Return the columns of records `{...}, {...}`, or None if they are not plain."""
     return _columns_of_alike(piece) or _columns_of_records(piece)
 
 
 def _columns_of_alike(piece: bytes) -> Plain | None:
-    """The columns of records that are all written like the first: what is left is a flat list of numbers.
+    """Return the columns of records that are all formatted like the first one.
 
-    No object is made for a record, so that takes half of the time. None where a record differs in anything but the
-    digits of its numbers, or where one has an exponent.
+    The text without its keys is a flat list of numbers, which is parsed in half of the time, since no object is created
+    for a record. Returns None if a record differs in more than the digits of its numbers, or if a number has an
+    exponent.
     """
     end = piece.find(b"}") + 1
     keys = _keys_of(piece[:end])
@@ -106,7 +107,7 @@ def _columns_of_alike(piece: bytes) -> Plain | None:
 
 
 def _keys_of(record: bytes) -> list[str] | None:
-    """The four keys in their order; None where the record has others, or other values than numbers."""
+    """Return the four keys in their order, or None if the record has other keys or values other than numbers."""
     try:
         content = orjson.loads(record)
     except orjson.JSONDecodeError:
@@ -118,7 +119,7 @@ def _keys_of(record: bytes) -> list[str] | None:
 
 
 def _columns_in(rows: Floats, keys: list[str]) -> Plain | None:
-    """The columns of rows (D, 7) of numbers, as `keys` stand; None where an id is not a whole number below 2**53."""
+    """Return the columns of rows (D, 7) in the order of `keys`; None if an id is not a whole number below 2**53."""
     begins, place = {}, 0
     for key in keys:
         begins[key] = place
@@ -151,7 +152,7 @@ def _columns_of_records(piece: bytes) -> Plain | None:
 
 
 def _pieces(part: Part, size: int, number: int) -> list[tuple[int, int]] | None:
-    """Where the records of several lists of about equal length lie; None where the text is no list of objects."""
+    """Return the bounds of `number` pieces of about equal length, or None if the text is not a list of objects."""
     last = max(0, size - _WINDOW)
     head, tail = part(0, min(_WINDOW, size)), part(last, size)
     begin, end = _INNER.match(head), tail.rfind(b"}") + 1
@@ -169,12 +170,12 @@ def _pieces(part: Part, size: int, number: int) -> list[tuple[int, int]] | None:
 
 
 class _Child:
-    """A process that parses one piece into memory that it shares with this one."""
+    """A process that parses one piece into memory shared with this process."""
 
     def __init__(self, part: Part, begin: int, end: int) -> None:
         self.memory = mmap.mmap(-1, 8 + _ROW * ((end - begin) // _SHORTEST + 1))
         with warnings.catch_warnings():
-            # The child runs nothing that other threads may have locked: a parser, and copies of arrays.
+            # Forking with threads is safe here: the child only parses and copies arrays, which need no locks of others.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.process = os.fork()
         if self.process == 0:
@@ -193,7 +194,7 @@ class _Child:
             os._exit(code)
 
     def columns(self) -> Plain | None:
-        """What it found, once it has ended; None where that is nothing."""
+        """Wait for the process and return its columns, or None if the piece is not plain."""
         _, status = os.waitpid(self.process, 0)
         if status != 0:
             return None

@@ -1,6 +1,7 @@
-"""How many images, and how many trainings a row, would show a difference of a given size.
+"""The number of images, or of trainings per row, that is needed to detect a difference of a given size.
 
-From the variances at hand: over images, which falls as one over their number, and between the trainings of a row.
+The estimate uses the observed variance over images, which is inversely proportional to their number, and the observed
+variance between the trainings of a row.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +19,14 @@ MOST_TRAININGS = 1000
 
 @dataclass(frozen=True)
 class Needed:
-    """What it takes to show a difference of `effect` in AP between two rows, with a probability of `power`."""
+    """What is needed to detect a difference of `effect` in AP between two rows with the probability `power`."""
 
     effect: float
     power: float
     confidence: float
-    images: int | None  # for two networks; None: replicates do not vary
-    trainings: int | None  # a row, on the images at hand; None: no number of them, or not known
-    spread_is_known: bool  # whether a row has several trainings
+    images: int | None  # to compare two networks; None if the replicates do not vary
+    trainings: int | None  # per row, on the current images; None if no number suffices or it is unknown
+    spread_is_known: bool  # whether some row has several trainings
 
     def sentence(self) -> str:
         size = f"{100 * self.effect:g} AP"
@@ -43,10 +44,11 @@ class Needed:
 def needed(
     rows: Mapping[str, Sample], num_images: int, *, confidence: float, effect: float = 0.01, power: float = POWER
 ) -> Needed:
-    """What showing `effect` in AP takes, by the pair of `rows` that varies most over the `num_images` images.
+    """Return what is needed to detect `effect` in AP for the pair of `rows` that varies most over the images.
 
     Args:
-        rows: two or more, under the same draws.
+        rows: two or more rows with the same bootstrap samples.
+        num_images: number of test images.
         effect: a difference in AP, as a fraction.
     """
     pairs = list(combinations(rows.values(), 2))
@@ -63,7 +65,7 @@ def needed(
 
 
 def _trainings(of_images: float, of_seeds: float, effect: float, confidence: float, power: float) -> int | None:
-    """The fewest trainings a row whose mean differs visibly by `effect`."""
+    """Return the smallest number of trainings per row that shows a difference of `effect`, or None."""
     for count in range(2, MOST_TRAININGS + 1):
         freedom = 2 * (count - 1)
         reach = float(stdtrit(freedom, (1 + confidence) / 2) + stdtrit(freedom, power))
@@ -73,10 +75,10 @@ def _trainings(of_images: float, of_seeds: float, effect: float, confidence: flo
 
 
 def _largest(variances: Iterable[float]) -> float:
-    """0 where none is known."""
+    """Return the largest variance that is not NaN, or 0."""
     return max((float(variance) for variance in variances if variance == variance), default=0.0)
 
 
 def _first(row: Sample) -> Sample:
-    """The first training of a row."""
+    """Return the sample of the first training of a row."""
     return Sample(row.values[:1], row.replicates[:1], row.support)

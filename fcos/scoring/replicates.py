@@ -1,4 +1,4 @@
-"""Replicates on disk, beside the numbers they belong to: what a paired comparison of two runs needs of each."""
+"""Bootstrap replicates on disk, stored beside their metrics; a paired comparison of two runs needs both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ _SUPPORT = " support"  # (2, 12): inflation and freedom
 
 
 def numbers_digest(steps: Mapping[str, Any]) -> str:
-    """Of the numbers (by step) that replicates go with: both files of an interrupted command are of one, or refused."""
+    """Return the digest of the metrics (by step) of replicates; it detects files of an interrupted command."""
     return sha256_json(steps)
 
 
 def sweep_steps(sweep: NmsSweep) -> dict[str, Any]:
-    """The numbers of each threshold of nms_sweep.json, and of the chosen one on test."""
+    """Return the metrics of each threshold in nms_sweep.json, and the test metrics of the chosen one."""
     return {str(step["nms_iou_threshold"]): step["metrics"] for step in sweep["steps"]} | {"chosen": sweep["metrics"]}
 
 
 @dataclass(frozen=True)
 class ReplicatesFile:
-    """The twelve numbers under each draw of images, and what they are of."""
+    """The twelve metrics under each bootstrap sample, and a header that identifies them."""
 
     drawn: Mapping[str, Drawn]  # step -> (B, 12)
     header: dict[str, Any]
@@ -47,7 +47,7 @@ def save_replicates(path: Path, steps: Mapping[str, Drawn], header: Mapping[str,
 
 
 def read_replicates(path: Path, *, hint: str) -> ReplicatesFile:
-    """Read what `save_replicates` wrote; `hint` is what to type when it is not there."""
+    """Read what `save_replicates` wrote; `hint` is the command to run if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = header_of(path, file.metadata(), hint=hint)

@@ -1,7 +1,7 @@
-"""A detector's results as toolboxes write them, checked in full and looked up in the ground truth.
+"""Read a detector's results in the formats of common toolboxes, check them and look them up in the ground truth.
 
-It reads a COCO results list (pycocotools, detectron2, mmdetection), the same under a key of an object or a record a
-line, `predictions.json` of Ultralytics, and folders with a file for each image (fcos.scoring.folders).
+Supported are COCO results lists (pycocotools, detectron2, mmdetection), also under a key of an object or as JSON lines,
+`predictions.json` of Ultralytics, and folders with one file per image (fcos.scoring.folders).
 
 Shapes: D detections.
 """
@@ -23,14 +23,14 @@ from fcos.scoring.matching import Bools, Ints, ResultTable, overlaps
 from fcos.scoring.plain_results import read_plain, read_plain_text
 from fcos.scoring.truth import Truth
 
-_LISTS = ("annotations", "predictions", "results", "detections")  # what a list of results is called in an object
+_LISTS = ("annotations", "predictions", "results", "detections")  # keys under which an object has a list of results
 _FITS_IOU = 0.5
-_JUDGED = 5_000  # highest-scoring detections by which numberings of the classes are compared
+_JUDGED = 5_000  # number of highest-scoring detections that class numberings are compared on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Results on the images and classes of the ground truth, in the order of the file, which decides ties."""
+    """Results on the images and classes of the ground truth, in the order of their file, which decides ties."""
 
     table: ResultTable
     findings: list[Finding]
@@ -39,14 +39,14 @@ class Results:
 def read_results(
     path: Path, truth: Truth, *, ignore_unknown_images: bool = False, ignore_unknown_classes: bool = False
 ) -> Results:
-    """Read a results file, .gz or not, or a folder with a file for each image.
+    """Read a results file, .gz or not, or a folder with one file per image.
 
     Args:
-        ignore_unknown_images: leave out, and count, detections in images that the ground truth has not.
-        ignore_unknown_classes: the same of classes.
+        ignore_unknown_images: leave out, and count, detections in images that are not in the ground truth.
+        ignore_unknown_classes: leave out, and count, detections of classes that are not in the ground truth.
 
     Raises:
-        UserError: names file, place, found and expected.
+        UserError: the results are wrong; it names file, place, found and expected value.
     """
     found = read_folder(path, truth) if path.is_dir() else _read_file(path, truth)
     table, findings = found.table, list(found.findings)
@@ -77,10 +77,10 @@ def _read_file(path: Path, truth: Truth) -> Found:
 
 
 def _records(content: Any, path: Path) -> tuple[Records, dict[str, Any]]:
-    """The list of results, and the object that it stands in, if it does."""
+    """Return the list of results and the object that contains it, if any."""
     if isinstance(content, dict):
         if {"image_id", "score"} <= content.keys():
-            return [content], {}  # JSON lines of one line
+            return [content], {}  # JSON lines with a single line
         lists = [key for key in _LISTS if _are_results(content.get(key))]
         if len(lists) == 1:
             return content[lists[0]], content
@@ -148,7 +148,7 @@ def _looked_up(
 
 
 def _names(records: Records, ids: Keys, described: Any, key: str) -> list[Any] | None:
-    """What each result's image or class is called, where the records say it, or a list with their own ids."""
+    """Return the name of each result's image or class, from the records or a list with the file's own ids, or None."""
     if key == "file_name" and records and all(isinstance(record.get(key), str) for record in records):
         return [record[key] for record in records]
     if not isinstance(described, list) or not all(isinstance(entry, dict) for entry in described):
@@ -159,7 +159,7 @@ def _names(records: Records, ids: Keys, described: Any, key: str) -> list[Any] |
 
 
 def _place(by_id: Lookup, ids: Keys, by_name: Lookup, names: list[Any] | None) -> tuple[Ints, str]:
-    """Places (D,) by ids, or by names where there are some and they know as many: then ids are the file's own."""
+    """Return the places (D,) by ids, or by names if these find as many; the ids are then the file's own."""
     places, way = by_id.find(ids)
     if not names:
         return places, way
@@ -169,7 +169,7 @@ def _place(by_id: Lookup, ids: Keys, by_name: Lookup, names: list[Any] | None) -
 
 
 def _fits_better(other: ResultTable, table: ResultTable, truth: Truth) -> bool:
-    """Whether numbers that are ids of the ground truth, and in its file names too, are meant as the latter."""
+    """Whether image numbers that are both ids and in file names of the ground truth are meant as file names."""
     if np.array_equal(other.image, table.image) or (other.image >= 0).sum() < (table.image >= 0).sum():
         return False
     ((fits,), _), ((as_is,), _) = boxes_that_fit(other, truth), boxes_that_fit(table, truth)
@@ -225,7 +225,7 @@ def _where(path: Path, found: Found, place: int) -> str:
 
 
 def _other_numbering(truth: Truth, found: Found) -> str | None:
-    """A hint where the class ids are another numbering, which puts most boxes on objects of their class."""
+    """Return a hint if another numbering of the class ids puts most boxes on objects of their class."""
     if not isinstance(found.class_keys, np.ndarray):
         return None
     ids = [category["id"] for category in truth.categories]
@@ -251,16 +251,16 @@ def _other_numbering(truth: Truth, found: Found) -> str | None:
 
 
 def boxes_that_fit(table: ResultTable, truth: Truth, shifts: tuple[int, ...] = (0,)) -> tuple[list[int], int]:
-    """How many of the (at most 5,000) highest-scoring boxes lie on an object of their class, and how many were judged.
+    """Return how many of the 5,000 highest-scoring boxes lie on an object of their class, and how many were checked.
 
     Args:
-        shifts: numbers that are added to the labels first; there is a count for each.
+        shifts: offsets that are added to the labels; there is a count for each offset.
     """
     known = np.flatnonzero(table.image >= 0) if (table.image < 0).any() else np.arange(len(table))
     if len(known) > _JUDGED:
         known = known[np.argpartition(-table.score[known], _JUDGED)[:_JUDGED]]
     best, objects = table[known], truth.objects
-    detection, gt, iou = overlaps(best.boxes_xywh, best.image, objects, objects.image)  # of whatever class
+    detection, gt, iou = overlaps(best.boxes_xywh, best.image, objects, objects.image)  # of any class
     near = iou >= _FITS_IOU
     detection, wanted = detection[near], objects.label[gt[near]]
     return [len(np.unique(detection[best.label[detection] + shift == wanted])) for shift in shifts], len(best)

@@ -1,11 +1,11 @@
-"""What bootstrap draws are worth: by how much few images, few objects and missing classes make them vary too little.
+"""Correct the variance of bootstrap samples, which is too small with few images, few objects or missing classes.
 
-AP is a mean over classes, and what a class has too little of, no resampling shows. A class on m images varies
-m / (m - 1) times as much as its draws. One on a single image, whose draws do not vary, takes the variance of an image
-from the other classes. One that no image shows, but that the detector looks for, may be as good or as bad as any other:
-it adds the spread between classes. With fewer than five classes there is nothing to take, and each must stand on five
-images. Degrees of freedom are Satterthwaite's (Biometrics 2, 1946). The simulation behind this is in
-docs/statistics.md.
+AP is a mean over classes, and resampling cannot show the variance of a class with too few images. The variance of a
+class on m images is m / (m - 1) times that of its replicates. The replicates of a class on a single image do not vary;
+it gets the variance of an image from the other classes. A class that is in no image, but that the detector predicts,
+may be as good or bad as any other; it adds the variance between classes. With fewer than five classes there is too
+little to take these variances from, and each class must have five images. Degrees of freedom are Satterthwaite's
+(Biometrics 2, 1946). docs/statistics.md has the simulation behind these rules.
 
 Shapes: B replicates, K classes, I images, A area ranges, M metrics.
 """
@@ -18,27 +18,27 @@ from fcos.scoring.bootstrap import FEWEST, Drawn, Support, mean_and_variance
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Bools, Floats, GroundTruth, Ints, Matches
 
-NEAR_ONE = 0.9  # above it AP moves in steps of one recall level, and its intervals hold too rarely
-_AREAS = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # of METRICS
+NEAR_ONE = 0.9  # above, AP moves in steps of one recall level, and its intervals cover the true value too rarely
+_AREAS = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # area range of each of METRICS
 
 
 def draws_of(scores: Scores, matches: Matches, groups: Ints | None = None) -> tuple[Drawn, Drawn]:
-    """The twelve numbers (B, 12) and the four of each class (B, K, 4) under each draw, with what the draws are worth.
+    """Return the replicates of the twelve metrics (B, 12) and of the four of each class (B, K, 4), with their support.
 
     Args:
-        groups: (I,) of images that are drawn together, as numbers from 0.
+        groups: (I,) numbers from 0 of the groups of images that are resampled together.
     """
     images = _images(matches.truth, groups)
     return _drawn_metrics(scores, matches, images), _drawn_classes(scores, images)
 
 
 def drawn_metrics(scores: Scores, matches: Matches, groups: Ints | None = None) -> Drawn:
-    """The first of `draws_of`."""
+    """Return the replicates of the twelve metrics (B, 12) with their support, as `draws_of` does."""
     return _drawn_metrics(scores, matches, _images(matches.truth, groups))
 
 
 def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
-    """Which of the numbers (B, M) have no interval, and why."""
+    """Return findings that say which of the metrics (B, M) have no interval, and why."""
     near, mean = _near_one(drawn.replicates, names)
     poor = np.isnan(drawn.support.inflation) & ~near & ~np.isnan(mean)
     reasons = {
@@ -69,7 +69,7 @@ def _drawn_classes(scores: Scores, images: Ints) -> Drawn:
 
 
 def _images(truth: GroundTruth, groups: Ints | None) -> Ints:
-    """(K, A) images, or groups of them, that show an object of the class in the area range."""
+    """Return (K, A): number of images, or groups of images, with an object of the class in the area range."""
     unit = truth.image if groups is None else groups[truth.image]
     num_units = int(unit.max(initial=0)) + 1
     shown = [np.unique((truth.label * num_units + unit)[~ignored]) // num_units for ignored in truth.ignored.T]
@@ -77,11 +77,11 @@ def _images(truth: GroundTruth, groups: Ints | None) -> Ints:
 
 
 def _of_means(means: Floats, of_classes: Floats, images: Ints, looked_for: Bools) -> Support:
-    """Of the means (B, M) over classes.
+    """Return the support of the means (B, M) over classes.
 
     Args:
-        of_classes: (B, K, M); NaN where a draw has no object of the class.
-        images: (K, M) that the class stands on.
+        of_classes: (B, K, M) metrics of each class; NaN where a bootstrap sample has no object of the class.
+        images: (K, M) number of images with an object of the class.
         looked_for: (K,) whether there is any detection of the class.
     """
     seen, single, lends = images > 0, images == 1, images > 2
@@ -107,12 +107,12 @@ def _of_means(means: Floats, of_classes: Floats, images: Ints, looked_for: Bools
 
 
 def _without_near_one(drawn: Drawn, names: tuple[str, ...]) -> Drawn:
-    """No support for AP so high that nearly nothing went wrong on these images."""
+    """Remove the support of AP metrics so high that the images contain almost no errors."""
     near, _ = _near_one(drawn.replicates, names)
     return Drawn(drawn.replicates, Support(np.where(near, np.nan, drawn.support.inflation), drawn.support.freedom))
 
 
 def _near_one(replicates: Floats, names: tuple[str, ...]) -> tuple[Bools, Floats]:
-    """Which (...) are AP above 0.9, and the mean of the draws, NaN where none defines the number."""
+    """Return which metrics (...) are AP above 0.9, and the mean of the replicates, NaN if all are undefined."""
     mean, _ = mean_and_variance(replicates)
     return np.isin(names, AP_METRICS) & (mean > NEAR_ONE), mean

@@ -1,4 +1,4 @@
-"""COCO ground truth of anybody's, checked in full and numbered: ids are only keys."""
+"""Read and check COCO ground truth from any source, and number its images and classes; ids are only keys."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,22 +35,22 @@ _ID = "a whole number or text"
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Ground truth as it is scored; images and classes stand in the order of their ids.
+    """Ground truth for scoring; images and classes are in the order of their ids.
 
     Shapes: I images, G annotations.
     """
 
     where: str
     image_ids: list[Key]
-    file_names: list[str | None]  # of the images
-    sizes: Floats  # (I, 2) width and height, NaN where they are not said
-    categories: list[dict[str, Any]]  # {"id", "name"}, the place is the label
+    file_names: list[str | None]  # of each image
+    sizes: Floats  # (I, 2) width and height in pixels, NaN if unknown
+    categories: list[dict[str, Any]]  # {"id", "name"}; the index is the label
     objects: GroundTruth
-    areas: Floats  # (G,) as COCO scores them
-    zero: int | None  # the annotation with id 0, which COCOeval never matches (cocoapi#507)
-    has_root: bool  # the first class is Roboflow's: it has id 0 and no objects, and groups the others
-    image_records: Records  # of the images, as they stand in the file
-    names_first: bool = False  # image ids are nobody's, so results are looked up by file names first
+    areas: Floats  # (G,) areas that COCO scores, in pixels squared
+    zero: int | None  # place of the annotation with id 0, which COCOeval never matches (cocoapi#507)
+    has_root: bool  # whether the first class is Roboflow's root, with id 0 and no objects, above the other classes
+    image_records: Records  # the records of the images in the file
+    names_first: bool = False  # look up images of results by file name first, since the ids were only assigned here
 
     @property
     def num_images(self) -> int:
@@ -58,35 +58,35 @@ class Truth:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images, classes, objects to find, and crowd regions, which are neither objects nor background."""
+        """Number of images, classes, objects and crowd regions, which are neither objects nor background."""
         crowd = int(self.objects.crowd.sum())
         objects = len(self.areas) - crowd
         return {"images": self.num_images, "classes": len(self.categories), "objects": objects, "crowd": crowd}
 
     @property
     def images(self) -> Lookup:
-        """Of what a results file calls an image."""
+        """The lookup of images by the keys of a results file."""
         return image_lookup(self.image_ids, self.file_names, names_first=self.names_first)
 
     @property
     def classes(self) -> Lookup:
-        """Of what a results file calls a class; Roboflow's root class is called by its id alone."""
+        """The lookup of classes by the keys of a results file; Roboflow's root class is found only by its id."""
         named = [{**category, "name": None} if self._is_root(label) else category for label, category in self._labelled]
         return class_lookup(named)
 
     @property
     def class_names(self) -> Lookup:
-        """Of class names."""
+        """The lookup of classes by name."""
         return Lookup([lambda: self.classes.way(2)])
 
     @property
     def image_names(self) -> Lookup:
-        """Of file names of images."""
+        """The lookup of images by file name."""
         return Lookup(name_ways(self.file_names))
 
     @property
     def image_numbers(self) -> Lookup:
-        """Of the numbers that files of images are called."""
+        """The lookup of images by the number in their file name."""
         return Lookup([number_way(self.file_names)])
 
     @property
@@ -98,7 +98,7 @@ class Truth:
 
     @property
     def numbered_labels(self) -> list[int]:
-        """The labels in the order in which a network numbers them: Roboflow's unused root class, id 0, is none."""
+        """The labels in the order of a network's class numbers, without Roboflow's unused root class with id 0."""
         labels = list(range(len(self.categories)))
         return labels[1:] if self.has_root else labels
 
@@ -119,14 +119,14 @@ def truth_of(
 ) -> Truth:
     """Check the content of a COCO file and number its images, classes and objects.
 
-    Where they are missing, `area` is width times height, `iscrowd` is 0, a category's name is its id.
+    Missing values have defaults: `area` is width times height, `iscrowd` is 0, and a category's name is its id.
 
     Args:
-        area_from_box: areas are width times height, whatever the file says.
-        names_first: results are looked up by file names, then by ids.
+        area_from_box: use width times height as areas and ignore those of the file.
+        names_first: look up results by file names before ids.
 
     Raises:
-        UserError: names file, place, found and expected; LVIS is refused by its name.
+        UserError: the content is wrong (it names file, place, found and expected value) or is LVIS.
     """
     images, annotations, categories = _parts(content, where)
     _refuse_lvis(images, categories, where)
@@ -148,7 +148,7 @@ def truth_of(
         crowd=crowd,
         ignored=crowd[:, None] | protocol.outside(area),
     )
-    # From places in the file to places in the order of the ids.
+    # These map places in the file to places in the order of the ids.
     image_order, label_order = np.argsort(image_place), np.argsort(label)
     return Truth(
         where=where,
@@ -212,7 +212,7 @@ def _refuse_lvis(images: Records, categories: Records, where: str) -> None:
 
 
 def _numbered(records: Records, where: str) -> tuple[list[Key], Ints]:
-    """The ids as they stand, and the place (N,) of each in their order: numbers before text."""
+    """Return the ids in the order of the file, and the place (N,) of each id in sorted order, numbers before text."""
     ids = _listed(keys(values_of(records, where, "id", expected=_ID), where, "id", expected=_ID))
     _refuse_repeated(ids, where)
     order = sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
@@ -244,9 +244,9 @@ def _has_root(categories: Records, ids: list[Key], used: Ints) -> bool:
 
 
 def _zero(annotations: Records, where: str) -> int | None:
-    """Place of the annotation whose id COCOeval takes for "none"."""
+    """Return the place of the annotation with id 0, which COCOeval takes for "no match", or None."""
     if not any("id" in annotation for annotation in annotations):
-        return None  # nobody asks for them
+        return None  # annotations do not need ids
     ids = _listed(keys(values_of(annotations, where, "id", expected=_ID), where, "id", expected=_ID))
     _refuse_repeated(ids, where)
     return ids.index(0) if 0 in ids else None
@@ -295,7 +295,7 @@ def _crowd(annotations: Records, where: str) -> Bools:
 
 
 def _sizes(images: Sequence[Mapping[str, Any]]) -> Floats:
-    """(I, 2) width and height; NaN where they are missing, or are no positive numbers."""
+    """Return width and height (I, 2) in pixels; NaN if they are missing or not positive numbers."""
 
     def side(value: Any) -> float:
         return float(value) if type(value) in (int, float) and 0 < value < 2**31 else float("nan")

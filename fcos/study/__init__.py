@@ -1,1 +1,1 @@
-"""What a study is on disk, and what its stages share: paths, data, networks, checks of files."""
+"""The files of a study, and the code that its stages share: paths, data, networks and checks of files."""

@@ -1,4 +1,4 @@
-"""From a run's settings to its assignment: apart from `build`, for `fcos predict` does not depend on it."""
+"""Build the assigner of a run; this is separate from `build`, since `fcos predict` does not depend on it."""
 
 from fcos.config.model import ModelConfig
 from fcos.study.build import build_grid

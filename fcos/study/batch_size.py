@@ -1,4 +1,4 @@
-"""The largest batch with which a run trains on this machine."""
+"""The largest batch size with which a run can train on this machine."""
 
 from fcos.config.runs import Run
 from fcos.data.cache import choose, decoded_bytes
@@ -11,11 +11,11 @@ from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
 from fcos.training.largest_batch import Trial, largest
 
-LARGEST_BATCH = 256  # images; no study asks for more
+LARGEST_BATCH = 256  # images; no study needs more
 
 
 def make_trial(run: Run, num_classes: int) -> Trial:
-    """The network of `run` with fresh weights, where and in what it would be trained."""
+    """Return a Trial of the network of `run` with new weights, on the device and in the dtype of its training."""
     device = find_device(run.train.device)
     return Trial(
         build_model(run, num_classes, pretrained=False),
@@ -27,7 +27,7 @@ def make_trial(run: Run, num_classes: int) -> Trial:
 
 
 def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | None = None) -> tuple[int, int]:
-    """The largest batch as in `batch_finding`, and where the search ended."""
+    """Return the largest batch size as in `batch_finding`, and the upper limit of the search."""
     image_size = largest_size(run, split)
     at_most = min(len(split.images), max(LARGEST_BATCH, run.train.batch_size))
     if trial.device.type == "cuda":
@@ -39,12 +39,12 @@ def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | Non
 
 
 def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
-    """(height, width) that holds every training image at the largest of train.sizes, as one batch might."""
+    """Return the (height, width) of a batch with every training image at the largest of train.sizes."""
     shorter, longest = max(run.train.sizes), run.train.max_size
     return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])
 
 
 def _kept_bytes(split: CocoSplit, run: Run, memory: int) -> int:
-    """Bytes of the decoded images that a training keeps in memory with `data.cache: auto`."""
+    """Return the bytes of decoded images that a training keeps in memory with `data.cache: auto`."""
     needed = decoded_bytes(split, (max(run.train.sizes), run.train.max_size))
     return needed if choose(needed, {"gpu": 0, "ram": memory, "disk": 0}) == "ram" else 0

@@ -1,4 +1,4 @@
-"""What the scoring commands share: the draws of params.yaml, and replicates saved with what they are of."""
+"""The bootstrap of a study: the samples that params.yaml describes, and replicates saved with their identity."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fcos.scoring.replicates import numbers_digest, save_replicates
 
 @dataclass(frozen=True)
 class Draws:
-    """The section `statistics` of params.yaml with the bootstrap samples that it describes."""
+    """The section `statistics` of params.yaml and the bootstrap samples that it describes."""
 
     config: StatisticsConfig
 
@@ -24,7 +24,7 @@ class Draws:
         return Draws(parse_section(read_params(), "statistics", StatisticsConfig))
 
     def of(self, split: CocoSplit) -> Ints:
-        """(B, I) how often each image of `split`, or its group where images have one, is drawn in each replicate."""
+        """Return (B, I): how often each image of `split` is in each bootstrap sample; groups are resampled whole."""
         config = self.config
         groups = groups_of(split.groups)
         return draw_weights(len(split.images), replicates=config.replicates, seed=config.seed, groups=groups)
@@ -32,6 +32,6 @@ class Draws:
     def save(
         self, path: Path, replicates: Mapping[str, Drawn], *, numbers: Mapping[str, Any], identity: Mapping[str, Any]
     ) -> None:
-        """Write the replicates of each step with the digest of the `numbers` of these steps."""
+        """Write the replicates of each step with the digest of the `numbers` (metrics) of these steps."""
         header = {**identity, "statistics": self.config.model_dump(), "numbers": numbers_digest(numbers)}
         save_replicates(path, replicates, header)

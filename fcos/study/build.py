@@ -1,4 +1,4 @@
-"""From a resolved run to the objects that it describes: the last place that sees config."""
+"""Build the objects that a resolved run describes; the objects themselves do not know the config."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from fcos.model.locations import LocationGrid
 
 
 def build_model(run: Run, num_classes: int, *, pretrained: bool | Path) -> FCOS:
-    """The network of `run`, initialised from its seed, without touching the global random state.
+    """Return the network of `run`, initialised from its seed; the global random state is unchanged.
 
     Args:
-        pretrained: as Backbone takes it.
+        pretrained: see Backbone.
     """
     config = run.model
     with torch.random.fork_rng(devices=[]):
@@ -44,7 +44,7 @@ def build_grid(config: ModelConfig) -> LocationGrid:
 
 
 def load_model(run: Run, identity: Identity, path: Path) -> FCOS:
-    """The network of `run` with the weights at `path`."""
+    """Return the network of `run` with the weights at `path`."""
     model = build_model(run, len(identity.categories), pretrained=False)
     try:
         model.load_state_dict(load_weights(path))

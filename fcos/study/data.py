@@ -1,4 +1,4 @@
-"""The data of a study: its source read, checked and written as COCO JSON with a manifest."""
+"""Read and check the source of a study's data and write it as COCO JSON with a manifest."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,10 @@ from fcos.records import Manifest
 
 
 def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
-    """Check the images and boxes that `config` describes and write them to `out_dir`; return the manifest.
+    """Check the images and boxes that `config` describes, write them to `out_dir` and return the manifest.
 
     Args:
-        name_of: what the manifest calls a folder of images outside of `out_dir`, which is read from there.
+        name_of: returns the manifest's name for an image folder outside of `out_dir`; its images are not copied.
     """
     if isinstance(config, ShapesData):
         drawn = draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction", "cache"}))
@@ -41,7 +41,7 @@ def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], s
 
 
 def read_source(config: VocData | CocoData | YoloData) -> Source:
-    """What the annotation files say; no image is opened."""
+    """Read the annotation files; no image is opened."""
     root = in_project(config.root)
     classes = None if config.classes is None else chosen(config.classes)
     if isinstance(config, VocData):
@@ -59,7 +59,7 @@ def read_source(config: VocData | CocoData | YoloData) -> Source:
 
 
 def _set_groups(source: Source, by: str, root: Path) -> None:
-    """Name the group of each image, over all splits."""
+    """Set the group of each image of all splits."""
     images = [image for split in source.splits.values() for image in split.images]
     members = [Member(image.original_id, image.file_name, image.record) for image in images]
     table = root / by if names_table(by) else None
@@ -68,7 +68,7 @@ def _set_groups(source: Source, by: str, root: Path) -> None:
 
 
 def _num_leaving(config: VocData | CocoData | YoloData) -> int:
-    """How many of the folders and files that `config` names lie outside of the root, through links."""
+    """Return how many of the folders and files that `config` names are outside of the root because of links."""
     root = folder = in_project(config.root)
     if isinstance(config, VocData):
         folder = find_voc_folder(root, config.train_annotations or config.annotations)
@@ -79,7 +79,7 @@ def _num_leaving(config: VocData | CocoData | YoloData) -> int:
 
 
 def _voc_splits(config: VocData, root: Path) -> dict[str, VocSplit]:
-    """The splits that are there: training always, another one by its list or its folders."""
+    """Return the available splits: training always, the others if their list or folders are given."""
     folder = find_voc_folder(root, config.train_annotations or config.annotations)
     splits = {}
     for split in SPLITS:
@@ -92,6 +92,6 @@ def _voc_splits(config: VocData, root: Path) -> dict[str, VocSplit]:
 
 
 def _places(config: CocoData | YoloData, root: Path, *what: str) -> dict[str, tuple[Path, Path]]:
-    """Where the two parts of each split lie; the keys of both parts are given together, or neither is."""
+    """Return the paths of the two parts of each split; either both keys are given or neither."""
     names = {split: [getattr(config, f"{split}_{part}") for part in what] for split in SPLITS}
     return {split: (root / first, root / second) for split, (first, second) in names.items() if first is not None}

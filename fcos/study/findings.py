@@ -1,27 +1,27 @@
-"""What `fcos prepare` puts right, leaves out or finds odd, in sentences."""
+"""Sentences about what `fcos prepare` corrects, leaves out or finds suspicious."""
 
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = 8  # names in a line
+SHOWN = 8  # names per line
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """What was prepared: a line for each split, finding and assumption."""
+    """Describe the prepared data, with a line for each split, finding and assumption."""
     splits = [f"{split}: {counted(counts)}" for split, counts in manifest["splits"].items()]
     assumed = [f"assumed: {said}" for said in assumptions(manifest)]
     return "\n".join([*splits, *finding_sentences(manifest), *assumed])
 
 
 def counted(counts: Mapping[str, Any]) -> str:
-    """Images and objects of a split of the manifest, and ignored boxes, if there are any."""
+    """Describe the images, objects and, if any, ignored boxes of a split of the manifest."""
     ignored = f", {counts['num_ignored']} ignored boxes" if counts["num_ignored"] else ""
     return f"{counts['num_images']} images, {counts['num_objects']} objects{ignored}"
 
 
 def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
-    """What was dropped, clipped, left out, put right or found odd, each with its count; all is in manifest.json."""
+    """Describe what was dropped, clipped, left out, corrected or suspicious, with counts; manifest.json lists all."""
     listed = "(listed in manifest.json)"
     sentences = []
     for finding in ("damaged", "dropped", "clipped", "near_duplicates"):
@@ -39,11 +39,11 @@ def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def assumptions(manifest: Mapping[str, Any]) -> list[str]:
-    """What no file says and was taken to be so, in sentences."""
+    """Return a sentence for each assumption that the source's files do not confirm."""
     return list(manifest.get("assumed", []))
 
 
 def and_more(names: list[str], count: int) -> str:
-    """The first of `names`, and how many of `count` are not shown."""
+    """Join the first of `names` and the number of those, out of `count`, that are not shown."""
     shown = names[:SHOWN]
     return ", ".join([*shown, *([f"{count - len(shown)} more"] if count > len(shown) else [])])

@@ -1,4 +1,4 @@
-"""Weights from elsewhere as the weights of a run."""
+"""Import weights from other sources as the weights of a run."""
 
 import time
 from pathlib import Path
@@ -37,7 +37,7 @@ def import_run(source: Path, run: Run, split: CocoSplit) -> None:
 
 
 def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> None:
-    """Write the weights in `source`, ours or a torchvision FCOS state dict, to `target` as those of `run`."""
+    """Write the weights in `source` to `target` as those of `run`; torchvision FCOS state dicts are converted."""
     if not source.is_file():
         problem = "is a folder" if source.is_dir() else "no such checkpoint"
         raise UserError(source, problem, expected="one of our files or a torchvision FCOS state dict")

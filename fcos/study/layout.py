@@ -1,4 +1,4 @@
-"""Where everything of a study lies (docs/architecture.md has the image)."""
+"""The paths of a study's files (docs/architecture.md has a diagram)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Layout:
 
     @property
     def source(self) -> Path:
-        """Links to what the study is made from, wherever that lies on this machine."""
+        """Folder of links to the study's source data, wherever they are on this machine."""
         return Path("data") / ".source" / self.study
 
     @property
@@ -39,14 +39,17 @@ class Layout:
 
     @property
     def decoded(self) -> Path:
-        """For `data.cache: disk`: shared by all studies, outside of what DVC knows and of its temporary copies."""
+        """Folder for `data.cache: disk`, shared by all studies and not tracked by DVC.
+
+        Its path is that of the original project, also in DVC's temporary copies.
+        """
         return project_root() / "data" / ".scratch"
 
     @property
     def by_hand(self) -> Path:
-        """Notes of stages that were typed by hand and that DVC has not recorded yet."""
+        """Records of stages that were run by hand and that DVC has not recorded yet."""
         return project_root() / "runs" / self.study / ".scratch" / "by-hand"
 
     def scratch(self, name: str, key: str) -> Path:
-        """For an unfinished training: outside of what DVC knows, and outside its temporary copies."""
+        """Return the temporary folder of a training, which DVC does not track; it is in the original project."""
         return project_root() / "runs" / self.study / ".scratch" / f"{name}-{key[:16]}"

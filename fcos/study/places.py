@@ -1,7 +1,8 @@
-"""Where the source of a study lies on this machine: found, fetched where the study says so, and linked.
+"""Find the source data of a study on this machine, download them if the study says so, and link them.
 
-What is used lies behind links in data/.source/STUDY/. So no file of the study names a folder of this machine, and DVC
-sees the content of the source through paths that every machine has: docs/decisions/2026-11-25-the-source-is-linked.md.
+The study reads its source through links in data/.source/STUDY/. Therefore no file of the study names a folder of this
+machine, and DVC sees the source under paths that are equal on every machine: see
+docs/decisions/2026-11-25-the-source-is-linked.md.
 """
 
 import contextlib
@@ -21,22 +22,22 @@ from fcos.study.layout import Layout
 # Names of the links; stages/source/dvc.yaml lists them as outputs, stages/prepare/dvc.yaml as dependencies.
 _SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
 SLOTS = (*(part + suffix for part in ("images", "labels", "lists") for suffix in _SUFFIXES.values()), "groups")
-UNUSED = "nothing of the source\n"  # not empty: DVC warns of what is empty
+UNUSED = "nothing of the source\n"  # not empty, since DVC warns about empty outputs
 HERE = "fcos source --at FOLDER"
-NAMED = 5  # entries of a folder that is not what it should be
+NAMED = 5  # entries of a wrong folder that an error lists
 
 
 def fetch(config: DataConfig) -> None:
-    """Have the files of the source: download them where the study says so.
+    """Make the files of the source available, by downloading them if the study says so.
 
     Raises:
-        UserError: there is no such folder, or the download failed.
+        UserError: the folder is not found, or the download failed.
     """
     if isinstance(config, ShapesData):
         return
     root = in_project(config.root)
     if not isinstance(config, YoloData) and config.download:
-        # With .downloads/ in it, a download began here and may not be whole.
+        # A folder .downloads/ means that a download was started here and may be incomplete.
         if _find_data(config, root) is None or (root / ".downloads").is_dir():
             download(ARCHIVES[config.download], root, _archives(config))
     elif not root.is_dir():
@@ -50,18 +51,18 @@ def fetch(config: DataConfig) -> None:
 
 
 def _find_data(config: VocData | CocoData, folder: Path) -> Path | None:
-    """What `data.download` would give, where it is in `folder` already: the folder that `data.root` should be."""
+    """Return the folder for `data.root` if `folder` already has the data of `data.download`, else None."""
     if isinstance(config, CocoData):
         return folder if (folder / "annotations").is_dir() else None
     inside = (folder / "VOC2007", folder / "VOCdevkit" / "VOC2007")
     if any((part / "JPEGImages").is_dir() for part in (folder, *inside)):
-        # The year is named where there are others beside it, which would be a question without it.
+        # The folder of the year is returned, since `folder` may have other years beside it and be ambiguous.
         return next((part for part in inside if (part / "JPEGImages").is_dir()), folder)
     return None
 
 
 def _archives(config: VocData | CocoData) -> Path | None:
-    """The folder of archives that one has already."""
+    """Return the folder with archives that the user already has, or None."""
     if config.archives is None:
         return None
     folder = in_project(config.archives)
@@ -77,7 +78,7 @@ def _archives(config: VocData | CocoData) -> Path | None:
 
 
 def find_places(config: DataConfig) -> dict[str, Path]:
-    """The folders and files of the source that are used, by the name of their link; each is there once."""
+    """Return the folders and files of the source that are used, by the name of their link; each appears once."""
     if isinstance(config, ShapesData):
         return {}
     places: dict[str, Path] = {}
@@ -88,7 +89,7 @@ def find_places(config: DataConfig) -> dict[str, Path]:
 
 
 def _parts(config: VocData | CocoData | YoloData) -> Iterator[tuple[str, Path]]:
-    """The folder of images, that or the file of annotations, the list or its folder of each split; the groups."""
+    """Yield the links and paths of the images, annotations and lists of each split, and of the table of groups."""
     folder = in_project(config.root)
     if config.groups is not None and names_table(config.groups):
         yield "groups", folder / config.groups
@@ -107,7 +108,7 @@ def _parts(config: VocData | CocoData | YoloData) -> Iterator[tuple[str, Path]]:
 
 
 def place_root(config: DataConfig, at: Path) -> None:
-    """Make `data.root` a link to `at`, the folder in which the data of the study lie on this machine."""
+    """Make `data.root` a link to `at`, the folder that has the data of the study on this machine."""
     where = "params.yaml: data.root"
     if isinstance(config, ShapesData):
         raise UserError("params.yaml: data.source", "shapes are drawn and lie nowhere", hint="leave --at out")
@@ -123,10 +124,10 @@ def place_root(config: DataConfig, at: Path) -> None:
 
 
 def _unpacked(config: DataConfig, at: Path) -> Path:
-    """The folder to link: where a study downloads its data, those that lie at or below `at`.
+    """Return the folder to link: `at`, or for a study that downloads its data, the folder below `at` that has them.
 
     Raises:
-        UserError: `at` has something else, into which nobody wants gigabytes to be unpacked.
+        UserError: `at` has other files, among which the download should not be unpacked.
     """
     if isinstance(config, YoloData | ShapesData) or config.download is None or (at / ".downloads").is_dir():
         return at
@@ -144,10 +145,10 @@ def _unpacked(config: DataConfig, at: Path) -> Path:
 
 
 def link_root(root: Path, at: Path) -> None:
-    """Make `root` a link to the folder `at`; a link that is there already is made anew, a folder is left alone.
+    """Make `root` a link to the folder `at`; an existing link is replaced, an existing folder is not.
 
     Raises:
-        UserError: `root` is a folder, and not `at`.
+        UserError: `root` is a folder other than `at`.
     """
     if root.exists() and root.samefile(at):
         return
@@ -158,10 +159,10 @@ def link_root(root: Path, at: Path) -> None:
 
 
 def link_places(config: DataConfig, layout: Layout) -> None:
-    """Make the links in data/.source/STUDY/; what is right already stays as it is.
+    """Create the links in data/.source/STUDY/; correct links are left unchanged.
 
     Raises:
-        UserError: a place is missing, or holds this project itself.
+        UserError: a place is not found, or contains this project itself.
     """
     places = find_places(config)
     for place in places.values():
@@ -176,7 +177,7 @@ def link_places(config: DataConfig, layout: Layout) -> None:
 
 
 def drop_dangling(layout: Layout) -> None:
-    """Remove dangling links, which DVC cannot hash; it makes a missing output anew."""
+    """Remove dangling links, which DVC cannot hash; DVC creates missing outputs again."""
     for slot in SLOTS:
         link = layout.source / slot
         if link.is_symlink() and not link.exists():
@@ -193,7 +194,7 @@ def _check_place(place: Path) -> None:
 
 
 def make_link(link: Path, target: Path) -> None:
-    """A link to `target`: relative where both are in the project, which may be renamed, else absolute."""
+    """Link `link` to `target`: relatively if both are in the project, which may be moved, else absolutely."""
     absolute, place = Path.cwd() / target, Path.cwd() / link
     inside = absolute.is_relative_to(Path.cwd()) and place.is_relative_to(Path.cwd())
     wanted = os.path.relpath(absolute, place.parent) if inside else os.path.normpath(absolute)
@@ -212,7 +213,7 @@ def _clear(path: Path) -> None:
 
 
 def name_of_place(image_dir: Path, places: Mapping[str, Path], layout: Layout) -> str:
-    """What manifest.json calls a folder of images: the way to it from data/STUDY/, by the links."""
+    """Return the name of an image folder in manifest.json: its path through the links, relative to data/STUDY/."""
     for slot, place in places.items():
         with contextlib.suppress(ValueError):
             return os.path.relpath(layout.source / slot / image_dir.relative_to(place), layout.data)

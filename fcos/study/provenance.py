@@ -1,4 +1,4 @@
-"""Where, when and by what something was computed: kept apart from what it is."""
+"""The provenance of a result: where, when and with which versions it was computed. It is no part of its identity."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 
 
 def provenance(started: float, **more: Any) -> Provenance:
-    """Commit, versions and times (`started` as of time.time()) of the command that calls it."""
+    """Return commit, versions and times of the calling command; `started` is its time.time()."""
     where: Provenance = {
         "commit": _git("rev-parse", "HEAD") if _is_ours() else None,
         "clean_tree": _clean(),
@@ -35,19 +35,19 @@ def provenance(started: float, **more: Any) -> Provenance:
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except OSError:  # no git here: no reason to lose what was computed
+    except OSError:  # a missing git must not lose the result
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _is_ours() -> bool:
-    """Whether the repository found from here is this project's own: an unpacked archive may lie below another one."""
+    """Whether git's repository is this project's; an unpacked archive may be inside of another repository."""
     top = _git("rev-parse", "--show-toplevel")
     return top is not None and Path(top).resolve() == project_root().resolve()
 
 
 def _clean() -> bool | None:
-    """Whether the code and settings are as committed; locks and reports are what a run itself writes."""
+    """Whether code and settings are committed; lock files and reports are not checked, since a run writes them."""
     if not _is_ours():
         return None
     status = _git("status", "--porcelain", "--", "fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml")

@@ -1,4 +1,4 @@
-"""What a run consists of: its files, the stage and the command that write each, and what must be in it."""
+"""The files of a run, with the stage and command that write each file and the keys that it must have."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from fcos.records import Evaluation, NmsSweep, Numbers, Timings, TrainSummary, T
 
 @dataclass(frozen=True)
 class RunFile:
-    """A file, or a folder, in runs/STUDY/RUN/."""
+    """A file or folder in runs/STUDY/RUN/."""
 
     name: str
-    stage: str  # of DVC
-    command: str  # to be typed where it is missing
-    needed: tuple[str, ...] = ()  # dotted keys; without them it says nothing, or an earlier version wrote it
-    tells_seconds: bool = False  # its provenance says how long the command took, apart from a training's
-    replicates: str | None = None  # the bootstrap replicates of its numbers
-    kind: Any = Any  # of what is in it, where that is JSON
+    stage: str  # DVC stage that writes it
+    command: str  # command to run if it is missing
+    needed: tuple[str, ...] = ()  # required dotted keys; a file of an earlier version may lack them
+    tells_seconds: bool = False  # whether its provenance has the time of its command; no file of a training counts
+    replicates: str | None = None  # file with the bootstrap replicates of its metrics
+    kind: Any = Any  # type of its content, if it is JSON
 
 
 _TRAIN, _PREDICT, _EVALUATE = "fcos train {run}", "fcos predict {run}", "fcos evaluate {run}"
 _TTA, _SWEEP = "fcos predict {run} --views tta, then fcos tta {run}", "fcos nms-sweep {run}"
 _STEPS = ("steps", "chosen", "split")
 _EVALUATION = ("identity", "intervals.AP", "per_class", "num_detections", "analysis.confusion")
-# In the order in which they are written: the last file of a stage says that its command has ended.
+# The files are in the order of writing, so that the last file of a stage shows that its command has finished.
 RUN_FILES = (
     RunFile("model.safetensors", "train", _TRAIN),
     RunFile("history.csv", "train", _TRAIN),
@@ -83,23 +83,23 @@ def run_file(name: str) -> RunFile:
 
 
 def written_by(stage: str) -> list[RunFile]:
-    """The files of a stage, in the order in which they are written."""
+    """Return the files of a stage, in the order of writing."""
     return [file for file in RUN_FILES if file.stage == stage]
 
 
 def command_for(name: str, run_name: str) -> str:
-    """What writes the file `name` of the run."""
+    """Return the command that writes the file `name` of the run."""
     return _OF_NAME[name].command.format(run=run_name)
 
 
 def read_run_file(path: Path, needed: Sequence[str] | None = None) -> Any:
-    """What is in a JSON file of a run.
+    """Return the content of a JSON file of a run.
 
     Args:
-        needed: dotted keys that it must have; None: all that the report needs.
+        needed: required dotted keys; None requires all keys that the report needs.
 
     Raises:
-        UserError: it is missing, damaged or of an earlier version; says what writes it.
+        UserError: the file is missing, damaged or of an earlier version; the hint is the command that writes it.
     """
     hint = command_for(path.name, path.parent.name)
     content = read_record(path, hint=hint, kind=_OF_NAME[path.name].kind)

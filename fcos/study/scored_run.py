@@ -1,4 +1,4 @@
-"""What predict and the scoring commands share: a run, a split, and the check that files belong to both."""
+"""The run and split that predict and the scoring commands work on, and the check that files belong to both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ from fcos.files import sha256_file
 from fcos.records import NmsStep, TtaStep
 from fcos.study.layout import Layout
 
-VALIDATION_PREFIX = "validation-"  # of the TTA views of held-out images, in candidates_tta/ and timing_tta.json
+VALIDATION_PREFIX = "validation-"  # of TTA views of the validation split, in candidates_tta/ and timing_tta.json
 _NETWORK = frozenset({"score_threshold", "max_candidates"})
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run of params.yaml with the images that it is scored on: those of the test split, once opened."""
+    """A run of params.yaml and the split that it is scored on; `open` returns it with the test split."""
 
     run: Run
     test: TestConfig
@@ -36,11 +36,15 @@ class ScoredRun:
         return ScoredRun(run, parse_section(params, "test", TestConfig), read_split(layout.data, "test"), layout)
 
     def on_validation(self) -> "ScoredRun":
-        """The same run with the images that are held out of training; none where nothing is held out."""
+        """Return the same run with the validation split, which is empty if the study has none."""
         return replace(self, split=read_split(self.layout.data, "validation"))
 
     def to_choose(self, key: str) -> "ScoredRun":
-        """The same run with the held-out images that `key` of params.yaml chooses on; stops where there are none."""
+        """Return the same run with the validation split, on which `key` of params.yaml chooses.
+
+        Raises:
+            UserError: the validation split is empty.
+        """
         held_out = self.on_validation()
         if not held_out.split.images:
             raise UserError(
@@ -57,7 +61,7 @@ class ScoredRun:
         return self.layout.run(self.run.name)
 
     def header(self, *, weights_sha256: str, size: int, dtype: str) -> dict[str, Any]:
-        """What candidates of this run in the view of shorter side `size` say of themselves."""
+        """Return the header of candidates of this run in the view with the shorter side `size` in pixels."""
         return {
             "run": self.run.identity(),
             "categories": self.split.categories,
@@ -69,7 +73,11 @@ class ScoredRun:
         }
 
     def read_view(self, path: Path, size: int, *, hint: str) -> CandidatesFile:
-        """The candidates at `path`; stops where they are of another run, data, weights or setting than asked for."""
+        """Read the candidates at `path`.
+
+        Raises:
+            UserError: they belong to another run, data set, weights or settings.
+        """
         file = read_candidates(path, hint=hint)
         weights_path = self.layout.weights(self.run.name)
         if not weights_path.is_file():
@@ -89,5 +97,5 @@ Step = TypeVar("Step", TtaStep, NmsStep)
 
 
 def best_step(steps: Sequence[Step]) -> Step:
-    """The step with the highest AP, the first of equal ones; no AP at all counts as the lowest."""
+    """Return the step with the highest AP, the first of equal ones; an undefined AP counts as the lowest."""
     return max(steps, key=lambda step: -1.0 if step["metrics"]["AP"] is None else step["metrics"]["AP"])

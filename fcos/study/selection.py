@@ -1,4 +1,4 @@
-"""What picks the weights of a training that keeps the best ones, or ends when they grow old."""
+"""The key of weight selection, for trainings that keep the best weights or stop early."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fcos.files import sha256_file, sha256_json
 
 PACKAGE = Path(fcos.__file__).parent
 
-# What the validator runs beyond the code of the training; `make deps` writes it.
+# The code that the validator runs in addition to the training code; `make deps` writes this list.
 SELECTION_CODE = (
     "config/test.py",
     "detections.py",
@@ -29,6 +29,6 @@ SELECTION_CODE = (
 
 
 def selection_key(images_digest: str, test: TestConfig) -> str:
-    """Digest of all that decides which weights are kept: images and boxes, settings of the test, code."""
+    """Return a digest of everything that determines which weights are kept: images, boxes, test settings and code."""
     code = {name: sha256_file(PACKAGE / name) for name in SELECTION_CODE}
     return sha256_json([images_digest, test.settings(), code])

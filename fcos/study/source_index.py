@@ -1,4 +1,4 @@
-"""What the source of a study consisted of when it was linked last, and what has changed since."""
+"""The index of a study's source files when they were last linked, and the changes since then."""
 
 import os
 import stat
@@ -12,15 +12,15 @@ from fcos.files import read_json, sha256_file, sha256_json, write_json
 from fcos.study.layout import Layout
 from fcos.study.places import SLOTS
 
-NAMED = 3  # changed files that are named
-# Files of images are told apart by size and time alone: to read them all takes as long as preparing them.
+NAMED = 3  # changed files that a message lists
+# Images are compared only by size and time, since reading them all takes as long as `fcos prepare`.
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".npy"})
-Index = dict[str, list[Any]]  # by slot/path: size, time of change in ns, and of annotations the sha256
+Index = dict[str, list[Any]]  # slot/path -> size, modification time in ns and, for annotations, sha256
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Files of the source that differ from those that were linked last."""
+    """Files of the source that have changed since it was last linked."""
 
     changed: list[str]
     new: list[str]
@@ -37,28 +37,28 @@ class Changes:
 
 
 def changed_text(changes: Changes) -> str:
-    """What changed, and what runs because of it."""
+    """Describe the changes and the stages that they cause to run."""
     return f"the source changed: {changes}; prepare runs, and what reads a split that it changes"
 
 
 def source_changes(layout: Layout) -> Changes | None:
-    """What of the source differs from what was linked last; None where nobody knows."""
+    """Return the changes of the source since it was last linked, or None if they are unknown."""
     before = _read_index(layout)
     try:
         return None if before is None else _differences(before, _index(layout, before))
-    except (OSError, UserError):  # it is away
+    except (OSError, UserError):  # the source is not available
         return None
 
 
 def write_index(layout: Layout) -> Changes | None:
-    """Note what the source consists of now; what has changed since the last time, or None where it was not noted."""
+    """Write the index of the source and return the changes since the last one, or None if there was none."""
     before, now = _read_index(layout), _index(layout)
     write_json(_index_path(layout), now, indent=None)
     return None if before is None else _differences(before, now)
 
 
 def held_out_digest(layout: Layout) -> str:
-    """Digest of what was noted of the validation images; of the training images too, of which some may be held out."""
+    """Return a digest of the index of training and validation images, since validation images may be from training."""
     index = _read_index(layout) or {}
     return sha256_json(
         {name: _anywhere(entry) for name, entry in index.items() if not name.split("/")[0].endswith("-test")}
@@ -66,12 +66,12 @@ def held_out_digest(layout: Layout) -> str:
 
 
 def _anywhere(entry: list[Any]) -> Any:
-    """What every machine finds: the digest of annotations, the size of images, since times are of a copy."""
+    """Return the part that is equal on all machines: digest or size, but no time, which copying changes."""
     return entry[2] if len(entry) > 2 else entry[0]
 
 
 def _index(layout: Layout, known: Index | None = None) -> Index:
-    """Size, time and, of annotations, digest of each file of the source; digests of files as in `known` are taken."""
+    """Index each file of the source; digests are taken from `known` for files with equal size and time."""
     index: Index = {}
     for slot in SLOTS:
         for path, status in _walk(layout.source / slot):
@@ -88,7 +88,7 @@ def _index(layout: Layout, known: Index | None = None) -> Index:
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files at and below `top`, as DVC sees them: through a link at `top`, not through links to folders below."""
+    """Yield the files at and below `top` as DVC sees them; links to folders below `top` are not followed."""
     paths = [top] if top.is_file() else (Path(folder) / name for folder, _, names in os.walk(top) for name in names)
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""train.json, which says what a run's weights are and where they come from."""
+"""Write train.json, which identifies a run's weights and their origin."""
 
 from fcos.config.runs import Run
 from fcos.formats import write_record

@@ -1,4 +1,4 @@
-"""What `train.validate_every` scores a network with: the validation images, under the settings of the test."""
+"""Score a network during training (`train.validate_every`) on the validation split with the test settings."""
 
 from functools import cached_property
 from typing import Literal
@@ -26,7 +26,7 @@ Part = Literal["validation", "training"]
 
 
 class SplitValidator:
-    """A Validator of one run: plain COCO numbers without intervals."""
+    """The Validator of a run; it computes COCO metrics without intervals."""
 
     def __init__(self, run: Run) -> None:
         params = read_params()
@@ -91,7 +91,7 @@ class SplitValidator:
 
 
 def _sample(split: CocoSplit, most: int) -> CocoSplit:
-    """At most `most` images of the split, evenly spread over it."""
+    """Return at most `most` images of the split, evenly spread over it."""
     step = max(1, -(-len(split.images) // max(1, most)))
     images = split.images[::step]
     kept = {image["id"] for image in images}

@@ -1,1 +1,1 @@
-"""Training: `step` is its table of contents."""
+"""Training; start reading at `step`, which calls all parts of a training step."""

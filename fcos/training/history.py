@@ -1,6 +1,6 @@
-"""What history.csv holds: a row for each training step, and with the last step of a validated epoch its numbers."""
+"""The columns of history.csv: a row per training step; the last step of a validated epoch has its metrics too."""
 
-# By column: what a chart calls it. MLflow has each as a metric with the step as its axis.
+# Column -> its title in charts. Each column is also an MLflow metric over the steps.
 CURVES = {
     "loss": "total loss",
     "loss_classification": "classification loss (focal)",
@@ -14,4 +14,4 @@ CURVES = {
 }
 LOSSES = ("loss", "loss_classification", "loss_regression", "loss_centerness")
 COLUMNS = ("step", "epoch", "lr", *LOSSES, "num_positives", "images_per_s")
-VALIDATION = ("validation_AP", "validation_AP50")  # columns of trainings that validate
+VALIDATION = ("validation_AP", "validation_AP50")  # additional columns of trainings with validation

@@ -1,4 +1,4 @@
-"""The key of a training: a digest of everything that decides its result."""
+"""The key of a training: a digest of everything that determines its result."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from fcos.files import sha256_file, sha256_json
 
 PACKAGE = Path(fcos.__file__).parent
 
-# What `fcos train` runs; a test compares it with the import closure of the command.
+# The code that `fcos train` runs; a test compares this list with the command's import closure.
 TRAINING_CODE = (
     "__init__.py",
     "assignment.py",
@@ -71,11 +71,13 @@ def training_key(
     start_digest: str | None,
     validation: str | None,
 ) -> str:
-    """Hex digest; two trainings of one key give the same weights on a CPU.
+    """Return the key as a hex digest; two trainings with equal keys give the same weights on a CPU.
 
     Args:
-        start_digest: sha256 of the file that the backbone starts from; None: `identity` says all about that.
-        validation: digest of what picks the weights; None: nothing does, those of the last step are kept.
+        identity: `Run.identity()`.
+        data_digest: sha256 of the training split.
+        start_digest: sha256 of the file that the backbone starts from; None if `identity` determines the first weights.
+        validation: digest of what selects the weights; None if the weights of the last step are kept.
     """
     code = {name: sha256_file(PACKAGE / name) for name in TRAINING_CODE}
     more = [digest for digest in (start_digest, validation) if digest is not None]

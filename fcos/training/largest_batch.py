@@ -1,8 +1,8 @@
-"""The largest training batch that fits into memory: tried on CUDA, estimated elsewhere.
+"""The largest training batch that fits into memory: tested on CUDA, estimated elsewhere.
 
-Running out of memory is an error on CUDA and the end of the process on a CPU. Between the forward and the backward pass
-a step needs weights, gradients, optimizer state and what autograd keeps; the last grows with the pixels of the batch,
-all else stays. Two steps on small images give both.
+Running out of memory raises an error on CUDA, but kills the process on a CPU. Between the forward and the backward pass
+a step needs weights, gradients, optimizer state and the tensors that autograd saves. Only the saved tensors grow with
+the pixels of the batch, so two steps on small images determine both parts.
 """
 
 import time
@@ -19,27 +19,28 @@ from fcos.structures import Batch
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import Assigner, train_step
 
-# The peak of real steps on a CPU (ResNet-18 and 50, VOC sizes, glibc): what autograd keeps took 1.1 to 1.5 times its
-# size where all batches have one size, and up to 1.7 after 24 steps of drawn sizes: freed memory is given back late.
+# Measured on a CPU (ResNet-18 and 50, VOC sizes, glibc), the peak memory for autograd's saved tensors was 1.1 to 1.5
+# times their size with batches of one size, and up to 1.7 times after 24 steps of random sizes, since freed memory is
+# returned late.
 MARGIN = 2.0
-PROCESS_BYTES = 256 << 20  # oneDNN's code and buffers, images under way
-SMALL_SIZES = (128, 256)  # pixels, square: all five levels are in proportion
+PROCESS_BYTES = 256 << 20  # oneDNN's code and buffers, and images being loaded
+SMALL_SIZES = (128, 256)  # sides of square images in pixels: multiples of 128, so that all five levels scale
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training step needs, in bytes."""
+    """The memory that a training step needs, in bytes."""
 
-    fixed: float  # weights, gradients, optimizer state, their copies in the number format
-    per_pixel: float  # what autograd keeps for each pixel of the batch
+    fixed: float  # weights, gradients, optimizer state and copies in the training dtype
+    per_pixel: float  # saved by autograd for each pixel of the batch
 
     def bytes_for(self, batch_size: int, image_size: tuple[int, int]) -> float:
-        """Bytes for `batch_size` images of `image_size` (height, width), on the safe side."""
+        """Return the bytes for `batch_size` images of `image_size` (height, width), including a safety margin."""
         return PROCESS_BYTES + self.fixed + MARGIN * self.per_pixel * batch_size * image_size[0] * image_size[1]
 
 
 class Trial:
-    """Training steps on made-up images, with a network of its own."""
+    """Training steps on synthetic images, on a network that is used for nothing else."""
 
     def __init__(
         self, model: nn.Module, assigner: Assigner, config: TrainConfig, *, device: torch.device, dtype: torch.dtype
@@ -49,7 +50,7 @@ class Trial:
         self.optimizer = make_optimizer(model, config)
 
     def step(self, batch_size: int, image_size: tuple[int, int], num_boxes: int = 1) -> None:
-        """One training step; images of `image_size` (height, width) with `num_boxes` boxes each."""
+        """Run one training step on images of `image_size` (height, width) with `num_boxes` boxes each."""
         height, width = image_size
         images = torch.zeros((batch_size, 3, height, width), device=self.device)
         box = torch.tensor([0.0, 0.0, width, height], device=self.device)
@@ -66,18 +67,18 @@ class Trial:
         train_step(self.model, batch, self.assigner, self.optimizer, dtype=self.dtype, clip_grad_norm=clip)
 
     def fits(self, batch_size: int, image_size: tuple[int, int], num_boxes: int) -> bool:
-        """Whether two steps run on a CUDA device: the first makes the optimizer's state."""
+        """Whether two steps fit into the memory of a CUDA device; the first one creates the optimizer's state."""
         fitted = True
         try:
             for _ in range(2):
                 self.step(batch_size, image_size, num_boxes)
         except torch.cuda.OutOfMemoryError:
             fitted = False
-        torch.cuda.empty_cache()  # here, where the error that held the tensors of the step is gone
+        torch.cuda.empty_cache()  # only now: the error, which referenced the step's tensors, is deleted
         return fitted
 
     def seconds(self, batch_size: int, image_size: tuple[int, int]) -> float:
-        """What a step takes: the faster of two, after one that makes kernels and the optimizer's state."""
+        """Return the seconds of a step: the faster of two, after one that builds kernels and the optimizer's state."""
         taken = []
         for _ in range(3):
             started = time.perf_counter()
@@ -88,7 +89,7 @@ class Trial:
         return min(taken[1:])
 
     def estimate(self) -> Estimate:
-        """What a step of any size needs."""
+        """Return the estimated memory of steps of any size."""
         pixels = [2 * size**2 for size in SMALL_SIZES]
         few, many = (saved_bytes(partial(self.step, 2, (size, size)), self.model.parameters()) for size in SMALL_SIZES)
         per_pixel = (many - few) / (pixels[1] - pixels[0])
@@ -100,9 +101,9 @@ class Trial:
 
 
 def saved_bytes(step: Callable[[], object], parameters: Iterable[nn.Parameter]) -> int:
-    """Bytes that autograd keeps from the forward to the backward pass of `step()`, `parameters` left out."""
+    """Return the bytes that autograd saves between forward and backward pass of `step()`, without `parameters`."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps an address from being given away twice
+    kept: dict[int, torch.UntypedStorage] = {}  # keeping the storages prevents reuse of their addresses
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -116,7 +117,7 @@ def saved_bytes(step: Callable[[], object], parameters: Iterable[nn.Parameter]) 
 
 
 def largest(fits: Callable[[int], bool], at_most: int) -> int:
-    """The largest of 1..`at_most` that `fits`, 0 where none does: doubled until one does not, then halved between."""
+    """Return the largest number in 1..`at_most` that `fits`, or 0: double until one does not fit, then bisect."""
     low, high = 0, 1
     while high <= at_most and fits(high):
         low, high = high, 2 * high

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, a history row for each, a checkpoint now and then."""
+"""The training loop: it records a history row for each step and saves a checkpoint at intervals."""
 
 import resource
 import sys
@@ -23,16 +23,16 @@ from fcos.training.resume import Scratch
 from fcos.training.step import Assigner, train_step
 from fcos.training.validation import Validation
 
-# Batches whose images are sorted by shape together: all of an epoch would have no padding at all, but of the large
-# images a batch would then always hold the same.
+# Number of batches whose images are sorted by shape together. Sorting a whole epoch would leave the least padding, but
+# its batches of large images would always contain the same images.
 SORTED_TOGETHER = 16
-READ_EVERY = 20  # steps between two looks at the losses: each look waits for the device
+READ_EVERY = 20  # steps between two readings of the losses; each reading waits for the device
 Row = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many steps there are, and which images, views and rate each of them has: nothing depends on the past."""
+    """The steps of a training with their images, views and learning rates; a step does not depend on earlier ones."""
 
     image_sizes: Mapping[int, tuple[int, int]]  # (height, width) by image id, in the order of the data
     epochs: int
@@ -60,7 +60,7 @@ class Plan:
         )
 
     def view(self, epoch: int, image_id: int) -> View:
-        """How an image is shown in an epoch."""
+        """Return the size and flip of an image in an epoch."""
         return draw_view(
             self.image_sizes[image_id],
             seed=self.seed,
@@ -72,7 +72,7 @@ class Plan:
         )
 
     def batches(self, first_step: int) -> Iterator[list[int]]:
-        """Dataset indices of each step from `first_step` on."""
+        """Yield the dataset indices of each step, starting at `first_step`."""
         for epoch in range(first_step // self.steps_per_epoch, self.num_epochs):
             first = first_step % self.steps_per_epoch if epoch == first_step // self.steps_per_epoch else 0
             yield from self._epoch(epoch)[first:]
@@ -94,25 +94,25 @@ def _parts(items: list[int], size: int) -> list[list[int]]:
 
 
 class History:
-    """Rows of finished steps; losses stay on the device until somebody looks."""
+    """The rows of finished steps; losses stay on the device until `read`."""
 
     def __init__(self, rows: list[Row], earlier_s: float = 0.0) -> None:
         self.rows = rows
-        self.earlier_s = earlier_s  # wall time of the sessions before this one
+        self.earlier_s = earlier_s  # wall time of the training before it was interrupted
         self._started = time.perf_counter()
         self._pending: list[tuple[Row, dict[str, Tensor], list[int]]] = []
         self._since = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Wall time of the training so far, interruptions left out."""
+        """Wall time of the training so far, without interruptions."""
         return self.earlier_s + time.perf_counter() - self._started
 
     def add(self, row: Row, on_device: dict[str, Tensor], image_ids: list[int]) -> None:
         self._pending.append((row, on_device, image_ids))
 
     def read(self) -> list[Row]:
-        """Fetch the pending rows; raises where a loss is not finite, with the images of its batch."""
+        """Fetch the pending rows and return them; raise a UserError with the batch's images if a loss is not finite."""
         if not self._pending:
             return []
         names = list(self._pending[0][1])
@@ -135,7 +135,7 @@ class History:
         return new
 
     def validated(self, numbers: Row) -> None:
-        """Add the numbers of a validation to the last row; its time is none of the steps that follow."""
+        """Add the metrics of a validation to the last row, and keep its time out of the following steps."""
         self.rows[-1].update(numbers)
         self._since = time.perf_counter()
 
@@ -152,9 +152,10 @@ def fit(
     validation: Validation,
     on_rows: Callable[[Sequence[Row]], None],
 ) -> History:
-    """Train `model` in place, to the weights that `validation` keeps, and return its history.
+    """Train `model` in place, leave it with the weights that `validation` keeps, and return the history.
 
-    Resumes from `scratch` where it holds a state, to the same weights, on a CPU bit for bit, as without interruption.
+    If `scratch` holds a state, training resumes from it and ends with the same weights as without interruption, bit for
+    bit on a CPU.
     """
     config = plan.config
     keep_freed_memory()
@@ -236,7 +237,7 @@ def _note(rows: list[Row], device: torch.device) -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory so far: of the process on a CPU, of the device on CUDA."""
+    """Return the peak memory so far in MiB: of the device on CUDA, of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate."""
+"""The optimizer and the learning rate schedule."""
 
 import math
 
@@ -9,7 +9,7 @@ from fcos.config.train import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay on the weights of convolutions only, none on biases and norms."""
+    """Return SGD or AdamW, with weight decay only for the weights of convolutions, not for biases and norms."""
     decayed = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
     chosen = set(map(id, decayed))
     groups = [
@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, cosine_steps: int) -> float:
-    """Rate of 0-based `step`: linear from peak / warmup_steps to peak, then half a cosine towards 0."""
+    """Return the rate of the 0-based `step`: linear from peak / warmup_steps to peak, then half a cosine towards 0."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, cosine_steps)

@@ -1,4 +1,4 @@
-"""The scratch of a training: used under its key only, by one process at a time, until DVC has the results."""
+"""Temporary files of a training, used under its key only and by one process at a time, until DVC has the results."""
 
 import contextlib
 import json
@@ -18,16 +18,16 @@ from fcos.locks import has_no_locks
 from fcos.model.checkpoint import DIVERGED, check_finite
 from fcos.progress import say
 
-KEPT = 3  # unfinished states of one run, under other keys than the present one
+KEPT = 3  # number of unfinished states of a run under keys other than the current one
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder named after the run and after everything that decides the result: RUN-KEY.
+    """A temporary folder named after the run and the key of the training: RUN-KEY.
 
-    While the training is unfinished it holds its last state, `state.pt`. Afterwards it holds the finished files, as
-    hard links: DVC deletes the outputs of a stage whenever it begins it anew, also where it was kept from writing down
-    that they were there.
+    The folder holds the last state, `state.pt`, of an unfinished training, or the files of a finished one as hard
+    links. The links are needed because DVC deletes the outputs of a stage before it runs the stage again, even if DVC
+    was only interrupted before it recorded that the stage had finished.
     """
 
     folder: Path
@@ -41,16 +41,16 @@ class Scratch:
         return self.folder / "finished"
 
     def save(self, state: dict[str, Any]) -> None:
-        """Save the state of an unfinished training; where that fails, the last one stays and the training goes on.
+        """Save the state of an unfinished training; if that fails, the previous state is kept and training continues.
 
         Raises:
-            UserError: its weights are not finite.
+            UserError: the weights are not finite.
         """
         check_finite(state["model"], f"training step {state['step']}", DIVERGED)
         try:
             with whole_file(self.path) as part:
                 torch.save(state, part)
-        except (OSError, RuntimeError) as error:  # RuntimeError: of torch's zip writer, which cannot say why
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer, without a reason
             free = shutil.disk_usage(self.folder).free >> 20
             found = str(error).partition("\n")[0][:200]
             say(
@@ -59,14 +59,14 @@ class Scratch:
             )
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What was saved last; None where there is nothing, or nothing that can be read."""
+        """Return the last saved state with its tensors on `device`, or None if there is no readable one."""
         try:
             state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
             if missing := {"model", "optimizer", "history", "seconds", "validation", "step"} - state.keys():
                 raise ValueError(f"without {', '.join(sorted(missing))}")
         except FileNotFoundError:
             return None
-        except Exception as error:  # torch raises whatever its reader stumbled over
+        except Exception as error:  # torch's reader raises many types
             found = (str(error).partition("\n")[0] or repr(error))[:200]
             say(f"warning: {self.path} is damaged ({found}); beginning anew")
             self.path.unlink()
@@ -74,7 +74,7 @@ class Scratch:
         return state
 
     def finish(self, files: Sequence[Path]) -> None:
-        """Keep the files of the finished training instead of its state, and drop what other keys of the run left."""
+        """Keep the files of the finished training, not its state, and delete old files of the run's other keys."""
         part = self.folder / "finished.part"
         shutil.rmtree(part, ignore_errors=True)
         for file in files:
@@ -85,7 +85,7 @@ class Scratch:
         self._drop_others()
 
     def put_back(self, folder: Path) -> bool:
-        """Put the files of the finished training into `folder`; False where it has not finished."""
+        """Link the files of the finished training into `folder`; return False if the training has not finished."""
         if not self.finished.is_dir():
             return False
         for file in sorted(self.finished.iterdir()):
@@ -94,9 +94,9 @@ class Scratch:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Let one process at a time into the block; another one waits, and says for whom.
+        """Let one process at a time into the block; another one waits and prints which process it waits for.
 
-        The system opens the lock of a process that has ended, however it ended.
+        The operating system releases the lock of a process that has ended, even if it was killed.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         path = self.folder.with_name(f"{self.folder.name}.lock")
@@ -114,7 +114,7 @@ class Scratch:
             yield
 
     def _drop_others(self) -> None:
-        """Of other keys of this run: finished files, and all but the newest unfinished states."""
+        """Delete the finished files of this run's other keys, and all but their `KEPT` newest unfinished states."""
         run = self.folder.name.rpartition("-")[0]
         others = [path for path in self.folder.parent.glob(f"{run}-*") if path.name.rpartition("-")[0] == run]
         others = [path for path in others if path.is_dir() and path != self.folder]
@@ -127,7 +127,7 @@ class Scratch:
 
 
 def _holder(lock: Path) -> str:
-    """Who holds the lock, as the file says."""
+    """Return the process that holds the lock, as recorded in the lock file."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         holder = json.loads(lock.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}"

@@ -1,4 +1,4 @@
-"""One step of training, from a batch to new weights."""
+"""One training step, from a batch to updated weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Assigner:
 def compute_losses(
     model: nn.Module, batch: Batch, assigner: Assigner, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses by name and the number of positive locations, as scalars on the device."""
+    """Return the losses by name and the number of positive locations, all as scalars on the device."""
     with autocast(batch.images.device, dtype):
         outputs: HeadOutputs = model(batch.images)
     return detection_losses(outputs, assigner(outputs, batch))
@@ -56,7 +56,10 @@ def train_step(
     dtype: torch.dtype,
     clip_grad_norm: float | None,
 ) -> dict[str, Tensor]:
-    """Improve the weights by one batch; what it returns is on the device still: nobody has waited for it."""
+    """Update the weights with one batch and return the total loss, its parts and the number of positives.
+
+    The returned scalars stay on the device (no synchronisation).
+    """
     losses, num_positives = compute_losses(model, batch, assigner, dtype)
     total = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)

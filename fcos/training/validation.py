@@ -1,4 +1,4 @@
-"""Validation while a training runs: what it finds, the best weights so far, and when to end."""
+"""Validation during training: its metrics, the best weights so far and early stopping."""
 
 import time
 from collections.abc import Mapping
@@ -10,29 +10,29 @@ from torch import Tensor, nn
 from fcos.config.train import TrainConfig
 from fcos.records import Numbers, ValidationSummary
 
-UNDEFINED = -1.0  # AP where COCO defines none: below all others
+UNDEFINED = -1.0  # stands for an undefined AP; lower than every defined one
 
 
 class Validator(Protocol):
-    """Scores a network; handed in from outside, so that training depends on no code that scores."""
+    """Scores a network; it is passed in, so that the training code does not depend on the scoring code."""
 
     @property
     def key(self) -> str:
-        """Digest of the images, the settings and the code that decide its numbers."""
+        """Digest of the images, settings and code that determine its metrics."""
         ...
 
     @property
     def num_images(self) -> Mapping[str, int]:
-        """How many images of `validation` and of `training` are looked at."""
+        """Number of images that are scored, by `validation` and `training`."""
         ...
 
     def __call__(self, model: nn.Module, device: torch.device, split: Literal["validation", "training"]) -> Numbers:
-        """The COCO numbers of `model` as fractions; it is in evaluation mode afterwards."""
+        """Return the COCO metrics of `model` as fractions; `model` is in evaluation mode afterwards."""
         ...
 
 
 class Validation:
-    """The validations of one training; without a `validator` none is ever due."""
+    """The validations of one training; without a `validator`, no validation is ever due."""
 
     def __init__(self, validator: Validator | None, config: TrainConfig, *, num_epochs: int) -> None:
         self._validator, self._config, self._num_epochs = validator, config, num_epochs
@@ -41,12 +41,12 @@ class Validation:
         self._best_model: dict[str, Tensor] | None = None
 
     def is_due(self, epochs: int) -> bool:
-        """Whether to validate after so many epochs: each `validate_every`, and at the end."""
+        """Whether to validate after this number of epochs: every `validate_every` epochs and at the end."""
         every = self._config.validate_every
         return self._validator is not None and every is not None and (epochs % every == 0 or epochs == self._num_epochs)
 
     def __call__(self, model: nn.Module, device: torch.device, epochs: int) -> dict[str, float]:
-        """Score `model` after so many epochs: the columns of the history; those without a number are missing."""
+        """Score `model` after this number of epochs and return the columns of the history that are defined."""
         numbers = self._score(model, device, "validation")
         ap = numbers["AP"]
         self._last_ap, self._last_epoch = UNDEFINED if ap is None else ap, epochs
@@ -58,25 +58,25 @@ class Validation:
         return {name: value for name, value in columns.items() if value is not None}
 
     def is_enough(self, epochs: int) -> bool:
-        """Whether the best number is `patience` epochs old."""
+        """Whether AP has not improved for `patience` epochs."""
         patience = self._config.patience
         return patience is not None and epochs - self.best_epoch >= patience
 
     @property
     def note(self) -> str:
-        """For the progress line."""
+        """The latest and the best validation AP in percent, for the progress line."""
         if not self.best_epoch:
             return ""
         best = f"best {100 * self.best_ap:.1f} after epoch {self.best_epoch}"
         return f", validation AP {100 * self._last_ap:.1f} ({best})"
 
     def keep(self, model: nn.Module) -> None:
-        """Give `model` the weights that are to be kept."""
+        """Load the best weights into `model` if they are to be kept."""
         if self._best_model is not None:
             model.load_state_dict(self._best_model)
 
     def summary(self, model: nn.Module, device: torch.device) -> ValidationSummary | None:
-        """What train.json says of it; `model` has the weights that are kept, and is scored on training images too."""
+        """Return the summary for train.json; `model`, which has the kept weights, is scored on training images too."""
         if self._validator is None or not self.best_epoch:
             return None
         best = self._config.keep == "best"
@@ -97,12 +97,12 @@ class Validation:
         }
 
     def state(self) -> dict[str, Any]:
-        """What a resumed training needs to go on as without interruption."""
+        """Return the state that an interrupted training needs to resume."""
         numbers = (self.best_ap, self.best_epoch, self._last_ap, self._last_epoch, self.seconds)
         return {"numbers": list(numbers), "model": self._best_model}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Restore a state that `state()` returned."""
         self.best_ap, self.best_epoch, self._last_ap, self._last_epoch, self.seconds = state["numbers"]
         self._best_model = state["model"]
 

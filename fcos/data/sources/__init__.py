@@ -1,1 +1,1 @@
-"""Where images come from: each source yields the same plain description, which `assemble` checks and writes."""
+"""Sources of images; each returns a description of one type, which `assemble` checks and writes."""

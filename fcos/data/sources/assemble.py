@@ -1,4 +1,4 @@
-"""From a source's description to a JSON file for each split and manifest.json: every check that all sources share."""
+"""Check a source's description with the checks that all sources share; write each split's JSON and manifest.json."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -28,21 +28,21 @@ from fcos.records import Manifest, SplitCounts
 
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-MOST_PAIRS = 20  # near duplicates that are listed of an image
+MOST_PAIRS = 20  # near duplicates that are listed per image
 TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
-TURNED = range(2, 9)  # orientations of EXIF that are not upright
+TURNED = range(2, 9)  # EXIF orientations that are not upright
 SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
 
 @dataclass
 class _Findings:
-    """What was put right or found odd, listed in the manifest."""
+    """Corrections and suspicious boxes, listed in the manifest."""
 
     dropped: list[dict[str, Any]] = field(default_factory=list)
     clipped: list[dict[str, Any]] = field(default_factory=list)
     near_duplicates: list[dict[str, Any]] = field(default_factory=list)
-    near_duplicates_cut: int = 0  # images of which more than MOST_PAIRS were found
+    near_duplicates_cut: int = 0  # number of images with more than MOST_PAIRS pairs
     odd: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -52,14 +52,14 @@ class _File:
     sha256: str
     mode: str
     orientation: int  # as in EXIF; 1 = upright
-    deep: Deep | None  # of 16 bits
+    deep: Deep | None  # None unless the image has 16 bits
 
 
 _Images = list[tuple[SourceImage, _File]]
 
 
 def absolute(folder: Path) -> str:
-    """The name of a folder that leads to it from everywhere on this machine."""
+    """Return the absolute path of a folder."""
     return str(folder.resolve())
 
 
@@ -73,19 +73,21 @@ def assemble(
     test_fraction: float = 0.0,
     name_of: Callable[[Path], str] = absolute,
 ) -> Manifest:
-    """Check the images and boxes of `source`, write the four files into `out_dir`, return the manifest.
+    """Check the images and boxes of `source`, write four files to `out_dir` and return the manifest.
 
-    validation.json is always there; where nothing is held out it has no images, and the manifest does not list it.
+    validation.json is always written; without a validation split it has no images, and the manifest does not list it.
 
     Args:
-        leave_out: whether damaged items are left out and listed, instead of refused.
-        validation_fraction: share of the training images to hold out, for a source without a validation split.
-        test_fraction: the same for a source without a test split; taken out before the validation images are.
-        name_of: what the manifest calls a folder of images outside of `out_dir`.
+        clip_outside: whether boxes that extend beyond their image are clipped instead of refused.
+        leave_out: whether damaged items are left out and listed instead of refused.
+        validation_fraction: share of the training images for the validation split, if the source has none.
+        test_fraction: share of the training images for the test split, if the source has none; the test images are
+            chosen before the validation images.
+        name_of: returns the manifest's name for an image folder outside of `out_dir`.
 
     Raises:
-        UserError: an image is missing, damaged or in two splits; a box lies outside; boxes look as if their numbers
-            were something else; a class is not in the list; no training image would be left.
+        UserError: an image is missing, damaged or in two splits; a box is outside of its image; boxes seem to be in
+            another format; a class is not in the list; or no training image would be left.
     """
     seen = source.seen
     images = {split: _inspect_all(split, described, seen) for split, described in source.splits.items()}
@@ -145,7 +147,7 @@ def assemble(
 
 
 def _copies(images: list[SourceImage]) -> dict[str, Any] | None:
-    """Near copies among the test images; None where there are no two images, or groups are known."""
+    """Return the near copies among the test images, or None if there are fewer than two or their groups are known."""
     alone = len(images) < 2 or all(image.group is not None for image in images)
     return None if alone else near_copies([image.path for image in images])
 
@@ -168,13 +170,13 @@ def _try_inspect(image: SourceImage) -> _File | Damaged:
 
 
 def _hold_out(split: str, images: _Images, fraction: float) -> tuple[_Images, _Images]:
-    """Those to train on and those held out: the first `fraction` in the order of their sha256.
+    """Split off the first `fraction` of the images in the order of their sha256; return the rest and the split.
 
-    So the choice knows nothing of names, ids and the order of lists. Copies of one image stay together, and images of
-    one group, which comes where the first of its images does.
+    The choice does not depend on names, ids or the order of lists. Copies of one image stay together, and so do the
+    images of a group, whose place in the order is that of its first image.
     """
     in_order = sorted(images, key=lambda image: image[1].sha256)
-    sizes = Counter(map(_together, in_order))  # in the order of their first
+    sizes = Counter(map(_together, in_order))  # in the order of their first image
     held_out: set[str] = set()
     left = max(1, round(fraction * len(images)))
     for name, size in sizes.items():
@@ -196,7 +198,7 @@ def _hold_out(split: str, images: _Images, fraction: float) -> tuple[_Images, _I
 
 
 def _together(entry: tuple[SourceImage, _File]) -> str:
-    """What the images share that stay in one split."""
+    """Return the key of the images that must stay in one split: the group or the sha256."""
     image, file = entry
     return file.sha256 if image.group is None else image.group
 
@@ -217,14 +219,15 @@ def _assemble_split(
         findings.near_duplicates_cut += len(pairs) > MOST_PAIRS
         annotations += [_annotation(box, image, category_id[box.category]) for box in kept]
     for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number  # from 1: id 0 never matches in pycocotools (cocoapi#507)
+        annotation["id"] = number  # ids start at 1, since pycocotools never matches id 0 (cocoapi#507)
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _in_pixels(fractions: list[float], size: tuple[int, int]) -> list[float]:
-    """xywh of an image of `size` (height, width), corners rounded to 1/64 of a pixel.
+    """Convert xywh from fractions to pixels of an image of `size` (height, width).
 
-    Files have six digits, no more exact at 10,000 pixels; so a box at the border ends there, not 1e-4 outside.
+    Corners are rounded to 1/64 of a pixel, which is about the precision of six digits at 10,000 pixels, so that a box
+    at the border does not end 1e-4 pixels outside.
     """
     height, width = size
     x, y, w, h = fractions
@@ -243,19 +246,19 @@ def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: i
 
 def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:
     return {
-        "id": 0,  # numbered when all are known
+        "id": 0,  # assigned when all annotations are known
         "image_id": image.image_id,
         "category_id": category_id,
         "bbox": box.bbox,
         "area": box.area if box.area is not None else box.bbox[2] * box.bbox[3],
-        # pycocotools ignores by `iscrowd` alone, so difficult boxes to be ignored carry it too.
+        # pycocotools ignores only boxes with `iscrowd`, so ignored difficult boxes have it too.
         "iscrowd": int(box.ignored),
         **box.extra,
     }
 
 
 def _inspect(image: SourceImage) -> _File:
-    """Read an image's header and digest, and see that its end is there; decoding all would take ten times longer."""
+    """Read an image's header and digest and check that its end is present; decoding would take ten times as long."""
     try:
         data = image.path.read_bytes()
     except OSError:
@@ -267,17 +270,17 @@ def _inspect(image: SourceImage) -> _File:
             hint="put the image there, or take its entry out",
         ) from None
     with opened(image.path) as decoded:
-        deep = Deep.of(decoded, image.path)  # first: reading EXIF may decode a PNG, which then forgets its tiles
+        deep = Deep.of(decoded, image.path)  # before EXIF: reading EXIF may decode a PNG, which drops its tiles
         orientation = decoded.getexif().get(ORIENTATION, 1)
         size, mode = displayed_size(decoded), decoded.mode
         end = _ENDS.get(decoded.format or "")
-        if end is None or end not in data[-4096:]:  # truncated, of a kind without an end, or with something behind it
+        if end is None or end not in data[-4096:]:  # truncated, a format without end mark, or data after the end
             decoded.load()
     return _File(size, sha256_bytes(data), mode, orientation, deep)
 
 
 def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
-    """(height, width) that the boxes refer to: as annotated where the image has it in either orientation."""
+    """Return the (height, width) that the boxes refer to: the annotated size if the image has it in any orientation."""
     if image.size is None or image.size == file.size:
         return file.size
     if file.orientation in (5, 6, 7, 8) and image.size == file.size[::-1]:
@@ -293,7 +296,7 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
 
 
 def _frames(images: _Images) -> list[str]:
-    """In which frame the boxes of images turned by EXIF are taken to be, which no annotation format says."""
+    """Describe the assumed orientation of boxes of images rotated by EXIF, which no annotation format states."""
     turned = [(image, file) for image, file in images if file.orientation in TURNED]
     as_stored = sum(_annotated_size(image, file) != file.size for image, file in turned)
     displayed = len(turned) - as_stored
@@ -320,7 +323,7 @@ def _odd(image: SourceImage, file: _File) -> Iterable[str]:
 
 
 def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> bool:
-    """Clip the box to its image; False where nothing is left of it."""
+    """Clip the box to its image; return False if nothing of it is left."""
     x, y, w, h = box.bbox
     entry = {"split": split, "image": image.file_name, "class": box.category, "bbox": box.bbox}
     if w <= 0 or h <= 0:
@@ -340,7 +343,7 @@ def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, 
 
 
 def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> list[dict[str, Any]]:
-    """Pairs of one class that lie nearly on each other: one object annotated twice, most often."""
+    """Return pairs of boxes of one class with a very high IoU: mostly one object that was annotated twice."""
     pairs: list[dict[str, Any]] = []
     xywh = np.array([box.bbox for box in boxes]).reshape(-1, 4)
     low, high, area = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2] * xywh[:, 3]
@@ -378,7 +381,7 @@ def _refuse_repeated(described: SourceSplit) -> None:
 
 
 def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Path]) -> None:
-    """No image may be in two splits, be it by id, by name or by content."""
+    """Raise a UserError if an image is in two splits by id, name or content."""
     for first, second in combinations(image_dirs, 2):
         for key, what in (("id", "image id"), ("file_name", "file name"), ("sha256", "content")):
             if key == "file_name" and image_dirs[first] != image_dirs[second]:

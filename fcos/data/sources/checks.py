@@ -1,4 +1,4 @@
-"""What the items of a source look like together: whether one can believe them, and what to do about bad ones."""
+"""Checks of all boxes and images of a source together, and the handling of damaged items."""
 
 import posixpath
 from collections import Counter, defaultdict
@@ -9,16 +9,16 @@ from typing import Any
 from fcos.data.sources.description import BoxFormat, Damaged, Seen, SourceBox, SourceImage
 from fcos.errors import UserError
 
-CLIP_TOLERANCE = 1.0  # pixels: off by one is how annotation tools differ, more is a mistake
-FEW, LARGE_SHARE = 3, 0.2  # boxes outside: so many, and such a share of all, are no slips
-LISTED = 10  # items in a message
+CLIP_TOLERANCE = 1.0  # pixels; annotation tools differ by one pixel, more is a mistake
+FEW, LARGE_SHARE = 3, 0.2  # this number and share of boxes outside are not single mistakes
+LISTED = 10  # items that an error lists
 SAME_OBJECT = 0.5  # IoU of boxes in copies of one image
-COMMON_SHARE, COMMON_IMAGES = 0.5, 5  # what more than half of a split of some size has is not odd
+COMMON_SHARE, COMMON_IMAGES = 0.5, 5  # a property of over half of a split (of five or more images) is not odd
 
 
 @dataclass(frozen=True)
 class Sized:
-    """An image of a split; its boxes are in pixels."""
+    """An image of a split with its size; its boxes are in pixels."""
 
     split: str
     image: SourceImage
@@ -27,10 +27,10 @@ class Sized:
 
 
 def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip: bool) -> None:
-    """Stop where the numbers of the boxes seem to be something else than the layout says, or lie outside.
+    """Raise a UserError if the boxes seem to be in another format than `box_format`, or are outside of their images.
 
     Args:
-        clip: whether the user has said that boxes outside are to be clipped.
+        clip: whether the user wants boxes outside to be clipped.
     """
     boxes = [(one, box) for one in images for box in one.image.boxes if box.bbox[2] > 0 and box.bbox[3] > 0]
     outside = [(one, box) for one, box in boxes if _outside(box, one.size) > CLIP_TOLERANCE]
@@ -68,13 +68,13 @@ def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, hint: 
 
 
 def _outside(box: SourceBox, size: tuple[int, int]) -> float:
-    """By how many pixels the box reaches over a border."""
+    """Return by how many pixels the box extends beyond a border."""
     (x, y, w, h), (height, width) = box.bbox, size
     return max(-x, -y, x + w - width, y + h - height)
 
 
 def _inside_as_corners(box: SourceBox, size: tuple[int, int], box_format: BoxFormat) -> bool:
-    """Whether the numbers in the file could be x1, y1, x2, y2 of a box inside."""
+    """Whether the numbers in the file could be x1, y1, x2, y2 of a box inside of the image."""
     (x, y, w, h), (height, width) = box.bbox, size
     if box_format == "corners":
         return False
@@ -83,10 +83,10 @@ def _inside_as_corners(box: SourceBox, size: tuple[int, int], box_format: BoxFor
 
 
 def merge_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
-    """Put the boxes of copies of one image to the first of them, where the copies have other boxes.
+    """Move the boxes of copies of one image to the first copy, if the copies have different boxes.
 
-    A box that lies on one of the same class is the same object. Copies with equal boxes stay. Returns `id` of the
-    copies that are to be left out.
+    A box that overlaps one of the same class is the same object. Copies with equal boxes are kept. Returns the Python
+    `id` of the copies that are to be left out.
     """
     copies: dict[tuple[str, str], list[Sized]] = defaultdict(list)
     for one in images:
@@ -113,7 +113,7 @@ def _is_among(box: SourceBox, others: Iterable[SourceBox]) -> bool:
 
 
 def _iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Of two xywh boxes."""
+    """Return the IoU of two xywh boxes."""
     (ax, ay, aw, ah), (bx, by, bw, bh) = first, second
     width = max(0.0, min(ax + aw, bx + bw) - max(ax, bx))
     height = max(0.0, min(ay + ah, by + bh) - max(ay, by))
@@ -122,7 +122,10 @@ def _iou(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
-    """One message with the count, the first ten and the switch; none where they are left out."""
+    """Raise one error with the number of damaged items, ten of them and the option to leave them out.
+
+    Nothing is raised if `leave_out` or if there are none.
+    """
     if leave_out or not items:
         return
     switch = "or leave it out: data.damaged: leave-out (fcos study new: --damaged leave-out)"
@@ -146,7 +149,7 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
 
 
 def _some_of_each(items: Sequence[Damaged]) -> list[Damaged]:
-    """The first ones of each kind."""
+    """Return the first items of each kind."""
     seen: Counter[str] = Counter()
     ranks = []
     for item in items:
@@ -163,7 +166,7 @@ def _said(item: Damaged, above: str) -> str:
 
 
 def state_common(odd: list[dict[str, Any]], images: Mapping[str, int]) -> tuple[list[dict[str, Any]], list[str]]:
-    """What is odd, and sentences about what is not, since most images of a split have it."""
+    """Return the suspicious properties, and sentences about those too common in a split to be suspicious."""
     counts = Counter((entry["split"], entry["what"]) for entry in odd)
     common = {
         key: count for key, count in counts.items()

@@ -1,4 +1,4 @@
-"""The classes of a study: those of the data, or a choice of them; some may be merged, some left out."""
+"""The classes of a study: those of the data, or a selection of them, some of which may be merged."""
 
 import difflib
 from collections import Counter
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from fcos.data.sources.description import Source
 from fcos.errors import UserError
 
-Classes = Mapping[str, Sequence[str]]  # a class of the study -> the names in the annotations that become it
+Classes = Mapping[str, Sequence[str]]  # class of the study -> its names in the annotations
 
 
 def chosen(value: Sequence[str | Mapping[str, Sequence[str]]] | Mapping[str, Sequence[str]]) -> Classes:
-    """`data.classes` as it is written: names, or a class with those that are merged into it."""
+    """Return `data.classes` as Classes; an entry is a name, or a class with the names that are merged into it."""
     entries = [value] if isinstance(value, Mapping) else value
     pairs = [
         (new, tuple(old))
@@ -26,11 +26,11 @@ def chosen(value: Sequence[str | Mapping[str, Sequence[str]]] | Mapping[str, Seq
 
 
 def choose_classes(source: Source, classes: Classes | None, *, listed: bool, keep_ids: bool) -> Source:
-    """`source` with the classes of the study; boxes of others are left out and counted.
+    """Return `source` with the classes of the study; boxes of other classes are left out and counted.
 
     Args:
-        listed: whether the categories of `source` are all there can be, so that another class is an error.
-        keep_ids: a class keeps the id of its category (of the first of those merged), else they count 1, 2, ...
+        listed: whether the categories of `source` are complete, so that an unknown class is an error.
+        keep_ids: whether a class keeps the id of its (first merged) category; otherwise ids are 1, 2, ...
     """
     if classes is None:
         return source
@@ -57,7 +57,7 @@ def choose_classes(source: Source, classes: Classes | None, *, listed: bool, kee
 
 
 def _refuse_unknown(missing: list[str], there: list[str], listed: bool) -> None:
-    """A class that nothing has: an error where all are listed, else where it looks misspelt."""
+    """Raise a UserError for classes that the data lack, if the categories are complete or a name seems misspelt."""
     close = [names[0] for name in missing if (names := difflib.get_close_matches(name, there, n=1))]
     if missing and (listed or close):
         raise UserError(

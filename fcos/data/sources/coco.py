@@ -1,4 +1,4 @@
-"""COCO JSON files with their image folders."""
+"""Read COCO JSON files with their image folders."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ from fcos.data.sources.tree import Names
 from fcos.data.sources.values import LARGEST, flag, identity, number, whole
 from fcos.errors import UserError
 
-# What is read; `area`, `iscrowd`, `ignore`, `difficult`, `width` and `height` may be missing.
+# Required keys; `area`, `iscrowd`, `ignore`, `difficult`, `width` and `height` are optional.
 _KEYS = {
     "images": ("id", "file_name"),
     "annotations": ("image_id", "category_id", "bbox"),
@@ -28,8 +28,9 @@ def read_coco(
 ) -> Source:
     """Read splits given as (annotation file, image folder).
 
-    Category ids that are whole numbers from 1 on are kept, with their gaps; others are numbered anew. So are image
-    ids, for each split by itself: what another split holds changes them only where both number other images alike.
+    Category ids that are positive whole numbers are kept, including gaps; otherwise the categories are renumbered.
+    Image ids are kept or renumbered in the same way for each split; they depend on another split only if both use one
+    id for different images.
     """
     contents = {path: _read_content(path) for path, _ in splits.values()}
     seen = Seen()
@@ -55,7 +56,7 @@ def _read_content(path: Path) -> dict[str, Any]:
 
 
 def _agreed_names(contents: dict[Path, dict[str, Any]], seen: Seen) -> dict[Any, str]:
-    """Names by category id, in the order of the first file; a later file must call them the same."""
+    """Return the names by category id in the order of the first file; the other files must agree."""
     (first, content), *others = contents.items()
     names = _names(content, first)
     for path, other in others:
@@ -89,7 +90,7 @@ def _names(content: dict[str, Any], path: Path) -> dict[Any, str]:
 def _without_groups(
     names: dict[Any, str], contents: dict[Path, dict[str, Any]], classes: Classes | None, seen: Seen
 ) -> dict[Any, str]:
-    """Leave out a category that is only the supercategory of others and has no object, as in exports of Roboflow."""
+    """Leave out categories without objects that are only the supercategory of others, as in exports of Roboflow."""
     groups, used = set[Any](), set[Any]()
     for content in contents.values():
         above = Counter(str(entry.get("supercategory")) for entry in content["categories"])
@@ -112,7 +113,7 @@ def _without_groups(
 
 
 def _used(content: dict[str, Any]) -> set[Any]:
-    """Ids of categories with an annotation."""
+    """Return the ids of categories with an annotation."""
     return {identity(entry.get("category_id")) for entry in content["annotations"] if isinstance(entry, dict)}
 
 
@@ -133,7 +134,7 @@ def _read_split(
             where = f"{path}: annotation {entry.get('id', f'[{number_}]')}"
             key = _known(entry["image_id"], listed, where, "image_id")
             box = _box(entry, where, names, ignore_difficult, seen)
-            if key in merged:  # not one of an image that was left out
+            if key in merged:  # the image was not left out
                 merged[key].boxes.append(box)
     return SourceSplit(image_dir, images)
 
@@ -141,7 +142,7 @@ def _read_split(
 def _read_images(
     entries: list[Any], path: Path, image_dir: Path, seen: Seen
 ) -> tuple[list[SourceImage], dict[Any, SourceImage]]:
-    """The images, each file once, and the image of each id."""
+    """Return the images, one for each file, and the image of each id."""
     finder = Names(seen.walk(image_dir).files if image_dir.is_dir() else [])
     of_file: dict[str, SourceImage] = {}
     of_id: dict[Any, SourceImage] = {}
@@ -177,7 +178,7 @@ def _file(name: Any, finder: Names, path: Path, image_dir: Path, seen: Seen) -> 
 
 
 def _size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
-    """(height, width) as stated; None where a side is missing or 0."""
+    """Return the (height, width) in the entry, or None if a side is missing or 0."""
     stated = [entry.get(side) for side in ("height", "width")]
     height, width = (whole(side) if side not in (None, "") else 0 for side in stated)
     if height is None or width is None:
@@ -207,7 +208,7 @@ def _bbox(value: Any, where: str) -> list[float]:
 
 
 def _area(entry: dict[str, Any], where: str, seen: Seen) -> float | None:
-    """As it stands where it can be one; None: width x height."""
+    """Return the area in the entry if it is valid, else None, which means width x height."""
     value = entry.get("area")
     area = number(value)
     if area is None and value is not None and not (isinstance(value, float) and not math.isfinite(value)):
@@ -251,6 +252,6 @@ def _check_keys(entry: Any, part: str, where: str, error: Callable[..., UserErro
 
 
 def _shortly(known: Iterable[Any]) -> str:
-    """[1, 2, 3], not more than ten of them."""
+    """Return at most ten sorted values as text, such as [1, 2, 3]."""
     some = sorted(known, key=str) if not all(isinstance(key, int) for key in known) else sorted(known)
     return str(some[:10]) if len(some) <= 10 else f"{some[:10]} and {len(some) - 10} more"

@@ -1,4 +1,4 @@
-"""How many bits of a 16-bit image a data set uses: the files hold no word of it, and a 12-bit camera's look black."""
+"""Find how many bits the 16-bit images of a data set use; files do not state it, and 12-bit images look black."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fcos.data.images import SIXTEEN_BITS
 from fcos.errors import UserError
 
 FEWEST_BITS, ALL_BITS = 8, 16
-BLACK_BITS = 12  # of colours, whose high byte alone Pillow keeps: four levels of grey a channel are left, or fewer
+BLACK_BITS = 12  # for colours Pillow keeps only the high byte, which has at most 16 levels for 12 bits
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Deep:
     """A 16-bit image.
 
     Args:
-        highest: its largest value; of one with colours only that of the high byte is known.
+        highest: its largest value; for colours, only the high byte is known.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class Deep:
 
     @staticmethod
     def of(image: Image.Image, path: Path) -> "Deep | None":
-        """Decodes `image` where it has 16 bits a value; None: it has not."""
+        """Decode `image` if it has 16 bits per value; return None otherwise."""
         if image.mode in SIXTEEN_BITS:
             return Deep(path, int(np.asarray(image).max()), coloured=False)
         if any(";16" in str(tile.args) for tile in getattr(image, "tile", ())):
@@ -37,10 +37,10 @@ class Deep:
 
 
 def shared_depth(images: Sequence[Deep]) -> tuple[int, list[str]]:
-    """Bits that the grey images of a data set use, at least 8, and sentences about it.
+    """Return the number of bits that the grey images of a data set use, at least 8, and sentences about it.
 
     Raises:
-        UserError: colours use so few bits that their images are nearly black.
+        UserError: colour images use so few bits that they are nearly black.
     """
     grey = [image for image in images if not image.coloured]
     coloured = [image for image in images if image.coloured]

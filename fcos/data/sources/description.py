@@ -1,4 +1,4 @@
-"""What a source says of its images, before anything is checked."""
+"""The description of a source's images before any check."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from fcos.errors import UserError
 @dataclass
 class SourceBox:
     category: str
-    bbox: list[float]  # xywh in pixels, 0-based; in fractions where the image's are `normalised`
-    area: float | None = None  # None = width * height
+    bbox: list[float]  # xywh in pixels from 0, or in fractions if the image is `normalised`
+    area: float | None = None  # in pixels squared; None = width * height
     ignored: bool = False  # neither object nor background: a crowd region, or `difficult: ignore`
-    extra: dict[str, Any] = field(default_factory=dict)  # kept in the JSON as it is
+    extra: dict[str, Any] = field(default_factory=dict)  # copied to the JSON
 
 
 @dataclass
@@ -23,14 +23,14 @@ class SourceImage:
     path: Path
     file_name: str  # relative to the split's image_dir
     described_in: Path  # the file with its boxes, for messages
-    image_id: int | None  # None = numbered here
+    image_id: int | None  # None = assigned later
     size: tuple[int, int] | None  # (height, width) as annotated
     boxes: list[SourceBox]
-    odd: list[str] = field(default_factory=list)  # what the manifest should mention
-    normalised: bool = False  # its boxes are fractions of the image's width and height, as displayed
-    original_id: Any = None  # in the annotations, where `image_id` is another
+    odd: list[str] = field(default_factory=list)  # suspicious properties for the manifest
+    normalised: bool = False  # whether its boxes are fractions of the displayed image's width and height
+    original_id: Any = None  # id in the annotations, if `image_id` differs
     record: dict[str, Any] = field(default_factory=dict)  # its entry in COCO JSON
-    group: str | None = None  # of images that belong together
+    group: str | None = None  # group of related images
 
 
 @dataclass
@@ -40,17 +40,17 @@ class SourceSplit:
 
 
 class Damaged(UserError):
-    """One bad image, annotation or line, which `data.damaged: leave-out` leaves out."""
+    """An unusable image, annotation or line, which `data.damaged: leave-out` leaves out."""
 
     @property
     def entry(self) -> dict[str, str]:
-        """Of the manifest."""
+        """The entry for the manifest."""
         found = "" if self.found is None else str(self.found)[:200]
         return {"where": str(self.where), "problem": self.problem, "found": found}
 
     @classmethod
     def of(cls, error: UserError) -> "Damaged":
-        """`error` as one about an item."""
+        """Convert `error` to an error about a single item."""
         damaged = cls(error.where, error.problem, found=error.found, expected=error.expected, hint=error.hint)
         damaged.args = error.args
         return damaged
@@ -58,14 +58,14 @@ class Damaged(UserError):
 
 @dataclass
 class Seen:
-    """What readers meet on their way: bad items, and what was put right or left out, counted."""
+    """Damaged items, and the counts of what readers have corrected or left out."""
 
     damaged: list[Damaged] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)  # what, in words -> how often
+    counts: Counter[str] = field(default_factory=Counter)  # description -> count
     notes: list[str] = field(default_factory=list)  # sentences
 
     def walk(self, folder: Path) -> Tree:
-        """The files of `folder`; what was left out or followed is counted."""
+        """Return the files of `folder` and count what was left out or followed."""
         tree = walk(folder)
         self.counts["hidden files and folders, left out"] += tree.num_hidden
         self.counts["links that lead out of their folder, followed"] += tree.num_leaving
@@ -73,7 +73,7 @@ class Seen:
         return tree
 
     def item(self) -> "Seen":
-        """`with seen.item():` a bad item ends the block, not the reading."""
+        """Return a context manager in which a damaged item ends the block, but not the reading."""
         return self
 
     def __enter__(self) -> None: ...
@@ -85,7 +85,7 @@ class Seen:
         return False
 
 
-# How the numbers of a box stand in the files; `corners`: 1-based and inclusive, `center`: fractions of the image.
+# Format of boxes in the files; `corners` are 1-based and inclusive, `center` are fractions of the image.
 BoxFormat = Literal["xywh", "corners", "center"]
 
 

@@ -1,4 +1,4 @@
-"""What a folder of images and annotations is: its layout, and which part of it is for training, which for testing."""
+"""Detect the layout and splits of a folder of images and annotations."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ OTHER_IMAGES = (".heic", ".gif", ".avif", ".jp2", ".raw", ".cr2", ".dng")
 
 
 def discover(folder: Path) -> Discovered:
-    """Say what `folder` holds; names are read, COCO's JSON files, lists and a few label files.
+    """Detect the layout and splits of `folder` from file names, COCO JSON files, lists and a few label files.
 
     Raises:
-        UserError: nothing that is known; several layouts; parts that contradict each other or whose role is not clear.
+        UserError: there is no known layout or more than one, or the parts are contradictory or their splits unclear.
     """
     if not folder.is_dir():
         raise _no_folder(folder)
@@ -50,7 +50,7 @@ def discover(folder: Path) -> Discovered:
 
 
 def _annotations(one: Discovered) -> str:
-    """Where its annotations are."""
+    """Return the place of its annotations."""
     keys = ("train_annotations", "annotations", "train_labels")
     return str(next((one.data[key] for key in keys if one.data.get(key)), "Annotations"))
 

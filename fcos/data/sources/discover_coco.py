@@ -1,4 +1,4 @@
-"""COCO JSON files in a folder, and where their images lie."""
+"""Find COCO JSON files and their image folders in a folder."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ from fcos.data.sources.text import read_json
 from fcos.data.sources.tree import SUFFIXES, Tree, name_parts
 from fcos.errors import UserError
 
-SAMPLED = 20  # file names by which the image folder of a JSON file is found
-MOST_FILES = 100  # JSON files that are looked into, the largest ones
+SAMPLED = 20  # file names that are used to find the image folder of a JSON file
+MOST_FILES = 100  # largest JSON files, which are read
 _NONE = dict.fromkeys(("validation_annotations", "validation_images", "test_annotations", "test_images"))
 
 
 @dataclass(frozen=True)
 class _Json:
-    """A JSON file: the names of its images, or why it is not used."""
+    """A JSON file with the names of its images, or the reason why it is not used."""
 
     name: str
     names: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ def look_for_coco(tree: Tree) -> Look:
     read = sorted((_look_into(tree.root, file) for file in files[:MOST_FILES]), key=lambda one: one.name)
     good = [one for one in read if one.names]
     seen = [f"{one.name}: {one.why_not}" for one in read if one.why_not]
-    if len(seen) > 10:  # a file for each image
+    if len(seen) > 10:  # probably one file per image
         seen = [*seen[:3], f"... and {len(seen) - 3} more JSON files"]
     if len(files) > MOST_FILES:
         seen.append(f"{len(files) - MOST_FILES} smaller JSON files, which were not looked into")
@@ -41,7 +41,7 @@ def look_for_coco(tree: Tree) -> Look:
         return Look(seen=seen, broken=next((one.broken for one in read if one.broken), None))
     for one in read:
         if one.broken and split_in(one.name):
-            raise one.broken  # a split whose file cannot be read is not no split
+            raise one.broken  # a split with an unreadable file must not be left out silently
     used, unused = _one_a_split(good)
     given, assumed = roles({one.name: one for one in used}, tree.root)
     data: dict[str, Any] = {"source": "coco", "root": tree.root, **_NONE, **fraction(given)}
@@ -81,7 +81,7 @@ def _look_into(root: Path, file: str) -> _Json:
 
 
 def _one_a_split(good: list[_Json]) -> tuple[list[_Json], list[str]]:
-    """The files to use: where some say by their name that they are for training, those that say nothing are not."""
+    """Choose the files to use; if the name of one says training, files without a split in their name are unused."""
     by_split = defaultdict(list)
     for one in good:
         by_split[split_in(one.name)].append(one)
@@ -101,9 +101,10 @@ def _one_a_split(good: list[_Json]) -> tuple[list[_Json], list[str]]:
 
 
 def _image_folder(tree: Tree, one: _Json) -> str:
-    """The folder from which most of the names lead to a file.
+    """Return the folder below which most of the names are files.
 
-    That of the split's own name goes first, if it has half of them; then the JSON file's own, then the upper one.
+    A folder named after the split is preferred if it has half of the files; then the JSON file's folder, then the upper
+    folder.
     """
     sample = one.names[:: max(1, len(one.names) // SAMPLED)]
     wanted = {tuple(name_parts(name)[-1:]) for name in sample}
@@ -136,7 +137,7 @@ def _image_folder(tree: Tree, one: _Json) -> str:
 
 
 def _folder_before(name: str, file: str) -> str:
-    """`a/b` for the name `c/d.jpg` and the file `a/b/c/d.jpg`, or for another folder's `a/b/d.jpg`."""
+    """Return `a/b` for the name `c/d.jpg` and the file `a/b/c/d.jpg` or, without the folder `c`, `a/b/d.jpg`."""
     parts = file.split("/")
     inner = name.split("/")
     if parts[-len(inner) :] == inner:
@@ -145,7 +146,7 @@ def _folder_before(name: str, file: str) -> str:
 
 
 def _unnamed(tree: Tree, data: Mapping[str, Any], given: Mapping[str, _Json]) -> list[str]:
-    """Images of the folders that are used which no file names."""
+    """Describe the images of the used folders that no JSON file lists."""
     folders = {data[f"{split}_images"] for split in given}
     there = [file for file in tree.ending(SUFFIXES) if any(below(file, folder) for folder in folders)]
     named = {tuple(name_parts(name)[-1:]) for one in given.values() for name in one.names}

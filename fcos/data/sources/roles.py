@@ -1,4 +1,4 @@
-"""Which part of a folder is for training, which for testing: by the words in their names."""
+"""Find the split of each part of a folder by the words in its name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,12 @@ SPLIT_OF = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-TEST_FRACTION = 0.2  # of the only split
+TEST_FRACTION = 0.2  # share of the images for testing, if there is only one split
 T = TypeVar("T")
 
 
 def split_in(name: str) -> str | None:
-    """The split that a relative path speaks of, its last parts first; None where it speaks of none."""
+    """Return the split that a relative path names, with its last parts first, or None."""
     path = PurePosixPath(name)
     words = (
         word
@@ -28,7 +28,7 @@ def split_in(name: str) -> str | None:
 
 
 def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]:
-    """What is for training, validation and testing among `parts` (by name), and what is assumed."""
+    """Return the `parts` (by name) for training, validation and testing, and sentences about assumptions."""
     names: dict[str, str] = {}
     if len(parts) == 1:
         ((name, part),) = parts.items()
@@ -60,6 +60,6 @@ def held_out() -> str:
 
 
 def shortly(names: Iterable[object], most: int = 8) -> str:
-    """a, b, c and 5 more."""
+    """Join names as "a, b, c and 5 more"."""
     texts = list(map(str, names))
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -1,4 +1,4 @@
-"""Images drawn from a seed: coloured shapes on textured ground, in all three COCO size ranges."""
+"""Synthetic images drawn from a seed: coloured shapes on a textured background, in all three COCO area ranges."""
 
 import colorsys
 import math
@@ -14,10 +14,10 @@ from fcos.progress import track
 
 NAMES = ("circle", "square", "triangle")
 MIN_CONTRAST = 200  # sum of the differences of the three channels
-HUE_SPREAD = 0.04  # in turns; the classes' hues are a third apart, so that next to none looks like another class
-MOST_COVERED, TRIES = 0.15, 10  # of an earlier object; what finds no such place is left out
-OVERSAMPLING = 3  # drawn larger and averaged down, for smooth edges
-# Share of objects whose side falls into each range, as fractions of the image's side.
+HUE_SPREAD = 0.04  # in turns; the classes' hues are a third apart, so that hues of two classes almost never overlap
+MOST_COVERED, TRIES = 0.15, 10  # covered share of an earlier object; an object without such a place is left out
+OVERSAMPLING = 3  # images are drawn larger and averaged down, for smooth edges
+# (share of objects, low, high): range of an object's side as a fraction of the image's side.
 SIDE_RANGES = ((0.35, 0.14, 0.24), (0.5, 0.26, 0.7), (0.15, 0.76, 0.96))
 
 
@@ -41,7 +41,7 @@ def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int
     rng = np.random.default_rng([seed, image_id])
     image = Image.fromarray(_texture(rng, size)).resize((size * OVERSAMPLING,) * 2, Image.Resampling.BICUBIC)
     boxes: list[SourceBox] = []
-    # Large ones first, so that small ones stay in sight.
+    # Large objects are drawn first, so that small ones stay visible.
     sides = sorted((_side(rng, size) for _ in range(rng.integers(1, max_objects + 1))), reverse=True)
     for side in sides:
         label = int(rng.integers(len(NAMES)))
@@ -56,8 +56,8 @@ def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int
 
 
 def _texture(rng: Generator, size: int) -> NDArray[np.uint8]:
-    """Ground: two scales of coloured noise."""
-    base = np.full(3, rng.uniform(30, 225)) + rng.uniform(-25, 25, size=3)  # greyish
+    """Return a background of coloured noise at two scales."""
+    base = np.full(3, rng.uniform(30, 225)) + rng.uniform(-25, 25, size=3)  # nearly grey
     ground = np.broadcast_to(base, (size, size, 3)).astype(np.float64)
     for cells, strength in ((4, 8.0), (16, 4.0)):
         noise = rng.normal(0, strength, size=(cells, cells, 3)) + 128
@@ -75,7 +75,7 @@ def _side(rng: Generator, size: int) -> float:
 def _place(
     rng: Generator, label: int, side: float, size: int, earlier: list[list[float]]
 ) -> NDArray[np.float64] | None:
-    """Corners of one shape (P, 2) in pixels of the finished image, where it leaves the earlier boxes in sight."""
+    """Return the corners (P, 2) of a shape in pixels at a place where earlier boxes stay visible, or None."""
     outline = _outline(rng, NAMES[label])
     outline = outline / outline.max() * side
     for _ in range(TRIES):
@@ -86,7 +86,7 @@ def _place(
 
 
 def _box_of(outline: NDArray[np.float64]) -> list[float]:
-    """The tight box, xywh."""
+    """Return the tight box as xywh."""
     low, high = outline.min(axis=0), outline.max(axis=0)
     return [round(float(value), 2) for value in (*low, *(high - low))]
 
@@ -100,7 +100,7 @@ def _paint(image: Image.Image, rng: Generator, label: int, outline: NDArray[np.f
 
 
 def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:
-    """A colour well apart from `ground`, the RGB that it is painted on; its hue hints at the class, no more."""
+    """Return a colour that contrasts with `ground`, the RGB behind it; its hue is only a hint at the class."""
     while True:
         hue = (label / len(NAMES) + rng.normal(0, HUE_SPREAD)) % 1.0
         color = colorsys.hsv_to_rgb(hue, *rng.uniform(0.35, 1.0, size=2))
@@ -110,7 +110,7 @@ def _contrasting(rng: Generator, label: int, ground: object) -> tuple[int, ...]:
 
 
 def _outline(rng: Generator, name: str) -> NDArray[np.float64]:
-    """Corners of a shape of about unit size, stretched, with its box's corner at 0."""
+    """Return the corners of a randomly stretched shape of about unit size, with the corner of its box at 0."""
     corners = {"circle": 40, "square": 4, "triangle": 3}[name]
     angle = (math.pi / 4 if name == "square" else -math.pi / 2) + np.arange(corners) * 2 * math.pi / corners
     points = np.stack((np.cos(angle), np.sin(angle)), axis=1) * rng.uniform(0.75, 1.0, size=2)
@@ -119,7 +119,7 @@ def _outline(rng: Generator, name: str) -> NDArray[np.float64]:
 
 
 def _covered(behind: list[float], front: list[float]) -> float:
-    """Share of the box `behind` that the box `front` hides."""
+    """Return the share of the box `behind` that the box `front` covers."""
     overlap = 1.0
     for axis in (0, 1):
         start = max(behind[axis], front[axis])

@@ -1,4 +1,4 @@
-"""Text of annotation files, whatever wrote it: marks, UTF-16, encodings that XML declares, names as YAML has them."""
+"""Read text of annotation files: byte order marks, UTF-16, encodings declared in XML, and names in YAML."""
 
 import codecs
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from fcos.errors import UserError
 from fcos.yaml_text import Texts, parse_yaml
 
-_MARKS = {  # longer ones first: that of UTF-32 begins like that of UTF-16
+_MARKS = {  # longer marks come first, since the mark of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
@@ -24,17 +24,17 @@ _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']"""
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8 (with or without mark) or UTF-16."""
+    """Return the text of a file in UTF-8 (with or without byte order mark) or UTF-16."""
     return _decode(_read(path), path, "utf-8")
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines without their ends; `splitlines` alone would also break at characters that stand inside names."""
+    """Return the lines of a file; `splitlines` would also split at characters that names may contain."""
     return read_text(path).replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
 def read_json(path: Path, *, hint: str) -> Any:
-    """The value in a JSON file; `hint` is the hint where there is no such file."""
+    """Return the value in a JSON file; `hint` is the error's hint if the file is not found."""
     if not path.exists():
         raise UserError(path, "no such file", expected="a JSON file", hint=hint)
     try:
@@ -46,7 +46,7 @@ def read_json(path: Path, *, hint: str) -> Any:
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file; tags are in small letters and without namespaces."""
+    """Return the root of an XML file; tags are in lower case and without namespaces."""
     data = _read(path)
     declared = _DECLARED.match(data)
     text = _decode(data, path, declared[1].decode("ascii") if declared else "utf-8")
@@ -61,12 +61,12 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in a YAML file, every scalar as the text that stands there: `no`, `007` and `1.50` are names."""
+    """Return the value in a YAML file, with every scalar as text: `no`, `007` and `1.50` are names."""
     return parse_yaml(read_text(path), path, loader=Texts, hint="fix that line; a tab is no indentation")
 
 
 def class_name(value: Any, where: object) -> str:
-    """`value`, if it is a name: a text that one can see, without blanks around it."""
+    """Return `value` if it is a valid name: visible text without surrounding white space."""
     if not isinstance(value, str) or not value.strip():
         raise UserError(where, "a class has no name", found=repr(value), expected="a text", hint="write its name there")
     if value != value.strip() or any(map(_is_unseen, value)):
@@ -81,14 +81,14 @@ def class_name(value: Any, where: object) -> str:
 
 
 def _is_unseen(letter: str) -> bool:
-    """Control characters, halves of others, what Unicode will never assign, and what turns the text after it around."""
+    """Whether this is a control character, a surrogate, a noncharacter of Unicode or a direction mark."""
     number = ord(letter)
     never = number & 0xFFFE == 0xFFFE or 0xFDD0 <= number <= 0xFDEF
     return never or unicodedata.category(letter) in ("Cc", "Cs") or letter in _TURNING
 
 
 def _read(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # a FIFO would never end
+    if path.exists() and not path.is_file():  # reading a FIFO would never end
         raise UserError(path, "is not a regular file", expected="a file of text", hint="move it away")
     try:
         return path.read_bytes()
@@ -98,7 +98,7 @@ def _read(path: Path) -> bytes:
 
 def _decode(data: bytes, path: Path, encoding: str) -> str:
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
-    unmarked = {(True, False): "utf-16-be", (False, True): "utf-16-le"}  # which byte of the first character is 0
+    unmarked = {(True, False): "utf-16-be", (False, True): "utf-16-le"}  # by the zero byte of the first character
     zeros = (data[:1] == b"\0", data[1:2] == b"\0")
     encoding = marked or unmarked.get(zeros, encoding)
     try:

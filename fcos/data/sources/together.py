@@ -1,4 +1,4 @@
-"""Images that are no independent witnesses: groups that splits share, and near copies among the test images."""
+"""Find images that are not independent: groups that splits share, and near copies among the test images."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,18 @@ from fcos.data.images import opened
 from fcos.errors import UserError
 from fcos.progress import track_threads
 
-# A near copy differs from another image by less than MOST of 256 grey levels (root of the mean square) at SIDE x SIDE
-# pixels. Nearest others: at least 19 in VOC, COCO and traffic scenes, 12 for 99 % of microscope images of one kind;
-# neighbouring frames of films, and copies moved by a hundredth of the width, 0 to 8.
+# A near copy differs from another image by less than MOST of 256 grey levels (root mean square) at SIDE x SIDE pixels.
+# The closest different images differ by at least 19 in VOC, COCO and traffic scenes, and by 12 for 99 % of microscope
+# images of one kind. Neighbouring frames of videos, and copies shifted by 1 % of the width, differ by 0 to 8.
 MOST, SIDE = 8.0, 16
-FLAT = 8.0  # standard deviation below which an image has nothing to be known by
-COMPARED = 10_000  # images; all pairs of more would take minutes
+FLAT = 8.0  # grey levels; an image with a lower standard deviation is too uniform to be compared
+COMPARED = 10_000  # images; comparing all pairs of more would take minutes
 BLOCK = 1000
-NAMED = 5  # pairs
+NAMED = 5  # pairs that are listed
 
 
 def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
-    """A note for each two splits that have images of one group, given the group of each image of each split."""
+    """Return a note for each pair of splits that share a group, given the group of each image of each split."""
     notes = []
     splits = [(split, set(names) - {None}) for split, names in groups.items()]
     for number, (first, of_first) in enumerate(splits):
@@ -40,10 +40,10 @@ def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
 
 
 def near_copies(paths: Sequence[Path]) -> dict[str, Any]:
-    """How many of the images are near copies of another one: {"images", "compared", "pairs"}, a few of them by name."""
+    """Count the images that are near copies of another one; return {"images", "compared", "pairs": a few names}."""
     compared = paths[:COMPARED]
     rows = np.array(track_threads(_thumbnail, compared, "compare test images", unit="images"))
-    first_copy: dict[int, int] = {}  # of each image that has one
+    first_copy: dict[int, int] = {}  # image -> its first near copy
     for start in range(0, len(rows), BLOCK):
         near = _distances(rows[start : start + BLOCK], rows) < MOST
         near[np.arange(len(near)), start + np.arange(len(near))] = False
@@ -54,7 +54,7 @@ def near_copies(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def copies_text(copies: Mapping[str, Any] | None) -> list[str]:
-    """A sentence where there are near copies."""
+    """Return a sentence about near copies, if there are any."""
     if not copies or not copies["images"]:
         return []
     first, second = copies["pairs"][0]
@@ -65,9 +65,9 @@ def copies_text(copies: Mapping[str, Any] | None) -> list[str]:
 
 
 def _thumbnail(path: Path) -> NDArray[np.float32]:
-    """(SIDE * SIDE,) grey levels; NaN where there is nothing to be seen, which is near to nothing."""
+    """Return grey levels (SIDE * SIDE,), or NaN for a uniform or unreadable image, which is then close to no other."""
     grey = np.full(SIDE * SIDE, np.nan, np.float32)
-    with contextlib.suppress(UserError), opened(path) as image:  # prediction names a damaged image
+    with contextlib.suppress(UserError), opened(path) as image:  # prediction reports a damaged image
         image.draft("L", (4 * SIDE, 4 * SIDE))
         small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
         if (values := np.asarray(small, np.float32).ravel()).std() >= FLAT:
@@ -76,7 +76,7 @@ def _thumbnail(path: Path) -> NDArray[np.float32]:
 
 
 def _distances(some: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(S, R) root mean square differences."""
+    """Return the root mean square differences (S, R)."""
     squares = (some**2).sum(1)[:, None] + (rows**2).sum(1) - 2 * some @ rows.T
     distances: NDArray[np.float32] = np.sqrt(np.maximum(squares, 0) / rows.shape[1])
     return distances

@@ -1,4 +1,4 @@
-"""The files of a folder: links are followed, what is no file is refused, and names in annotations stay inside."""
+"""List the files of a folder, following links, and find the files that names in annotations mean."""
 
 import os
 import posixpath
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from fcos.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of images, in any case
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # image suffixes, in lower or upper case
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 @dataclass
 class Tree:
-    """Everything below `root` but names that begin with a dot, and what archives of a Mac bring along."""
+    """All files below `root`, except hidden ones (names with a leading dot) and system files of macOS and Windows."""
 
     root: Path
-    files: list[str] = field(default_factory=list)  # relative, with /, in the order of their parts
-    num_hidden: int = 0  # files and folders left out
-    num_leaving: int = 0  # links that lead out of the root, followed
-    num_loops: int = 0  # links to a folder above themselves, not followed
+    files: list[str] = field(default_factory=list)  # relative paths with /, sorted by their parts
+    num_hidden: int = 0  # hidden files and folders that were left out
+    num_leaving: int = 0  # links to outside of the root, which were followed
+    num_loops: int = 0  # links to a folder above themselves, which were not followed
 
     def ending(self, suffixes: Iterable[str]) -> list[str]:
         endings = tuple(suffixes)
@@ -35,7 +35,7 @@ def walk(root: Path) -> Tree:
     """List the files below `root`.
 
     Raises:
-        UserError: a link that leads nowhere, a FIFO, socket or device, a folder that cannot be read.
+        UserError: there is a dangling link, a FIFO, socket or device, or a folder that cannot be read.
     """
     tree = Tree(root)
     _walk(tree, "", os.path.realpath(root), frozenset())
@@ -80,7 +80,7 @@ def _refuse(path: Path, link: bool) -> None:
 
 
 class Names:
-    """Finds the file that a name in an annotation means, among `files` and nowhere else."""
+    """Finds the file among `files` that a name in an annotation means."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._files = set(files)
@@ -89,7 +89,7 @@ class Names:
             self._by_last[_last(file)].append(file)
 
     def find(self, name: str) -> tuple[str | None, bool]:
-        """The file, and whether it has that very name; otherwise the only one whose last parts are those of `name`."""
+        """Return the file and whether it has exactly this name; else it is the only file with the same last parts."""
         plain = posixpath.normpath(name) if name else ""
         if plain in self._files:
             return plain, True
@@ -101,7 +101,7 @@ class Names:
 
 
 def num_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many parts both begin with."""
+    """Return the number of first parts that both have in common."""
     return next(
         (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
@@ -112,7 +112,7 @@ def _last(name: str) -> str:
 
 
 def name_parts(name: str) -> list[str]:
-    """The parts of a name from any machine: `\\`, a drive, a URL, letters composed or decomposed, of any case."""
+    """Return the normalised parts of a name from any system: `\\`, drives, URLs, any Unicode composition and case."""
     if re.match(r"[a-z]+://", name):
         name = urllib.parse.unquote(name.split("://", 1)[1].split("?", 1)[0])
     folded = unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""Values of annotation files, read as what they plainly are; None: it is not plain what they are."""
+"""Convert values of annotation files; the functions return None for a value that is not clear."""
 
 import math
 import re
@@ -9,11 +9,11 @@ _FLAGS = {
     **dict.fromkeys(("", "0", "false", "f", "no", "n", "none", "null", "unspecified"), False),
     **dict.fromkeys(("1", "true", "t", "yes", "y"), True),
 }
-LARGEST = 2**53  # what readers of JSON hold exactly
+LARGEST = 2**53  # JSON readers hold smaller whole numbers exactly
 
 
 def number(value: Any) -> float | None:
-    """A finite number, also as text; neither True nor "1,5"."""
+    """Return a finite number, which may be text; True and "1,5" are not numbers."""
     if type(value) is float:  # most are
         return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -28,13 +28,13 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """A whole number that a float holds exactly, also as text or as a float."""
+    """Return a whole number that a float can hold exactly; it may be text or a float."""
     plain = number(value)
     return int(plain) if plain is not None and plain.is_integer() and abs(plain) < LARGEST else None
 
 
 def flag(value: Any) -> bool | None:
-    """Yes or no in any spelling; nothing, and VOC's `Unspecified`, are no."""
+    """Return yes or no in any spelling as a bool; a missing value and VOC's `Unspecified` are False."""
     if value is None or (isinstance(value, int | float) and value in (0, 1)):
         return bool(value)
     text = str(value).strip().lower()
@@ -42,7 +42,7 @@ def flag(value: Any) -> bool | None:
 
 
 def identity(value: Any) -> int | float | str | None:
-    """What an id is compared by: 7, 7.0 and "7" are one, "007" is another."""
+    """Return the value by which ids are compared: 7, 7.0 and "7" are equal, but "007" is not."""
     if type(value) is int:  # most are
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):

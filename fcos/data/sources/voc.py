@@ -1,4 +1,4 @@
-"""PASCAL VOC: an XML file for each image, with or without lists of the images of a split."""
+"""Read PASCAL VOC: one XML file per image, with or without lists of the images of a split."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class VocSplit:
-    """Where a split lies: folders, and a list of names in the first; no list: all of `annotations`."""
+    """The folders of a split and its list of names in `annotations`; without a list, the split is all of them."""
 
     annotations: Path
     images: Path
@@ -28,9 +28,10 @@ class VocSplit:
 
 
 def read_voc(splits: dict[str, VocSplit], *, classes: Classes | None, ignore_difficult: bool) -> Source:
-    """Read VOC XML files, each with the image that its `<filename>` or its own name says; sub-folders are read too.
+    """Read VOC XML files, each with the image of its `<filename>` or its own name; sub-folders are read too.
 
-    Boxes are 1-based and inclusive: x = xmin - 1, w = xmax - xmin + 1. Classes without a list: the names found, sorted.
+    Boxes are 1-based and inclusive: x = xmin - 1, w = xmax - xmin + 1. If `classes` is None, the classes are the sorted
+    names in the files.
     """
     seen = Seen()
     described = {name: _read_split(split, ignore_difficult, seen) for name, split in splits.items()}
@@ -43,7 +44,7 @@ def read_voc(splits: dict[str, VocSplit], *, classes: Classes | None, ignore_dif
 
 
 def find_voc_folder(root: Path, annotations: str = ANNOTATIONS) -> Path:
-    """The folder with Annotations/: `root` itself, or the only one in root/ or root/VOCdevkit/."""
+    """Return the folder with Annotations/: `root`, or the only such folder in root/ or root/VOCdevkit/."""
     inside = [*sorted(root.glob("VOC*")), *sorted(root.glob("VOCdevkit/VOC*"))]
     folders = [folder for folder in [root, *inside] if (folder / annotations).is_dir()]
     if not folders:
@@ -83,7 +84,7 @@ def _read_split(split: VocSplit, ignore_difficult: bool, seen: Seen) -> SourceSp
 
 
 def _listed(path: Path, names: Names, annotations: Path, seen: Seen) -> list[str]:
-    """The XML files (without ending) of the images that a list names, one a line; numbers may stand behind."""
+    """Return the XML files (without suffix) of the images in a list, one per line; numbers may follow the name."""
     if not path.is_file():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "no split lists"
         raise UserError(path, "no such split", found=there, expected="a list of image names")
@@ -116,7 +117,7 @@ def _stem(line: str, names: Names, where: str, annotations: Path) -> str:
 
 
 class _Images:
-    """The images of a folder, by name and by name without ending."""
+    """The images of a folder, by name and by name without suffix."""
 
     def __init__(self, folder: Path, seen: Seen) -> None:
         files = seen.walk(folder).ending(SUFFIXES)
@@ -131,7 +132,7 @@ class _Images:
         self._by_stem = Names(self._of_stem)
 
     def find(self, stem: str, stated: str, annotation: Path) -> str:
-        """The image of the XML file `stem`, which states `stated` as its `<filename>`."""
+        """Return the image of the XML file `stem`, whose `<filename>` is `stated`."""
         alike, by_stem = self._of_stem.get(stem, []), self._by_stem.find(stem)[0]
         by_name = self._by_name.find(stated)[0] if stated else None
         if by_name in alike:
@@ -186,7 +187,7 @@ def _declared_size(tree: Element, annotation: Path) -> tuple[int, int] | None:
 
 
 def _read_object(node: Element, annotation: Path, ignore_difficult: bool, seen: Seen) -> list[SourceBox]:
-    """The object's box; several where it has several."""
+    """Return the boxes of the object, usually one."""
     text = (node.findtext("name") or "").strip()
     if not text:
         raise Damaged(
@@ -221,7 +222,7 @@ def _bbox(node: Element, annotation: Path) -> list[float]:
         found = {side: node.findtext(side) for side in _SIDES}
         raise Damaged(annotation, "bndbox must hold four numbers", found=found, hint="fix the annotation")
     x1, y1, x2, y2 = plain
-    # A box without extent stays without: the + 1 of inclusive corners would make it one pixel wide.
+    # A box without extent keeps none, since the + 1 of inclusive corners would make it one pixel wide.
     return [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1] if x2 > x1 and y2 > y1 else [x1 - 1, y1 - 1, 0.0, 0.0]
 
 

@@ -1,4 +1,4 @@
-"""YOLO txt folders: for each image a text file of the same name, with a line `class cx cy width height` an object."""
+"""Read YOLO folders: a text file for each image, with one line `class cx cy width height` per object."""
 
 import re
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from fcos.data.sources.tree import SUFFIXES, Names
 from fcos.data.sources.values import number, whole
 from fcos.errors import UserError
 
-CLASS_FILE = "classes.txt"  # annotation tools put it among the labels
-TOLERANCE = 0.01  # of the image: conversions overshoot a little; more is another unit
+CLASS_FILE = "classes.txt"  # annotation tools write it into the folder of labels
+TOLERANCE = 0.01  # fraction of the image; converters exceed the image slightly, larger values are another unit
 LINE = "`class cx cy width height`, or `class x1 y1 x2 y2 x3 y3 ...` of a polygon"
 _NUMBERS = re.compile(r"\s*[-+.\deE]+([\s,]+[-+.\deE]+){4,}[\s,]*")
 
 
 @dataclass(frozen=True)
 class YoloSplit:
-    """Where a split lies: folders, which may be one, and a file that lists its images; no list: all of `images`."""
+    """The folders of a split, which may be equal, and the list of its images; without a list, all of `images`."""
 
     images: Path
     labels: Path
@@ -34,14 +34,14 @@ def read_yolo(
     classes: Classes | None = None,
     keypoints: Sequence[int] | None = None,
 ) -> Source:
-    """Read the splits; sub-folders are read too. An image without a label file has no objects.
+    """Read the splits, including sub-folders. An image without a label file has no objects.
 
-    Numbers are fractions of the image as it is displayed (turned as EXIF says). A polygon, of at least three points,
-    becomes the box around it.
+    Numbers are fractions of the displayed image (rotated according to EXIF). A polygon of at least three points is
+    replaced by its bounding box.
 
     Args:
-        names: of the numbers 0, 1, ... in the label files.
-        keypoints: (how many, numbers for each), where a line has those behind its box.
+        names: names of the class numbers 0, 1, ... in the label files.
+        keypoints: (number of keypoints, numbers per keypoint), if lines have keypoints after the box.
     """
     seen = Seen()
     for number_, name in enumerate(names):
@@ -55,7 +55,7 @@ def read_yolo(
 
 
 def is_label(path: Path) -> bool:
-    """Whether a text file has a line that reads like one of a label file."""
+    """Whether a text file has a line in the format of a label file."""
     try:
         return any(_NUMBERS.fullmatch(line) for line in read_lines(path))
     except UserError:
@@ -89,7 +89,7 @@ def _read_split(name: str, split: YoloSplit, reader: "_LineReader", seen: Seen) 
 
 
 def _listed(path: Path, there: list[str], seen: Seen) -> list[str]:
-    """The images that a list names, one a line, in its order."""
+    """Return the images of a list with one image per line, in its order."""
     if not path.is_file():
         raise UserError(path, "no such list; nothing was changed", expected="a file with an image a line")
     names = Names(there)
@@ -111,7 +111,7 @@ def _listed(path: Path, there: list[str], seen: Seen) -> list[str]:
 def _check_labels(
     split: YoloSplit, there: list[str], everything: list[str], label_of: dict[str, str], seen: Seen
 ) -> None:
-    """Each label file belongs to one image, and there is a label file at all."""
+    """Check that there are label files and that each belongs to exactly one image."""
     stems: dict[str, list[str]] = {}
     for file in there:
         stems.setdefault(file.rpartition(".")[0], []).append(file)
@@ -153,7 +153,7 @@ def _stray(path: Path, image_dir: Path, other: str | None) -> Damaged:
 
 
 class _LineReader:
-    """Reads label files; bad lines are counted."""
+    """Reads label files and collects damaged lines."""
 
     def __init__(self, names: Sequence[str], columns: int | None, seen: Seen) -> None:
         self._names, self._columns, self._seen = names, columns, seen
@@ -209,7 +209,7 @@ class _LineReader:
 
 
 def _bbox(numbers: list[float]) -> list[float]:
-    """xywh in fractions."""
+    """Return xywh in fractions."""
     if len(numbers) == 4:
         cx, cy, w, h = numbers
         return [cx - w / 2, cy - h / 2, w, h]

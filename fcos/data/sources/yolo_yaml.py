@@ -1,4 +1,4 @@
-"""What data.yaml, obj.data and files of class names say about a YOLO folder."""
+"""Read data.yaml, obj.data and files of class names of a YOLO folder."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +19,15 @@ NAME_FILES = (CLASS_FILE, "_darknet.labels", "predefined_classes.txt")
 
 @dataclass
 class DataYaml:
-    name: str = ""  # of the file, relative
-    names: dict[str, list[str]] = field(default_factory=dict)  # class names by the file that has them
-    splits: dict[str, str] = field(default_factory=dict)  # as written
+    name: str = ""  # relative path of the file
+    names: dict[str, list[str]] = field(default_factory=dict)  # class names by file
+    splits: dict[str, str] = field(default_factory=dict)  # places as written in the file
     keypoints: list[int] | None = None
     unused: list[str] = field(default_factory=list)
 
 
 def read_data_files(tree: Tree) -> DataYaml:
-    """The YAML file with `names` or splits, and Darknet's .data file."""
+    """Read the YAML file with `names` or splits, and Darknet's .data file."""
     found = DataYaml()
     for file in tree.ending([".yaml", ".yml"]):
         content = read_yaml(tree.root / file)
@@ -65,7 +65,7 @@ def _add_yaml(found: DataYaml, tree: Tree, file: str, content: dict[str, Any]) -
 
 
 def names_in_yaml(path: Path, names: Any) -> list[str]:
-    """What `names` of data.yaml says: names in a list, or by number; none where there is no such key."""
+    """Return the class names in `names` of data.yaml, a list or a mapping by number; empty if the key is missing."""
     if names is None or names == "":
         return []
     if isinstance(names, dict):
@@ -91,7 +91,7 @@ def _check_count(path: Path, count: Any, names: list[str]) -> None:
 
 
 def _one_place(tree: Tree, path: Path, key: str, value: Any) -> str:
-    """The folder or list of a split; of several folders the one above them, which must not have other images."""
+    """Return the folder or list of a split; for several folders, their parent, which must not have other images."""
     values = value if isinstance(value, list) else [value]
     if len(values) == 1 and isinstance(values[0], str):
         return values[0]
@@ -120,7 +120,7 @@ def _one_place(tree: Tree, path: Path, key: str, value: Any) -> str:
 
 
 def find_place(tree: Tree, text: str) -> str | None:
-    """The folder or list below the root that a path of any machine means: the one with most of its last parts."""
+    """Return the folder or list below the root with the most last parts of `text`, a path of any machine, or None."""
     parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     folders = {parent(file) for file in tree.files}
     folders |= {above for folder in folders for above in _above(folder)}
@@ -153,10 +153,10 @@ def _keypoints(path: Path, shape: Any) -> list[int] | None:
 
 
 def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
-    """The names of classes 0, 1, ..., and the file that has them.
+    """Return the names of classes 0, 1, ..., and the file that has them.
 
     Raises:
-        UserError: no file has names, or two have different ones.
+        UserError: no file has names, or two files have different names.
     """
     sources = {**data_yaml.names}
     for file in tree.files:
@@ -186,7 +186,7 @@ def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
 
 
 def names_in_lines(path: Path) -> list[str]:
-    """The names of a file with a name a line; a blank one would move all numbers after it."""
+    """Return the names in a file, one per line; a blank line is an error, since it would shift the numbers after it."""
     lines = [line.strip() for line in read_lines(path)]
     while lines and not lines[-1]:
         lines.pop()
