@@ -1,4 +1,4 @@
-"""Reading an image as its annotations mean it."""
+"""Images are read in the orientation and size that their annotations refer to."""
 
 import struct
 import warnings
