@@ -1,4 +1,4 @@
-"""Images are read in the orientation and size that their annotations refer to."""
+"""Images are decoded as their annotations expect: channels, bits, orientation and size."""
 
 import struct
 import warnings

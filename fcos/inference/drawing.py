@@ -24,7 +24,7 @@ def draw_boxes(
     """Return the image with box, class and score (if any) of each record; the first records are drawn on top.
 
     Args:
-        image: (H, W, 3).
+        pixels: image (H, W, 3).
         records: `bbox` (x, y, width, height), `category_id`, `category`, and optionally `score`.
         objects: annotations with `bbox` and `iscrowd`, drawn below the records as white dashes, or dots if ignored.
     """

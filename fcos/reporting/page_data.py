@@ -108,7 +108,7 @@ def _belonging_together(study: StudyResults) -> list[str]:
 
 
 def _thin_evidence(study: StudyResults) -> list[str]:
-    """Return the statements for which the test split is too small."""
+    """Return sentences on what the test split is too small for."""
     objects = [annotation for annotation in study.split.annotations if not annotation["iscrowd"]]
     of_class = Counter(annotation["category_id"] for annotation in objects)
     counts = {category["name"]: of_class[category["id"]] for category in study.split.categories}

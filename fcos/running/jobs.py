@@ -11,7 +11,7 @@ ACCELERATORS = ("/dev/nvidia0", "/dev/kfd")
 
 
 def suitable_jobs() -> int:
-    """Return the number of parallel trainings: one per core that memory suffices for, or one on an accelerator."""
+    """Return the number of parallel trainings: on a CPU one per core, limited by memory; on an accelerator one."""
     if sys.platform == "darwin" or any(Path(device).exists() for device in ACCELERATORS):
         return 1
     return max(1, min(os.cpu_count() or 1, available_memory() // JOB_BYTES))

@@ -28,7 +28,7 @@ def study_charts(study: StudyResults) -> list[Chart]:
 
 
 def run_charts(runs: Runs) -> list[Chart]:
-    """Return the charts of one or several runs that data are available for: curves, errors, precision-recall etc."""
+    """Return each chart that the run or runs have data for: curves, errors, precision-recall and the like."""
     analyses = {name: results.evaluation["analysis"] for name, results in runs.items()}
     charts = [
         curves_chart({name: results.history for name, results in runs.items() if len(results.history)}),
