@@ -1,25 +1,25 @@
-# make repro    the active study (params.yaml), end to end; STUDY=NAME makes another one active first
-# make test     all tests; make test-fast those without trainings, in less than a minute
-# make docs     the documentation as a site: site/index.html
-# make bench    every figure of docs/performance.md, on this machine (75 minutes); bench-gpu: those of a GPU
+# make repro    run the active study (params.yaml) end to end; STUDY=NAME selects another one first
+# make test     run all tests; make test-fast runs those without trainings, in less than a minute
+# make docs     build the documentation as a site: site/index.html
+# make bench    measure every figure of docs/performance.md on this machine (75 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.installed
-# DVC's stages call `python`: it must be ours. MLflow and DVC report to nobody.
+# DVC's stages call `python`, which must be that of .venv. Usage reports of MLflow and DVC are disabled.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
-# Each stage is a process of its own: without bytecode it compiles torch and MLflow anew, 10 seconds a stage where the
-# environment forbids Python to keep it (PYTHONDONTWRITEBYTECODE).
+# Each stage is a separate process. Without stored bytecode (PYTHONDONTWRITEBYTECODE) it would compile torch and MLflow
+# again, which takes 10 seconds per stage.
 export UV_COMPILE_BYTECODE := true
 
 .PHONY: install repro test test-fast coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
-# TORCH=cpu: everything but torch and the CUDA packages it brings from the lock, then torch's CPU build, whose files
-# are others than those the lock has hashes of.
+# TORCH=cpu installs everything from the lock except torch and its CUDA packages, then torch's CPU build, whose files
+# have other hashes than those in the lock.
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || echo "uv is not to be had; pip will do"
@@ -42,31 +42,31 @@ ifdef STUDY
 endif
 	fcos study run
 
-# A file of tests at a time on each core; torch's threads would only wait for each other.
+# Each core runs one test file at a time. More threads in torch would only compete for the cores.
 test: install browser
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# What needs no training, no process and no browser: under a minute.
+# Tests that need no training, no other process and no browser, in less than a minute.
 FAST := analysis config contact_sheet detect download folders formats group_norm images results_forms scoring \
 	settings_are_used stages statistics study_run
 test-fast: install
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile $(FAST:%=tests/test_%.py)
 
-# Which lines no test runs, the files with most of them first. Tracing takes a third more of the processor than `make test`.
+# List the lines that no test runs, files with most of them first. Tracing takes a third more CPU time than `make test`.
 COVERAGE := $(CURDIR)/.coverage_cache
 coverage: install browser
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
 	COVERAGE_FILE=$(COVERAGE)/data OMP_NUM_THREADS=1 coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
 	COVERAGE_FILE=$(COVERAGE)/data coverage combine --quiet && COVERAGE_FILE=$(COVERAGE)/data coverage report
 
-# What the pages are tested in: Debian's chromium, where we may install it; without it those tests are skipped.
+# The pages are tested in Debian's chromium, installed if permitted; without it those tests are skipped.
 browser:
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null 2>&1; } \
 		|| echo "no chromium: the tests of the pages are skipped"
 
-# The pinned dependencies against what is known of them; fails where something is. Nothing is installed, and where the
-# advisories cannot be had, one line says so.
+# Check the pinned dependencies for known vulnerabilities, and fail if there are any. Nothing is installed. If the
+# advisories are not available, one line says so.
 AUDIT := pip-audit --progress-spinner off --disable-pip --require-hashes -r requirements.txt
 audit: install
 	@found=$$(timeout 180 $(BIN)/uvx --quiet $(AUDIT) 2>&1 || timeout 60 python -m $(subst pip-audit,pip_audit,$(AUDIT)) 2>&1); code=$$?; \
@@ -77,7 +77,7 @@ audit: install
 	0*) echo "audit: nothing is known against the pinned dependencies";; \
 	*) echo "audit: not done, the advisories cannot be reached";; esac
 
-# Parts, so that `make --jobs 2 check` takes half the time: mypy reads torch anew for each of its two settings.
+# Separate targets let `make --jobs 2 check` take half the time, since mypy analyses torch for each of its two settings.
 check: lint types types-of-tests
 lint: install
 	ruff check .
@@ -88,15 +88,15 @@ types: install
 types-of-tests: install
 	mypy --config-file tests/mypy.ini
 
-# The documentation as a site in site/, which needs no network. Material's notice about the future of mkdocs is off.
+# Build the documentation in site/, which works offline. Material's notice about the future of mkdocs is disabled.
 docs: install
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-# The figures of docs/explained.md, drawn anew; they are committed.
+# Draw the figures of docs/explained.md again; they are committed.
 figures: install
 	python docs/figures
 
-# The evaluators that ours is held against, apart from our environment.
+# The evaluators that ours is compared with have their own environment.
 PEERS := .venv/peers
 $(PEERS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(PEERS)
@@ -122,11 +122,11 @@ fix: install
 	ruff check --fix .
 	ruff format .
 
-# The modules that each stage imports, as its dependencies in the dvc.yaml files, after a change of imports.
+# Update the dependencies in the dvc.yaml files from the modules that each stage imports.
 deps: install
 	python tests/stage_deps.py
 
-# Single lines changed one at a time, in a copy: whether a test notices each (tests/mutations.json).
+# Change single lines (tests/mutations.json) one at a time in a copy, and check that a test notices each.
 mutations: install
 	python tests/mutate.py
 
@@ -137,15 +137,15 @@ ui: install
 dag: install
 	dvc dag
 
-# What `dvc exp show` says of experiments, without what is the same everywhere and without recalls and file digests.
+# Show experiments by `dvc exp show`, without columns that are equal everywhere, recalls and file digests.
 exps: install
 	COLUMNS=$${COLUMNS:-200} dvc exp show --no-pager --only-changed --drop '(AR|AP[sml]|:AP75|^(fcos|data|runs|reports|stages)/)' --sort-by metrics
 
-# The images of README and docs, after `make repro`.
+# Make the images of README and docs, after `make repro`.
 screenshots: install browser
 	python docs/screenshots.py
 
-# Compile the lock anew from pyproject.toml: complete, with hashes, without any download address.
+# Compile a complete lock from pyproject.toml, with hashes and without download addresses.
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" --extra dev pyproject.toml --output-file requirements.txt

@@ -23,7 +23,7 @@ from fcos.visible import visible
 if TYPE_CHECKING:
     from fcos.config.params import Params
 
-# Nobody is told what is run here.
+# Disable usage reports of MLflow and DVC.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 
@@ -116,39 +116,39 @@ Nms = Annotated[
 
 
 class Views(StrEnum):
-    """Which views of the test images to predict."""
+    """Views of the test images to predict."""
 
     test = "test"
     tta = "tta"
 
 
 class Damaged(StrEnum):
-    """`data.damaged` of a new study."""
+    """Values of `data.damaged` of a new study."""
 
     error = "error"
     leave_out = "leave-out"
 
 
 class OutsideBoxes(StrEnum):
-    """`data.outside_boxes` of a new study."""
+    """Values of `data.outside_boxes` of a new study."""
 
     error = "error"
     clip = "clip"
 
 
 class ExportFormat(StrEnum):
-    """What `fcos export` writes."""
+    """File formats that `fcos export` writes."""
 
     onnx = "onnx"
     torchscript = "torchscript"
 
 
 MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
-AGAIN_S = 0.1  # until a signal that was lost is sent again
+AGAIN_S = 0.1  # delay before a lost signal is sent again
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asks for the end; of KeyboardInterrupt itself CPython may make a death by signal, without exit code."""
+    """A signal requested the end; from a plain KeyboardInterrupt CPython may die by signal, without an exit code."""
 
 
 def main() -> None:
@@ -161,14 +161,14 @@ def main() -> None:
         raise Stopped
 
     def hear_again(lost: "sys.UnraisableHookArgs") -> None:
-        """Python drops what is raised in a `__del__` or a callback, a signal's exception too."""
+        """Send the signal again if Python dropped its exception, as it does in a `__del__` or a callback."""
         if isinstance(lost.exc_value, Stopped):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         else:
             sys.__unraisablehook__(lost)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, stop)
     sys.unraisablehook = hear_again
     try:
@@ -177,11 +177,11 @@ def main() -> None:
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
-        # Not every library lets a signal through as what it is: numpy, while it is imported, raises RecursionError.
+        # A library may replace the exception of a signal: numpy raises RecursionError while it is imported.
         mistake = None if stopped else _as_mistake(error)
         if mistake is None and not stopped:
             raise
-    # Here the error is gone, and with it what it held: progress bars are closed before the last word.
+    # The error and its traceback are released here, so that progress bars are closed before the last message.
     last_word = f"error: {mistake}" if mistake else f"\nInterrupted. Finished work is kept; to resume: {_typed()}"
     print(visible(last_word.encode(errors="replace").decode()), file=sys.stderr)
     sys.exit(MISTAKE if mistake else INTERRUPTED)
@@ -192,7 +192,7 @@ def _typed() -> str:
 
 
 def _as_mistake(error: BaseException) -> UserError | None:
-    """The error as a message to the user: a mistake in the input, or a system error."""
+    """Return the error as a message to the user if it is a mistake in the input or a system error, otherwise None."""
     if isinstance(error, UserError):
         return error
     from fcos.system_errors import explain
@@ -326,7 +326,7 @@ def import_checkpoint(
     params = _params(run_name)
     from fcos.commands.import_checkpoint import import_checkpoint
 
-    # Other weights than the study names are no output of its stage.
+    # Weights other than those that the study names are not an output of its stage.
     named = params.runs[run_name].checkpoint
     by_name = named is not None and Path(named).exists() and file.exists() and file.samefile(named)
     with _at_work(params, "train", run_name, recorded=by_name):
@@ -587,7 +587,7 @@ def status(
         raise UserError("--watch", "does not go with --json", hint="leave one of them out")
     look = Look(quick=quick)
     if watch:
-        with contextlib.suppress(KeyboardInterrupt):  # how one stops looking
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends --watch
             keep_watching(look, typer.echo, terminal=sys.stdout.isatty())
     else:
         found = look()
@@ -627,7 +627,7 @@ def doctor(
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
 
 
-# The whole sentence in the list of commands, of which click would show 45 letters.
+# Show the whole sentence in the list of commands, which click would cut at 45 characters.
 for _command in [*app.registered_commands, *study_app.registered_commands]:
     _command.short_help = inspect.getdoc(_command.callback)
 
@@ -637,7 +637,7 @@ def _echo(text: object, *, err: bool = False, nl: bool = True) -> None:
 
 
 def _params(run_name: str | None = None) -> "Params":
-    """The checked params.yaml; a `run` that it does not have is refused here, before anything heavy is imported."""
+    """Return the checked params.yaml; raises UserError for an unknown `run_name` before heavy imports."""
     from fcos.config import params
     from fcos.config.runs import find_run
 
@@ -648,9 +648,9 @@ def _params(run_name: str | None = None) -> "Params":
 
 
 def _track(params: "Params", runs: Sequence[str]) -> None:
-    """Tell MLflow of finished work; the numbers are on disk, so a store that cannot be reached stops nothing."""
+    """Log finished work to MLflow; an unreachable store is only reported, since all results are on disk."""
     if os.environ.get("DVC_STAGE", "report") != "report":
-        return  # seconds in each of many stages: the report, which ends every `dvc repro`, tells of all runs
+        return  # takes seconds per stage; the report stage, the last of every `dvc repro`, logs all runs
 
     from fcos.tracking.store import StoreUnavailable
 
@@ -677,7 +677,7 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
 def _at_work(
     params: "Params", stage: str, run_name: str | None = None, *, ends: bool = True, recorded: bool = True
 ) -> Iterator[None]:
-    """A running stage: `fcos status` sees it, it ends with its DVC, and if it was typed by hand DVC records it."""
+    """Run a stage: `fcos status` shows it, it ends with its DVC, and DVC records it if it was typed by hand."""
     from fcos.running.by_hand import by_hand
     from fcos.running.heartbeat import heartbeat
     from fcos.running.parent import end_with_parents

@@ -1,4 +1,4 @@
-"""pycocotools, quietly: what every number of ours is held against."""
+"""pycocotools without its output: the reference that the COCO metrics are compared with."""
 
 import contextlib
 import io

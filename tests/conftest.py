@@ -1,4 +1,4 @@
-"""What several test files share, and what keeps each test apart from the machine, its user and the other tests."""
+"""Shared fixtures, and isolation of each test from the machine, its user and the other tests."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Makers of small data sets, shared by the tests of the data sources."""
+"""Create small data sets for the tests of the data sources."""
 
 import hashlib
 import json

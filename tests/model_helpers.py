@@ -1,4 +1,4 @@
-"""A study with weights without a training: for the tests of what uses a network."""
+"""Create a study with untrained weights, for the tests of code that uses a network."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""torchvision's FCOS, set up as ours: the oracle of the tests."""
+"""torchvision's FCOS, configured like ours, as the oracle of the tests."""
 
 from types import SimpleNamespace
 

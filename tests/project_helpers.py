@@ -1,4 +1,4 @@
-"""What git keeps of this repository, and copies of it in which commands run as a user types them."""
+"""List the files that git tracks, and make copies of the repository in which commands run as a user types them."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""`fcos` and `dvc` that begin at once: forked from a process that has imported torch, MLflow and DVC (12 s a stage).
+"""`fcos` and `dvc` without import time: forked from a process that imported torch, MLflow and DVC (saves 12 s a stage).
 
 For tests of what stages do; what is signalled or killed is the real command. This file is both sides: `python
 quick_fcos.py SOCKET PYTHON` waits there, and the `python`, `fcos` and `dvc` that `quick_fcos` writes ask it.

@@ -1,4 +1,4 @@
-"""Random ground truth and results with all that is awkward: gaps in ids, ties, crowds, empty images."""
+"""Random ground truth and results with difficult cases: gaps in ids, ties, crowds, empty images."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The files that the command of each stage imports; `make deps` writes them into dvc.yaml files and training/key.py."""
+"""Find the files that each stage's command imports; `make deps` writes them to dvc.yaml files and training/key.py."""
 
 import ast
 import re

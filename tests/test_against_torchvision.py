@@ -1,4 +1,4 @@
-"""Ours against torchvision's FCOS with the same weights: outputs, losses, assignment, detections, converters."""
+"""Compare with torchvision's FCOS of the same weights: outputs, losses, assignment, detections, converters."""
 
 import json
 from pathlib import Path

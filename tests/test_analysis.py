@@ -1,4 +1,4 @@
-"""The error analysis: each kind of error by hand, parts against the scores of a smaller data set, figures by pixel."""
+"""The error analysis: hand-made errors of each kind, parts against scores of a smaller data set, figures by pixel."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Any folder is read, or refused with the file that is wrong: drawn folders and annotations, spoilt at drawn places.
+"""Any folder is read, or refused with the name of the bad file: random folders and annotations, randomly corrupted.
 
 FCOS_EXAMPLES says how many of each layout (CI: 6,700); they are the same each time.
 """

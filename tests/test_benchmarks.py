@@ -1,4 +1,4 @@
-"""The programs behind docs/performance.md run, at a small size, and the page is made of what they write."""
+"""The programs behind docs/performance.md run at a small size, and the page is generated from their output."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Where decoded images are kept, and the batches made of them: every mode gives the same numbers."""
+"""The caches of decoded images and their batches: every mode gives the same numbers."""
 
 import json
 import os

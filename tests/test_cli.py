@@ -1,4 +1,4 @@
-"""The command line: what it offers is frozen, it answers at once, a mistake is one message and exit code 2."""
+"""The command line: its options are frozen, it starts quickly, and a mistake gives one message and exit code 2."""
 
 import os
 import subprocess

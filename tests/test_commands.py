@@ -1,4 +1,4 @@
-"""Commands on a real, tiny study: what they write, and that nothing of another run, data or setting slips through."""
+"""Commands on a real, tiny study: their outputs, and that files of another run, data or setting are refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`fcos score` and `fcos compare`: other people's files, checked in full; numbers, words and files that agree."""
+"""`fcos score` and `fcos compare`: complete checks of foreign files; numbers, text and files agree."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""The sheets of images that `fcos study new` leaves to be looked at."""
+"""The contact sheets that `fcos study new` writes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files of a study that were damaged: each reader says which file it is and what to type, and never has a traceback."""
+"""Damaged files of a study: each reader names the file and the command to run, never with a traceback."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`fcos demo`: the server, which answers its own page alone, and the page in a real browser."""
+"""`fcos demo`: the server, which answers only its own page, and the page in a real browser."""
 
 import contextlib
 import http.client

@@ -1,4 +1,4 @@
-"""`fcos detect`: which images, in which order, what is drawn and written, and what a broken image costs."""
+"""`fcos detect`: the images and their order, the outputs, and the effect of an unreadable image."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The site builds without a warning, has every command and key, no broken link, and figures drawn by this code."""
+"""The site builds without warnings, lists every command and key, and has no broken link or outdated figure."""
 
 import base64
 import io

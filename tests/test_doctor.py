@@ -1,4 +1,4 @@
-"""`fcos doctor` and the largest batch: numbers of real steps, and what it says of a study that does not fit."""
+"""`fcos doctor` and the largest batch: numbers from real steps, and messages for a study that does not fit."""
 
 import dataclasses
 import platform

@@ -1,4 +1,4 @@
-"""What was done is not done again: with a real DVC, real kills and real locks."""
+"""Finished work is not repeated: with a real DVC, real kills and real locks."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Fetching data sets: from a server on this machine that serves small archives in the layout of the real ones."""
+"""Downloads of data sets, from a local server with small archives in the layout of the real ones."""
 
 import hashlib
 import os

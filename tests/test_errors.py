@@ -1,4 +1,4 @@
-"""Mistakes and system errors on the command line: each is one message that says where, what and what to do."""
+"""Mistakes and system errors on the command line: each gives one message with the place, the error and a hint."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""`fcos export`: the file finds the same boxes in its own runtime, says what it is, or is refused."""
+"""`fcos export`: the file gives the same boxes in its own runtime and has metadata, or it is refused."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What file systems other than the usual ones refuse: locks on NFS without its service, hard links on FAT and FUSE.
+"""Operations that some file systems refuse: locks on NFS without its lock service, hard links on FAT and FUSE.
 
 They cannot be mounted here, so the calls are made to raise what these raise.
 """

@@ -1,4 +1,4 @@
-"""Folders as people have them: layouts, texts, values and damage of many tools."""
+"""Folders as users have them: layouts, texts, values and damage of many tools."""
 
 import json
 import os

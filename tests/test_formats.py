@@ -1,4 +1,4 @@
-"""Files of another format are refused, with the version that wrote them; those without a number are of format 1."""
+"""Files of another format are refused with the version that wrote them; files without a number have format 1."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Our GroupNorm against torch's own, in each of its ways."""
+"""Each implementation of our GroupNorm against torch's."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""`--groups`: images that belong together are drawn together."""
+"""`--groups`: images that belong together are resampled together."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Reading an image as its annotations mean it."""
+"""Images are decoded as their annotations expect: channels, bits, orientation and size."""
 
 import struct
 import warnings

@@ -1,4 +1,4 @@
-"""The fast path (bfloat16, channels_last, threads, kept images) against a plain one written out here in float32."""
+"""The fast path (bfloat16, channels_last, threads, cached images) against a plain float32 implementation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pipeline with a real DVC in a repository of its own: a whole study, and what runs again after which change."""
+"""The pipeline with a real DVC in its own repository: a whole study, and which stages run again after a change."""
 
 import csv
 import json

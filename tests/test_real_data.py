@@ -1,4 +1,4 @@
-"""Real images through the whole chain of commands: prepare, train, predict, evaluate, report."""
+"""Real images through all commands: prepare, train, predict, evaluate, report."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every number of the report equals the file it came from, and a file of something else stops the report."""
+"""Every number of the report equals that in its file, and a file of another run, data or setting is refused."""
 
 import base64
 import copy

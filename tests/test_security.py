@@ -1,4 +1,4 @@
-"""Attacks in other people's files: what docs/security.md promises, with the attack in it."""
+"""Attacks through untrusted files: each promise of docs/security.md is tested with an attack."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""That settings, seeds and conventions reach the numbers: each test fails where one of them is left out."""
+"""Settings, seeds and conventions affect the results: each test fails if one of them is not used."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The source of a study: its changes are seen by a real DVC, and the prepared data can move."""
+"""The source of a study: a real DVC notices its changes, and the prepared data can be moved."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The data sources: what each reads, what it puts right and lists, and what it refuses."""
+"""The data sources: what each reads, corrects and lists, or refuses."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The pipeline's description: code deps, addresses, what is ignored."""
+"""The definition of the pipeline: code dependencies, addresses, ignored files."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""What a backbone starts from: torchvision's ImageNet weights, a file, or nothing."""
+"""Start weights of a backbone: torchvision's ImageNet weights, a file, or none."""
 
 import shutil
 from pathlib import Path

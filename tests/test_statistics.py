@@ -1,4 +1,4 @@
-"""Matching, weights, intervals: against pycocotools bit for bit, against a really repeated data set, by hand."""
+"""Matching, weights, intervals: bit for bit against pycocotools, against a data set with repeated images, by hand."""
 
 import contextlib
 import io

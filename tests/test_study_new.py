@@ -1,4 +1,4 @@
-"""`fcos study new`: what a folder is taken for, which settings follow, and that the file it writes is a valid study."""
+"""`fcos study new`: how a folder is interpreted, which settings are chosen, and that the written study is valid."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`fcos study run`: what it hands to DVC, and what it does with what DVC says. The whole of it: test_pipeline.py."""
+"""`fcos study run`: its calls of DVC, and its handling of DVC's output; test_pipeline.py tests complete studies."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""MLflow agrees with the files: on a real store, with files as the commands write them."""
+"""MLflow agrees with the files, tested on a real store with files as the commands write them."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""Training: the plan, what a sample's augmentation depends on, resuming, determinism."""
+"""Training: the plan, the inputs of augmentation, resuming, determinism."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""docs/tutorial.md: its commands are typed as they stand there, but for the length of training, in a new project."""
+"""docs/tutorial.md: its commands run as written, except for the length of training, in a new project."""
 
 import os
 import re

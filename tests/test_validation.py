@@ -1,4 +1,4 @@
-"""Validation while a network is trained: what it costs nothing, what it decides, and how it is told."""
+"""Validation during training: it does not change the training, it selects the weights, and it is reported."""
 
 import json
 from pathlib import Path

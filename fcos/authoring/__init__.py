@@ -1,1 +1,1 @@
-"""A study of one's own folder: `fcos study new`."""
+"""Create a study from a folder of the user's data: `fcos study new`."""

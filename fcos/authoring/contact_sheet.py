@@ -1,4 +1,4 @@
-"""Images of a data set with their boxes on one sheet, odd ones first: to be looked at before anything is trained."""
+"""Draw images of a data set with their boxes on one sheet, those with remarks first, for a check before training."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from fcos.errors import UserError
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 
 COLUMNS, ROWS = 4, 6
-TILE = 320  # pixels
+TILE = 320  # side in pixels
 FINDINGS = {"dropped": "box dropped", "clipped": "box clipped", "near_duplicates": "two boxes nearly on each other"}
 
 
 def write_contact_sheets(splits: Mapping[str, CocoSplit], manifest: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write FOLDER/SPLIT.png for each split; returns the files."""
+    """Write FOLDER/SPLIT.png for each split and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, split in splits.items():
@@ -29,7 +29,7 @@ def write_contact_sheets(splits: Mapping[str, CocoSplit], manifest: Mapping[str,
 
 
 def _remarks(manifest: Mapping[str, Any], split: str) -> dict[str, list[str]]:
-    """What was found odd of each image, by its name."""
+    """Return the remarks on each image of the split, by file name."""
     remarks = defaultdict(list)
     for finding in ("odd", *FINDINGS):
         for entry in manifest[finding]:
@@ -39,7 +39,7 @@ def _remarks(manifest: Mapping[str, Any], split: str) -> dict[str, list[str]]:
 
 
 def _chosen(split: CocoSplit, remarks: Mapping[str, list[str]], count: int) -> list[dict[str, Any]]:
-    """Up to half of the sheet odd ones, one of each kind before a second; the rest evenly spread over the split."""
+    """Return `count` images: up to half have remarks, one of each kind before a second; the rest is evenly spread."""
     odd = [image for image in split.images if image["file_name"] in remarks]
     seen: dict[str, int] = defaultdict(int)
     ranks = {}
@@ -63,16 +63,16 @@ def _sheet(split: CocoSplit, images: Sequence[dict[str, Any]], remarks: Mapping[
 
 
 def _with_boxes(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
-    """The image at most TILE - 8 pixels wide and high, with its boxes and their classes; ignored ones in brackets."""
+    """Return the image, at most TILE - 8 pixels wide and high, with boxes and classes; ignored ones are in brackets."""
     side = TILE - 8
     size = image["height"], image["width"]
     try:
         pixels = read_annotated(split.path_of(dict(image)), image, reduction(size, side, side))
-    except UserError:  # its end is there, so that nobody has decoded it yet
+    except UserError:  # the file looks complete, so it has not been decoded before
         blank = Image.new("RGB", (side, side), "grey")
         ImageDraw.Draw(blank).text((8, 8), "cannot be decoded", fill="white", font=ImageFont.load_default(16))
         return blank
-    shown, _ = fitted(pixels, side)  # of an image that is reduced already; the boxes are of all of it
+    shown, _ = fitted(pixels, side)  # `pixels` may be reduced already; boxes refer to the full image
     scale = side / max(size)
     records = []
     for annotation in split.annotations_of.get(image["id"], []):

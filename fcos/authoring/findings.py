@@ -1,4 +1,4 @@
-"""What a folder holds, what was put right or left out, and what one should know of it: lines for people."""
+"""Lines of text on the contents of a folder: what was found, what was corrected or left out, and notes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,13 @@ from fcos.authoring.settings import Facts
 from fcos.data.sources.found import Discovered
 from fcos.study.findings import SHOWN, and_more, assumptions, counted, finding_sentences
 
-MAX_DETECTIONS = 100  # of an image, in the studies that are written
-FEW_TESTED = 50  # test images, below which intervals are too wide to tell settings apart
+MAX_DETECTIONS = 100  # per image, in the studies that are written
+FEW_TESTED = 50  # with fewer test images, intervals are too wide to distinguish settings
 Lines = list[tuple[str, str]]  # label and text of a line
 
 
 def found_lines(found: Discovered, manifest: Mapping[str, Any], facts: Facts, most: int) -> Lines:
-    """`most`: objects in one image, at most."""
+    """Return the lines on a folder; `most` is the largest number of objects in one image."""
     per_class = Counter[str]()
     for counts in manifest["splits"].values():
         per_class.update(counts["per_class"])
@@ -61,7 +61,7 @@ def _notes(manifest: Mapping[str, Any], per_class: Iterable[str], most: int) -> 
 
 
 def _sides(sizes: NDArray[np.float64]) -> str:
-    """Width x height where all are alike, else the range of both sides."""
+    """Return width x height if all sizes are equal, otherwise the range of both sides."""
     (low_h, low_w), (high_h, high_w) = sizes.min(axis=0), sizes.max(axis=0)
     if (low_h, low_w) == (high_h, high_w):
         return f"all {low_w:.0f} x {low_h:.0f}"

@@ -1,4 +1,4 @@
-"""`fcos study new`: a study of a folder of one's own, with settings that suit its images and this machine."""
+"""`fcos study new`: create a study from a folder, with settings that suit its images and this machine."""
 
 import contextlib
 import os
@@ -55,14 +55,14 @@ def study_new(
     """Write studies/NAME.yaml for the data in `folder`; return what was found, assumed and chosen.
 
     Args:
-        epochs: of each training; None: enough for the number of images.
-        seeds: trainings of each backbone; with one, the report compares two networks and not two settings.
+        epochs: epochs of each training; None: chosen by the number of images.
+        seeds: trainings of each backbone; with one, the report compares two networks, not two settings.
         damaged: `data.damaged` of the study: error or leave-out.
         outside_boxes: `data.outside_boxes` of the study: error or clip.
 
     Raises:
-        UserError: the study is there already, the folder holds nothing that is known, or its data have a mistake that
-            `fcos prepare` would refuse too.
+        UserError: the study exists already, the layout of the folder is unknown, or `fcos prepare` would refuse its
+            data.
     """
     path = STUDIES / f"{name}.yaml"
     parse_section({"study": name}, "study", Name, path)
@@ -75,7 +75,7 @@ def study_new(
             data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
             data["root"] = str(root)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
-    from fcos.authoring import trial  # torch takes seconds: a folder that is refused does not wait for it
+    from fcos.authoring import trial  # imports torch, which takes seconds, only for an accepted folder
 
     facts = facts_of(list(splits.values()))
     no_weights = trial.why_no_weights()
@@ -106,9 +106,9 @@ def study_new(
 
 
 def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
-    """`data.root` for the data in `folder`, and the folder itself where it lies outside of this project.
+    """Return `data.root` for the data in `folder`, and the folder itself if it is outside this project.
 
-    No file of a study names a place on this machine: a folder elsewhere gets a link in datasets/.
+    A study file contains no path of this machine, so a folder outside the project gets a link in datasets/.
     """
     absolute = Path(os.path.normpath(Path.cwd() / folder))
     if absolute.is_relative_to(Path.cwd()):
@@ -122,7 +122,7 @@ def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
 
 @contextlib.contextmanager
 def _words_for(path: Path) -> Iterator[None]:
-    """Mistakes are those of the study that is being written: there may be no params.yaml yet."""
+    """Replace params.yaml in error messages by the study file that is being written."""
     try:
         yield
     except UserError as error:
@@ -133,7 +133,7 @@ def _words_for(path: Path) -> Iterator[None]:
 def _check(
     found: Discovered, scratch: Path, path: Path, *, damaged: str = "error", outside_boxes: str = "error"
 ) -> tuple[dict[str, Any], Manifest]:
-    """The section `data` in full, and the manifest of the data prepared in `scratch`."""
+    """Return the complete section `data`, and the manifest of the data prepared in `scratch`."""
     data = {key: value for key, value in found.data.items() if value is not None or not key.startswith("validation")}
     data |= {"root": str(found.data["root"]), "validation_fraction": 0.0, "cache": "auto"}
     data |= {"damaged": damaged, "outside_boxes": outside_boxes}
@@ -181,7 +181,7 @@ def _runs_said(seeds: int) -> str:
 
 
 def _time(facts: Facts, settings: Settings, seconds: Sequence[float], seeds: int) -> Lines:
-    if len(seconds) < len(BACKBONES):  # one of them does not fit
+    if len(seconds) < len(BACKBONES):  # a batch of one of them does not fit
         return []
     shown = facts.num_train * (settings.epochs + settings.warmup_epochs)
     shown_at_full_size = shown * float(np.mean([(size / settings.size) ** 2 for size in settings.sizes]))

@@ -1,4 +1,4 @@
-"""Settings for a study of data that nobody has seen before: from what was found in it, by rules of thumb."""
+"""Choose settings for a study of new data from the sizes of its images and objects, by rules of thumb."""
 
 import math
 from collections import Counter
@@ -13,21 +13,21 @@ from fcos.data.coco import CocoSplit
 
 BACKBONES = ("resnet18", "resnet34")
 NUM_CONVS = 3
-LARGEST_SIZE = {"cuda": 800, "cpu": 480}  # shorter side in pixels: the paper's, the published study's
+LARGEST_SIZE = {"cuda": 800, "cpu": 480}  # shorter side in pixels, of the paper and of the published study
 SMALL_OBJECT = 16.0  # pixels, square root of the area: two cells of the finest level
-TINY_OBJECT = 8.0  # one cell: little is left to be recognised
-VIEWS = {"cuda": 24_000, "cpu": 8_000}  # images shown in a training; the published study: 60,000
+TINY_OBJECT = 8.0  # one cell: hardly recognisable
+VIEWS = {"cuda": 24_000, "cpu": 8_000}  # images per training, repeats included; the published study has 60,000
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 100
 WARMUP_STEPS = 100
-RATE_PER_IMAGE = 0.00125  # SGD, pretrained: 0.005 for a batch of 4 in the published study ...
-LARGEST_RATE = 0.01  # ... and the paper's for one of 16
+RATE_PER_IMAGE = 0.00125  # SGD, pretrained: the published study has 0.005 for a batch of 4
+LARGEST_RATE = 0.01  # of the paper, for a batch of 16
 RATE_FROM_SCRATCH = 0.0005  # AdamW, for batches of 8, as in the study `shapes`
-RANGES = (64, 128, 256, 512)  # pixels, between the five levels
+RANGES = (64, 128, 256, 512)  # limits between the five levels, in pixels
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Images and objects of all splits; P images, N objects."""
+    """Sizes of the P images and N objects of all splits."""
 
     num_train: int
     image_sizes: NDArray[np.float64]  # (P, 2) height, width in pixels
@@ -36,7 +36,7 @@ class Facts:
 
     @property
     def object_roots(self) -> NDArray[np.float64]:
-        """(N,) square roots of the areas in pixels."""
+        """Return the square roots of the object areas (N,), in pixels."""
         roots: NDArray[np.float64] = np.sqrt(self.object_sizes.prod(axis=1))
         return roots
 
@@ -44,11 +44,11 @@ class Facts:
 @dataclass(frozen=True)
 class Settings:
     pretrained: bool
-    device: str  # cuda or cpu: what the study was made for
+    device: str  # cuda or cpu, which the settings were chosen for
     size: int
     max_size: int
     sizes: list[int]
-    range_divisor: int  # of the published regression ranges
+    range_divisor: int  # divisor of the published regression ranges
     epochs: int
     warmup_epochs: int
     batch_size: int
@@ -73,7 +73,7 @@ class Settings:
 
 
 def facts_of(splits: Sequence[CocoSplit]) -> Facts:
-    """What the settings depend on; the first split is the one for training. Ignored objects do not count."""
+    """Return the facts that settings depend on; the first split is for training, ignored objects are excluded."""
     sizes = [size for split in splits for size in split.image_sizes.values()]
     counted = [
         (split.image_sizes[a["image_id"]], a["bbox"]) for split in splits for a in split.annotations if not a["iscrowd"]
@@ -89,7 +89,7 @@ def facts_of(splits: Sequence[CocoSplit]) -> Facts:
 def choose_settings(
     facts: Facts, *, pretrained: bool, device: str, fitting: int | None = None, epochs: int | None = None
 ) -> Settings:
-    """Settings for a training on `device` (cuda or cpu) in batches of at most `fitting` images."""
+    """Return settings for a training on `device` (cuda or cpu) in batches of at most `fitting` images."""
     size, size_why = _size(facts, device)
     max_size = _max_size(facts, size)
     batch_size = _batch_size(facts.num_train, pretrained, device, fitting)
@@ -112,18 +112,18 @@ def choose_settings(
 
 
 def scales(sizes: NDArray[np.float64], size: int, max_size: int) -> NDArray[np.float64]:
-    """(N,) by how much images of `sizes` (N, 2) are enlarged to a shorter side of `size`, a longer of `max_size`."""
+    """Return the factors (N,) that resize images of `sizes` (N, 2) to a shorter side `size`, or longer `max_size`."""
     shown: NDArray[np.float64] = np.minimum(size / sizes.min(axis=1), max_size / sizes.max(axis=1))
     return shown
 
 
 def shown_objects(facts: Facts, settings: Settings) -> NDArray[np.float64]:
-    """(N,) square roots of the objects' areas in pixels, as the network sees them in the test."""
+    """Return the square roots of the object areas (N,), in pixels of the network's input in the test."""
     return facts.object_roots * scales(facts.sizes_around, settings.size, settings.max_size)
 
 
 def _size(facts: Facts, device: str) -> tuple[int, str]:
-    """The images' shorter side, capped for speed; larger where objects would be small."""
+    """Return the shorter side of the images, capped for speed; larger if objects would be small. With a reason."""
     own, most = float(np.median(facts.image_sizes.min(axis=1))), LARGEST_SIZE[device]
     size, why = (own, "that of the images") if own <= most else (most, f"less than the images' {own:.0f}, for speed")
     if len(facts.object_sizes):
@@ -144,28 +144,28 @@ def _epochs(num_train: int, device: str) -> tuple[int, str]:
 
 
 def _max_size(facts: Facts, size: int) -> int:
-    """Such that nine of ten images reach `size`; a longer one is shown smaller."""
+    """Return the longer side with which nine of ten images reach `size`; more elongated ones are reduced."""
     aspect = float(np.quantile(facts.image_sizes.max(axis=1) / facts.image_sizes.min(axis=1), 0.9))
     return 32 * math.ceil(round(min(aspect, 2.0) * size) / 32)
 
 
 def _training_sizes(size: int) -> list[int]:
-    """From 0.6 of the size to the size, as in the published study."""
+    """Return training sizes from 0.6 of `size` to `size`, as in the published study."""
     step = 32 if size >= 256 else 16
     return list(range(size, round(0.6 * size) - 1, -step))[::-1]
 
 
 def _range_divisor(facts: Facts, size: int, max_size: int) -> int:
-    """Halve the ranges once or twice where nine of ten objects would fall to the finest level alone."""
+    """Return 1, 2 or 4; the ranges are divided if nine of ten objects would be assigned to the finest level alone."""
     if not len(facts.object_sizes):
         return 1
     longer = facts.object_sizes.max(axis=1) * scales(facts.sizes_around, size, max_size)
-    # A location answers for a box by its largest distance, half of the longer side at least and 12 pixels more at most.
+    # Assignment uses a location's largest distance: from half the longer side to 12 pixels more.
     return next((divisor for divisor in (1, 2) if float(np.quantile(longer, 0.9)) >= 1.5 * RANGES[0] / divisor), 4)
 
 
 def _batch_size(num_train: int, pretrained: bool, device: str, fitting: int | None) -> int:
-    """From scratch BatchNorm needs eight; on a GPU 16 are faster, where enough steps are left."""
+    """Return the batch size: 8 from scratch for BatchNorm, 4 if pretrained, 16 on a GPU if enough steps remain."""
     wanted = 16 if device == "cuda" and num_train >= 1000 else 4 if pretrained else 8
     while wanted > 1 and wanted > min(num_train, wanted if fitting is None else fitting):
         wanted //= 2
@@ -173,13 +173,13 @@ def _batch_size(num_train: int, pretrained: bool, device: str, fitting: int | No
 
 
 def _learning_rate(batch_size: int, pretrained: bool) -> float:
-    """SGD's rate goes with the batch, AdamW's with its square root."""
+    """Return the learning rate: SGD's is proportional to the batch size, AdamW's to its square root."""
     if pretrained:
         return min(RATE_PER_IMAGE * batch_size, LARGEST_RATE)
     return round(RATE_FROM_SCRATCH * math.sqrt(batch_size / 8), 6)
 
 
 def most_objects(splits: Sequence[CocoSplit]) -> int:
-    """Largest number of objects in one image."""
+    """Return the largest number of objects in one image."""
     counts = Counter((number, a["image_id"]) for number, split in enumerate(splits) for a in split.annotations)
     return max(counts.values(), default=0)

@@ -1,4 +1,4 @@
-"""The text of a study file that `fcos study new` writes: every value with its unit or its reason."""
+"""Text of the study file that `fcos study new` writes, with a unit or reason for every value."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -116,7 +116,7 @@ _VALIDATION = """\
 _ONE_SEED = "`seed: 1` too, without which\n# no difference between rows says anything certain about the settings"
 _SEEDS = "runs that differ\n# in the seed are one row of a table, and show how much chance there is"
 
-# What the keys of `data` mean, in the order in which they are written.
+# Meanings of the keys of `data`, in the order in which the keys are written.
 _DATA = {
     "source": "voc, coco, yolo or shapes",
     "root": "the folder of the data, or a link to it; on another machine: fcos source --at FOLDER",
@@ -156,7 +156,7 @@ _OUTSIDE = {
 
 
 def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Settings, *, seeds: int) -> str:
-    """studies/NAME.yaml; `data` is the section `data`, of which keys that are missing are left out."""
+    """Return the text of studies/NAME.yaml; keys that are missing in the section `data` are left out."""
     parts = ("split", "annotations", "images")
     validates = bool(data.get("validation_fraction")) or any(data.get(f"validation_{part}") for part in parts)
     optimizer = Template(_SGD if settings.pretrained else _ADAMW)
@@ -213,7 +213,7 @@ def _entry(key: str, value: Any) -> str:
 
 
 def _filled(items: Sequence[str]) -> str:
-    """A list in YAML, as many items on a line as fit."""
+    """Return a YAML list with as many items per line as fit."""
     lines = [""]
     for item in items:
         if lines[-1] and len(lines[-1]) + len(item) > 108:
@@ -223,6 +223,6 @@ def _filled(items: Sequence[str]) -> str:
 
 
 def _flow(value: Any) -> str:
-    """YAML on one line."""
+    """Return the value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1_000_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

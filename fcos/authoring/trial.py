@@ -1,6 +1,6 @@
-"""What `fcos study new` tries on this machine before it writes: the host of pretrained weights, a step of training.
+"""Trials of `fcos study new` on this machine: the host of pretrained weights, and a training step.
 
-Apart from the rest since it imports torch, which takes seconds: a folder that is refused does not wait for that.
+This is a separate module because torch takes seconds to import, which a refused folder does not need.
 """
 
 import http.client
@@ -22,17 +22,17 @@ from fcos.progress import track
 from fcos.running.jobs import suitable_jobs
 from fcos.study.batch_size import largest_batch, make_trial
 
-PROBE_S = 5.0  # for an answer of the host of the ImageNet weights
-TRIED_PIXELS = 1_000_000  # of the batch that is timed
+PROBE_S = 5.0  # timeout for the host of the ImageNet weights
+TRIED_PIXELS = 1_000_000  # pixels of the timed batch
 
 
 def device() -> str:
-    """cuda or cpu: what settings are chosen for."""
+    """Return the device that settings are chosen for, cuda or cpu."""
     return "cuda" if find_device("auto").type == "cuda" else "cpu"
 
 
 def why_no_weights() -> str | None:
-    """Why torchvision's ImageNet weights are not available; None: they are cached, or their host answers."""
+    """Return why torchvision's ImageNet weights are not available, or None if they are cached or their host answers."""
     for backbone in BACKBONES:
         url, file = imagenet_file(backbone)
         if file.is_file():
@@ -45,9 +45,10 @@ def why_no_weights() -> str | None:
 
 
 def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
-    """The largest batch of all `runs`, several at a time as `fcos study run` has them, and seconds an image of each.
+    """Return the largest batch that fits all `runs`, and the seconds per image of each run.
 
-    Seconds are those of images at the largest training size; none where not even one image fits.
+    Memory is shared by parallel runs, as in `fcos study run`. Seconds are for the largest training size; a run without
+    room for one image has none.
     """
     memory = available_memory() // min(suitable_jobs(), len(runs))
     middle = np.median(list(split.image_sizes.values()), axis=0)

@@ -1,1 +1,1 @@
-"""One module a command: it reads files, calls, writes files. DVC owns what they write."""
+"""One module per command: it reads files, calls functions and writes files, which DVC manages."""

@@ -1,4 +1,4 @@
-"""`fcos compare`: which of several results are better, by how much, and whether that is more than chance."""
+"""`fcos compare`: which of several results are better, by how much, and whether the difference is significant."""
 
 import os
 from collections import Counter
@@ -38,7 +38,7 @@ class Row:
 
 
 def parse_rows(arguments: Sequence[str]) -> list[Row]:
-    """Rows from `[NAME=]FILE[,FILE...]`; the name is else the stem of the (first) file, with folders if need be.
+    """Parse rows from `[NAME=]FILE[,FILE...]`; the default name is the stem of the first file, with folders if needed.
 
     Raises:
         UserError: a file name is empty, or two rows have the same name.
@@ -65,15 +65,15 @@ def compare(
     choices: Choices | None = None,
     power: bool = False,
 ) -> dict[str, Any]:
-    """Score all rows under the same draws of images, write comparison.{json,csv,md,png} and return the first.
+    """Score all rows on the same bootstrap samples, write comparison.{json,csv,md,png} and return the JSON content.
 
     Args:
-        replicates: 0 for no intervals and tests.
-        power: say how many images and trainings would show a difference of 1 AP.
+        replicates: number of bootstrap samples; 0 for no intervals and tests.
+        power: whether to estimate how many images and trainings would show a difference of 1 AP.
 
     Returns:
-        `rows`, `differences` (later minus earlier row, of each pair), `statistics`, `protocol`, `gt`, `counts` and
-        `diagnosis` (of the ground truth; that of results stands at their files).
+        `rows`, `differences` (later minus earlier row, for each pair), `statistics`, `protocol`, `gt`, `counts` and
+        `diagnosis` (of the ground truth; each results file has its own).
     """
     choices = choices or Choices()
     if len(arguments) < 2:
@@ -126,7 +126,7 @@ def _refuse_same_repeats(rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Of each of the S files of a row: its twelve numbers, draws of them, and what is odd in it."""
+    """Twelve metrics, their bootstrap replicates and the findings of each of the S files of a row."""
 
     numbers: list[dict[str, float | None]]
     drawn: list[Drawn]
@@ -208,14 +208,14 @@ def _write(content: dict[str, Any], out: Path) -> None:
         for metric, numbers in pair["metrics"].items()
     ]
     write_csv(out / "comparison.csv", lines, _CSV)
-    from fcos.reporting.comparison_chart import draw_comparison  # matplotlib is for the chart alone
+    from fcos.reporting.comparison_chart import draw_comparison  # imports matplotlib, which only the chart needs
 
     draw_comparison(content, out / "comparison.png")
     write_text(out / "comparison.md", comparison_markdown(content, image="comparison.png"))
 
 
 def _parse(argument: str) -> tuple[str, list[Path]]:
-    """Name ("" if none is given) and files; a file that exists is a file, whatever is in its name."""
+    """Return name ("" if none is given) and files; an argument that is an existing file is not split."""
     name, equals, files = argument.partition("=")
     if Path(argument).exists() or not equals or "/" in name:
         name, files = "", argument
@@ -226,8 +226,8 @@ def _parse(argument: str) -> tuple[str, list[Path]]:
 
 
 def _default_names(paths: Sequence[Path]) -> list[str]:
-    """The stems of `paths`, with as many folders before them as tell them apart."""
-    # A file name that is not UTF-8 is shown by its bytes.
+    """Return the stems of `paths`, each with as many parent folders as needed to be unique."""
+    # File names that are not UTF-8 are shown with escaped bytes.
     shown = [Path(os.fsencode(path.absolute()).decode(errors="backslashreplace")) for path in paths]
     parts = [_without_suffix(path, given.is_dir()).parts for path, given in zip(shown, paths, strict=True)]
     lengths = [1] * len(paths)
@@ -244,7 +244,7 @@ def _default_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _without_suffix(path: Path, is_folder: bool) -> Path:
-    """`run.json.gz` is called run; a folder, by its whole name."""
+    """Return `run` for `run.json.gz`, but the whole name of a folder."""
     if is_folder:
         return path
     return (path.with_suffix("") if path.suffix == ".gz" else path).with_suffix("")

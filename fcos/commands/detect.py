@@ -1,4 +1,4 @@
-"""`fcos detect`: find objects in images of one's own."""
+"""`fcos detect`: detect objects in images of the user."""
 
 import glob
 import re
@@ -26,14 +26,14 @@ def detect(
     nms: float | None = None,
     images: bool = True,
 ) -> list[Record]:
-    """Write what is found in every image to `out_dir`, and the images with boxes drawn; return the detections.
+    """Write the detections in all images, and the images with their boxes, to `out_dir`; return the detections.
 
-    An image that cannot be read stops nothing: the others are done and written, then a UserError names it. Ctrl-C
-    keeps what is done.
+    If an image cannot be read, the others are still processed and written before UserError names it. Ctrl-C keeps
+    finished work.
 
     Args:
-        score: lowest score that is drawn and written; nms: IoU of NMS. None: as in params.yaml.
-        images: draw, or write detections.json alone.
+        score: lowest score that is drawn and written; nms: IoU threshold of NMS. None: as in params.yaml.
+        images: whether images are drawn; otherwise only detections.json is written.
 
     Returns:
         COCO-style records with the path of the image as `file_name`; `image_id` counts the images from 1.
@@ -68,10 +68,10 @@ def detect(
 
 
 def find_images(paths: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
-    """The images named, those that patterns match and those in folders, in natural order within each.
+    """Return the images in `paths` (files, patterns and folders), each once and in natural order within each path.
 
-    Each once; what lies in `out_dir` is not found again, unless there is nothing else.
-    Raises UserError where a path leads to nothing.
+    Images in `out_dir` are left out unless a path has no others. Raises UserError if a path does not exist or if no
+    image is found.
     """
     found = [image for path in paths for image in _images_of(path, out_dir)]
     if not found:
@@ -90,7 +90,7 @@ def _images_of(path: Path, out_dir: Path | None) -> list[Path]:
 
 
 def _matches(pattern: Path) -> list[str]:
-    """What a pattern such as `photos/**/*.jpg` matches, at least one path."""
+    """Return the paths that a pattern such as `photos/**/*.jpg` matches, at least one."""
     matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 (absolute ones too)
     if not matches:
         expected = "an image, a folder of images, or a pattern such as 'photos/*.jpg'"
@@ -99,7 +99,7 @@ def _matches(pattern: Path) -> list[str]:
 
 
 def natural_key(path: Path) -> list[list[str | int]]:
-    """Sorts numbers in names as numbers: frame2 before frame10."""
+    """Return a sort key that compares digits in names as numbers: frame2 before frame10."""
     return [
         [int(piece) if piece.isdecimal() else piece.lower() for piece in re.split(r"(\d+)", part)]
         for part in path.parts
@@ -107,7 +107,7 @@ def natural_key(path: Path) -> list[list[str | int]]:
 
 
 def _targets(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
-    """Where each image is drawn to: numbered, so that equal names from other folders stay apart."""
+    """Return the output file of each image, numbered so that equal names from different folders do not collide."""
     numbers = (f"{number:04d}-" if len(images) > 1 else "" for number in range(1, len(images) + 1))
     targets = {path: out_dir / f"{number}{path.stem}.png" for number, path in zip(numbers, images, strict=True)}
     own = {path.resolve() for path in images}

@@ -1,4 +1,4 @@
-"""`fcos doctor`: what will be used on this machine, and what is wrong."""
+"""`fcos doctor`: report what will be used on this machine, and any problems."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ class Finding:
 
 
 def findings_text(findings: Iterable[Finding]) -> str:
-    """A line for each finding, and another one for what is wrong."""
+    """Return a line for each finding, and another for its problem, if any."""
     lines = []
     for finding in findings:
         lines.append(f"{'wrong' if finding.problem else 'ok':<6} {finding.what:<12} {finding.value}")
@@ -41,7 +41,7 @@ def findings_text(findings: Iterable[Finding]) -> str:
 
 
 def doctor() -> list[Finding]:
-    """Findings about software, device, processor, disk, settings, data and the largest batches."""
+    """Return findings about software, device, processor, disk, settings, data and the largest batches."""
     device = find_device("auto")
     dtype = str(find_dtype("auto", device)).removeprefix("torch.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "processor"
@@ -57,7 +57,7 @@ def doctor() -> list[Finding]:
 
 
 def verify_files() -> list[Finding]:
-    """A finding for each file that holds something else than DVC recorded."""
+    """Return a finding for each file whose content differs from what DVC recorded."""
     found = verify()
     whole = Finding("files", f"{found.count - len(found.damaged)} of {found.count} hold what DVC recorded")
     return [whole, *(_damaged(names) for names in found.damaged)]
@@ -90,7 +90,7 @@ def _study() -> list[Finding]:
 
 
 def _batches(runs: Mapping[str, Run], layout: Layout) -> list[Finding]:
-    """The largest training batch of each distinct network: runs that differ in seed or length alone share a line."""
+    """Return the largest training batch of each network; runs that differ only in seed or epochs share a line."""
     try:
         split = read_split(layout.data, "train")
         distinct: dict[str, Run] = {}
@@ -104,9 +104,10 @@ def _batches(runs: Mapping[str, Run], layout: Layout) -> list[Finding]:
 
 
 def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> Finding:
-    """The largest batch with which `run` trains on images of its largest size, and whether train.batch_size fits.
+    """Return the largest batch of `run` at its largest training size, and whether train.batch_size fits.
 
-    Tried on CUDA; elsewhere estimated from steps on small images, against `memory` bytes (None: what is available).
+    On CUDA it is measured; elsewhere it is estimated from steps on small images for `memory` bytes (None: available
+    memory).
     """
     trial = make_trial(run, len(split.categories))
     fitting, at_most = largest_batch(trial, run, split, memory=memory)

@@ -1,4 +1,4 @@
-"""`fcos evaluate RUN`: candidates to detections to the COCO numbers with intervals; no network is run."""
+"""`fcos evaluate RUN`: compute detections and COCO metrics with intervals from candidates, without a network."""
 
 import time
 

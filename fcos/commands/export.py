@@ -1,4 +1,4 @@
-"""`fcos export`: a trained network as a file for other runtimes, checked against ours before it is left there."""
+"""`fcos export`: write a trained network for other runtimes, and keep the file only if its outputs agree with ours."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ from fcos.study.layout import Layout
 
 SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
 NEEDED = ("onnx", "onnxruntime")
-NUM_IMAGES = 8  # to check on
+NUM_IMAGES = 8  # images of the check
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 
@@ -35,12 +35,12 @@ Runs = Callable[[ImageArray], Detections]
 
 
 class ExportDiffers(Exception):
-    """The exported network does not say what ours says: no mistake of the user's."""
+    """The outputs of the exported network differ from ours, which is not the user's mistake."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """How far detections of two networks lie apart: pixels, score, and how many have no partner."""
+    """Differences between detections of two networks: in pixels, in score, and how many are unpaired."""
 
     images: int = 0
     boxes: int = 0
@@ -73,18 +73,18 @@ class Check:
 def export(
     checkpoint: str, format: str, out: Path | None = None, *, score: float | None = None, nms: float | None = None
 ) -> tuple[Path, Check]:
-    """Write the network with everything around it, from pixels to detections, and run it against ours.
+    """Write the network with its pre- and postprocessing, from pixels to detections, and compare it with ours.
 
     Args:
-        format: onnx or torchscript; out: RUN.onnx or RUN.pt where left out.
+        format: onnx or torchscript; out: by default RUN.onnx or RUN.pt.
         score, nms: thresholds that are built in; None: as in params.yaml.
 
     Raises:
-        ExportDiffers: the file, run by its own runtime, finds other boxes; nothing is left there.
+        ExportDiffers: the file, run by its own runtime, finds other boxes; the file is not kept.
     """
     if format == "onnx":
         _need_packages()
-    # Ours in plain float32 too: bfloat16 would be the larger difference.
+    # Our network also runs in float32, because bfloat16 would differ more than the export does.
     weights = Weights.find(checkpoint).with_test(
         score_threshold=score, nms_iou_threshold=nms, device="cpu", precision="float32"
     )
@@ -124,7 +124,7 @@ def _exportable(weights: Weights) -> Exportable:
 
 
 def metadata(weights: Weights) -> dict[str, str]:
-    """What travels in the file: its classes in label order, how to feed it, and where it comes from."""
+    """Return the metadata of the file: its classes in label order, its input format, and its origin."""
     categories = weights.identity.categories
     values: dict[str, Any] = {
         "classes": [category["name"] for category in categories],
@@ -142,7 +142,7 @@ def metadata(weights: Weights) -> dict[str, str]:
 
 
 def as_input(image: ImageArray) -> NDArray[np.float32]:
-    """(height, width, 3) -> (1, 3, height, width), as the exported network takes it."""
+    """Convert an image (height, width, 3) to the network's input (1, 3, height, width)."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
@@ -164,7 +164,7 @@ def _torchscript(path: Path) -> Runs:
 
 
 def check_images(weights: Weights) -> list[ImageArray]:
-    """Test images of the weights' study where they are there, else drawn ones; and two of another shape."""
+    """Return test images of the weights' study, or random ones if not available, and two of another shape."""
     images = _test_images(weights) or [_drawn(seed, weights.test.size) for seed in range(NUM_IMAGES)]
     height, width = images[0].shape[:2]
     return [*images, images[0][: -(-height // 2)], images[0][:, : -(-width // 3)]]
@@ -182,7 +182,7 @@ def _test_images(weights: Weights) -> list[ImageArray]:
         return [
             read_annotated(split.path_of(image), image, factor) for image, factor in zip(images, factors, strict=True)
         ]
-    except UserError:  # not prepared here
+    except UserError:  # the data are not prepared here
         return []
 
 
@@ -209,10 +209,10 @@ def _check(detector: Detector, run: Runs, images: Sequence[ImageArray]) -> Check
 
 
 def compare(ours: Detections, theirs: Detections, *, lowest: float, most: int) -> Check:
-    """Pair detections of one image by class and nearest box, best first.
+    """Pair detections of one image by class and nearest box, highest score first.
 
-    A detection that rounding puts on the other side of a cut has no partner and is none the worse for it: the cut is
-    the `lowest` score, or the score of the last one where there are `most`.
+    Unpaired detections are not an error near the cutoff, where rounding decides. The cutoff is the `lowest` score, or
+    the score of the last detection if there are `most`.
     """
     cut = max([lowest, *(found.scores.min() for found in (ours, theirs) if len(found) == most)]) + SCORE_TOLERANCE
     left = list(range(len(theirs)))

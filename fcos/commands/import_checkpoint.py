@@ -1,4 +1,4 @@
-"""`fcos import-checkpoint FILE --run RUN`: a run's weights from a file instead of from a training."""
+"""`fcos import-checkpoint FILE --run RUN`: import the weights of a run from a file instead of training it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`fcos nms-sweep RUN`: the COCO numbers at each NMS threshold, and the best of them; no network is run."""
+"""`fcos nms-sweep RUN`: compute the COCO metrics at each NMS threshold and choose the best, without a network."""
 
 import time
 
@@ -19,8 +19,9 @@ from fcos.study.scored_run import ScoredRun, best_step
 def nms_sweep(name: str) -> NmsSweep:
     """Write nms_sweep.json of a run and return it.
 
-    Its steps are the thresholds on the split `nms_sweep.choose_on`; `chosen` is the best of them there, and `metrics`
-    are the numbers on the test split at `chosen`. On `validation`, no other threshold is ever tried on the test split.
+    Its steps are the thresholds, scored on the split `nms_sweep.choose_on`. `chosen` is the best threshold on that
+    split, and `metrics` are the metrics on the test split at `chosen`. With `validation`, no other threshold is scored
+    on the test split.
     """
     started = time.time()
     scored = ScoredRun.open(name)

@@ -1,4 +1,4 @@
-"""`fcos predict RUN`: run the network once per view and keep everything it says."""
+"""`fcos predict RUN`: run the network once per view and store its candidates (boxes before NMS)."""
 
 import time
 from pathlib import Path
@@ -27,8 +27,8 @@ from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun
 def predict(name: str, views: Literal["test", "tta"]) -> None:
     """Write candidates/test.safetensors and timing.json, or candidates_tta/ and timing_tta.json, of a run.
 
-    Images held out of training are predicted too, each view beside the one of the test images: the test view
-    wherever there are such images, those of TTA where `tta.choose_on` asks for them.
+    Views of the validation split are stored beside those of the test split: the test view if there are validation
+    images, those of TTA if `tta.choose_on` requests them.
     """
     started = time.time()
     scored = ScoredRun.open(name)
@@ -69,7 +69,7 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
 
 
 def checked_identity(scored: ScoredRun, path: Path) -> Identity:
-    """What the weights at `path` are; stops where they are of another run, data or classes than params.yaml has."""
+    """Return the identity of the weights at `path`; raises UserError unless run, data and classes fit params.yaml."""
     hint = f"fcos train {scored.run.name}"
     identity = read_identity(path, hint=hint)
     check_same_classes(path, identity.categories, scored.split.categories)
@@ -83,7 +83,7 @@ def checked_identity(scored: ScoredRun, path: Path) -> Identity:
 
 
 def _passes(scored: ScoredRun, views: Literal["test", "tta"]) -> list[tuple[ScoredRun, dict[str, int]]]:
-    """What to predict: the run on a split, with the shorter side of each view by name of its file."""
+    """Return the passes: the run on a split, and the shorter side of each view by its file name."""
     if views == "test":
         held_out = scored.on_validation()
         of_held_out = [(held_out, {"validation": scored.test.size})] if held_out.split.images else []

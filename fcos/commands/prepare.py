@@ -1,4 +1,4 @@
-"""`fcos prepare`: the data of the study as COCO JSON with a manifest."""
+"""`fcos prepare`: write the data of the study as COCO JSON with a manifest."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fcos.study.places import fetch, find_places, link_places, name_of_place
 
 
 def prepare() -> Manifest:
-    """Write data/STUDY/ whole or not at all; return the manifest."""
+    """Write data/STUDY/ completely or not at all; return the manifest."""
     params = read_params()
     config: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
     layout = Layout(parse_section(params, "study", Name))

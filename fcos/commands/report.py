@@ -1,4 +1,4 @@
-"""`fcos report`: all tables and figures of the study, from the files of its runs."""
+"""`fcos report`: write all tables and figures of the study from the files of its runs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from fcos.study.layout import Layout
 
 
 def report() -> Path:
-    """Write reports/STUDY/ whole or not at all; return its page."""
+    """Write reports/STUDY/ completely or not at all; return its page."""
     study = params.read()
     layout = Layout(study.study)
     split = read_split(layout.data, "test")

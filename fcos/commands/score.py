@@ -1,4 +1,4 @@
-"""`fcos score`: the COCO numbers of any detector's results, each with its interval."""
+"""`fcos score`: compute the COCO metrics of any detector's results, each with its interval."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from fcos.scoring.matching import Ints, Matches
 from fcos.scoring.numbers import coco_metrics, rename_limit, with_intervals
 from fcos.scoring.support import draws_of, without_interval
 
-_BLOCK = 256  # bootstrap samples between two signs of progress
+_BLOCK = 256  # bootstrap samples per update of the progress
 
 
 def score(
@@ -33,14 +33,14 @@ def score(
     per_class: Path | None = None,
     choices: Choices | None = None,
 ) -> dict[str, Any]:
-    """Score a detector's results and return what is written to `out`.
+    """Score a detector's results and return the content that is written to `out`.
 
     Args:
-        replicates: 0 for no intervals.
-        per_class: the CSV to write, a line for each class.
+        replicates: number of bootstrap samples; 0 for no intervals.
+        per_class: the CSV file to write, with one line per class.
 
     Returns:
-        The twelve numbers as fractions, and `per_class`, `intervals`, `statistics`, `protocol`, `inputs`, `counts` and
+        The twelve metrics as fractions, and `per_class`, `intervals`, `statistics`, `protocol`, `inputs`, `counts` and
         `diagnosis`.
     """
     choices = choices or Choices()
@@ -77,7 +77,7 @@ def score(
 
 
 def score_text(content: dict[str, Any]) -> str:
-    """What `score` returned, to be read: the twelve numbers, then the classes."""
+    """Return the result of `score` as text: the twelve metrics, then the classes."""
     counted, statistics = content["counts"], content["statistics"]
     twelve = [
         f"{name:<6}{plus_minus(content[name], interval)} {in_brackets(interval)}"
@@ -114,12 +114,12 @@ def score_text(content: dict[str, Any]) -> str:
 
 
 def diagnosis_lines(findings: list[Mapping[str, Any]]) -> list[str]:
-    """What is odd in the files, after an empty line; nothing where nothing is."""
+    """Return the findings in the files after an empty line, or nothing if there are none."""
     return ["", *(f"note: {finding['text']}" for finding in findings)] if findings else []
 
 
 def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
-    """Refuse, before any work, a file that cannot be written or that is one of the inputs."""
+    """Raise UserError, before any work, if the file cannot be written or is one of the inputs."""
     if out.is_dir():
         raise UserError(f"{option} {out}", "is a folder", expected="the name of a file")
     parent = next(folder for folder in out.absolute().parents if folder.exists())

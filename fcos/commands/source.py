@@ -1,4 +1,4 @@
-"""`fcos source`: what a study is made from, found on this machine and linked, so that DVC sees when it changes."""
+"""`fcos source`: link the data and checkpoints of a study on this machine, so that DVC notices when they change."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ LAST = "nothing picks the weights: those of the last step are kept\n"
 
 
 def source(at: Path | None = None) -> Changes | None:
-    """Link the source of the study; return what changed since it was linked last, or None where it was not.
+    """Link the source of the study; return the changes since the previous call, or None if there was none.
 
     Args:
-        at: the folder of the data on this machine, of which `data.root` becomes a link; None: `data.root` as it is.
+        at: the folder of the data on this machine, to which `data.root` becomes a link; None: keep `data.root`.
 
     Raises:
-        UserError: something is missing, or there is something that is no file (a pipe, a dangling link).
+        UserError: a file is missing or is not a regular file (a pipe, a dangling link).
     """
     params = read_params()
     config: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def source(at: Path | None = None) -> Changes | None:
 
 
 def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
-    """A link to the file that each run comes or starts from, or a file that says that there is none."""
+    """Write for each run a link to its checkpoint or start weights, or a file that states that there are none."""
     folder = layout.source / "checkpoints"
     for name, run in runs.items():
         link = folder / name
@@ -59,7 +59,7 @@ def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
 
 
 def _note_selections(layout: Layout, runs: dict[str, Run], test: TestConfig) -> None:
-    """A file for each run that changes with whatever picks its weights, for DVC."""
+    """Write for each run a file that changes with the data and settings that select its weights, for DVC."""
     folder = layout.source / "selection"
     key = selection_key(held_out_digest(layout), test)
     for name, run in runs.items():
@@ -74,7 +74,7 @@ def _drop_others(folder: Path, runs: dict[str, Run]) -> None:
 
 
 def _file_of(run: Run) -> tuple[str, str | None]:
-    """The key that names the run's checkpoint, or else the file that its backbone starts from, and that file."""
+    """Return the key and value of the run's checkpoint, or otherwise of the file that its backbone starts from."""
     if run.checkpoint is not None:
         return f"runs.{run.name}.checkpoint", run.checkpoint
     return "model.weights", run.model.weights_file

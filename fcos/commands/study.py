@@ -1,4 +1,4 @@
-"""`fcos study`: the ready-made studies, and which one is active."""
+"""`fcos study`: list, show and select studies."""
 
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,22 @@ from fcos.study.layout import STUDIES
 
 
 def list_studies() -> dict[str, str]:
-    """First comment line of each study file, by name."""
+    """Return the first comment line of each study file, by name."""
     return {path.stem: _headline(path) for path in sorted(STUDIES.glob("*.yaml"))}
 
 
 def list_text() -> str:
-    """A line for each ready-made study."""
+    """Return a line for each study in studies/."""
     return "".join(f"{name:<12} {headline}\n" for name, headline in list_studies().items())
 
 
 def show_study(name: str | None) -> params.Params:
-    """The active study, or the ready-made study `name`, checked in full."""
+    """Return the active study, or the study `name` in studies/, completely checked."""
     return params.read(DEFAULT_PATH if name is None else _path(name))
 
 
 def study_text(study: params.Params) -> str:
-    """What a study consists of: a line, and one for each run and table."""
+    """Return the contents of a study as text: a headline, and a line for each run and table."""
     lines = [f"study {study.study}: data {study.data.source}, {len(study.runs)} runs, {len(study.tables)} tables"]
     for run in study.runs.values():
         source = f"checkpoint {run.checkpoint}" if run.checkpoint else f"{run.epochs} epochs, seed {run.seed}"
@@ -37,7 +37,7 @@ def study_text(study: params.Params) -> str:
 
 
 def use_study(name: str, *, force: bool) -> Path | None:
-    """Make `name` the active study; return where edits that `force` overwrote were kept."""
+    """Make `name` the active study; return the backup of edits that `force` overwrote, if any."""
     text = _path(name).read_text(encoding="utf-8")
     params.read(_path(name))
     kept = None

@@ -1,4 +1,4 @@
-"""`fcos train RUN`: one training of the study, or the import of its checkpoint."""
+"""`fcos train RUN`: train one run of the study, or import its checkpoint."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ OUTPUTS = ("model.safetensors", "history.csv", "train.json")
 
 
 class Observer(Protocol):
-    """Somebody who watches a training; nothing depends on what it does with what it sees."""
+    """Receives the progress of a training, which never depends on the observer."""
 
     def started(self, *, run_name: str, key: str) -> None: ...
 
@@ -46,7 +46,7 @@ def train(name: str, observer: Observer, validator_of: Callable[[Run], Validator
     """Write model.safetensors, history.csv and train.json of the run `name`.
 
     Args:
-        validator_of: makes what scores the run while it trains; called where `train.validate_every` asks for it.
+        validator_of: makes the validator that scores the run during training; called if `train.validate_every` is set.
     """
     params = read_params()
     run = find_run(parse_runs(params), name)
@@ -128,7 +128,7 @@ def _train(
 
 
 def _start_file(run: Run) -> Path | None:
-    """The file that the backbone starts from, where `model.weights` names one."""
+    """Return the file that the backbone starts from, or None if `model.weights` names none."""
     if run.model.weights_file is None:
         return None
     path = in_project(run.model.weights_file)
@@ -143,7 +143,7 @@ def _start_file(run: Run) -> Path | None:
 
 
 def _keep_role(layout: Layout, run: Run) -> None:
-    """The role of a run, which is in no key, as params.yaml has it now."""
+    """Update the role of a run in train.json from params.yaml, since no training key contains the role."""
     path = layout.run(run.name) / "train.json"
     summary = read_record(path, hint=f"fcos train {run.name}")
     if summary["role"] != run.role:

@@ -1,4 +1,4 @@
-"""`fcos tta RUN`: what 1, 2, ... views give together, and how many are used; no network is run."""
+"""`fcos tta RUN`: score the first 1, 2, ... merged views and choose their number, without a network."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
 def tta(name: str) -> Tta:
     """Write tta.json of a run and return it.
 
-    Step n merges the first n views of params.yaml, each a whole pass of its own over the split. `chosen` is the number
-    of views used, and `metrics` are the numbers on the test split with them: all views, or with `tta.choose_on:
-    validation` the best number of views there; no other number of views is then ever tried on the test split.
+    Step n merges the first n views of params.yaml, each a complete pass over the split. `chosen` is the number of views
+    used, and `metrics` are the metrics on the test split with them. `chosen` is all views, or with `tta.choose_on:
+    validation` the best number of views there; then no other number of views is scored on the test split.
     """
     started = time.time()
     scored = ScoredRun.open(name)
@@ -63,10 +63,10 @@ def tta(name: str) -> Tta:
 def _steps(
     scored: ScoredRun, sizes: Sequence[tuple[str, int]], *, prefix: str
 ) -> tuple[list[TtaStep], dict[int, Detections]]:
-    """The first 1, 2, ... views scored on the split of `scored`, and what all of them find together.
+    """Score the first 1, 2, ... views on the split of `scored`; return the steps and the detections of all views.
 
     Args:
-        prefix: of the files of that split.
+        prefix: prefix of the file names of that split.
     """
     seconds = _seconds(scored)
     used: list[str] = []
@@ -88,7 +88,7 @@ def _steps(
 
 
 def _seconds(scored: ScoredRun) -> dict[str, float]:
-    """How long the network took for each view."""
+    """Return the seconds that the network took for each view."""
     path = scored.dir / "timing_tta.json"
     content = read_run_file(path)
     try:

@@ -1,7 +1,7 @@
-"""Images that belong together, such as frames of a film: the bootstrap draws groups of them.
+"""Groups of images that belong together, such as frames of a film, for the bootstrap.
 
-Images of one scene are no independent witnesses. Drawn one by one, ten near copies of each of 20 scenes give intervals
-that hold the truth in a third of the cases where 95 % are promised; drawn by scene, in nine of ten.
+Images of one scene are not independent. For ten near copies of each of 20 scenes, nominal 95 % intervals cover the
+true value in a third of the cases if images are resampled, and in nine of ten if scenes are resampled.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fcos.scoring.truth import Truth
 
 @dataclass(frozen=True)
 class Groups:
-    """The group of each image, as numbers from 0."""
+    """The group of each image, numbered from 0."""
 
     by: str
     of_image: Ints  # (I,)
@@ -31,7 +31,7 @@ class Groups:
         return {"by": self.by, "count": self.count}
 
     def findings(self) -> list[Finding]:
-        """A note where there are few groups."""
+        """Return a note if there are few groups."""
         if self.count >= FEW_GROUPS:
             return []
         text = f"only {self.count} groups of images: intervals from so few are too narrow"
@@ -39,10 +39,10 @@ class Groups:
 
 
 def find_groups(truth: Truth, by: str) -> Groups:
-    """The groups that `--groups BY` names.
+    """Return the groups that `--groups BY` names.
 
     Raises:
-        UserError: an image has no group, nothing is called so, or all images are in one group.
+        UserError: an image has no group, nothing has the name `by`, or all images are in one group.
     """
     members = [
         Member(*of) for of in zip(truth.image_ids, truth.file_names, map(dict, truth.image_records), strict=True)

@@ -1,4 +1,4 @@
-"""What `fcos score` and `fcos compare` share: their choices, and ground truth and results as they are given."""
+"""Inputs that `fcos score` and `fcos compare` share: options, ground truth and results."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ from fcos.scoring.truth import Truth, read_truth, truth_of
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """How to read and score; what is left out is COCO's."""
+    """Options of reading and scoring; the defaults are COCO's."""
 
     max_detections: int = 100
     areas: str | None = None  # "32,96"
@@ -30,12 +30,12 @@ class Choices:
     area_from_box: bool = False
     ignore_unknown_images: bool = False
     ignore_unknown_classes: bool = False
-    split: str | None = None  # of a folder
-    groups: str | None = None  # how images that belong together are known
+    split: str | None = None  # split of a ground-truth folder
+    groups: str | None = None  # how images are grouped (`--groups`)
 
     @property
     def protocol(self) -> Protocol:
-        """Raises: UserError where a text is not what its option takes."""
+        """Return the protocol; raises UserError if the text of an option is invalid."""
         chosen: dict[str, Any] = {"max_detections": self.max_detections}
         if self.areas is not None:
             chosen["area_ranges"] = _areas(self.areas)
@@ -46,7 +46,7 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class TruthInput:
-    """Ground truth with where it is from and what is odd in it."""
+    """Ground truth with its origin and findings."""
 
     truth: Truth
     described: dict[str, str]  # {"file", "sha256"}
@@ -55,15 +55,15 @@ class TruthInput:
 
     @property
     def group_of_image(self) -> Ints | None:
-        """(I,) numbers of the images' groups, where they have any."""
+        """Return the group number of each image (I,), or None without groups."""
         return None if self.groups is None else self.groups.of_image
 
     def draw(self, replicates: int, seed: int) -> Ints:
-        """(B, I) draws of the images, or of their groups."""
+        """Return (B, I) weights of bootstrap samples of the images, or of their groups."""
         return draw_weights(self.truth.num_images, replicates=replicates, seed=seed, groups=self.group_of_image)
 
     def statistics(self, *, confidence: float, replicates: int, seed: int) -> dict[str, Any]:
-        """How intervals are made, as it stands in JSON."""
+        """Return the settings of the intervals for JSON."""
         said = {"confidence": confidence, "replicates": replicates, "seed": seed}
         return said if self.groups is None else {**said, "groups": self.groups.json()}
 
@@ -76,7 +76,7 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
             raise UserError(f"--split {choices.split}", "is of a folder", found=f"--gt {path}", hint="leave it out")
         truth = read_truth(path, protocol, area_from_box=choices.area_from_box)
         return _opened(truth, describe(path), [], choices)
-    from fcos.comparing.truth_folder import find_truth  # other sources' readers: not for a file
+    from fcos.comparing.truth_folder import find_truth  # imports readers that a COCO file does not need
 
     found, sentence = find_truth(path, choices.split)
     said = [Finding("split", 1, None, sentence)]
@@ -95,7 +95,7 @@ def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choice
 
 
 def match_results(path: Path, truth: Truth, choices: Choices) -> tuple[Matches, int, list[Finding]]:
-    """Read results and match them: the matches, how many detections, and what is odd in them."""
+    """Read results and match them; return the matches, the number of detections, and the findings."""
     results = read_results(
         path,
         truth,
@@ -112,7 +112,7 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file; of a folder, of the names and digests of the files in it."""
+    """Return the sha256 of a file, or of the names and digests of all files in a folder."""
     if not path.is_dir():
         return sha256_file(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -121,7 +121,7 @@ def digest(path: Path) -> str:
 
 
 def protocol_json(protocol: Protocol) -> dict[str, Any]:
-    """What was chosen, as it stands in JSON."""
+    """Return the protocol for JSON."""
     return {
         "iou_thresholds": [round(iou, 10) for iou in protocol.iou_thresholds.tolist()],
         "areas": {name: list(limits) for name, limits in protocol.area_ranges.items()},

@@ -1,4 +1,4 @@
-"""Ground truth from a folder of images with annotations, in any layout that `fcos study new` reads."""
+"""Read ground truth from a folder of images with annotations, in any layout that `fcos study new` reads."""
 
 import tempfile
 from dataclasses import replace
@@ -14,20 +14,20 @@ from fcos.errors import UserError
 from fcos.files import read_json
 from fcos.study.data import read_source
 
-SPLITS = ("test", "validation", "train")  # the first that is there is scored
+SPLITS = ("test", "validation", "train")  # by default the first available one is scored
 
 
 def find_truth(folder: Path, split: str | None) -> tuple[Path | dict[str, Any], str]:
-    """Ground truth of one split of `folder`: the COCO file that lies there, or the content of one.
+    """Return the ground truth of one split of `folder`, as the COCO file in it or as converted content.
 
     Args:
-        split: test, validation or train; None: the first of these that is there.
+        split: test, validation or train; None: the first of these that is available.
 
     Returns:
-        The file or content, and a sentence that says what was taken.
+        The file or content, and a sentence that states which split was used.
 
     Raises:
-        UserError: no layout that is known, no such split, or what `fcos prepare` would refuse.
+        UserError: an unknown layout, no such split, or data that `fcos prepare` would refuse.
     """
     found = discover(folder)
     config: DataConfig = parse_section({"data": {**found.data, "root": str(found.data["root"])}}, "data", DataConfig)  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def find_truth(folder: Path, split: str | None) -> tuple[Path | dict[str, Any], 
 
 
 def _content(source: Source, split: str) -> dict[str, Any]:
-    """The images and boxes of a split as `fcos prepare` writes them; the classes are those of all splits."""
+    """Return the images and boxes of a split as `fcos prepare` writes them, with the classes of all splits."""
     alone = replace(source, splits={"train": source.splits[split]})
     with tempfile.TemporaryDirectory() as temporary:
         assemble(alone, Path(temporary), clip_outside=True)

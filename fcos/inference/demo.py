@@ -1,4 +1,4 @@
-"""`fcos demo`: what the page of the same name knows and asks for; the network runs once for an image and a run."""
+"""`fcos demo`: the requests of its page; the network runs once per image and run."""
 
 import contextlib
 import io
@@ -28,17 +28,17 @@ from fcos.inference.detector import Detector, ImageArray, Weights, records
 from fcos.palette import COLOURS, WHITE_ON
 from fcos.study.layout import Layout
 
-MAX_BYTES = 32 << 20  # of an image file
+MAX_BYTES = 32 << 20  # largest image file
 MAX_PIXELS = 50_000_000
-LOWEST_SCORE = 0.01  # where the slider ends: lower candidates are not kept
-SHOWN_SIDE = 1600  # pixels of the longer side at which an image is sent to the page
+LOWEST_SCORE = 0.01  # lower end of the slider; candidates below it are not kept
+SHOWN_SIDE = 1600  # longer side, in pixels, of an image that is sent to the page
 THUMBNAIL_SIDE = 160
 KEPT_UPLOADS, KEPT_NETWORKS, KEPT_CANDIDATES = 16, 3, 64
-KEPT_BYTES = 128 << 20  # of uploads, as files: decoded, one image may take 150 MB
+KEPT_BYTES = 128 << 20  # limit of all uploads, kept as files because one decoded image may take 150 MB
 
 
 class Refused(Exception):
-    """What the page asks cannot be done; the message is for the page to show."""
+    """A request of the page is refused; the page shows the message."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Said:
-    """What a network said of an image, before NMS, and how long it took."""
+    """Predictions of a network for an image, before NMS, and their time."""
 
     candidates: Candidates
     size: tuple[int, int]  # (height, width) of the image
@@ -57,9 +57,9 @@ class Said:
 
 
 class Demo:
-    """The runs and test images of the active study, and the images that were given since.
+    """The runs and test images of the active study, and uploaded images.
 
-    Safe to be called from several threads: one image is decoded, or looked at by a network, at a time.
+    Thread-safe: one image at a time is decoded or run through a network.
     """
 
     def __init__(self, study: str, runs: Mapping[str, Run], test: TestConfig) -> None:
@@ -75,11 +75,11 @@ class Demo:
             raise UserError(self.layout.runs, "no run has weights yet", expected="a trained run", hint=hint)
 
     def trained(self) -> list[str]:
-        """The runs with weights, in the order of params.yaml; trainings may end while the page is open."""
+        """Return the runs with weights, in the order of params.yaml; trainings may end while the page is open."""
         return [run for run in self.runs if self.layout.weights(run).exists()]
 
     def describe(self) -> dict[str, Any]:
-        """What the page shows before an image is chosen."""
+        """Return what the page shows before an image is selected."""
         return {
             "study": self.study,
             "runs": [_about(self.runs[run], self.layout) for run in self.trained()],
@@ -92,7 +92,7 @@ class Demo:
         }
 
     def add(self, data: bytes) -> str:
-        """Take an image file in; returns the id under which it is kept for a while."""
+        """Store an image file and return its id; old uploads are dropped when space runs out."""
         name = sha256_bytes(data)
         with self._lock:
             decode(data, self._bits)
@@ -103,7 +103,7 @@ class Demo:
         return name
 
     def image(self, name: str) -> ImageArray:
-        """The image of an id: an upload, or one of the test images; never a path."""
+        """Return the image with this id, an upload or a test image; a path is never accepted."""
         with self._lock:
             if name in self._uploads:
                 return decode(self._uploads[name], self._bits)
@@ -112,7 +112,7 @@ class Demo:
         raise Refused(HTTPStatus.NOT_FOUND, "The image is not here any more: choose it again.")
 
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
-        """The image as JPEG, made smaller where the page needs it no larger."""
+        """Return the image as JPEG, reduced to the size that the page shows."""
         side = THUMBNAIL_SIDE if thumbnail else SHOWN_SIDE
         image = Image.fromarray(self.image(name))
         image.thumbnail((side, side))
@@ -121,7 +121,7 @@ class Demo:
         return stream.getvalue()
 
     def detect(self, image: str, run_name: str, *, score: float, nms: float) -> dict[str, Any]:
-        """Boxes of the image under these thresholds; the network runs only for a new image or run."""
+        """Return the detections in the image at these thresholds; the network runs only for a new image or run."""
         if run_name not in self.trained():
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no run {run_name} with weights.")
         with self._lock:
@@ -157,7 +157,7 @@ class Demo:
 
 
 def decode(data: bytes, bits: int = 16) -> ImageArray:
-    """The image in the bytes of a file; raises Refused, with what is wrong with it."""
+    """Decode the bytes of an image file; raises Refused with the reason if they are not an accepted image."""
     try:
         with opened(io.BytesIO(data), "the image") as image:
             width, height = image.size
@@ -176,14 +176,14 @@ def decode(data: bytes, bits: int = 16) -> ImageArray:
 
 
 def _load(path: Path, test: TestConfig, _modified_ns: int) -> Detector:
-    """The detector in a weights file, warmed up: the first pass builds kernels, which is not the time of an image."""
+    """Load a detector and warm it up, because the first pass builds kernels and would distort the time of an image."""
     detector = Detector(Weights.read(path, test).with_test(score_threshold=min(LOWEST_SCORE, test.score_threshold)))
     detector.candidates(np.zeros((test.size, test.size, 3), dtype=np.uint8))
     return detector
 
 
 def _test_images(layout: Layout) -> tuple[dict[str, Path], int]:
-    """Paths of the test images by id, none where the data are not here; and how many of 16 bits they use."""
+    """Return the paths of the test images by id, empty if there are no data here, and the bits used of 16."""
     try:
         split = read_split(layout.data, "test")
     except UserError:
@@ -192,7 +192,7 @@ def _test_images(layout: Layout) -> tuple[dict[str, Path], int]:
 
 
 def _about(run: Run, layout: Layout) -> dict[str, Any]:
-    """A run in a few words, with its test AP where it is scored."""
+    """Return a short description of a run, with its test AP if it was scored."""
     words = [run.backbone, f"{run.epochs} epochs" if run.epochs else "imported", f"{run.num_convs} convolutions"]
     ap = None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

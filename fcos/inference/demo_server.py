@@ -1,4 +1,4 @@
-"""The server of the demo: HTTP on 127.0.0.1 for the page of this package and for nobody else's."""
+"""HTTP server of the demo on 127.0.0.1, which serves only the page of this package."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from fcos.inference.demo import MAX_BYTES, Demo, Refused
 
 HOST = "127.0.0.1"
 MAX_JSON_BYTES = 10_000
-BODY_S = 60.0  # that an image may take on its way within this machine
+BODY_S = 60.0  # longest time for receiving an upload, which comes from this machine
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,13 +34,13 @@ class DemoServer(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A page that is closed in the middle of an answer is no error."""
+        """Ignore the error of a page that is closed before the answer is complete."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 def make_server(demo: Demo, port: int) -> DemoServer:
-    """A server that listens on `port` of 127.0.0.1 (0: a free one); `serve_forever` answers."""
+    """Return a server that listens on `port` of 127.0.0.1 (0: a free port); call `serve_forever` to answer."""
     try:
         return DemoServer(demo, port)
     except OSError as error:
@@ -66,18 +66,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: a slider asks often."""
+        """Log nothing, because a slider sends many requests."""
 
     def _answer(self, find: Any) -> None:
-        """Send what `find` returns, (content type, body), or why it cannot."""
+        """Send the (content type, body) that `find` returns, or its error."""
         status, kind, body = HTTPStatus.OK, "application/json", b""
         try:
             self._refuse_strangers()
             kind, body = find()
         except Refused as refused:
             status, body = refused.status, _error(str(refused))
-            self.close_connection = True  # its body was not read
-        except UserError as error:  # a file that is gone or damaged
+            self.close_connection = True  # the request body was not read
+        except UserError as error:  # a missing or damaged file
             status, body = HTTPStatus.BAD_REQUEST, _error(str(error))
         except ConnectionError:
             raise
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _refuse_strangers(self) -> None:
-        """Another site may neither reach this server under a name of its own (DNS rebinding) nor send it anything."""
+        """Refuse requests by another site's host name (DNS rebinding) and requests that another site sends."""
         hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
         if self.headers.get("Host") not in hosts:
             raise Refused(HTTPStatus.FORBIDDEN, f"open http://{hosts[0]}")
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _asked(body: bytes) -> dict[str, Any]:
-    """The arguments of `Demo.detect`, checked."""
+    """Return the validated arguments of `Demo.detect`."""
     try:
         asked = json.loads(body)
         thresholds = {name: float(asked[name]) for name in ("score", "nms")}

@@ -1,4 +1,4 @@
-"""A trained network as a thing that finds objects in images: for `detect`, `export`, `demo` and the MLflow model."""
+"""A trained network as a detector of objects in images, for `detect`, `export`, `demo` and the MLflow model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ ImageArray = NDArray[np.uint8]  # (height, width, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One of our weights files, which says itself what network it belongs to, and how that looks at images."""
+    """A weights file of this project, with the network and the test settings that its header records."""
 
     path: Path
     identity: Identity
@@ -40,7 +40,7 @@ class Weights:
 
     @staticmethod
     def read(path: Path, test: TestConfig | None = None) -> "Weights":
-        """The weights at `path`; without `test` they look at images at the largest size that they were trained on."""
+        """Read the weights at `path`; without `test`, images are resized to the largest training size."""
         identity = read_identity(path, hint="fcos train RUN")
         try:
             run = Run.model_validate({"role": None, **identity.run})
@@ -53,7 +53,7 @@ class Weights:
 
     @staticmethod
     def find(run_or_file: str) -> "Weights":
-        """Those of a run of the active study, or in a file; test settings come from params.yaml where there is one."""
+        """Return the weights of a run of the active study or of a file, with test settings from params.yaml, if any."""
         params = read_params() if DEFAULT_PATH.exists() else {}
         test = parse_section(params, "test", TestConfig) if "test" in params else None
         if Path(run_or_file).is_file():
@@ -61,15 +61,15 @@ class Weights:
         return Weights.read(_weights_path(run_or_file, params), test)
 
     def with_test(self, **changes: Any) -> "Weights":
-        """The same with other test settings; None leaves a setting as it is."""
+        """Return the weights with changed test settings; None keeps a setting."""
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, test=self.test.model_copy(update=given))
 
 
 def _check_size(path: Path, run: Run) -> None:
-    """Stop before a network is made that is far larger than the weights for it."""
+    """Raise UserError for a header that describes a larger network than the file can hold, before it is built."""
     channels, size = run.model.fpn_channels, path.stat().st_size
-    at_least = 2 * 9 * channels**2 * (run.num_convs + 1)  # a tower of 3 x 3 convolutions, of two bytes each at least
+    at_least = 2 * 9 * channels**2 * (run.num_convs + 1)  # one tower of 3 x 3 convolutions, two bytes per weight
     if at_least > size:
         found = f"{run.num_convs} convolutions of {channels} channels, in {size} bytes"
         raise UserError(path, "says that it is of a larger network than it holds", found=found)
@@ -84,7 +84,7 @@ def _weights_path(run_name: str, params: Mapping[str, Any]) -> Path:
 
 
 class Detector:
-    """Images in, COCO-style records out."""
+    """Callable that takes images and returns COCO-style records."""
 
     def __init__(self, weights: Weights) -> None:
         self.test, self.categories, self.bits = weights.test, weights.identity.categories, weights.identity.bits
@@ -103,24 +103,24 @@ class Detector:
         return Detector(Weights.read(path, test))
 
     def __call__(self, images: list[ImageArray]) -> list[list[dict[str, Any]]]:
-        """Detections of each image, best first: category_id, category, bbox (xywh), score."""
+        """Return the detections of each image, highest score first: category_id, category, bbox (xywh), score."""
         return [records(self.detect(self.candidates(image)), self.categories) for image in images]
 
     def candidates(self, image: ImageArray) -> Candidates:
-        """The predictions for the image, before NMS, in pixels of the image."""
+        """Return the predictions for the image, before NMS, in pixels of the image."""
         size = image.shape[0], image.shape[1]
         limits = self.test.size, self.test.max_size
         small = reduced(image, reduction(size, *limits))
         return self.predictor([Sample(0, small, NOTHING, size)], [View(resized_size(size, *limits))])[0]
 
     def detect(self, candidates: Candidates) -> Detections:
-        """What NMS leaves of candidates."""
+        """Return the detections that NMS keeps of the candidates."""
         nms_iou_threshold, max_detections = self.test.nms_iou_threshold, self.test.max_detections
         return detect(candidates, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
 
 
 def records(detections: Detections, categories: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Detections as category_id, category, bbox (xywh) and score; `categories` in label order."""
+    """Return detections as category_id, category, bbox (xywh) and score; `categories` are in label order."""
     columns = (detections.boxes_xywh.tolist(), detections.labels.tolist(), detections.scores.tolist())
     return [
         {

@@ -1,4 +1,4 @@
-"""Boxes on images, and sheets of such images, to be looked at."""
+"""Draw boxes on images, and sheets of such images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from PIL import Image, ImageDraw, ImageFont
 from fcos.palette import COLOURS, WHITE_ON
 from fcos.visible import visible_line
 
-# Pixels of the longer side for one pixel of line or letter: a big image is looked at made smaller.
+# Longer side per pixel of line width or letter height: both grow with the image, since large images are viewed reduced.
 PER_LINE, PER_LETTER = 400, 75
 MIN_LINE, MIN_LETTER = 2, 12
-CAPTION = 18  # pixels of a line of text on a sheet
+CAPTION = 18  # height of a line of text on a sheet, in pixels
 Box = tuple[float, float, float, float]
 
 
 def draw_boxes(
     pixels: NDArray[np.uint8], records: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]] = ()
 ) -> Image.Image:
-    """The image with the box, class and score, if any, of each record; the first are drawn last, on top.
+    """Return the image with box, class and score (if any) of each record; the first records are drawn on top.
 
     Args:
-        image: (H, W, 3).
-        records: `bbox` (x, y, width, height), `category_id`, `category`, and perhaps `score`.
-        objects: annotations with `bbox` and `iscrowd`, drawn below as white dashes; dots where they are ignored.
+        pixels: image (H, W, 3).
+        records: `bbox` (x, y, width, height), `category_id`, `category`, and optionally `score`.
+        objects: annotations with `bbox` and `iscrowd`, drawn below the records as white dashes, or dots if ignored.
     """
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
@@ -45,7 +45,7 @@ def draw_boxes(
 
 @dataclass(frozen=True)
 class Tile:
-    """An image on a sheet, with the lines above it."""
+    """An image on a sheet, with the lines of text above it."""
 
     image: Image.Image
     caption: Sequence[str]
@@ -53,7 +53,7 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile], *, columns: int, side: int, legend: str = "") -> Image.Image:
-    """Tiles in rows, each at most `side` pixels wide and high, and a line below them."""
+    """Return an image of tiles in rows, each at most `side` pixels wide and high, with `legend` below them."""
     above = CAPTION * max(len(tile.caption) for tile in tiles)
     rows = -(-len(tiles) // columns)
     size = columns * side, rows * (side + above) + (CAPTION if legend else 0)
@@ -70,7 +70,7 @@ def sheet(tiles: Sequence[Tile], *, columns: int, side: int, legend: str = "") -
 
 
 def fitted(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
-    """The image (H, W, 3) with its longer side at `side` pixels, and the factor by which its boxes are scaled."""
+    """Return the image (H, W, 3) with its longer side at `side` pixels, and the scale factor of its boxes."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
@@ -92,7 +92,7 @@ def _corners(record: Mapping[str, Any]) -> Box:
 
 
 def _dashed(draw: ImageDraw.ImageDraw, corners: Box, line: int, *, dash: int) -> None:
-    """White dashes as long as the gaps between them, with black below: seen on bright ground as on dark."""
+    """Draw white dashes over a black line, visible on bright and dark images; gaps are as long as dashes."""
     left, top, right, bottom = corners
     across = (((left, y), (right, y)) for y in (top, bottom))
     down = (((x, top), (x, bottom)) for x in (left, right))
@@ -104,7 +104,7 @@ def _dashed(draw: ImageDraw.ImageDraw, corners: Box, line: int, *, dash: int) ->
 
 
 def _pieces(start: tuple[float, float], end: tuple[float, float], dash: int) -> Iterator[list[tuple[float, float]]]:
-    """Every second part of `dash` pixels of a horizontal or vertical line."""
+    """Yield every second segment of `dash` pixels of a horizontal or vertical line."""
     length = max(end[0] - start[0], end[1] - start[1])
     along = int(end[0] > start[0]), int(end[1] > start[1])
     for begin in range(0, max(1, round(length)), 2 * dash):
@@ -120,7 +120,7 @@ def _label(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     line: int,
 ) -> None:
-    """A filled label on the corner of a box: above it where there is room, and never outside the image."""
+    """Draw a filled label at the corner of a box, above the box if there is room and always inside the image."""
     text = visible_line(text)
     _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right + 2 * line, bottom + line

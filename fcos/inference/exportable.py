@@ -1,4 +1,4 @@
-"""The whole way from pixels to detections as one torch module that can be traced, for other runtimes."""
+"""The complete computation from pixels to detections as one traceable torch module, for other runtimes."""
 
 import contextlib
 import warnings
@@ -24,14 +24,14 @@ EXAMPLE_SIZE = (96, 128)  # of the image that is traced; the graph takes any oth
 
 
 class Exportable(nn.Module):
-    """An image of any size in, its detections out: what `Predictor` and `detections.detect` say, in one graph.
+    """Module that maps an image of any size to its detections, as `Predictor` and `detections.detect` do, in one graph.
 
-    Resizing, normalising, padding, decoding and NMS are inside. Everything that depends on the size of the image is
-    tensor arithmetic, so that a trace holds for other sizes.
+    It includes resizing, normalising, padding, decoding and NMS. All computations that depend on the size of the image
+    are tensor operations, so that a trace is valid for other sizes.
 
     Args:
-        model: in float32, its weights in the contiguous format; it is changed (GroupNorm) and put in evaluation mode.
-        size, max_size: of the shorter and of the longer side that the network sees, in pixels.
+        model: in float32 with weights in the contiguous format; modified (GroupNorm) and set to evaluation mode.
+        size, max_size: shorter side and largest longer side of the network's input, in pixels.
         max_candidates: per level; max_detections: per image.
     """
 
@@ -60,7 +60,7 @@ class Exportable(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of one image, best first.
+        """Return the detections of one image, highest score first.
 
         Args:
             image: (1, 3, height, width) float32 RGB, 0 to 255.
@@ -78,12 +78,12 @@ class Exportable(nn.Module):
         return boxes[kept], scores[kept], labels[kept]
 
     def _shown_size(self, size: Tensor) -> Tensor:
-        """`transforms.resized_size` without a branch: the smaller of both ratios gives the smaller of both sizes."""
+        """Compute `transforms.resized_size` without a branch: the smaller of both ratios gives the smaller size."""
         by_shorter, by_longer = size * self.size // size.min(), size * self.max_size // size.max()
         return by_shorter.minimum(by_longer).clamp(min=1)
 
     def _candidates(self, images: Tensor, size: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (N, 4) in pixels of the image of `size`, scores and labels (N,): see `decode_candidates`."""
+        """Return boxes (N, 4) in pixels of the image of `size`, scores and labels (N,); see `decode_candidates`."""
         levels = list(self.model.fpn(OrderedDict(enumerate(self.model.backbone(images)))).values())
         outputs: HeadOutputs = self.model.head(levels)
         locations = make_locations(
@@ -103,9 +103,9 @@ class Exportable(nn.Module):
         return boxes[pair // num_classes], scores, pair % num_classes
 
     def _best_pairs(self, scores: Tensor, cells: list[int]) -> tuple[Tensor, Tensor]:
-        """Scores above the threshold and their flat (location, class) indices, at most `max_candidates` of a level.
+        """Return at most `max_candidates` scores per level above the threshold, and flat (location, class) indices.
 
-        Levels are filled up with scores below any threshold, since the k of a traced topk is fixed.
+        Levels are padded with scores below any threshold, since the k of a traced topk is fixed.
         """
         best, pair, first = [], [], 0
         for count in cells:
@@ -119,7 +119,10 @@ class Exportable(nn.Module):
         return all_scores[kept], all_pairs[kept]
 
     def _best(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Indices of what NMS keeps, best first: class by class, since moving the classes apart would round boxes."""
+        """Return the indices that NMS keeps, highest score first.
+
+        NMS runs for each class, because offsets that separate the classes in one call would round the boxes.
+        """
         kept = []
         for label in range(self.model.head.class_logits.out_channels):
             of_class = (labels == label).nonzero().squeeze(1)
@@ -129,7 +132,7 @@ class Exportable(nn.Module):
 
 
 def save_torchscript(module: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the traced module; each metadata entry is an extra file."""
+    """Write the traced module, with each metadata entry as an extra file."""
     with _silenced():
         traced = torch.jit.trace(module, (_example(),), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, path, _extra_files=dict(metadata))
@@ -141,10 +144,10 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
 
 
 def save_onnx(module: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the traced module as ONNX; the packages of the extra `export` must be there.
+    """Write the traced module as ONNX; needs the packages of the extra `export`.
 
-    By the older of torch's two exporters: the newer one (torch 2.15) fixes the levels of the pyramid that have a single
-    row or column in its example, so that other images fail, and takes 30 s where this takes one.
+    This uses the older of torch's two exporters. The newer one (torch 2.15) fixes the size of pyramid levels that have
+    a single row or column in the example, so that other images fail, and takes 30 s instead of 1 s.
     """
     import onnx
 
@@ -172,12 +175,12 @@ def _example() -> Tensor:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """TorchScript is deprecated and there all the same; HeadOutputs.feature_sizes is not used by the graph."""
+    """Ignore known warnings: TorchScript is deprecated but works, and the graph ignores HeadOutputs.feature_sizes."""
     known: list[tuple[str, type[Warning]]] = [
         (r"`torch\.jit\.\w+` is deprecated", FutureWarning),
         ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
         ("The feature will be removed. Please remove usage of this function", DeprecationWarning),
-        ("Constant folding - Only steps=1 can be constant folded", UserWarning),  # of the padding: left as it is
+        ("Constant folding - Only steps=1 can be constant folded", UserWarning),  # from the padding; harmless
         ("Converting a tensor to a Python integer", torch.jit._trace.TracerWarning),
     ]
     with warnings.catch_warnings():
@@ -187,7 +190,7 @@ def _silenced() -> Iterator[None]:
 
 
 class _GroupNorm(nn.GroupNorm):
-    """GroupNorm without the choice of a kernel and torch's own check of sizes: a trace would fix both."""
+    """GroupNorm without kernel selection and torch's own size check, because a trace would fix both."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -1,1 +1,1 @@
-"""From the files of the runs to tables, figures and two pages: no network, no number that is not in a file."""
+"""Build tables, figures and two pages from the files of the runs alone, without running a network."""

@@ -1,4 +1,4 @@
-"""A comparison of detectors in words, as text, Markdown and a chart; see fcos.commands.compare for its content."""
+"""Show a comparison of detectors as text and Markdown; see fcos.commands.compare for its content."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ Grid = tuple[list[str], list[list[str]]]
 
 
 def comparison_text(content: Content) -> str:
-    """Rows, their AP as bars, differences, sentences and notes, to be read in a terminal."""
+    """Return the comparison as text for a terminal: rows, bars of AP, differences, sentences and notes."""
     parts = [
         f"{content['counts']['images']} images, {content['counts']['objects']} objects; percent",
         text_table(*_rows(content)),
@@ -26,11 +26,11 @@ def comparison_text(content: Content) -> str:
         "\n".join(_notes(content)),
         "\n".join(f"note: {line}" for line in _odd(content)),
     ]
-    return "\n\n".join(filter(None, parts))  # no bars where AP is not defined
+    return "\n\n".join(filter(None, parts))  # there are no bars if AP is undefined
 
 
 def comparison_markdown(content: Content, *, image: str) -> str:
-    """The same for a browser; `image` is the chart's file."""
+    """Return the comparison as Markdown; `image` is the file of the chart."""
     counted = content["counts"]
     parts = [
         "# Comparison",
@@ -68,7 +68,7 @@ def _pairs(content: Content) -> Grid:
 
 
 def _bars(content: Content) -> str:
-    """AP of each row as a bar from 0: full up to the low end of its interval, half-tone up to the high one."""
+    """Return AP of each row as a bar from 0, solid up to the low end of its interval and shaded up to the high end."""
     rows = [row for row in content["rows"] if row["intervals"]["AP"]["high"] is not None]
     width = max((len(row["name"]) for row in rows), default=0)
     top = max([row["intervals"]["AP"]["high"] for row in rows] + [1e-9])
@@ -81,7 +81,7 @@ def _bars(content: Content) -> str:
 
 
 def _odd(content: Content) -> list[str]:
-    """What is odd in the files: first in the ground truth, then in each results file."""
+    """Return the findings in the ground truth, then those in each results file."""
     of_rows = [
         f"{row['name'] if row['n'] == 1 else file['file']}: {finding['text']}"
         for row in content["rows"]
@@ -118,7 +118,7 @@ def _notes(content: Content) -> list[str]:
 
 
 def drawn(statistics: Mapping[str, Any]) -> str:
-    """What the bootstrap draws."""
+    """Return what the bootstrap resamples: images or groups of images."""
     groups = statistics.get("groups")
     return "images" if groups is None else f"{groups['count']} groups of images (by {groups['by']})"
 

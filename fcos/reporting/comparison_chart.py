@@ -1,4 +1,4 @@
-"""The chart of a comparison of detectors; see fcos.reporting.comparison for its words."""
+"""Draw the chart of a comparison of detectors; see fcos.reporting.comparison for its text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,13 +28,13 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "legend.frameon": False,
-    "text.parse_math": False,  # names of rows are data: a $ in them is a $
+    "text.parse_math": False,  # row names are data, so a $ in them is literal
     "figure.constrained_layout.use": True,
 }
 
 
 def draw_comparison(content: Content, path: Path) -> None:
-    """Left: AP of each row with its interval; right: the differences with theirs."""
+    """Draw AP of each row with its interval (left) and the differences with their intervals (right)."""
     rows, pairs = content["rows"], content["differences"]
     level = f"{100 * content['statistics']['confidence']:g} % interval"
     with mpl.rc_context(STYLE):
@@ -59,7 +59,7 @@ def draw_comparison(content: Content, path: Path) -> None:
         )
         canvas = FigureCanvasAgg(figure)
         with whole_file(path) as scratch:
-            # No metadata: the same numbers give the same bytes.
+            # Without metadata, equal numbers give equal bytes.
             canvas.print_figure(scratch, format="png", metadata={"Software": None})
 
 

@@ -1,4 +1,4 @@
-"""How far each training got, as far as its losses tell."""
+"""Judge from the losses whether each training has converged."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 from fcos.errors import names_of
 from fcos.reporting.results import StudyResults
 
-MANY_ERRORS = 2.0  # standard errors of a difference that is no longer taken for chance
+MANY_ERRORS = 2.0  # a difference of more standard errors than this is not attributed to chance
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LastEpochs:
 
 
 def last_epochs(history: pd.DataFrame) -> LastEpochs | None:
-    """None where there are no two epochs of two steps or more."""
+    """Return the last two epochs of a history, or None without two epochs of at least two steps each."""
     epochs = [epoch["loss"].to_numpy(float) for _, epoch in history.groupby("epoch")][-2:]
     if len(epochs) < 2 or min(map(len, epochs)) < 2:
         return None
@@ -36,7 +36,7 @@ def last_epochs(history: pd.DataFrame) -> LastEpochs | None:
 
 
 def convergence(study: StudyResults) -> dict[str, Any] | None:
-    """For the page: a sentence, and a table of the last two epochs of each run; None where no run has two."""
+    """Return a sentence and a table of the last two epochs of each run for the page, or None if no run has two."""
     ends = {name: last_epochs(results.history) for name, results in study.runs.items()}
     known = {name: end for name, end in ends.items() if end is not None}
     if not known:

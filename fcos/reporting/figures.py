@@ -1,4 +1,4 @@
-"""Test images with what a run found in them, as files: for report.md and MLflow; the page has a gallery."""
+"""Draw test images with the detections of a run as files for report.md and MLflow; the page has a gallery instead."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from fcos.reporting.png import save_png
 from fcos.reporting.results import RunResults
 from fcos.scoring.errors import SHOWN_SCORE
 
-SAMPLES, SAMPLE_COLUMNS = 6, 3  # images of detections.png
-COLUMNS = 5  # of worst.png
-SIDE = 256  # pixels of an image on a sheet
-MAX_SHOWN = 6  # detections in one of the worst: they have dozens, of which nothing could be read
+SAMPLES, SAMPLE_COLUMNS = 6, 3  # of detections.png
+COLUMNS = 5  # columns of worst.png
+SIDE = 256  # longer side of an image on a sheet, in pixels
+MAX_SHOWN = 6  # detections per image of worst.png; all of them (dozens) would be unreadable
 
 
 def draw_run_images(
@@ -41,7 +41,7 @@ def draw_run_images(
 
 
 def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
-    """At most `count` images with objects, evenly spread over the split: the same for every run."""
+    """Return at most `count` images with objects, evenly spread over the split and equal for every run."""
     images = [image for image in split.images if split.annotations_of.get(image["id"])] or split.images
     count = min(count, len(images))
     return [images[index * len(images) // count] for index in range(count)]
@@ -50,7 +50,7 @@ def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
 def _shown(
     detections: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
 ) -> dict[int, list[Mapping[str, Any]]]:
-    """The detections of each of `images` that are shown, highest score first."""
+    """Return the shown detections of each of `images` by image id, highest score first."""
     shown: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
     for detection in sorted(detections, key=lambda d: -d["score"]):
         if detection["score"] >= SHOWN_SCORE and detection["image_id"] in shown:

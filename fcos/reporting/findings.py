@@ -1,4 +1,4 @@
-"""What the study asked, and what its statistics answer, in sentences."""
+"""Sentences for the questions of a study and the answers of its statistics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from fcos.scoring.average_precision import METRICS
 from fcos.scoring.comparison import NETWORKS, Comparison
 
 _AP = METRICS.index("AP")
-_NAMES = ("resnet", "num_convs")  # written as in the settings, also where a sentence begins
+_NAMES = ("resnet", "num_convs")  # not capitalised at the start of a sentence
 PICKED = "picked as the highest on the images that it is scored on, so it is likely too high"
 _QUESTIONS = {
     "reference": "What does the reference checkpoint reach?",
@@ -25,12 +25,12 @@ _QUESTIONS = {
 
 
 def question(table: ReportTable) -> str:
-    """What the table is there to answer."""
+    """Return the question that the table answers."""
     return _QUESTIONS[table.config.vary if isinstance(table.config, RunsTable) else table.config.kind]
 
 
 def answer(table: ReportTable) -> str:
-    """One sentence, from the paired tests where there are rows to compare."""
+    """Return the answer in one sentence, from the paired tests if there are rows to compare."""
     said = _answer(table)
     return said if said.startswith(_NAMES) else said[0].upper() + said[1:]
 
@@ -56,7 +56,7 @@ def _answer(table: ReportTable) -> str:
 
 
 def summary(study: StudyResults, tables: Sequence[ReportTable]) -> list[str]:
-    """What the study found, in at most three sentences."""
+    """Return the findings of the study in at most three sentences."""
     sentences = [_best(study)]
     of_runs = [table for table in tables if isinstance(table.config, RunsTable) and table.comparisons]
     at_test = [table for table in tables if table.config.kind in ("tta", "nms") and table.comparisons]
@@ -98,7 +98,7 @@ def _not_shown(comparison: Comparison) -> str:
 
 
 def _in_words(comparison: Comparison, table: ReportTable) -> str:
-    """The winner first, and no more than the trainings support."""
+    """State which row is better, and no more than the number of trainings supports."""
     value, low, high = _percents(comparison)
     first, second, (of_first, of_second) = comparison.row, comparison.other, comparison.trainings
     if value < 0:
@@ -119,6 +119,6 @@ def _in_words(comparison: Comparison, table: ReportTable) -> str:
 
 
 def _percents(comparison: Comparison) -> tuple[float, float, float]:
-    """AP's difference and an interval that holds with those of the other pairs of the table."""
+    """Return the AP difference and its simultaneous interval over all pairs of the table, in percent."""
     joint = comparison.joint
     return 100 * float(joint.value[_AP]), 100 * float(joint.low[_AP]), 100 * float(joint.high[_AP])

@@ -1,4 +1,4 @@
-"""The gallery of the page: some test images with what each run found in them, and what is wrong with it."""
+"""The gallery of the page: some test images with the detections of each run and their errors."""
 
 import base64
 import io
@@ -15,20 +15,20 @@ from fcos.scoring.errors import ERROR_KINDS, SHOWN_SCORE, Outcome, classify_erro
 from fcos.scoring.matching import match
 
 NUM_IMAGES = 24
-SIDE = 320  # pixels of the longer side; the page holds them
-QUALITY = 82  # of JPEG
-MAX_WRONG = 30  # wrong boxes shown for an image and run, highest scores first
+SIDE = 320  # longer side in pixels; small, because the images are embedded in the page
+QUALITY = 82  # JPEG quality
+MAX_WRONG = 30  # wrong boxes shown per image and run, highest scores first
 RIGHT = "right"
 
 Row = dict[str, Any]
 
 
 class Gallery:
-    """What the page shows: the images once, and what each run found in them.
+    """Gallery content: the images once, and the detections of each run in them.
 
     Args:
         split: the scored split.
-        worst: of each run, its worst images first, as `fcos.scoring.analysis.analyse` gives them.
+        worst: for each run, its worst images first, as `fcos.scoring.analysis.analyse` returns them.
     """
 
     def __init__(self, split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]]) -> None:
@@ -37,11 +37,11 @@ class Gallery:
         self.runs: dict[str, dict[int, list[list[Any]]]] = {}
 
     def add(self, run_name: str, detections: Sequence[Mapping[str, Any]]) -> None:
-        """Take the COCO results of a run on the whole split."""
+        """Add the COCO results of a run on the whole split."""
         self.runs[run_name] = found_by(self.split, detections, self.image_ids)
 
     def content(self) -> Row:
-        """{"classes", "kinds", "min_score", "images"}: `image_rows`, each with "found": `found_by` of each run."""
+        """Return {"classes", "kinds", "min_score", "images"}: `image_rows`, each with `found_by` by run as "found"."""
         images = image_rows(self.split, self.image_ids)
         for image in images:
             image["found"] = {run_name: found[image["id"]] for run_name, found in self.runs.items()}
@@ -50,7 +50,7 @@ class Gallery:
 
 
 def choose_images(split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]], count: int = NUM_IMAGES) -> list[int]:
-    """Ids of at most `count` images: half of them the worst of the runs in turn, the rest evenly over the split."""
+    """Return at most `count` image ids: half are the worst of the runs in turn, the rest spread over the split."""
     of_runs = [[row["image_id"] for row in rows] for rows in worst]
     longest = max(map(len, of_runs), default=0)
     in_turn = dict.fromkeys(rows[place] for place in range(longest) for rows in of_runs if place < len(rows))
@@ -61,10 +61,10 @@ def choose_images(split: CocoSplit, worst: Iterable[Sequence[Mapping[str, Any]]]
 
 
 def image_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
-    """What every run shares: the image itself, as a JPEG in base64, and its objects.
+    """Return the content that all runs share: each image as base64 JPEG, and its objects.
 
     Returns:
-        [{"id", "file", "width", "height", "jpeg", "objects": [[label, x, y, w, h, ignored], ...]}]: pixels of the
+        [{"id", "file", "width", "height", "jpeg", "objects": [[label, x, y, w, h, ignored], ...]}], in pixels of the
         original.
 
     Raises:
@@ -94,14 +94,14 @@ def image_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
 def found_by(
     split: CocoSplit, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int]
 ) -> dict[int, list[list[Any]]]:
-    """What one run found in these images.
+    """Return the detections of one run in these images.
 
     Args:
         detections: COCO results of the whole split.
 
     Returns:
-        Of each image [[label, x, y, w, h, score, kind, object], ...]: what scores at least 0.3, highest score first;
-        kind is "right" or a kind of error (fcos.scoring.errors), object the place among the image's of what it finds.
+        By image id [[label, x, y, w, h, score, kind, object], ...] for scores of at least 0.3, highest score first;
+        kind is "right" or a kind of error (fcos.scoring.errors), object the index of the detected object in the image.
     """
     wanted = set(image_ids)
     part = CocoSplit(
@@ -113,7 +113,7 @@ def found_by(
     matches = match([result for result in detections if result["image_id"] in wanted], part)
     outcome = Outcome.of(matches)
     kinds, _ = classify_errors(matches, outcome)
-    kind_of = np.full(len(matches.label), "", dtype=object)  # neither right nor wrong: it lies on a crowd region
+    kind_of = np.full(len(matches.label), "", dtype=object)  # "" is neither right nor wrong: on a crowd region
     kind_of[outcome.true_positive] = RIGHT
     for kind, mask in kinds.items():
         kind_of[mask] = kind

@@ -1,6 +1,6 @@
-// The charts, their controls and the gallery of the report. Every name in the data is put into the page as text.
+// The charts, their controls and the gallery of the report. Names in the data are inserted as text, never as HTML.
 const report = JSON.parse(document.getElementById("report-data").textContent);
-const views = new Map(); // by the stem of the chart
+const views = new Map(); // by stem of the chart
 const boxes = () => [...document.querySelectorAll('input[name="run"]')];
 
 function shownRuns() {
@@ -11,7 +11,7 @@ function hasSignal(view, name) {
   return name in view.getState({ signals: () => true, data: () => false }).signals;
 }
 
-// Those behind a closed fold have no width yet: they are drawn once it is opened.
+// Charts in a closed <details> have no width, so they are drawn when it is opened.
 async function drawCharts() {
   for (const [stem, spec] of Object.entries(report.charts)) {
     const place = document.getElementById(`chart-${stem}`);
@@ -20,7 +20,7 @@ async function drawCharts() {
     if (innerWidth < 640) spec.config.legend.columns = 2;
     const drawn = await window.vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true, logLevel: 1 });
     views.set(stem, drawn.view);
-    // All runs are shown at first; drawn later, a chart may have to leave some out.
+    // A new chart shows all runs; if it is drawn later, it must hide those that are not selected.
     if (shownRuns().length < report.runs.length && hasSignal(drawn.view, "runs")) await drawn.view.signal("runs", shownRuns()).runAsync();
   }
   document.documentElement.dataset.charts = String(views.size);
@@ -59,7 +59,7 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// What a run says in an image from a score on, one entry for each box: {label, x, y, w, h, score, kind}.
+// Boxes of a run in an image with at least this score, and missed objects: {label, x, y, w, h, score, kind}.
 function outcomes(image, run, lowest) {
   const shown = image.found[run].filter((box) => box[5] >= lowest);
   const found = new Set(shown.map((box) => box[7]));
@@ -88,7 +88,7 @@ function card(image, source, name, rectangles, text) {
   const overlay = document.createElementNS(SVG, "svg");
   overlay.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
   overlay.setAttribute("preserveAspectRatio", "none");
-  overlay.setAttribute("aria-hidden", "true"); // the text below says how much there is
+  overlay.setAttribute("aria-hidden", "true"); // the text below states the counts
   overlay.append(...rectangles);
   const drawn = element("img", { src: source, alt: `${image.file}: ${name}`, width: image.width, height: image.height });
   const seen = element("div", { class: "seen" }, drawn, overlay);
@@ -99,7 +99,7 @@ function counted(number, one, many) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
-const PART = 6; // images that are added at a time
+const PART = 6; // images added at a time
 let imageCount = PART;
 
 function drawGallery() {

@@ -1,7 +1,7 @@
-"""report.md and index.html: the same content through two templates.
+"""Write report.md and index.html from the same content by two templates.
 
-Names of classes, files and machines are data: the HTML template escapes every value (jinja2's autoescape), the Markdown
-template every value that is not marked as Markdown.
+Names of classes, files and machines are untrusted: the HTML template escapes every value (jinja2's autoescape), the
+Markdown template every value that is not marked as Markdown.
 """
 
 import base64
@@ -31,7 +31,7 @@ _HERE = Path(__file__).parent
 def write_pages(
     study: StudyResults, tables: Sequence[ReportTable], charts: Sequence[Chart], gallery: Gallery, out_dir: Path
 ) -> None:
-    """Write report.md, whose figures are files, and index.html, which holds all that it shows, into `out_dir`."""
+    """Write report.md, with figures in files, and the self-contained index.html into `out_dir`."""
     context = {
         **page_data(study, tables, out_dir),
         "tables": tables,
@@ -54,7 +54,7 @@ def write_pages(
         "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         "licences": Markup((_HERE / "chart_licences.txt").read_text(encoding="utf-8")),
         "scripts": [Markup(text) for text in scripts],
-        # Nothing but these very scripts runs in the page, whatever the data say.
+        # The content security policy allows only these scripts, so no text in the data can run as a script.
         "hashes": " ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
     }
     html = _environment(autoescape=True, finalize=_visible)
@@ -62,7 +62,7 @@ def write_pages(
 
 
 def _json(value: Any) -> Markup:
-    """JSON that may stand in a script element: no text of it can end the element."""
+    """Return JSON that is safe inside a script element: none of its text can end the element."""
     return Markup(json.dumps(visible_all(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
@@ -90,7 +90,7 @@ def _escape_markdown(value: Any) -> str:
 
 
 def _markdown_grid(grid: Grid) -> Markup:
-    """A pipe table; columns of numbers to the right."""
+    """Return a pipe table with numeric columns aligned to the right."""
     header, rows = grid
     cells = [[_escape_markdown(cell) for cell in row] for row in (header, *rows)]
     return Markup(markdown_table(cells[0], cells[1:], [is_numeric(rows, column) for column in range(len(header))]))
@@ -101,6 +101,6 @@ def _markdown_image(stem: str, title: str, caption: str) -> Markup:
 
 
 def is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
-    """Whether a column of text holds numbers, dashes and blanks only."""
+    """Whether a column of text contains only numbers, dashes and blanks."""
     texts = (row[column].removesuffix(NOT_SIGNIFICANT) for row in rows)
     return column > 0 and all(text.strip("+-.0123456789± p<=") in ("", DASH) for text in texts)

@@ -1,4 +1,4 @@
-"""What the report says beside its tables and charts, as plain data for both templates."""
+"""Content of the report other than its tables and charts, as plain data for both templates."""
 
 import os
 from collections import Counter
@@ -27,10 +27,10 @@ _PARAMETERS = ("backbone", "epochs", "num_convs", "seed")
 
 
 def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path) -> dict[str, Any]:
-    """The variables of the templates that no chart and no browser is needed for.
+    """Return the template variables that need neither a chart nor a browser.
 
     Args:
-        out_dir: where the page will lie, from which its links lead.
+        out_dir: the folder of the page, which its links are relative to.
     """
     return {
         "study": study.params.study,
@@ -55,12 +55,12 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
 
 
 def _shown_run(study: StudyResults, tables: Sequence[ReportTable]) -> str:
-    """The run whose images stand in report.md: that of the `trained` table, or the first."""
+    """Return the run whose images are shown in report.md: that of the `trained` table, or the first."""
     return next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(study.runs)))
 
 
 def _facts(study: StudyResults) -> list[tuple[str, str]]:
-    """The head of the report: what, on what, by what."""
+    """Return the facts at the head of the report: data, machine, software versions and times."""
     made_by = [results.train["provenance"] for results in study.runs.values()]
     seconds = [results.training_s for results in study.runs.values()]
     trained = [value for value in seconds if value is not None]
@@ -81,7 +81,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
 
 
 def _reading(study: StudyResults) -> list[str]:
-    """What every table takes for granted."""
+    """Return how to read the numbers in every table."""
     statistics = study.params.statistics
     return [
         "AP values are COCO metrics in percent; a dash means undefined.",
@@ -98,7 +98,7 @@ def _reading(study: StudyResults) -> list[str]:
 
 
 def _belonging_together(study: StudyResults) -> list[str]:
-    """What is known of images that are no independent witnesses."""
+    """Return what is known of images that are not statistically independent."""
     groups = study.split.groups
     if groups is None:
         return [f"{text}." for text in copies_text(study.manifest.get("near_copies"))]
@@ -108,7 +108,7 @@ def _belonging_together(study: StudyResults) -> list[str]:
 
 
 def _thin_evidence(study: StudyResults) -> list[str]:
-    """What the test split is too small for."""
+    """Return sentences on what the test split is too small for."""
     objects = [annotation for annotation in study.split.annotations if not annotation["iscrowd"]]
     of_class = Counter(annotation["category_id"] for annotation in objects)
     counts = {category["name"]: of_class[category["id"]] for category in study.split.categories}
@@ -128,7 +128,7 @@ def _thin_evidence(study: StudyResults) -> list[str]:
 
 
 def _without_intervals(study: StudyResults) -> list[str]:
-    """Which numbers of which runs have none, and why."""
+    """Return which metrics of which runs have no interval, and why."""
     runs_by: dict[str, list[str]] = {}
     for name, results in study.runs.items():
         for finding in without_interval(results.replicates["evaluation.json"].drawn["test"], METRICS):
@@ -152,7 +152,7 @@ def _commit(provenance: Mapping[str, Any]) -> str:
 
 
 def _errors(study: StudyResults) -> Grid:
-    """What each run's AP50 would gain if one kind of its errors were repaired."""
+    """Return the gain in each run's AP50 if one kind of its errors were fixed."""
     header = ["run", "AP50", *ERROR_KINDS, "calibration error"]
     rows = []
     for name, results in study.runs.items():
@@ -166,7 +166,7 @@ def _errors(study: StudyResults) -> Grid:
 
 
 def _per_class(study: StudyResults) -> Grid:
-    """AP of each class for each run."""
+    """Return AP of each class for each run."""
     of_runs = [results.evaluation["per_class"] for results in study.runs.values()]
     rows = []
     for of_class in zip(*of_runs, strict=True):
@@ -242,7 +242,7 @@ def _runs(study: StudyResults) -> Grid:
 
 
 def _run_details(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
-    """What a number of a run leads to: all its settings, what made it, its files, its MLflow run."""
+    """Return the details of each run: its settings, provenance, files and MLflow run."""
     listed = []
     for name, results in study.runs.items():
         there = [file.name for file in RUN_FILES if (results.folder / file.name).is_file()]

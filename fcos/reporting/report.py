@@ -1,4 +1,4 @@
-"""`reports/STUDY/`: the two pages, the tables as CSV, the figures."""
+"""Write `reports/STUDY/`: the two pages, the tables as CSV, and the figures."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
     Args:
         runs_dir: the folder with a folder for each run; only runs of `params` are read.
         split: the test split that the runs were scored on.
-        manifest: of the prepared data.
+        manifest: the manifest of the prepared data.
         out_dir: links to the files of the runs are relative to it.
 
     Raises:
-        UserError: a file is missing, or is of another run, data, weights or setting than a cell stands for.
+        UserError: a file is missing, or belongs to another run, data, weights or setting than its cell.
     """
     study = read_study(params, runs_dir, split, manifest)
     tables = [build_table(number, config, study) for number, config in enumerate(params.tables, start=1)]
@@ -44,11 +44,11 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
 
 
 def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery:
-    """Draw each run into figures/runs/, for MLflow and report.md; return what the page shows of all of them."""
+    """Draw each run into figures/runs/, for MLflow and report.md; return the gallery of the page."""
     gallery = Gallery(study.split, [results.evaluation["analysis"]["worst_images"] for results in study.runs.values()])
     for name, results in track(study.runs.items(), "figures of runs", total=len(study.runs), unit="runs"):
         folder = out_dir / "figures" / "runs" / name
-        detections = results.detections()  # large, so read once, and one run's at a time
+        detections = results.detections()  # large, so read once and for one run at a time
         draw_run_images(results, study.split, detections, folder)
         for chart in run_charts({name: results}):
             chart.write_png(folder)

@@ -1,4 +1,4 @@
-"""A table of the report with what is said of it, as text and as CSV; `tables` builds it."""
+"""A table of the report with its notes, as text and as CSV; `tables` builds it."""
 
 import re
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from fcos.scoring.findings import same_content
 RELATIVE_CHANGE = "relative change (%)"
 SPREAD = "s.d. of AP"
 NOT_SIGNIFICANT = "(n.s.)"
-ENDS = (" low", " high")  # of columns that only the CSV shows
+ENDS = (" low", " high")  # suffixes of columns that only the CSV shows
 Row = dict[str, Any]
 _DECIMALS = {**dict.fromkeys(AP_METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportTable:
-    """A table with what is said of it.
+    """A table with its notes.
 
-    `frame` has the row's label, `source` (ours, published, difference), the metrics, more columns of this kind, the
-    runs that each row comes from, the first ten digits of their weights' sha256, and the ends of each interval.
+    `frame` has the label of the row, `source` (ours, published, difference), the metrics, more columns of the kind of
+    table, the runs of the row, the first ten digits of the sha256 of their weights, and the ends of each interval.
     `comparisons` are the paired differences of the rows that share images.
     """
 
@@ -37,8 +37,8 @@ class ReportTable:
     statement: str
     results: list[RunResults]
     comparisons: list[Comparison]
-    choice: str | None = None  # where a setting was chosen, and what that does to its numbers
-    power: str | None = None  # what it would take to show 1 AP
+    choice: str | None = None  # the split on which a setting was chosen, and the effect on the metrics
+    power: str | None = None  # what is needed to show a difference of 1 AP
 
     @property
     def name(self) -> str:
@@ -46,13 +46,13 @@ class ReportTable:
 
     @property
     def stem(self) -> str:
-        """File name without its ending; titles are free text."""
+        """Return the file name without suffix; titles are free text."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.config.title.lower()).strip("-")
         return f"{self.number}-{slug or self.config.kind}"
 
     @property
     def label(self) -> str:
-        """Name of the first column."""
+        """Return the name of the first column."""
         return str(self.frame.columns[0])
 
     @property
@@ -61,7 +61,7 @@ class ReportTable:
 
     @property
     def runs_of_rows(self) -> list[list[str]]:
-        """The runs that each row comes from; none of a published one."""
+        """Return the runs of each row; empty for a published row."""
         return [[] if pd.isna(names) else str(names).split(", ") for names in self.frame["run"]]
 
     @property
@@ -70,7 +70,7 @@ class ReportTable:
 
     @property
     def conclusion(self) -> str | None:
-        """What the data support, in one sentence."""
+        """Return the conclusion that the data support, in one sentence."""
         if not self.comparisons:
             return None
         scopes = {comparison.scope for comparison in self.comparisons if comparison.is_judged}
@@ -81,7 +81,7 @@ class ReportTable:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the numbers."""
+        """Return the notes that a reader needs to interpret the numbers."""
         notes = []
         if SPREAD in self.frame:
             notes.append(
@@ -101,13 +101,13 @@ class ReportTable:
         return [*notes, *filter(None, (self.power, self.choice))]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text: one decimal, a dash for what COCO does not define, signs on differences."""
+        """Return header and rows as text: one decimal, a dash for values undefined in COCO, signs on differences."""
         rows = [_display(row, self.label) for row in self.frame.to_dict("records")]
         header = [column for column in self.frame.columns if column != "source" and not column.endswith(ENDS)]
         return header, [[row[column] for column in header] for row in rows]
 
     def difference_cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of the paired differences as text."""
+        """Return header and rows of the paired differences as text."""
         rows = []
         for comparison in self.comparisons:
             cells = []
@@ -119,7 +119,7 @@ class ReportTable:
         return ["difference", *AP_METRICS, "AP: p (Holm)"], rows
 
     def difference_frame(self) -> pd.DataFrame:
-        """The paired differences in full precision: a row for each pair and metric."""
+        """Return the paired differences in full precision, one row per pair and metric."""
         rows: list[Row] = []
         for comparison in self.comparisons:
             found = comparison.found

@@ -1,6 +1,6 @@
-"""What the runs of a study left on disk, and the check that each file is of the run, data and settings it stands for.
+"""Read the files of a study's runs, and check that each belongs to the run, data and settings that a table names.
 
-A published table once showed a second ResNet-50 as ResNet-101; here a number reaches a table only after `check`.
+A published table once showed a second ResNet-50 as ResNet-101, so a number enters a table only after `check`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from fcos.training.history import COLUMNS
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a number will stand in the report, for messages."""
+    """Position of a number in the report, for error messages."""
 
     table: str
     row: str
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """The files of one run; `tta` and `nms_sweep` are empty where params.yaml does not ask for them."""
+    """Contents of the files of one run; `tta` and `nms_sweep` are empty if params.yaml does not request them."""
 
     run: Run
     folder: Path
@@ -49,8 +49,8 @@ class RunResults:
     metrics: Numbers
     tta: Tta
     nms_sweep: NmsSweep
-    history: pd.DataFrame  # a row for each training step; none for an imported checkpoint
-    replicates: dict[str, ReplicatesFile]  # by the file that they go with
+    history: pd.DataFrame  # one row per training step; empty for an imported checkpoint
+    replicates: dict[str, ReplicatesFile]  # by the name of the file with their metrics
 
     @property
     def weights(self) -> str:
@@ -58,23 +58,23 @@ class RunResults:
 
     @property
     def training_s(self) -> float | None:
-        """Wall time of the training, None for an imported checkpoint."""
+        """Return the wall time of the training in seconds, or None for an imported checkpoint."""
         return None if self.train["imported_from"] is not None else float(self.train["provenance"]["training_seconds"])
 
     def hint(self, file: str) -> str:
-        """What to type to get `file`."""
+        """Return the command that creates `file`."""
         return command_for(file, self.run.name)
 
     def evaluated(self) -> Sample:
-        """The numbers of the test, as one row of a table."""
+        """Return the test metrics as one row of a table."""
         return self.sample("evaluation.json", "test", self.metrics)
 
     def sample(self, file: str, step: str, metrics: Mapping[str, float | None]) -> Sample:
-        """The twelve `metrics` of a step of `file` with their replicates."""
+        """Return the twelve `metrics` of a step of `file` with their replicates."""
         return sample_of([metrics], [self.replicates[file].drawn[step]], METRICS)
 
     def detections(self) -> list[dict[str, Any]]:
-        """The COCO results list; read when asked for, since it is the one large file."""
+        """Return the COCO results list, read on each call because it is the only large file."""
         path = self.folder / "detections.json"
         detections: list[dict[str, Any]] = read_json(path, hint=self.hint(path.name))
         expected = self.evaluation["num_detections"]
@@ -94,7 +94,7 @@ class RunResults:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study's settings, its test images and the files of its runs."""
+    """Settings of a study, its test images and the files of its runs."""
 
     params: Params
     split: CocoSplit
@@ -102,13 +102,13 @@ class StudyResults:
     runs: dict[str, RunResults]
 
     def check(self, results: RunResults, file: str, cell: Cell) -> None:
-        """Stop where train.json or `file` is of another run, data, weights or setting than `cell` stands for.
+        """Check that train.json and `file` belong to the run, data, weights and setting of `cell`.
 
         Args:
             file: evaluation.json, tta.json or nms_sweep.json.
 
         Raises:
-            UserError: names the cell, the file, the key, what was found and what was expected.
+            UserError: they do not; names the cell, the file, the key, the value found and the value expected.
         """
         identity = results.run.identity()
         contents = {
@@ -158,7 +158,7 @@ class StudyResults:
 
 
 def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: Manifest) -> StudyResults:
-    """Read the files of every run of params.yaml; nothing else in `runs_dir` is looked at."""
+    """Read the files of every run of params.yaml; anything else in `runs_dir` is ignored."""
     digest = manifest["splits"]["test"]["digest"]
     if digest != split.digest:
         raise UserError("manifest.json", "is of other data than test.json", found=digest, expected=split.digest)
@@ -202,7 +202,7 @@ def _read_history(path: Path, run: Run) -> pd.DataFrame:
         history = pd.read_csv(path)
     except FileNotFoundError:
         raise UserError(path, "no such file", expected=expected, hint=hint) from None
-    except ValueError as error:  # empty, rows of other lengths, not text
+    except ValueError as error:  # an empty file, rows of unequal length, or not text
         raise UserError(path, "is damaged", found=error, expected=expected, hint=hint) from None
     missing = [column for column in COLUMNS if column not in history]
     odd = [column for column in COLUMNS if column in history and not _is_numbers(history[column])]
@@ -213,7 +213,7 @@ def _read_history(path: Path, run: Run) -> pd.DataFrame:
 
 
 def _is_numbers(column: "pd.Series[Any]") -> bool:
-    """Whether a column holds numbers alone; one of an imported checkpoint holds nothing."""
+    """Whether a column contains only numbers; the columns of an imported checkpoint are empty."""
     return not len(column) or (pd.api.types.is_numeric_dtype(column) and bool(np.isfinite(column).all()))
 
 

@@ -1,4 +1,4 @@
-"""The steps of test-time augmentation and of the NMS sweep, as their commands print them."""
+"""Format the steps of test-time augmentation and of the NMS sweep for the output of their commands."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from fcos.reporting.intervals import percent
 
 
 def tta_text(tta: Mapping[str, Any]) -> str:
-    """AP and seconds of each number of views, and of the one that was chosen."""
+    """Return AP and seconds of each number of views, and of the chosen one."""
     lines = [
         f"{tta['split']}, {step['num_views']} views: AP {percent(step['metrics']['AP'])}, {step['seconds']:.1f} s"
         for step in tta["steps"]
@@ -16,7 +16,7 @@ def tta_text(tta: Mapping[str, Any]) -> str:
 
 
 def sweep_text(sweep: Mapping[str, Any]) -> str:
-    """AP of each NMS threshold, and of the one that was chosen."""
+    """Return AP of each NMS threshold, and of the chosen one."""
     lines = [
         f"{sweep['split']}, NMS IoU {step['nms_iou_threshold']}: AP {percent(step['metrics']['AP'])}"
         for step in sweep["steps"]

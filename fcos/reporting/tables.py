@@ -1,4 +1,4 @@
-"""The tables of the report: one function for each kind of `tables`, numbers in percent and in full precision."""
+"""Build the tables of the report, in percent and full precision, with one function for each kind of `tables`."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +22,10 @@ _IN_WORDS = {"backbone": "{}", "epochs": "{} epochs", "num_convs": "num_convs {}
 
 
 def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
-    """The table that `config` describes; every file that a row comes from is checked first.
+    """Return the table that `config` describes, after a check of every file that its rows come from.
 
     Raises:
-        UserError: names table, row, cell, found and expected where a file is not what the row stands for.
+        UserError: a file does not belong to its row; names table, row, cell, the value found and the one expected.
     """
     where = f"Table {number} ({config.title})"
     if isinstance(config, ReferenceTable):
@@ -45,7 +45,7 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
         _with_interval(row, sample, confidence, spread) if sample else row
         for row, sample in zip(parts.rows, parts.samples, strict=True)
     ]
-    # As objects: a column with a dash in it would turn counts into floats.
+    # dtype=object, because a column with a missing value would turn counts into floats.
     frame = pd.DataFrame(_with_published(rows, config.published), dtype=object)
     return ReportTable(
         number=number,
@@ -61,18 +61,18 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """What the kinds of tables differ in."""
+    """The parts of a table that depend on its kind."""
 
     rows: list[Row]
-    samples: list[Sample | None]  # of each row
-    names: list[str | None]  # of each row in comparisons; None: not to be compared with the others
+    samples: list[Sample | None]  # one per row
+    names: list[str | None]  # name of each row in comparisons; None: not compared with the others
     results: list[RunResults]
     statement: str
     choice: str | None = None
 
 
 def run_frame(study: StudyResults) -> pd.DataFrame:
-    """All runs in one table, in percent and in full precision: a row for each, for `dvc plots` and for anybody."""
+    """Return all runs in one table, one row per run, in percent and full precision; also used by `dvc plots`."""
     rows = []
     for name, results in study.runs.items():
         interval = results.evaluation["intervals"]["AP"]
@@ -172,7 +172,7 @@ def _nms(where: str, config: NmsTable, study: StudyResults) -> _Parts:
     if sweep["split"] == "validation":
         rows.append(_row("NMS IoU", f"{chosen}, chosen", _percent(sweep["metrics"]), [results], {"scored on": "test"}))
         samples.append(results.sample("nms_sweep.json", "chosen", sweep["metrics"]))
-        names.append(None)  # other images: no pair
+        names.append(None)  # scored on other images, so it cannot be paired
         choice = f"The threshold {chosen} was chosen on the validation split and scored once on the test split."
     else:
         choice = (
@@ -218,13 +218,13 @@ def _runs(where: str, config: RunsTable, study: StudyResults) -> _Parts:
 
 
 def _joined(of_seeds: Sequence[Sample]) -> Sample:
-    """One row of several seeds."""
+    """Join the samples of several seeds into one row."""
     values = np.concatenate([sample.values for sample in of_seeds])
     return Sample.of(values, [Drawn(sample.replicates[0], sample.support) for sample in of_seeds])
 
 
 def _power(config: Table, compared: Mapping[str, Sample], study: StudyResults) -> str | None:
-    """What it would take to show 1 AP between trainings; of the same weights nobody asks that."""
+    """Return what is needed to show 1 AP between trainings; None for tables that compare the same weights."""
     if not isinstance(config, RunsTable) or len(compared) < 2:
         return None
     return needed(compared, len(study.split.images), confidence=study.params.statistics.confidence).sentence()
@@ -245,7 +245,7 @@ def _ends_last(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _but_for_the_seed(run: Run) -> str:
-    """What repeats of one row have in common."""
+    """Return a key that all trainings of one row, which differ only in their seed, have in common."""
     return repr({key: value for key, value in run.identity().items() if key not in ("name", "seed")})
 
 
@@ -259,7 +259,7 @@ def _what_varies(config: RunsTable, runs: Sequence[Run]) -> str:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
-    """Nested settings by dotted key."""
+    """Return nested settings by dotted key."""
     flat: Row = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):
@@ -270,7 +270,7 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
 
 
 def differing(settings: Sequence[Row]) -> list[str]:
-    """Keys on which flat settings disagree."""
+    """Return the keys whose values differ between flat settings."""
     keys = dict.fromkeys(key for of_run in settings for key in of_run)
     return [key for key in keys if any(of_run.get(key) != settings[0].get(key) for of_run in settings)]
 
@@ -282,7 +282,7 @@ def _row(name: str, label: str, metrics: Row, results: Sequence[RunResults], mor
 
 
 def _with_published(rows: list[Row], published: Mapping[str, Sequence[float | None]]) -> Iterable[Row]:
-    """Each row with its published numbers and the difference below; a published row without ours comes last."""
+    """Yield each row, its published numbers and their difference; published rows without ours come last."""
     name = next(iter(rows[0]))
     theirs = {label: dict(zip(AP_METRICS, values, strict=True)) for label, values in published.items()}
     for row in rows:
@@ -313,7 +313,7 @@ def _relative(before: float | None, after: float | None) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """None where any is: a mean over fewer seeds than the row says would be another number."""
+    """Return the mean, or None if any value is None, since the row states over how many seeds it averages."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else None
 

@@ -1,4 +1,4 @@
-"""What trainings that were validated while they ran tell of their weights."""
+"""Summarise trainings that were validated while they ran."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ READING = (
 
 
 def validation(study: StudyResults) -> dict[str, Any] | None:
-    """For the page: sentences, and a table of AP on the three kinds of images; None where no run was validated."""
+    """Return sentences and a table of AP on the three splits for the page, or None if no run was validated."""
     runs = {
         name: (results, results.train["validation"])
         for name, results in study.runs.items()

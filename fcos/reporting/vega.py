@@ -1,4 +1,4 @@
-"""Charts in Vega-Lite: one specification gives the live chart of the page, its SVG and its PNG.
+"""Charts in Vega-Lite: one specification for the live chart of the page, its SVG and its PNG.
 
 Source: Satyanarayan, Moritz, Wongsuphasawat, Heer, "Vega-Lite: A Grammar of Interactive Graphics", 2017.
 """
@@ -20,41 +20,41 @@ from fcos.reporting.png import save_png
 from fcos.visible import visible_all
 
 Spec = dict[str, Any]
-VERSION = "6.1"  # of Vega-Lite
-WIDTH = 640  # pixels of a static chart; a live one is as wide as its place
-SCALE = 1.5  # pixels of a PNG for each of the chart's
+VERSION = "6.1"  # Vega-Lite version
+WIDTH = 640  # pixels of a static chart; a live chart is as wide as its container
+SCALE = 1.5  # PNG pixels per chart pixel
 INK, PAPER, QUIET = "#1d2329", "#ffffff", "#7f8790"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """What a reader of the page can choose in a chart."""
+    """A choice that the page offers for a chart."""
 
-    parameter: str  # of the specification; its value there is the first option
+    parameter: str  # name in the specification, where its value is the first option
     label: str
     options: list[str]
-    files: bool = False  # whether each option has files of its own
+    files: bool = False  # whether each option has its own files
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart of the report; `table` is the number of the table that it goes with."""
+    """A chart of the report; `table` is the number of the table that it belongs to."""
 
-    stem: str  # of its files in figures/
+    stem: str  # stem of its files in figures/
     title: str
     caption: str
-    spec: Spec  # without size, title and colours of the text
+    spec: Spec  # without size, title and text colours
     controls: tuple[Control, ...] = ()
     table: int | None = None
 
     @property
     def live(self) -> Spec:
-        """For the page, whose CSS gives the colour of the text."""
+        """Return the specification for the page, whose CSS sets the text colour."""
         size = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
         return {**self.spec, **_about("currentColor"), **size, "background": "transparent"}
 
     def static(self, option: str | None = None) -> Spec:
-        """For files: the first option of each control, or `option` of the first control."""
+        """Return the specification for files: the first option of each control, or `option` of the first control."""
         choices = {control.parameter: control.options[0] for control in self.controls}
         if option is not None:
             choices[self.controls[0].parameter] = option
@@ -66,19 +66,19 @@ class Chart:
         title = {"text": self.title, **({"subtitle": subtitle} if several else {})}
         shape = {"width": WIDTH, "padding": 12, "title": title, "background": PAPER, "params": params}
         spec = {**self.spec, **_about(INK), **shape}
-        if "layer" in spec:  # what is only there to be hovered over is not drawn
+        if "layer" in spec:  # layers that serve only hovering are not drawn
             spec["layer"] = [layer for layer in spec["layer"] if layer["mark"].get("opacity") != 0]
         return spec
 
     def write(self, folder: Path) -> None:
-        """Write STEM.png and STEM.svg; where the first control says so, STEM-OPTION of its other options too."""
+        """Write STEM.png and STEM.svg, and STEM-OPTION for the other options of the first control if it has `files`."""
         options = self.controls[0].options if self.controls and self.controls[0].files else [None]
         for place, option in enumerate(options):
             stem = f"{self.stem}-{_slug(option)}" if place and option else self.stem
             write_text(folder / f"{stem}.svg", _write_png(self.static(option), folder / f"{stem}.png"))
 
     def write_png(self, folder: Path) -> None:
-        """Write STEM.png alone."""
+        """Write only STEM.png."""
         _write_png(self.static(), folder / f"{self.stem}.png")
 
 
@@ -87,58 +87,58 @@ def _slug(text: str) -> str:
 
 
 def _write_png(spec: Spec, path: Path) -> str:
-    """Write a PNG of the chart and return its SVG, of which the PNG is made: Vega runs once for both."""
-    # At characters that SVG cannot hold, vl-convert ends the whole process.
+    """Write a PNG of the chart and return the SVG that it is rendered from, so that Vega runs once for both."""
+    # vl-convert aborts the whole process at characters that SVG does not allow.
     svg: str = vl_convert.vegalite_to_svg(visible_all(spec), vl_version=VERSION)
     save_png(Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=SCALE))), path)
     return svg
 
 
 def script() -> str:
-    """Vega, Vega-Lite and Vega-Embed for a page without a network; sets `vegaEmbed`."""
+    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed for an offline page; it defines `vegaEmbed`."""
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VERSION)
     return bundle
 
 
 def quantitative(field: str, title: str, **more: Any) -> Spec:
-    """A channel of numbers."""
+    """Return a quantitative channel."""
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
 def nominal(field: str, title: str | None, **more: Any) -> Spec:
-    """A channel of names, in the order of the data unless told."""
+    """Return a nominal channel, in the order of the data by default."""
     return {"field": field, "type": "nominal", "title": title, "sort": None, **more}
 
 
 def named(field: str, title: str) -> Spec:
-    """A line of a tooltip with a name in it."""
+    """Return a tooltip entry with a name."""
     return {"field": field, "type": "nominal", "title": title}
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """The same colour for a name in every chart and in the page, whatever else is shown."""
+    """Return the colour of each name, which is the same in every chart and in the page."""
     return dict(zip(names, cycle(COLOURS), strict=False))
 
 
 def colour_of(names: list[str], field: str = "run") -> Spec:
-    """A channel of these colours."""
+    """Return a colour channel for `names`."""
     return nominal(field, None, scale={"domain": names, "range": list(colours_of(names).values())})
 
 
 def choice(parameter: str, value: Any) -> Spec:
-    """A parameter that a control of the page sets."""
+    """Return a parameter that a control of the page sets."""
     return {"name": parameter, "value": value}
 
 
 def shown(names: list[str]) -> tuple[Spec, Spec]:
-    """The parameter and the transform of the runs that the page shows."""
+    """Return the parameter of the shown runs, and the transform that filters by it."""
     return choice("runs", names), {"filter": "indexof(runs, datum.run) >= 0"}
 
 
 def _about(ink: str) -> Spec:
     text = {"labelColor": ink, "titleColor": ink}
     config = {
-        "aria": False,  # the page names each chart, and tables have its numbers
+        "aria": False,  # the page labels each chart, and tables have its numbers
         "font": "system-ui, -apple-system, Segoe UI, Roboto, Liberation Sans, Arial, sans-serif",
         "mark": {"aria": False},
         "view": {"stroke": None, "continuousHeight": 280},

@@ -1,1 +1,1 @@
-"""A study under DVC: what runs, what is done, and how long the rest takes."""
+"""Run the active study under DVC, and report the state of its stages and the time left."""

@@ -1,8 +1,8 @@
-"""Stages that are typed by hand: DVC records what they made, so that it runs nothing twice.
+"""Have DVC record the outputs of stages that were run by hand, so that it does not run them again.
 
-A command notes what its stage reads, by DVC's description of it, before and after; only where nothing of that changed
-in the meantime is what it made what DVC would have made. The note lies in the study's scratch folder until DVC has
-recorded the stage, at once or, where another DVC holds the locks, at the next `fcos study run`.
+A command notes the inputs of its stage, as dvc.yaml defines them, before and after it runs. Its outputs equal those of
+a DVC run only if no input changed in between. The note stays in the study's `.scratch` folder until DVC has recorded
+the stage: at once, or at the next `fcos study run` if another DVC holds the locks.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from fcos.running.stages import Stage
 from fcos.study.layout import Layout
 from fcos.study.places import SLOTS
 
-TRIES, RETRY_S = 5, 2.0  # where another DVC is busy
+TRIES, RETRY_S = 5, 2.0  # while another DVC is busy
 Inputs = dict[str, Any]
 
 
 @contextlib.contextmanager
 def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
-    """Have DVC record the stage when the block, its command typed by hand, has ended well; in a DVC stage do nothing.
+    """Have DVC record the stage if the block, a command run by hand, succeeds; do nothing inside a DVC stage.
 
     Args:
-        ends: whether the command is the last one of the stage; tta has two.
+        ends: whether the command is the last one of the stage (tta has two commands).
     """
     if "DVC_STAGE" in os.environ or not is_project():
         yield
@@ -53,7 +53,7 @@ def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
 
 
 def record(stage: Stage, study: str) -> None:
-    """Have DVC record a stage that was run by hand, and say how that went."""
+    """Have DVC record a stage that was run by hand, and print the result."""
     for attempt in range(TRIES):
         why_not = commit([Stage("source").address, stage.address] if stage.name == "prepare" else [stage.address])
         if not is_busy(why_not):
@@ -72,7 +72,7 @@ def record(stage: Stage, study: str) -> None:
 
 
 def record_pending(study: str, stages: list[Stage]) -> None:
-    """Record the stages that were run by hand while DVC was busy, where what they read is still the same."""
+    """Record the stages that were run by hand while DVC was busy, if their inputs are unchanged."""
     if not is_project():
         return
     for stage in stages:
@@ -87,9 +87,9 @@ def record_pending(study: str, stages: list[Stage]) -> None:
 
 
 def stage_inputs(stage: Stage) -> Inputs:
-    """What decides the result of a stage, by its dvc.yaml: its parameters, and size and time of each file it reads.
+    """Return the inputs of a stage as its dvc.yaml defines them: parameters, and size and time of each file.
 
-    But for the links to the source, which `fcos prepare` makes when it has read what they will lead to.
+    The links to the source are left out, because `fcos prepare` creates them after it has read their targets.
     """
     params = read_params()
     definition = yaml.safe_load(_dvc_file(stage).read_text(encoding="utf-8"))["stages"][stage.name]
@@ -107,7 +107,7 @@ def stage_inputs(stage: Stage) -> Inputs:
 
 
 def _source_changed(stage: Stage, study: str, since: float) -> bool:
-    """Whether a file of the source was written since then; of the stages that read it."""
+    """Whether a file of the source that the stage reads was written after `since` (seconds since the epoch)."""
     links = Layout(study).source
     read = {"prepare": [links / slot for slot in SLOTS], "train": [links / "checkpoints" / str(stage.run_name)]}
     files = (file for link in read.get(stage.name, []) if link.is_symlink() for file in _files(link))
@@ -115,7 +115,7 @@ def _source_changed(stage: Stage, study: str, since: float) -> bool:
 
 
 def drop_recorded(study: str) -> None:
-    """Drop the kept files of finished trainings that DVC has: it holds them in its cache, and has written it down."""
+    """Delete the kept files of finished trainings that DVC has recorded and holds in its cache."""
     recorded = _recorded_weights(study)
     for finished in (project_root() / "runs" / study / ".scratch").glob("*/finished"):
         weights = finished / "model.safetensors"
@@ -125,7 +125,7 @@ def drop_recorded(study: str) -> None:
 
 
 def _recorded_weights(study: str) -> set[str]:
-    """md5 of the weights that DVC's lock file names."""
+    """Return the md5 of each weights file that DVC's lock file lists."""
     outputs = recorded_outputs(project_root() / "stages/train/dvc.lock")
     return {md5 for path, md5 in outputs if path.is_relative_to(f"runs/{study}")}
 
@@ -135,14 +135,14 @@ def _dvc_file(stage: Stage) -> Path:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file at `path`, or all files below it."""
+    """Return the file at `path`, or all files below it."""
     if path.is_dir():
         return sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     return [path] if path.is_file() else []
 
 
 def _stamp(path: Path) -> list[list[Any]]:
-    """Name, size and time of change of a file, or of all files below a folder; of what is missing nothing."""
+    """Return name, size and modification time of a file, or of all files below a folder; empty if it is missing."""
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in _files(path)]
 
 
@@ -154,7 +154,7 @@ def _value(params: Mapping[str, Any], key: str) -> Any:
 
 
 def _first_half(note: Path) -> str | None:
-    """The digest of what the first command of a stage read, where it was typed by hand too."""
+    """Return the digest of the inputs of the stage's first command, or None if that was not run by hand."""
     return _read(note).get("inputs")
 
 

@@ -1,4 +1,4 @@
-"""DVC as a program: its commands, its output (as of 3.67), and the holders of its locks."""
+"""Call DVC as a program: run its commands, parse its output (as of 3.67), and find the holders of its locks."""
 
 import contextlib
 import json
@@ -20,24 +20,24 @@ from fcos.progress import say
 
 _BEGAN = re.compile(r"Running stage '(.+)'")
 _SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
-# It asks for its locks for three seconds only; another one may be hashing weights.
+# DVC gives up on a lock after three seconds, but another DVC may take longer to hash weights.
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 LOCK, RWLOCK = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
 READ_TRIES = 20
-_MALFORMED = (ValueError, AttributeError, TypeError, KeyError)  # of JSON of another form
-PATIENCE_S = 20.0  # after which it is said that an answer is waited for
+_MALFORMED = (ValueError, AttributeError, TypeError, KeyError)  # raised by JSON of an unexpected form
+PATIENCE_S = 20.0  # wait before a message says that DVC has not answered yet
 
 
 @dataclass(frozen=True)
 class Began:
-    """The command of a stage is about to run; the stage before it has ended."""
+    """The command of a stage is about to run; the previous stage has ended."""
 
     address: str
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Nothing that a stage reads has changed, or its outputs came out of the cache."""
+    """The inputs of a stage have not changed, or its outputs were restored from the cache."""
 
     address: str
 
@@ -51,7 +51,7 @@ Event = Began | Skipped | Busy
 
 
 def event_of(line: str) -> Event | None:
-    """The event that a line of `dvc repro` announces; None for a line about no stage."""
+    """Return the event that a line of `dvc repro` announces, or None if the line is not about a stage."""
     if began := _BEGAN.match(line):
         return Began(began[1])
     if skipped := _SKIPPED.match(line):
@@ -60,23 +60,26 @@ def event_of(line: str) -> Event | None:
 
 
 def dvc(*arguments: str) -> list[str]:
-    """The command, by this Python."""
+    """Return the command line that runs DVC with this Python."""
     return [sys.executable, "-m", "dvc", *arguments]
 
 
 def dvc_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """This one's, with this Python first on the path, for the stages call `python`; what the user has set stays."""
+    """Return this environment with this Python first on the path, because stages call `python`.
+
+    Variables that the user has set are kept.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**more, **os.environ, "PATH": path}
 
 
 def is_project() -> bool:
-    """Whether DVC has anything to do with this folder."""
+    """Whether this folder is a DVC project."""
     return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
 
 
 def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
-    """By address, why DVC would run a stage; or None and why DVC could not be asked."""
+    """Return by address why DVC would run each stage; or None and the reason why DVC could not be asked."""
     done = _run("status", "--json", waiting="waiting for `dvc status`: DVC reads what it has not seen yet")
     with contextlib.suppress(json.JSONDecodeError):
         if done.returncode == 0:
@@ -85,7 +88,7 @@ def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
 
 
 def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:
-    """The outputs that a lock file names and their md5, which ends in `.dir` where it is of a folder."""
+    """Return the outputs that a lock file lists, each with its md5, which ends in `.dir` for a folder."""
     try:
         locked = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
         outputs = [out for stage in locked.get("stages", {}).values() for out in stage.get("outs", [])]
@@ -98,7 +101,7 @@ def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:
 
 
 def commit(addresses: Sequence[str]) -> str | None:
-    """Have DVC record what lies there as the outputs of stages; why it could not, or None."""
+    """Have DVC record the existing files as outputs of the stages; return why it could not, or None."""
     done = _run("commit", "--force", *addresses, waiting="waiting for `dvc commit`: DVC reads what was made")
     return None if done.returncode == 0 else _error(done.stderr)
 
@@ -122,7 +125,7 @@ def _run(*arguments: str, waiting: str) -> subprocess.CompletedProcess[str]:
 
 
 def _error(text: str) -> str:
-    """What DVC said when it failed: from the line that it calls an error on."""
+    """Return DVC's error message: its output from the first line marked as an error."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     first = next((number for number, line in enumerate(lines) if "ERROR" in line), len(lines) - 1)
     said = [line for line in lines[max(first, 0) :] if "dvc.org/support" not in line]
@@ -130,7 +133,7 @@ def _error(text: str) -> str:
 
 
 def _why(changes: Sequence[Any]) -> str:
-    """DVC's list of changes of a stage, in a line."""
+    """Return DVC's list of changes of a stage as one line."""
     named = []
     for change in changes:
         if not isinstance(change, Mapping):
@@ -144,10 +147,10 @@ def _why(changes: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that one of DVC's lock files names."""
+    """A process that is listed in one of DVC's lock files."""
 
     pid: int
-    command: str  # as it runs now
+    command: str  # command line of the running process
 
     @property
     def is_dvc(self) -> bool:
@@ -163,20 +166,20 @@ def is_busy(said: str | None) -> bool:
 
 
 def holders() -> list[Holder]:
-    """The living processes that DVC's lock files name."""
+    """Return the running processes that DVC's lock files list."""
     with contextlib.suppress(*_MALFORMED):
         return _living([*_pid_of_lock(), *_pids_of_rwlock()])
     return []
 
 
 def refuse_dead_locks() -> None:
-    """Stop where waiting would never end: DVC's lock file is damaged, or names a process that is no DVC.
+    """Raise an error if waiting for DVC's lock would never end.
 
     Raises:
-        UserError: with the process, where there is one, and the cure.
+        UserError: the lock file is damaged or names a process that is not DVC; with the process, if any, and a hint.
     """
     cure = f"where no DVC is running: rm {RWLOCK}"
-    for _ in range(READ_TRIES):  # a living DVC may be writing it
+    for _ in range(READ_TRIES):  # a running DVC may be writing it
         with contextlib.suppress(*_MALFORMED):
             pids = _pids_of_rwlock()
             break
@@ -204,7 +207,7 @@ def _pid_of_lock() -> Iterator[int]:
 
 
 def _pids_of_rwlock() -> list[int]:
-    """The processes that hold a path; raises what JSON of another form makes Python raise."""
+    """Return the processes that hold a path; raises one of `_MALFORMED` if the JSON has an unexpected form."""
     if not RWLOCK.is_file():
         return []
     content = json.loads(RWLOCK.read_text(encoding="utf-8"))
@@ -213,7 +216,7 @@ def _pids_of_rwlock() -> list[int]:
 
 
 def allow_without_git() -> None:
-    """Let DVC work in a folder that no git repository has: an archive that was downloaded and unpacked."""
+    """Let DVC work outside a git repository, for example in an unpacked archive."""
     config = Path(".dvc/config.local")
     said = config.is_file() and "no_scm" in config.read_text(encoding="utf-8")
     if Path(".dvc").is_dir() and not said and not _is_tracked():
@@ -221,7 +224,7 @@ def allow_without_git() -> None:
 
 
 def _is_tracked() -> bool:
-    """Whether git has this project: in a repository of its own, or as a part of a larger one."""
+    """Whether git tracks this project, in its own repository or as part of a larger one."""
     try:
         command = ["git", "ls-files", "--error-unmatch", "dvc.yaml"]
         tracked = subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,8 +1,8 @@
-"""What a running command says of itself, in a small file that `fcos status` reads.
+"""Publish the progress of a running command in a small file that `fcos status` reads.
 
-The file lies in the study's scratch folder, which DVC does not know. A command that ends well takes it away. While it
-runs it holds a lock, which the system releases however the process ends: without its lock, the file is of an
-interrupted command.
+The file is in the study's `.scratch` folder, which DVC does not track. A command that succeeds deletes its file. A
+running command holds a lock, which the system releases however the process ends, so a file without a lock belongs to
+an interrupted command.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from fcos.locks import NO_LOCKS, has_no_locks
 from fcos.progress import Progress, watchers
 from fcos.records import odd_value
 
-EVERY_S = 1.0  # between two writings
+EVERY_S = 1.0  # interval between two writes
 LOCK_TRIES = 5
-MOST = 2**31  # of whatever is counted; a pid is less too
-STUDY = "study"  # stands where a stage has its name: of `fcos study run` itself
+MOST = 2**31  # upper bound of every number in a heartbeat, process ids included
+STUDY = "study"  # stands in place of a stage name in the heartbeat of `fcos study run` itself
 Beat = dict[str, Any]
 
 
 class Heartbeat:
-    """One running stage of one run; a file that cannot be written does not stop it."""
+    """Heartbeat of one running stage of one run; errors in writing its file are ignored."""
 
     def __init__(self, path: Path, stage: str, run_name: str | None) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Heartbeat:
         self.write()
 
     def watch(self, progress: Progress) -> None:
-        """Write how far the command is, but not at every step."""
+        """Write the progress of the command, at most once per `EVERY_S` seconds and at its end."""
         if progress.done < progress.total and time.monotonic() - self.written < EVERY_S:
             return
         worked_s = time.monotonic() - progress.started
@@ -77,10 +77,10 @@ def heartbeat(study: str, stage: str, run_name: str | None = None) -> Iterator[H
 
 
 def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
-    """What commands said of themselves, by stage and run; `alive` is whether they still run."""
+    """Return the heartbeats of the study's commands by stage and run; `alive` tells whether the command still runs."""
     beats = {}
     for path in sorted(_folder(study).glob("*.json")):
-        with contextlib.suppress(UserError):  # it has ended since
+        with contextlib.suppress(UserError):  # the command has ended in the meantime
             beat = read_json(path, hint="fcos status")
             if _is_beat(beat):
                 beats[beat["stage"], beat["run"]] = {**beat, "alive": _is_alive(path.with_suffix(".lock"), beat)}
@@ -88,7 +88,7 @@ def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
 
 
 def _is_beat(content: Any) -> bool:
-    """Whether these are the words of a heartbeat, and not what a full disk left of them."""
+    """Whether `content` is a complete heartbeat, not the remainder that a full disk leaves."""
     kinds: dict[str, Any] = {"stage": str, "run": str | None, "pid": int, "started": float, "updated": float}
     if isinstance(content, dict) and "what" in content:
         kinds |= {
@@ -100,7 +100,7 @@ def _is_beat(content: Any) -> bool:
             "per_second": float,
             "note": str | None,
         }
-    if isinstance(content, dict) and "jobs" in content:  # of `fcos study run`
+    if isinstance(content, dict) and "jobs" in content:  # the heartbeat of `fcos study run`
         kinds |= {"jobs": int, "open": dict[str, str | None], "begun": list[str]}
     if not isinstance(content, dict) or any(odd_value(content.get(key), kind) for key, kind in kinds.items()):
         return False
@@ -123,20 +123,20 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(path.open("a"))
-            for _ in range(LOCK_TRIES):  # somebody may be looking; at the end the same stage runs twice
+            for _ in range(LOCK_TRIES):  # a reader may hold it briefly; if all tries fail, the same stage runs twice
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 time.sleep(0.05)
-        except OSError as error:  # nowhere to write
+        except OSError as error:  # the folder is not writable
             has_no_locks(path, error)
         yield
 
 
 def _is_alive(path: Path, beat: Beat) -> bool:
-    """Whether the command of a heartbeat holds its lock; without locks, whether this machine has such a process."""
+    """Whether the command of a heartbeat holds its lock; without file locks, whether its process is running here."""
     try:
-        with path.open() as stream:  # shared, which filelock has not: two that look do not see each other
+        with path.open() as stream:  # a shared lock, which filelock lacks: two readers do not block each other
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

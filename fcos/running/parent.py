@@ -1,4 +1,4 @@
-"""The end of a command whose DVC, or whose `fcos study run`, was killed: nobody would want what it makes."""
+"""End a command after its DVC or its `fcos study run` was killed, because its outputs would not be used."""
 
 import contextlib
 import os
@@ -10,24 +10,24 @@ import psutil
 
 from fcos.progress import say
 
-STARTED_BY = "FCOS_STARTED_BY"  # the process of `fcos study run`, for all that it starts
+STARTED_BY = "FCOS_STARTED_BY"  # identifies the process of `fcos study run` to all processes that it starts
 LOOK_S = 0.5
-END_S = 30.0  # for this process to end by itself
-SAME_S = 1.0  # the time of its beginning is reckoned from that of the machine's, which a clock that is set moves
+END_S = 30.0  # time between SIGTERM and SIGKILL
+SAME_S = 1.0  # tolerance: start times are computed from the boot time, which moves when the clock is set
 
 
 def this_process() -> str:
-    """A name of this process that no later one has: its number and when it began."""
+    """Return a unique name of this process: its id and start time."""
     me = psutil.Process()
     return f"{me.pid}:{me.create_time()}"
 
 
 def end_with_parents() -> None:
-    """In a stage of DVC, end this process by SIGTERM soon after the DVC that started it, or its `fcos study run`.
+    """In a DVC stage, send SIGTERM to this process soon after its DVC or its `fcos study run` has ended.
 
-    A library may swallow what the signal raises: after a while it is killed.
+    A library may swallow the exception that the signal raises, so SIGKILL follows after `END_S` seconds.
 
-    A command typed by hand is left alone, also under nohup: it is no child of theirs.
+    A command typed by hand, also under nohup, is not affected, because it is not a child of either.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -53,7 +53,7 @@ def _is_alive(process: psutil.Process | None) -> bool:
 
 
 def _started_by() -> list[psutil.Process | None]:
-    """The `fcos study run` above all; None in its place where it is gone already."""
+    """Return the process of `fcos study run`, with None in its place if it has ended; empty if there was none."""
     if STARTED_BY not in os.environ:
         return []
     with contextlib.suppress(psutil.Error, ValueError):
@@ -64,7 +64,7 @@ def _started_by() -> list[psutil.Process | None]:
 
 
 def _dvc_above() -> list[psutil.Process]:
-    """The DVC that runs this stage: the nearest process above of its name."""
+    """Return the DVC that runs this stage: the nearest ancestor process named `dvc`."""
     with contextlib.suppress(psutil.Error):
         for parent in psutil.Process().parents():
             if any(Path(word).name == "dvc" for word in parent.cmdline()[:4]):

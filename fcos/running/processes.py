@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""Child processes that end with the process that started them."""
 
 import contextlib
 import os
@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-STOP_S = 30.0  # for a child to end by itself after Ctrl-C
+STOP_S = 30.0  # time for a child to end after SIGINT, before it is killed
 
 
 class Children:
-    """The running processes. Each leads a process group of its own, since DVC does not forward SIGINT."""
+    """Running child processes, each the leader of its own process group, since DVC does not forward SIGINT."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -23,7 +23,7 @@ class Children:
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], *, errors: int | None
     ) -> Iterator[subprocess.Popen[str]]:
-        """A child whose standard output is to be read; it has ended when the block has."""
+        """Start a child process whose standard output can be read; it has ended when the block ends."""
         with self._lock:
             if self.stopped:
                 raise KeyboardInterrupt
@@ -49,7 +49,7 @@ class Children:
             self._at_work.discard(child)
 
     def stop(self) -> None:
-        """Stop all running processes as Ctrl-C does; after a while, or another Ctrl-C, kill them."""
+        """Send SIGINT to all running processes; kill them after `STOP_S` seconds or another Ctrl-C."""
         with self._lock:
             self.stopped = True
         try:

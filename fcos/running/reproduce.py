@@ -1,4 +1,4 @@
-"""One `dvc repro` from its start to its end, as it tells of its stages."""
+"""Run one `dvc repro` and follow its stages in its output."""
 
 import subprocess
 import time
@@ -23,7 +23,7 @@ from fcos.running.processes import Children
 from fcos.running.study_progress import StudyProgress
 
 RETRY_S = 2.0
-SAY_AGAIN_S = 60.0  # between two lines on what is waited for
+SAY_AGAIN_S = 60.0  # interval between two messages about waiting for another DVC
 
 
 def reproduce(
@@ -33,16 +33,16 @@ def reproduce(
     children: Children,
     progress: StudyProgress,
 ) -> bool:
-    """Have DVC run the stages that are not up to date, or all there are; whether all ended well.
+    """Have DVC bring `stages`, or all stages if empty, up to date; return whether all succeeded.
 
-    A DVC that finds another one running is started again until the other has ended.
+    If DVC finds another DVC running, it is started again until the other one has ended.
 
     Args:
-        label: before each of its lines; None where it is alone, and what its stages say of themselves, bars too, goes
-            straight to the terminal.
+        label: prefix of each line of output; None for a single DVC, whose stages write straight to the terminal,
+            progress bars included.
 
     Raises:
-        UserError: a lock that nobody will let go of.
+        UserError: a lock that will never be released.
     """
     command = dvc("repro", *(["--single-item", *stages] if stages else []))
     errors = None if label is None else subprocess.STDOUT
@@ -57,7 +57,7 @@ def reproduce(
         if child.returncode == 0:
             return True
         refuse_dead_locks()
-        unread = label is None and not told.began  # its errors went to the terminal
+        unread = label is None and not told.began  # errors went to the terminal
         if not (told.busy or (unread and _is_another_at_work())):
             return False
         waiting.say()
@@ -65,7 +65,7 @@ def reproduce(
 
 
 class _Told:
-    """What one DVC has told of its stages so far, which the progress of the study follows."""
+    """Reads the output of one DVC and updates the progress of the study."""
 
     def __init__(self, label: str | None, progress: StudyProgress) -> None:
         self.label, self.progress = label, progress
@@ -89,7 +89,7 @@ class _Told:
             self.progress.settle(event.address, ran=False)
 
     def end(self, *, well: bool) -> None:
-        """The running stage, if there is one, has ended."""
+        """Report the end of the running stage, if there is one."""
         if self._running and well:
             self.progress.settle(self._running, ran=True)
         elif self._running:
@@ -98,12 +98,12 @@ class _Told:
 
 
 def _is_another_at_work() -> bool:
-    """Whether a DVC that told the terminal why it failed met another one."""
+    """Whether another DVC is running, asked when a DVC has failed and its errors went to the terminal."""
     return bool(holders()) or is_busy(ask_dvc()[1])
 
 
 class _Waiting:
-    """Says whom a DVC is waited for, at first and now and then."""
+    """Prints which process DVC is waiting for, at once and then every `SAY_AGAIN_S` seconds."""
 
     def __init__(self, label: str, progress: StudyProgress) -> None:
         self.label, self.progress = label, progress

@@ -1,7 +1,7 @@
-"""`fcos study run`: the active study by DVC, several trainings at a time.
+"""`fcos study run`: bring the active study up to date by DVC, several trainings in parallel.
 
-One training of small images does not use all cores, and none while a process starts or writes; `dvc repro` runs one
-stage after the other. So the stages of each run go through a DVC of their own, and a last `dvc repro` does the rest.
+One training of small images does not use all cores, and uses none while its process starts or writes files. Since
+`dvc repro` runs one stage at a time, each run has its own DVC, and a last `dvc repro` runs the remaining stages.
 """
 
 import os
@@ -27,11 +27,11 @@ def run_study(jobs: int | None) -> None:
     """Bring the active study up to date.
 
     Args:
-        jobs: trainings at a time, each with its share of the cores; None: as many as cores and memory allow, and one
-            at a time on a GPU.
+        jobs: number of parallel trainings, each with its share of the cores; None: as many as cores and memory allow,
+            and one on a GPU.
 
     Raises:
-        UserError: a stage failed; what the others made is kept.
+        UserError: a stage failed; the outputs of the others are kept.
     """
     study = params.read()
     jobs = min(jobs or suitable_jobs(), len(study.runs))
@@ -73,8 +73,8 @@ def _failure(what: str) -> UserError:
 def _run_all(
     study: Params, jobs: int, environment: Mapping[str, str], children: Children, progress: StudyProgress
 ) -> list[str]:
-    """Bring every run up to date; the names of those that failed. One that fails does not stop the others."""
-    # The longest first: nobody waits at the end for one that began last.
+    """Bring every run up to date and return the names of those that failed; a failure does not stop other runs."""
+    # The longest run starts first, so that it does not run alone at the end.
     names = sorted(study.runs, key=lambda name: cost(study.runs[name]), reverse=True)
 
     def of_run(name: str) -> bool:
@@ -88,5 +88,5 @@ def _run_all(
         children.stop()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more is begun
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further run starts
     return [name for name, ended_well in zip(names, done, strict=True) if not ended_well]

@@ -1,4 +1,4 @@
-"""The stages of a study and the state of each: from the running commands, from DVC, and from the files."""
+"""The stages of a study and their states, found from the running commands, from DVC and from the files."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from fcos.running.heartbeat import Beat
 from fcos.study.layout import Layout
 from fcos.study.run_files import written_by
 
-# What a stage reads of the same run. Every training reads prepare, which reads source; the report reads every stage.
+# The stage of the same run whose outputs each stage reads. Every training also reads prepare, prepare reads source,
+# and the report reads every stage.
 _READS = {"predict": "train", "evaluate": "predict", "nms_sweep": "predict", "tta": "train"}
 _LAST_FILE_OF_STUDY: Mapping[str, Callable[[Layout], Path]] = {
     "source": lambda layout: layout.source / "index.json",
@@ -30,13 +31,13 @@ class Stage:
 
     @property
     def address(self) -> str:
-        """What DVC calls it."""
+        """Return DVC's name of the stage."""
         if self.name == "report":
             return self.name
         return f"stages/{self.name}/dvc.yaml:{self.name}" + (f"@{self.run_name}" if self.run_name else "")
 
     def last_file(self, layout: Layout) -> Path:
-        """The file that it writes last."""
+        """Return the file that the stage writes last."""
         if self.run_name:
             return layout.run(self.run_name) / written_by(self.name)[-1].name
         return _LAST_FILE_OF_STUDY[self.name](layout)
@@ -47,16 +48,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a stage."""
+    """State of a stage."""
 
     stage: Stage
     state: str
     why: str | None = None
-    beat: Beat | None = None  # of a running or interrupted stage
+    beat: Beat | None = None  # only for a running or interrupted stage
 
 
 def stages_of(name: str, study: Params) -> list[Stage]:
-    """The stages of a run, in their order."""
+    """Return the stages of a run, in order."""
     stages = ["train", "predict", "evaluate"]
     stages += ["tta"] if name in study.tta.runs else []
     stages += ["nms_sweep"] if name in study.nms_sweep.runs else []
@@ -69,7 +70,7 @@ def all_stages(study: Params) -> list[Stage]:
 
 
 def what_is_open(stages: Sequence[Stage], changed: Mapping[str, str]) -> dict[str, str | None]:
-    """By DVC's address, why each stage is to run: `changed`, and whatever reads what such a stage will write."""
+    """Return by address why each stage must run: those in `changed`, and those that read outputs of such a stage."""
     why: dict[str, str | None] = {}
     for stage in stages:
         pending = next((need for need in _needs(stage, stages) if need.address in why), None)
@@ -87,11 +88,11 @@ def find_states(
     still_open: Mapping[str, str | None],
     begun: Collection[str] = (),
 ) -> list[Found]:
-    """What is known of each of `stages`.
+    """Return the state of each of `stages`.
 
     Args:
-        beats: what commands said of themselves.
-        still_open: by address, why a stage is to run; None where nobody has looked.
+        beats: the heartbeats of commands, by stage and run.
+        still_open: by address, why a stage must run; None if it was not checked.
         begun: addresses of stages that DVC has begun, even if their command has not started yet or has ended.
     """
     found = []

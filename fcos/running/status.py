@@ -33,20 +33,20 @@ from fcos.visible import visible
 
 REFRESH_S = 3.0
 MOST_REASONS = 8
-# What DVC writes when a stage has ended, and what it looks at: while these stay as they are, so does its answer.
+# DVC writes or reads these files, so its answer cannot change while they do not.
 _WATCHED = ("params.yaml", "dvc.lock", "stages/*/dvc.lock", "fcos/**/*.py")
 
 
 @dataclass(frozen=True)
 class Status:
-    """The active study as it stands."""
+    """State of the active study."""
 
     study: str
     jobs: int
     states: list[Found]
     left: TimeLeft
     unasked: str | None  # why DVC was not asked what is up to date
-    whole: Beat | None  # of `fcos study run`, running or interrupted
+    whole: Beat | None  # heartbeat of `fcos study run`, running or interrupted
 
     def count(self, state: str) -> int:
         return sum(found.state == state for found in self.states)
@@ -63,7 +63,7 @@ class Status:
 
 
 class Look:
-    """Looks at the active study, as often as one likes: DVC, which takes seconds, is asked only after a change."""
+    """Reads the state of the active study; cheap to call often, since slow DVC is asked only after a change."""
 
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
@@ -91,7 +91,7 @@ class Look:
         return Status(study.study, jobs, states, time_left(study, states, jobs=jobs), unasked, whole)
 
     def _ask(self, layout: Layout) -> tuple[dict[str, str] | None, str | None]:
-        """DVC's answer, with what is known of a changed source."""
+        """Return DVC's answer, with the changes of the source added."""
         if self.quick:
             return self._answer
         drop_dangling(layout)
@@ -106,25 +106,25 @@ class Look:
 
 
 def _jobs(study: Params, whole: Beat | None, at_work: Sequence[Beat]) -> int:
-    """Runs in parallel: as `fcos study run` reports, or the running ones, or as many as it would start."""
+    """Return the number of parallel runs: reported by `fcos study run`, or those running, or what it would start."""
     if whole and whole["alive"] and "jobs" in whole:
         return int(whole["jobs"])
     return len(at_work) or min(suitable_jobs(), len(study.runs))
 
 
 def watch(look: Callable[[], Status], show: Callable[[str], None], *, terminal: bool) -> None:
-    """Show the status again and again, on a terminal in its place, until somebody stops it."""
+    """Show the status repeatedly until interrupted; on a terminal, each status replaces the previous one."""
     while True:
         status = look()
         text = visible(status_text(status))
-        if terminal:  # each line cleared to its end, and all below the last: nothing flickers
+        if terminal:  # clear each line to its end and everything below the last line, to avoid flicker
             text = "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in text.splitlines()) + "\x1b[J"
         show(text)
         time.sleep(REFRESH_S)
 
 
 def status_text(status: Status) -> str:
-    """The status to be read: a line, a table, and a line for whatever is not simply done or to do."""
+    """Return the status as text: a headline, a table, and a line for each stage that is running or has a reason."""
     lines = [f"study {status.study}: {status.headline}"]
     if status.count(DONE) < len(status.states):
         at_a_time = "one run" if status.jobs == 1 else f"{status.jobs} runs"
@@ -146,7 +146,7 @@ def status_text(status: Status) -> str:
 
 
 def _table(states: Sequence[Found]) -> str:
-    """Runs by stages, between the two stages of the whole study."""
+    """Return the table of runs by stages, between the stages of the whole study."""
     of = {(found.stage.name, found.stage.run_name): _cell(found) for found in states}
     runs = list(dict.fromkeys(found.stage.run_name for found in states if found.stage.run_name))
     columns = [column for column in STAGES_OF_A_RUN if any((column, name) in of for name in runs)]
@@ -163,7 +163,7 @@ def _cell(found: Found) -> str:
 
 
 def _progress(beat: Beat | None) -> str:
-    """Progress, speed and time left of a running command."""
+    """Return progress, speed and time left of a running command."""
     if beat is None:
         return "DVC is running"
     if not beat.get("total"):
@@ -183,7 +183,7 @@ def _reason(found: Found) -> str:
 
 
 def status_json(status: Status) -> dict[str, Any]:
-    """The status for scripts."""
+    """Return the status as JSON for scripts."""
     return {
         "study": status.study,
         "done": status.count(DONE),

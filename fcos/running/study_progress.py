@@ -1,4 +1,4 @@
-"""How far a study is while it runs, said after each stage and in a line on a terminal."""
+"""Progress of a running study, printed after each stage and shown in a line on a terminal."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ REFRESH_S = 2.0
 
 
 class StudyProgress:
-    """How many stages are done, and how long the others will take: said after each, and in a line on a terminal."""
+    """Number of finished stages and time left, printed after each stage and shown in a line on a terminal."""
 
     def __init__(self, study: Params, jobs: int, beat: Heartbeat) -> None:
         self.study, self.jobs, self.beat = study, jobs, beat
@@ -36,7 +36,7 @@ class StudyProgress:
             raise _unusable(why_not)
         if changed and Stage("source").address in changed and (changes := source_changes(layout)):
             self.print(changed_text(changes))
-        # While another DVC runs, none of them has been checked.
+        # While another DVC runs, no stage has been checked.
         unknown: dict[str, str | None] = dict.fromkeys(stage.address for stage in self.stages)
         self.open = unknown if changed is None else what_is_open(self.stages, changed)
         self.begun: set[str] = set()
@@ -44,7 +44,7 @@ class StudyProgress:
         self._write()
 
     def begin(self, address: str) -> None:
-        """DVC has begun a stage."""
+        """Record that DVC has begun a stage."""
         with self._lock:
             self.begun.add(address)
             self._write()
@@ -55,7 +55,7 @@ class StudyProgress:
             self._write()
 
     def settle(self, address: str, *, ran: bool) -> None:
-        """A stage is done, by work or since nothing had changed."""
+        """Record that a stage is done, because it ran or because nothing had changed."""
         with self._lock:
             if address not in self.open:
                 return
@@ -77,13 +77,13 @@ class StudyProgress:
         return ", ".join(parts)
 
     def print(self, line: str) -> None:
-        """Print a line, above the one on the terminal."""
+        """Print a line, above the progress line on the terminal."""
         tqdm.write(visible(line), file=sys.stdout)
         sys.stdout.flush()
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep a line on the terminal that says how far all is; elsewhere nothing."""
+        """Keep a progress line on the terminal; does nothing if the output is not a terminal."""
         if not sys.stderr.isatty():
             yield
             return

@@ -1,4 +1,4 @@
-"""The time left of a study, from what its stages took and the speed of the running ones."""
+"""Estimate the time left of a study from the durations of its finished stages and the speed of the running ones."""
 
 import contextlib
 import heapq
@@ -17,16 +17,16 @@ from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
 from fcos.study.layout import Layout
 from fcos.study.run_files import STAGES_OF_A_RUN, read_run_file, written_by
 
-START_S = 5.0  # of a stage: Python, torch and DVC around it; smoke has eleven of little else
-# Where a stage says how long it took.
+START_S = 5.0  # overhead of a stage (Python, torch, DVC); it dominates the eleven stages of smoke
+# The files that record how long a stage took.
 _FILES = {stage: [f.name for f in written_by(stage) if f.tells_seconds] for stage in STAGES_OF_A_RUN[1:]}
 Network = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class TimeLeft:
-    seconds: float | None  # None: nothing that could say has been measured
-    not_counted: list[str]  # kinds of stages of which none has been measured
+    seconds: float | None  # None: nothing has been measured to estimate from
+    not_counted: list[str]  # kinds of stages without any measurement
 
     def __str__(self) -> str:
         if self.seconds is None:
@@ -36,16 +36,16 @@ class TimeLeft:
 
 
 def cost(run: Run) -> int:
-    """Epochs times layers, which a training's time goes along with; nothing for weights that are imported."""
+    """Return epochs times layers, to which the time of a training is proportional; 0 for imported weights."""
     epochs = 0 if run.checkpoint else run.train.warmup_epochs + (run.epochs or 0)
     return epochs * int(run.backbone.removeprefix("resnet"))
 
 
 def time_left(study: Params, states: Sequence[Found], *, jobs: int) -> TimeLeft:
-    """What is left of the stages that are not done, `jobs` runs at a time.
+    """Estimate the time left of the unfinished stages, with `jobs` parallel runs.
 
-    A training is reckoned from those with the same network, or else from all, by epochs and layers; another stage from
-    those of its kind.
+    The time of a training is estimated by epochs and layers from trainings of the same network, or from all if there
+    are none. The time of another stage is estimated from stages of its kind.
     """
     layout = Layout(study.study)
     pace, took = _Pace.of(study, states, layout), _took(study, layout)
@@ -68,25 +68,25 @@ def time_left(study: Params, states: Sequence[Found], *, jobs: int) -> TimeLeft:
         else:
             of_run[run_name] += START_S
             not_counted[name] = None
-    alone = of_run.pop(None, 0.0)  # prepare and report, beside which nothing runs
+    alone = of_run.pop(None, 0.0)  # prepare and report, which never run in parallel with others
     order = sorted(of_run, key=lambda run_name: (run_name not in working, -of_run[run_name]))
     return TimeLeft(alone + _makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))
 
 
 class _Pace:
-    """Seconds that trainings take for each unit of cost, by network."""
+    """Seconds of training per unit of cost, by network."""
 
     def __init__(self) -> None:
         self._of: dict[Network, list[tuple[float, float]]] = defaultdict(list)  # (seconds, cost)
 
     @staticmethod
     def of(study: Params, states: Sequence[Found], layout: Layout) -> "_Pace":
-        """From the finished trainings of the study, and the running or interrupted ones."""
+        """Measure the finished, running and interrupted trainings of the study."""
         pace = _Pace()
         for name in study.runs:
             summary = _read(layout, name, "train.json")
-            if summary and "training_seconds" in summary["provenance"]:  # imported weights took none
-                with contextlib.suppress(KeyError, ValueError):  # of another version, whose settings were others
+            if summary and "training_seconds" in summary["provenance"]:  # absent for imported weights
+                with contextlib.suppress(KeyError, ValueError):  # written by another version with other settings
                     was = Run.model_validate({"role": None, **summary["params"]})
                     pace.add(was, summary["provenance"]["training_seconds"], cost(was))
         for found in states:
@@ -99,7 +99,7 @@ class _Pace:
         self._of[run.backbone, run.num_convs].append((seconds, of_cost))
 
     def seconds(self, run: Run) -> float | None:
-        """Of a whole training; None where none has been measured. Long ones say more than short ones."""
+        """Return the seconds of a whole training, or None if none has been measured; weighted by their duration."""
         if not cost(run):
             return 0.0
         measured = self._of.get((run.backbone, run.num_convs)) or [
@@ -110,7 +110,7 @@ class _Pace:
 
 
 def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
-    """Seconds of the stages other than trainings, by kind."""
+    """Return the seconds of the stages other than trainings, by kind."""
     took: dict[str, list[float]] = defaultdict(list)
     for name in study.runs:
         for stage, files in _FILES.items():
@@ -121,7 +121,7 @@ def _took(study: Params, layout: Layout) -> dict[str, list[float]]:
 
 
 def _read(layout: Layout, run_name: str, file: str) -> dict[str, Any] | None:
-    """A JSON file of a run, where it is there and says where it comes from."""
+    """Return a JSON file of a run, or None if it is missing or has no provenance."""
     try:
         content: dict[str, Any] = read_run_file(layout.run(run_name) / file, ["provenance"])
     except UserError:
@@ -130,23 +130,23 @@ def _read(layout: Layout, run_name: str, file: str) -> dict[str, Any] | None:
 
 
 def _has_ended(found: Found, layout: Layout) -> bool:
-    """Whether the command of a running stage has ended; DVC removed the earlier files before it began."""
+    """Whether the command of a running stage has written its last file; DVC deletes older ones before it starts."""
     return found.state == RUNNING and found.beat is None and found.stage.last_file(layout).exists()
 
 
 def _speed(beat: Mapping[str, Any] | None) -> float:
-    """Steps a second of a training; 0 while it is not known, or still about its images."""
+    """Return the steps per second of a training; 0 while unknown or while it is still loading images."""
     return max(0.0, float(beat["per_second"])) if beat and beat.get("what") == "train" and beat["total"] else 0.0
 
 
 def _by_own_speed(found: Found) -> float | None:
-    """Seconds that a running training takes in all, at its own speed."""
+    """Return the total seconds of a running training at its current speed, or None if unknown."""
     speed = _speed(found.beat)
     return found.beat["total"] / speed if found.state == RUNNING and found.beat and speed else None
 
 
 def _share_left(found: Found, layout: Layout) -> float:
-    """Time left of a running training, or of an interrupted one that has a saved state."""
+    """Return the share of a training that is left, for a running one or an interrupted one with a saved state."""
     if not found.beat or not found.beat["total"] or not _speed(found.beat):
         return 1.0
     saved = layout.runs.glob(f".scratch/{found.stage.run_name}-*/state.pt")
@@ -156,12 +156,12 @@ def _share_left(found: Found, layout: Layout) -> float:
 
 
 def _since(found: Found) -> float:
-    """Seconds that a stage has been running."""
+    """Return the seconds that a stage has been running."""
     return max(0.0, time.time() - float(found.beat["started"])) if found.beat and found.state == RUNNING else 0.0
 
 
 def _makespan(seconds: Iterable[float], jobs: int) -> float:
-    """When the last ends if each begins as soon as one of `jobs` is free."""
+    """Return when the last job ends if each starts as soon as one of `jobs` slots is free."""
     free = [0.0] * jobs
     for of_one in seconds:
         heapq.heapreplace(free, free[0] + of_one)

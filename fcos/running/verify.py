@@ -1,7 +1,7 @@
-"""Whether files still hold what DVC recorded.
+"""Check that files still have the content that DVC recorded.
 
-DVC trusts the size and time of a file. What a disk or a careless program changes under the same time is never noticed,
-and since the workspace and the cache are one file with two names, it comes back out of the cache.
+DVC trusts the size and time of a file. It does not notice a change by a disk error or a careless program that keeps
+both, and restores the changed content from the cache, since workspace and cache are two names of one file.
 """
 
 import json
@@ -15,17 +15,17 @@ from fcos.running.dvc import recorded_outputs
 
 CACHE = Path(".dvc/cache/files/md5")
 LOCKS = ("dvc.lock", "stages/*/dvc.lock")
-FOLDER = ".dir"  # ends the md5 of a folder, whose cache file lists its content
+FOLDER = ".dir"  # suffix of the md5 of a folder, whose cache file lists its content
 
 
 @dataclass(frozen=True)
 class Verified:
-    count: int  # of files looked at
-    damaged: list[list[Path]]  # the names of each file that holds something else than DVC recorded
+    count: int  # files checked
+    damaged: list[list[Path]]  # all names of each file whose content differs from what DVC recorded
 
 
 def verify() -> Verified:
-    """Hash every output of the lock files, and DVC's cache, anew; in the project's folder."""
+    """Hash every output in the lock files and every file in DVC's cache again, in the current project folder."""
     names: dict[tuple[int, int], dict[Path, str]] = {}
     for path, md5 in [*_cached(), *_outputs()]:
         if path.is_file():
@@ -33,7 +33,7 @@ def verify() -> Verified:
             names.setdefault((status.st_dev, status.st_ino), {})[path] = md5
     checked = track(names.items(), "verify", total=len(names), unit="files")
     damaged = {file: sorted(of) for file, of in checked if {*of.values()} != {md5_file(next(iter(of)))}}
-    for kept in Path("runs").glob("*/.scratch/*/finished/*"):  # a third name, out of which a training is put back
+    for kept in Path("runs").glob("*/.scratch/*/finished/*"):  # a third name, to restore a training
         file = kept.stat().st_dev, kept.stat().st_ino
         if file in damaged:
             damaged[file].append(kept)
@@ -41,7 +41,7 @@ def verify() -> Verified:
 
 
 def _cached() -> Iterator[tuple[Path, str]]:
-    """Each file of the cache, and the md5 that it is called after."""
+    """Yield each file of the cache and the md5 in its name."""
     for path in CACHE.glob("[0-9a-f][0-9a-f]/*"):
         md5 = (path.parent.name + path.name).removesuffix(FOLDER)
         if len(md5) == 32:
@@ -49,7 +49,7 @@ def _cached() -> Iterator[tuple[Path, str]]:
 
 
 def _outputs() -> Iterator[tuple[Path, str]]:
-    """Each file that the lock files name as an output, and its md5."""
+    """Yield each output file that the lock files list, and its md5."""
     for lock in (path for pattern in LOCKS for path in Path().glob(pattern)):
         for path, md5 in recorded_outputs(lock):
             if not md5.endswith(FOLDER):
@@ -59,7 +59,7 @@ def _outputs() -> Iterator[tuple[Path, str]]:
 
 
 def _listed(folder: Path, listed: Path) -> Iterator[tuple[Path, str]]:
-    """The files of a folder; nothing where the list itself is damaged, which is found by its own md5."""
+    """Yield the files of a folder; nothing if its list is damaged, which the md5 of the list reveals."""
     try:
         content = json.loads(listed.read_text(encoding="utf-8"))
         yield from [(folder / entry["relpath"], entry["md5"]) for entry in content]

@@ -22,7 +22,10 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "sa
 
 
 def log_checkpoint(client: "MlflowClient", run: "Run", weights: Path) -> None:
-    """Have the weights of `run` in MLflow, and no older ones; does nothing where they are there, or not on disk."""
+    """Log the weights of `run` to MLflow unless they are logged already, and delete older ones there.
+
+    Does nothing if the weights are not logged and not on disk.
+    """
     digest = run.data.tags["weights_sha256"]
     models = _models(client, run)
     ready = ready_model(client, run)
@@ -36,7 +39,7 @@ def log_checkpoint(client: "MlflowClient", run: "Run", weights: Path) -> None:
 
 
 def ready_model(client: "MlflowClient", run: "Run") -> "LoggedModel | None":
-    """The weights of `run` in MLflow, if they are there and whole."""
+    """Return the weights of `run` in MLflow, or None if they are missing or incomplete."""
     from mlflow.entities import LoggedModelStatus
 
     digest = run.data.tags["weights_sha256"]
@@ -49,7 +52,7 @@ def ready_model(client: "MlflowClient", run: "Run") -> "LoggedModel | None":
 
 
 def drop_checkpoints(client: "MlflowClient", run: "Run") -> None:
-    """Take the weights of `run` out of MLflow."""
+    """Delete the weights of `run` from MLflow."""
     for model in _models(client, run):
         client.delete_logged_model(model.model_id)
 
@@ -59,7 +62,7 @@ def _models(client: "MlflowClient", run: "Run") -> list["LoggedModel"]:
 
 
 def _log(client: "MlflowClient", run: "Run", weights: Path, digest: str) -> None:
-    """What `mlflow.pyfunc.log_model` does, for a given run and store and without an active run."""
+    """Do what `mlflow.pyfunc.log_model` does, for a given run and store and without an active run."""
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
@@ -86,7 +89,7 @@ def _log(client: "MlflowClient", run: "Run", weights: Path, digest: str) -> None
             artifacts={"weights": str(weights.resolve())},
             signature=_signature(),
             input_example=_input_example(),
-            # Given, since MLflow would run the model to find out. This package itself has to be installed.
+            # Listed here because MLflow would otherwise run the model to infer them. Serving needs this package too.
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
         client.log_model_artifacts(model.model_id, str(saved))
@@ -95,7 +98,7 @@ def _log(client: "MlflowClient", run: "Run", weights: Path, digest: str) -> None
 
 
 def _input_example() -> "pd.DataFrame":
-    """A drawn image, as a server takes it."""
+    """Return a generated image in the form that a server accepts."""
     import pandas as pd
     from PIL import Image, ImageDraw
 
@@ -117,7 +120,7 @@ def _signature() -> "ModelSignature":
 
 
 def _share(weights: Path, model: "LoggedModel") -> None:
-    """Replace MLflow's copy by a hard link, so that the weights take their room once; the copy serves as well."""
+    """Replace MLflow's copy by a hard link to save disk space; if that fails, the copy is kept."""
     from mlflow.utils.file_utils import local_file_uri_to_path
     from mlflow.utils.uri import is_local_uri
 

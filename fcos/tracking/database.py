@@ -1,4 +1,4 @@
-"""The project's own database, looked at before MLflow opens it: a damaged one makes room for a new one."""
+"""Check the project's own database before MLflow opens it, and set a damaged one aside for a new one."""
 
 import contextlib
 import sqlite3
@@ -8,26 +8,26 @@ from pathlib import Path
 from fcos.errors import names_of
 from fcos.progress import say
 
-_BESIDE = ("", "-journal", "-wal", "-shm")  # a journal of the old one would be played into the new one
+_BESIDE = ("", "-journal", "-wal", "-shm")  # an old journal would be applied to the new database
 _OURS = {"alembic_version", "experiments"}
-WAIT_S = 5.0  # for a program that holds it
-renewed: list[Path] = []  # what this process set aside: all runs are to be told to the new one
+WAIT_S = 5.0  # wait for a program that holds the database
+renewed: list[Path] = []  # set aside by this process; all runs must be logged to the new database
 
 
 class Unusable(Exception):
-    """The database is none that MLflow could use, and is left as it is."""
+    """The database cannot be used by MLflow and is left unchanged."""
 
 
 class Damaged(Unusable):
-    """Its numbers cannot be read."""
+    """The database is corrupt."""
 
 
 def check_database(path: Path) -> None:
-    """Raise where there is something at `path` that MLflow could not use.
+    """Check that MLflow can use the database at `path`, if it exists.
 
     Raises:
-        Damaged: it is no database any more.
-        Unusable: it is a folder, of something else, held by another program, or may not be read.
+        Damaged: the file is no longer a database.
+        Unusable: it is a folder, the database of another program, locked by another program, or not readable.
     """
     if path.is_dir():
         raise Unusable("it is a folder")
@@ -48,7 +48,7 @@ def check_database(path: Path) -> None:
 
 
 def set_aside(path: Path, why: Damaged) -> None:
-    """Rename a damaged database, with what belongs to it, to a name that is free, and say so."""
+    """Rename a damaged database and its journal files to a free name, and print that."""
     kept = next(name for n in count(1) if not (name := path.with_name(f"{path.name}.damaged-{n}")).exists())
     for ending in _BESIDE:
         part = path.with_name(path.name + ending)

@@ -1,4 +1,4 @@
-"""What MLflow shows first: a description of the study, with its table and how to read it, and one line for each run."""
+"""Descriptions that MLflow shows: for the study its table and how to read it, for each run one line."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ _COLUMNS = ("backbone", "epochs", "num_convs", "seed")
 
 
 def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str:
-    """The description of a run: what it is, what it reached, and where its files are."""
+    """Return the description of a run: its settings, its results, and where its files are."""
     params = {name: markdown(str(value)) for name, value in train["params"].items()}
     epochs = f"{markdown(str(train['params']['epochs'] or 'no'))} epochs"
     what = f"{params['backbone']}, {epochs}, num_convs {params['num_convs']}, seed {params['seed']}"
@@ -27,7 +27,7 @@ def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str
 
 
 def describe_study(client: "MlflowClient", experiment_id: str, study: str, trainings: Sequence["Run"]) -> None:
-    """Bring the description of the experiment up to date; `trainings` are those that count, in their order."""
+    """Update the description of the experiment; `trainings` are the current ones, in order."""
     text = _text(study, trainings)
     if client.get_experiment(experiment_id).tags.get(NOTE) != text:
         client.set_experiment_tag(experiment_id, NOTE, text)
@@ -55,7 +55,7 @@ def _text(study: str, trainings: Sequence["Run"]) -> str:
 
 
 def model_name(study: str) -> str:
-    """Of the study in the model registry."""
+    """Return the name of the study in the model registry."""
     return f"fcos-{study}"
 
 

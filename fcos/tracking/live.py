@@ -1,4 +1,4 @@
-"""A training seen in MLflow while it runs: sent from a thread of its own, which the training never waits for."""
+"""Log a training to MLflow while it runs, from a separate thread that the training does not wait for."""
 
 import queue
 import threading
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RETRY_S = 60.0  # between two tries to reach a store that is away
-CLOSE_S = 5.0  # how long the end of a training waits for the last rows
-MAKING_S = 300.0  # and for the tables of a new local database, which would be useless half made
+RETRY_S = 60.0  # between two attempts to reach an unavailable store
+CLOSE_S = 5.0  # maximum wait for the last rows at the end of a training
+MAKING_S = 300.0  # maximum wait for the tables of a new local database, which is useless if incomplete
 Row = Mapping[str, float]
 
 
 class LiveRun:
-    """An observer of `fcos train`; the first failure is told in one line, and it is tried again until the end.
+    """An observer of `fcos train`; the first failure is printed in one line, and logging is retried until the end.
 
-    What has not arrived by then is left to `sync`.
+    Rows that have not been logged by then are left to `sync`.
     """
 
     def __init__(self, study: str) -> None:
@@ -43,14 +43,14 @@ class LiveRun:
             self._rows.put((round(1000 * time.time()), list(rows)))
 
     def close(self) -> None:
-        """Send what is left, but wait for no more than CLOSE_S once there is a connection to a local store."""
+        """Send the remaining rows for at most CLOSE_S, after at most MAKING_S of waiting for a local store."""
         if self._thread is not None:
             self._rows.put(None)
             self._closing.set()
             if tracking_uri().startswith("sqlite:"):
                 self._connected.wait(MAKING_S)
             self._thread.join(CLOSE_S)
-            self._given_up.set()  # `sync` comes next, and two must not log the same rows
+            self._given_up.set()  # `sync` runs next and must not log the same rows concurrently
 
     def _run(self, run_name: str, key: str) -> None:
         told = False
@@ -58,7 +58,7 @@ class LiveRun:
             try:
                 self._send(run_name, key)
                 break
-            except Exception as error:  # whatever it is, it is no reason to stop a training
+            except Exception as error:  # no failure of logging may stop a training
                 if not told:
                     say(f"the training goes on without MLflow, which is tried again ({error}); later: fcos sync-mlflow")
                 told = True
@@ -100,7 +100,7 @@ class LiveRun:
                 break
             time_ms, rows = self._unsent
             new = [row for row in rows if row["step"] >= logged]
-            # A resumed training may begin after a row that never got here: `sync` has the whole history.
+            # A resumed training may start after a row that was never logged; `sync` logs the whole history.
             if new and new[0]["step"] == logged:
                 log_rows(client, run.info.run_id, new, [time_ms] * len(new), logged=logged)
                 logged += len(new)

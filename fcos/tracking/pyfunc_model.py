@@ -1,4 +1,4 @@
-"""What MLflow runs when it loads one of our models: a script, copied beside the weights and executed from there."""
+"""The script that MLflow copies beside the weights and executes to load the model."""
 
 import base64
 import os
@@ -19,18 +19,18 @@ COLUMNS = ["image", "category_id", "category", "score", "x", "y", "width", "heig
 
 
 class ImagesToBoxes(PythonModel):
-    """One row in for each image, one row out for each object, with the number of its image."""
+    """Model that takes one row per image and returns one row per object, with the number of its image."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.detector = Detector.from_weights(Path(context.artifacts["weights"]))
 
-    def predict(  # MLflow gives all three
+    def predict(  # MLflow passes all three arguments
         self,
         context: PythonModelContext,  # noqa: ARG002
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """Find the objects in images given by column `image`, as paths or as base64 of whole image files."""
+        """Detect objects in the images of column `image`, given as paths or as base64 of image files."""
         found = self.detector([_image(text, self.detector.bits) for text in model_input["image"]])
         rows = [
             [image, record["category_id"], record["category"], record["score"], *record["bbox"]]
@@ -41,7 +41,7 @@ class ImagesToBoxes(PythonModel):
 
 
 def _image(text: str, bits: int) -> NDArray[np.uint8]:
-    """A path is one that names a file; anything else is base64, with or without a `data:` prefix."""
+    """Read an image from a path, if it is an existing file, or from base64 with or without a `data:` prefix."""
     if os.path.isfile(text):  # noqa: PTH113 (pathlib raises where base64 is longer than a file name may be)
         return read_image(Path(text), bits=bits)
     with tempfile.NamedTemporaryFile() as file:

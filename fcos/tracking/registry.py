@@ -1,4 +1,4 @@
-"""The study in MLflow's model registry: one registered model, whose alias `best` is the run of the highest AP."""
+"""Register the study in MLflow's model registry: one model, whose alias `best` is the run with the highest AP."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ _DESCRIPTION = "FCOS: column `image` takes paths or base64 of image files; one r
 
 
 def register_best(client: "MlflowClient", study: str, best: "Run") -> None:
-    """Put the alias on the weights of `best`, if MLflow has them; versions of weights that are gone go too."""
+    """Set the alias to the weights of `best`, if MLflow has them, and delete versions whose weights are gone."""
     model = ready_model(client, best)
     if model is None:
         return

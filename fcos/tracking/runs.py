@@ -1,4 +1,4 @@
-"""Runs in MLflow: found by what they are, never by an id, and changed only where they differ from what is wanted."""
+"""Find MLflow runs by their tags, never by a stored id, and write only what differs from the wanted content."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-BATCH = 800  # metrics in one request: MLflow takes 1,000 entries, parameters and tags among them
-_ELSEWHERE = frozenset({"study", "name", "checkpoint"})  # of an identity: the tags say these
+BATCH = 800  # metrics per request: MLflow accepts 1,000 entries, parameters and tags included
+_ELSEWHERE = frozenset({"study", "name", "checkpoint"})  # entries of an identity that are logged as tags
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Parameters by dotted name, as MLflow's strings."""
+    """Return the parameters by dotted name, as the strings that MLflow stores."""
     flat = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -26,7 +26,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def run_params(identity: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters of a training, from what travels with its weights."""
+    """Return the parameters of a training from the identity stored with its weights."""
     return flatten({key: value for key, value in identity.items() if key not in _ELSEWHERE})
 
 
@@ -39,7 +39,7 @@ def find_run(
     key: str,
     start_time: int,
 ) -> "Run":
-    """The MLflow run of one training, made where it is missing; every other one of that name is tagged superseded."""
+    """Return the MLflow run of one training, created if missing; tag all others of that name as superseded."""
     tags = {"kind": "training", "study": study, "run": run_name, "training_key": key}
     of_name = search(client, experiment_id, kind="training", study=study, run=run_name)
     same = [found for found in of_name if found.data.tags["training_key"] == key]
@@ -55,7 +55,7 @@ def find_run(
 
 
 def search(client: "MlflowClient", experiment_id: str, **tags: str) -> list["Run"]:
-    """The runs that have all these tags, oldest first."""
+    """Return the runs that have all these tags, oldest first."""
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     return list(client.search_runs([experiment_id], wanted, max_results=1000, order_by=["attributes.start_time ASC"]))
 
@@ -69,7 +69,7 @@ def update(
     tags: Mapping[str, str | None],
     timestamp: int,
 ) -> None:
-    """Log what `run` does not say yet; None is nothing to say."""
+    """Log the values that `run` does not have yet; None values are skipped."""
     from mlflow.entities import Metric, Param, RunTag
 
     new_params = [Param(name, value) for name, value in params.items() if name not in run.data.params]
@@ -86,14 +86,14 @@ def update(
 
 
 def rows_logged(run: "Run") -> int:
-    """How many rows of the history are in MLflow, counted from the first."""
+    """Return how many rows of the history are in MLflow, counted from the first."""
     return int(run.data.tags.get("history_rows", "0"))
 
 
 def log_rows(
     client: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, float]], timestamps: Sequence[int], *, logged: int
 ) -> None:
-    """Log the rows that follow the first `logged` ones; each request also says how many are in."""
+    """Log the rows that follow the first `logged` ones; each request also updates the count of logged rows."""
     from mlflow.entities import Metric, RunTag
 
     size = BATCH // len(CURVES)

@@ -1,4 +1,4 @@
-"""Where MLflow keeps its numbers, and what happens when that place cannot be reached."""
+"""Connect to MLflow's store, and report when it cannot be reached."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ from fcos.tracking.database import Damaged, Unusable, check_database, set_aside
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Set where the user has not. A retry doubles its wait each time: MLflow's own seven take four minutes.
+# Defaults for variables that the user has not set. Each retry doubles its wait: MLflow's seven take four minutes.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -39,11 +39,11 @@ _WRONG = re.compile(
 
 
 class StoreUnavailable(Exception):
-    """MLflow's store is away or broken; the numbers are in the files all the same."""
+    """MLflow's store is unavailable or broken; no result is lost, since the files have all of them."""
 
     @property
     def hint(self) -> str:
-        """What may help."""
+        """Return a hint for the user."""
         if _REFUSED.search(str(self)):
             return "check the user name and password (MLFLOW_TRACKING_USERNAME and _PASSWORD, or in the address)"
         if _WRONG.search(str(self)):
@@ -52,26 +52,29 @@ class StoreUnavailable(Exception):
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or else a database beside dvc.yaml: a relative one would be lost in DVC's copies."""
+    """Return `MLFLOW_TRACKING_URI`, or the database beside dvc.yaml.
+
+    Its path is absolute, because a relative one would be lost in DVC's copies of the project.
+    """
     return os.environ.get("MLFLOW_TRACKING_URI") or own_uri()
 
 
 def own_uri() -> str:
-    """The address of the database beside dvc.yaml, whatever the folder is called."""
+    """Return the URI of the database beside dvc.yaml, for any name of the folder."""
     path = str(project_root().resolve() / "mlflow.db")
     return "sqlite:///" + path.translate({ord(mark): quote(mark) for mark in "%?#"})
 
 
 def shown_uri() -> str:
-    """The place of the store without the secrets in it."""
+    """Return the URI of the store without secrets."""
     return masked(tracking_uri())
 
 
 def masked(text: str) -> str:
-    """`text` without user names, passwords and tokens: those of the store, and of any other address in it."""
+    """Return `text` without user names, passwords and tokens, of the store or of any other URI in it."""
     uri = tracking_uri()
     secrets = {uri: _without_user(uri)}
-    with contextlib.suppress(ValueError):  # a password with brackets is no address to urllib
+    with contextlib.suppress(ValueError):  # urllib rejects a URI whose password has brackets
         parts = urlsplit(uri)
         secrets |= {unquote(found): "***" for found in (parts.password,) if found and len(found) > 3}
     for secret, shown in secrets.items():
@@ -81,26 +84,26 @@ def masked(text: str) -> str:
 
 
 def _without_user(uri: str) -> str:
-    """A password may hold anything, `@`, `/` and spaces too: what is before the last `@` goes."""
+    """Remove everything before the last `@`, since a password may contain any character (`@`, `/`, spaces)."""
     scheme, mark, rest = uri.partition("://")
     if not mark or scheme.split("+")[0] in ("sqlite", "file"):
         return uri
     place, question, query = rest.partition("?")
-    if "@" in query:  # the question mark is of the password
+    if "@" in query:  # the question mark belongs to the password
         place, question, query = rest, "", ""
     return f"{scheme}://{'***@' if '@' in place else ''}{place.rpartition('@')[2]}{question}{query}"
 
 
 def connect(*, renew: bool = True) -> "MlflowClient":
-    """A client of a store that answers; a new database is made on the way, which takes some seconds.
+    """Return a client of a store that answers; creates a missing database, which takes some seconds.
 
     Args:
-        renew: set the project's own database aside where it is damaged; else that is an error.
+        renew: whether a damaged database of the project is set aside; otherwise it is an error.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
-    # Two processes that make one database at the same time both fail.
+    # Two processes that create one database at the same time both fail.
     with reaching(), locked(project_root() / "mlflow.db.lock"):
         _check_sqlite(renew=renew)
         from mlflow import MlflowClient
@@ -108,12 +111,12 @@ def connect(*, renew: bool = True) -> "MlflowClient":
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         client = MlflowClient(tracking_uri())
-        client.search_experiments(max_results=1)  # a client of a server asks nothing by itself
+        client.search_experiments(max_results=1)  # a client sends no request to a server until it is used
         return client
 
 
 def _check_sqlite(*, renew: bool) -> None:
-    """Look at a database in a file before MLflow does, which tries for two minutes where it cannot be opened."""
+    """Check a database file first, because MLflow tries for two minutes to open an unusable one."""
     uri = tracking_uri()
     name = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
     if not uri.startswith("sqlite:///") or name in ("", ":memory:"):
@@ -128,7 +131,7 @@ def _check_sqlite(*, renew: bool) -> None:
 
 @contextlib.contextmanager
 def reaching() -> Iterator[None]:
-    """Whatever a store raises when it is away or broken becomes StoreUnavailable; mistakes of ours stay as they are."""
+    """Convert errors of an unavailable or broken store to StoreUnavailable; other exceptions pass through."""
     try:
         yield
     except (StoreUnavailable, UserError):
@@ -142,29 +145,29 @@ def reaching() -> Iterator[None]:
 
 
 def _is_of_mlflow(error: BaseException) -> bool:
-    """Whether it was raised below MLflow: drivers, protobuf and urllib have many exceptions of their own."""
+    """Whether MLflow or a library below it raised `error`: drivers, protobuf and urllib have their own exceptions."""
     names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(name.partition(".")[0] == "mlflow" for name in names)
 
 
 def _is_refusal(text: str) -> bool:
-    """Whether a server did not let us in; the permissions of a file are something else."""
+    """Whether a server denied access; file permissions are a different error."""
     return not tracking_uri().startswith("sqlite:") and bool(_REFUSED.search(text))
 
 
 def find_experiment(client: "MlflowClient", study: str) -> str:
-    """The id of the study's experiment, which is made, or brought back, where it is missing."""
+    """Return the id of the study's experiment, which is created if missing or restored if deleted."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(study)
     if found is None:
         try:
             return _create_experiment(client, study)
-        except MlflowException:  # another process was faster
+        except MlflowException:  # another process has created it in the meantime
             found = client.get_experiment_by_name(study)
             if found is None:
                 raise
-    if not found.experiment_id:  # from a server that says 200 and `{}` to everything
+    if not found.experiment_id:  # a server that answers every request with 200 and `{}`
         raise StoreUnavailable(f"MLflow's store {shown_uri()} cannot be used: it does not answer as MLflow does")
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
@@ -178,7 +181,7 @@ def _create_experiment(client: "MlflowClient", study: str) -> str:
         client.create_experiment(
             study,
             artifact_location=None if own_place is None else own_place.as_uri(),
-            # The kind makes the UI open at the table of runs and not at traces of language models.
+            # The kind makes the UI open the table of runs instead of traces of language models.
             tags={"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development"},
         )
     )

@@ -1,4 +1,4 @@
-"""MLflow brought up to date with the files of finished trainings; doing it twice changes nothing."""
+"""Update MLflow from the files of finished trainings; repeating it changes nothing."""
 
 import calendar
 import csv
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-MOST_LETTERS = 200  # of a class name; MLflow takes 250 in all
-# Without these nothing can be told; files of earlier versions lack others.
+MOST_LETTERS = 200  # longest class name in a metric name; MLflow accepts 250 characters in all
+# Required keys; files of earlier versions may lack other keys.
 _NEEDED = {
     "train.json": (
         *("weights_sha256", "training_key", "role", "imported_from", "provenance.commit", "provenance.started"),
@@ -52,15 +52,15 @@ def sync(
     checkpoints: str,
     figures: Callable[[str], list[Path]],
 ) -> int:
-    """Bring the runs `names` in `runs_dir` (`runs/STUDY`) up to date in MLflow, and return how many there were.
+    """Update the runs `names` in `runs_dir` (`runs/STUDY`) in MLflow, and return their number.
 
     Args:
-        known: all runs of the study, which a database is filled with that had to be made anew.
+        known: all runs of the study; a database that had to be created again is filled with them.
         checkpoints: `all`, `best` or `none`: which runs have their weights in MLflow.
-        figures: the images that belong to a run, by its name.
+        figures: returns the figures of a run, given its name.
 
     Raises:
-        StoreUnavailable: nothing is lost, the next call logs what is missing.
+        StoreUnavailable: nothing is lost; the next call logs what is missing.
     """
     if not _trained(names, runs_dir):
         return 0
@@ -87,7 +87,7 @@ def _trained(names: Sequence[str], runs_dir: Path) -> list[str]:
 
 
 def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figures: Sequence[Path] = ()) -> "Run":
-    """Make the MLflow run of one training agree with the files in `run_dir`, all but its weights."""
+    """Make the MLflow run of one training agree with the files in `run_dir`, except for its weights."""
     train = _read(run_dir / "train.json")
     digest = train["weights_sha256"]
     evaluation = _of_weights(run_dir / "evaluation.json", digest)
@@ -109,7 +109,7 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
         "commit": train["provenance"]["commit"],
         "imported_from": train["imported_from"],
         NOTE: describe_run(evaluation, train),
-        # Tags and no parameters: scoring again in another way changes them, and MLflow never changes a parameter.
+        # Test settings are tags: scoring again may change them, and MLflow does not allow changes of parameters.
         **flatten({"test": evaluation.get("test", {})}),
     }
     metrics = _metrics(evaluation, run_dir) if evaluation else {}
@@ -131,7 +131,10 @@ def _read(path: Path) -> Any:
 
 
 def _of_weights(path: Path, digest: str) -> dict[str, Any]:
-    """What was computed from these very weights: after a new training, older files lie there until they are redone."""
+    """Return the file's content if it was computed from these weights, otherwise {}.
+
+    After a new training, files of the previous weights remain until their stages run again.
+    """
     content = _read(path) if path.exists() else {}
     if content.get("identity", {}).get("weights_sha256") != digest:
         return {}
@@ -139,12 +142,12 @@ def _of_weights(path: Path, digest: str) -> dict[str, Any]:
 
 
 def _times(content: Mapping[str, Any]) -> tuple[int, int]:
-    """When the command that wrote `content` began and ended, in milliseconds."""
+    """Return start and end of the command that wrote `content`, in milliseconds since the epoch."""
     provenance = content["provenance"]
     try:
         started = 1000 * calendar.timegm(time.strptime(provenance["started"], "%Y-%m-%dT%H:%M:%SZ"))
     except ValueError:
-        started = 0  # nothing but the place of a run in a list depends on it
+        started = 0  # only the position of the run in a list depends on it
     return started, started + round(1000 * provenance["seconds"])
 
 
@@ -163,7 +166,7 @@ def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | 
     metrics = dict(evaluation["metrics"])
     for place, row in enumerate(evaluation["per_class"], start=1):
         name = f"AP/{re.sub(r'[^A-Za-z0-9_ -]', '_', row['name'])[:MOST_LETTERS]}"
-        metrics[f"{name} {place}" if name in metrics else name] = row["AP"]  # names in other scripts are all alike
+        metrics[f"{name} {place}" if name in metrics else name] = row["AP"]  # non-ASCII names may become equal
     for name, interval in evaluation.get("intervals", {}).items():  # files of earlier versions have none
         metrics |= {f"{name}_{end}": interval[end] for end in ("low", "high")}
     errors = evaluation.get("analysis", {}).get("errors", {})
@@ -176,7 +179,7 @@ def _metrics(evaluation: Mapping[str, Any], run_dir: Path) -> dict[str, float | 
 
 
 def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, ended: int) -> None:
-    """Log the rows that are missing, at times spread over the training."""
+    """Log the missing rows, with timestamps spread over the training."""
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as stream:
@@ -207,13 +210,13 @@ def _log_dataset(client: "MlflowClient", run: "Run", digest: str | None) -> None
         return
     study = run.data.tags["study"]
     source = json.dumps({"uri": f"data/{study}/train.json"})
-    # MLflow keeps 36 characters of a digest; the tag has them all.
+    # MLflow keeps 36 characters of a digest; the tag has the whole digest.
     dataset = Dataset(name=f"{study}-train", digest=digest[:32], source_type="local", source=source)
     client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def _log_files(client: "MlflowClient", run: "Run", run_dir: Path, figures: Sequence[Path]) -> None:
-    """Log figures and summaries again where any of them has changed."""
+    """Log figures and summaries again if any of them has changed."""
     summaries = [path for name in ("train", "evaluation") if (path := run_dir / f"{name}.json").exists()]
     files = [(path, "files") for path in summaries] + [(path, "figures") for path in figures]
     digest = sha256_json([[folder, path.name, sha256_file(path)] for path, folder in files])
@@ -255,14 +258,14 @@ def _nms(run_dir: Path, digest: str) -> dict[str, Child]:
 
 
 def _chosen(content: Mapping[str, Any], parameter: str) -> dict[str, Child]:
-    """What was chosen on held-out images, on the test images; on these themselves it is one of the steps."""
+    """Return the test metrics of a value chosen on the validation split; {} if it was chosen on the test split."""
     if content.get("split", "test") == "test":
         return {}
     return {"chosen": ({parameter: str(content["chosen"])}, content["metrics"], {"split": "test"})}
 
 
 def _sync_children(client: "MlflowClient", parent: "Run", kind: str, children: Mapping[str, Child]) -> None:
-    """One run for each step below `parent`, so that the charts of MLflow have their parameter as an axis."""
+    """Make one child run of `parent` for each step, so that MLflow's charts can use the parameter as an axis."""
     shared = {name: parent.data.tags[name] for name in ("study", "run", "training_key")}
     shared |= {"kind": kind, "mlflow.parentRunId": parent.info.run_id}
     existing = {run.data.tags["number"]: run for run in search(client, parent.info.experiment_id, **shared)}
@@ -281,7 +284,7 @@ def _sync_children(client: "MlflowClient", parent: "Run", kind: str, children: M
 
 
 def _trainings(client: "MlflowClient", experiment_id: str, study: str) -> list["Run"]:
-    """Those that count: what was trained again since is left out."""
+    """Return the current trainings, without those that a later training has superseded."""
     found = search(client, experiment_id, kind="training", study=study)
     return [run for run in found if "superseded" not in run.data.tags and "weights_sha256" in run.data.tags]
 
@@ -291,7 +294,7 @@ def _ap(run: "Run") -> float:
 
 
 def _keep_only(client: "MlflowClient", trainings: Sequence["Run"], best: "Run | None", runs_dir: Path) -> None:
-    """The weights of `best` in MLflow, and none of the others."""
+    """Keep only the weights of `best` in MLflow, and delete those of the other runs."""
     for run in trainings:
         if run is best:
             log_checkpoint(client, run, runs_dir / run.data.tags["run"] / "model.safetensors")

@@ -1,6 +1,6 @@
-"""The charts of the report: of its tables, of the trainings, and of what is wrong with the models.
+"""The charts of the report: its tables, the trainings, and the errors of the models.
 
-Each takes what is on disk and returns a `Chart`; rows with a `run` can be filtered by run in the page.
+Each function takes contents of files and returns a `Chart`; the page can filter rows with a `run` by run.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,12 +23,12 @@ __all__ = ["run_charts", "study_charts", "table_charts"]
 
 
 def study_charts(study: StudyResults) -> list[Chart]:
-    """Accuracy against time, then all charts of the runs together."""
+    """Return the chart of accuracy against time, then the charts of all runs together."""
     return [pareto_chart(study.runs), *run_charts(study.runs)]
 
 
 def run_charts(runs: Runs) -> list[Chart]:
-    """What there is data for, of one run or of several in one chart: curves, errors, precision-recall and the like."""
+    """Return each chart that the run or runs have data for: curves, errors, precision-recall and the like."""
     analyses = {name: results.evaluation["analysis"] for name, results in runs.items()}
     charts = [
         curves_chart({name: results.history for name, results in runs.items() if len(results.history)}),

@@ -1,4 +1,4 @@
-"""What the charts share: axes in percent, points with intervals, numbers as the charts read them."""
+"""Shared parts of the charts: axes in percent, points with intervals, and conversion of numbers."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ METRIC_CONTROL = Control(parameter="metric", label="metric", options=METRICS)
 
 
 def of_metric() -> list[Spec]:
-    """The chosen metric and its interval as value, low and high."""
+    """Return the transforms that set value, low and high to the chosen metric and its interval."""
     return [
         {"calculate": "datum[metric]", "as": "value"},
         {"calculate": "datum[metric + ' low']", "as": "low"},
@@ -35,7 +35,7 @@ def of_metric() -> list[Spec]:
 
 
 def estimate(field: str = "value") -> list[Spec]:
-    """A number with the ends of its interval, for a tooltip."""
+    """Return tooltip entries for a number and the ends of its interval."""
     return [
         quantitative(field, f"{field} (%)", format=".1f"),
         quantitative("low", "from", format=".1f"),
@@ -44,7 +44,7 @@ def estimate(field: str = "value") -> list[Spec]:
 
 
 def points_with_intervals(channel: str, of: str, *, width: float, size: float) -> list[Spec]:
-    """Layers of values with their intervals along x or y, of runs; `of` is what else names a point."""
+    """Return layers of values and intervals along `channel` (x or y); a point is named by its run and field `of`."""
     tooltip = [named(of, of), named("run", "run"), *estimate()]
     return [
         {
@@ -68,7 +68,7 @@ def numbers(row: Mapping[Any, Any]) -> Row:
 
 
 def known(value: Any) -> float | None:
-    """None, which JSON has, for NaN, which it has not."""
+    """Return the value as a float, or None for NaN, which JSON does not have."""
     return None if value is None or pd.isna(value) else float(value)
 
 
@@ -85,10 +85,10 @@ def as_percent(values: Iterable[float]) -> list[float]:
 
 
 def digits(value: float | None, digits: int) -> float | None:
-    """To so many significant digits: a page of long numbers is a large page."""
+    """Round to significant digits, to keep the page small."""
     return value if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
 def lookup(names: Mapping[str, str]) -> str:
-    """A Vega expression of an object."""
+    """Return a Vega expression of an object with these entries."""
     return "{" + ", ".join(f"'{key}': '{value}'" for key, value in names.items()) + "}"

@@ -1,4 +1,4 @@
-"""Charts of what is wrong with the models: errors, precision-recall, confusion, calibration, difficulty."""
+"""Charts of the errors of the models: kinds of error, precision-recall, confusion, calibration, difficulty."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from fcos.reporting.vega import (
 )
 from fcos.scoring.errors import ERROR_KINDS
 
-MAX_READABLE = 24  # classes of a confusion matrix with a number in each cell
+MAX_READABLE = 24  # largest number of classes for which the cells of a confusion matrix show numbers
 
 
 def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
@@ -95,7 +95,7 @@ def precision_recall_chart(analyses: Mapping[str, Any]) -> Chart | None:
             {"filter": "datum.of == of"},
             {"flatten": ["precision"]},
             {"window": [{"op": "row_number", "as": "place"}], "groupby": ["run", "iou"]},
-            {"calculate": "datum.place - 1", "as": "recall"},  # the 101 steps are percents
+            {"calculate": "datum.place - 1", "as": "recall"},  # the 101 recall steps are in percent
         ],
         "height": 320,
         "encoding": {
@@ -162,7 +162,7 @@ def confusion_chart(analyses: Mapping[str, Any]) -> Chart | None:
             {
                 "mark": {"type": "rect"},
                 "encoding": {
-                    # From see-through: the same on a light page as on a dark one.
+                    # Opacity starts at 0, so that it works on a light and on a dark page.
                     "color": {"value": OURS},
                     "opacity": quantitative(
                         "share", "share of the row (%)", scale={"domain": [0, 100], "range": [0.06, 0.85]}

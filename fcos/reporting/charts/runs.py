@@ -30,13 +30,13 @@ from fcos.reporting.vega import (
 )
 from fcos.training.history import CURVES
 
-MAX_APART = 120  # runs of classes with a line each; more share the line of their class
-MAX_POINTS = 200  # of a curve in the page; more cannot be told apart
+MAX_APART = 120  # most (run, class) pairs with one line each; above, the runs share the line of their class
+MAX_POINTS = 200  # points per curve in the page; more cannot be distinguished
 MEAN = "mean of all classes"
 
 
 def pareto_chart(runs: Runs) -> Chart:
-    """Accuracy against time; a line joins the runs that no other beats in both."""
+    """Return accuracy against time, with a line that connects the Pareto front."""
     times = {"prediction (ms/image)": "ms", "training (s)": "training"}
     rows: list[Row] = []
     for name, results in runs.items():
@@ -90,7 +90,7 @@ def pareto_chart(runs: Runs) -> Chart:
 
 
 def _beats(one: Row, other: Row) -> bool:
-    """As good in both, and better in one."""
+    """Whether `one` is at least as good as `other` in both and better in one (Pareto dominance)."""
     no_worse = one["time"] <= other["time"] and one["AP"] >= other["AP"]
     return bool(no_worse and (one["time"], one["AP"]) != (other["time"], other["AP"]))
 
@@ -113,7 +113,7 @@ def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
         "params": [parameter, choice("curve", CURVES["loss"])],
         "transform": [
             only_shown,
-            # An object of the titles: the reader sees words, the rows have short keys.
+            # Maps the titles that the reader sees to the short keys of the rows.
             {"calculate": f"datum[{lookup(curve_of)}[curve]]", "as": "value"},
             {"filter": "isValid(datum.value)"},
         ],
@@ -141,7 +141,7 @@ def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
 
 
 def thinned(history: pd.DataFrame) -> list[Row]:
-    """Rows of a history as at most `MAX_POINTS` means of consecutive steps, to four digits."""
+    """Return a history as at most `MAX_POINTS` means of consecutive steps, to four digits."""
     size = -(-len(history) // MAX_POINTS)
     columns = ["step", "epoch", *(column for column in CURVES if column in history)]
     means = history[columns].groupby(pd.RangeIndex(len(history)) // size).mean()

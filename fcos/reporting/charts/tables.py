@@ -1,4 +1,4 @@
-"""Charts of the tables: rows with their intervals, paired differences, and what TTA costs and brings."""
+"""Charts of the tables: rows with their intervals, paired differences, and time and AP of TTA."""
 
 from collections.abc import Sequence
 
@@ -27,20 +27,20 @@ from fcos.reporting.vega import (
 
 
 def table_charts(tables: Sequence[ReportTable]) -> list[Chart]:
-    """AP of the rows with their intervals, their paired differences, and what TTA costs and brings."""
+    """Return the charts of AP with intervals, of paired differences, and of time and AP of TTA."""
     charts: list[Chart] = []
     for table in tables:
         if table.config.kind == "tta":
             charts.append(_views(table))
         elif table.config.kind in ("nms", "runs"):
             charts.append(_rows(table))
-        if table.comparisons and table.config.kind != "nms":  # of eleven thresholds there are 55 pairs
+        if table.comparisons and table.config.kind != "nms":  # eleven thresholds have 55 pairs
             charts.append(_differences(table))
     return charts
 
 
 def _rows(table: ReportTable) -> Chart:
-    """Points with intervals for each row, published numbers beside them."""
+    """Return points with intervals for each row, beside the published numbers."""
     label = table.label
     rows = [
         {"label": str(row[label]), "source": row["source"], "runs_of": ", ".join(runs), **numbers(row)}
@@ -91,7 +91,7 @@ def _rows(table: ReportTable) -> Chart:
 
 
 def _differences(table: ReportTable) -> Chart:
-    """Every pair of rows: the paired difference and its interval; away from zero is significant."""
+    """Return the paired difference of every pair of rows with its interval; intervals without 0 are significant."""
     frame = table.difference_frame()
     significant = [
         comparison.is_significant(place) for comparison in table.comparisons for place in range(len(METRICS))
@@ -157,7 +157,7 @@ def _differences(table: ReportTable) -> Chart:
 
 
 def _views(table: ReportTable) -> Chart:
-    """What each further view costs in time and brings in AP."""
+    """Return the time and AP of each number of views."""
     tta = table.results[0].tta
     rows = [
         {
