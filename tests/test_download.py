@@ -314,7 +314,7 @@ def test_full_disk_while_fetching(voc: Server) -> None:
     message = refusal(voc.archives())
     assert "the disk is full" in message
     assert "GB free" in message
-    assert "repeat the command" in message
+    assert "it resumes" in message
     assert unpacked() == {}
     part.unlink()
     download(voc.archives(), ROOT)
