@@ -1,7 +1,8 @@
 """The content of a study's JSON files, which `fcos.formats` reads and writes."""
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -215,45 +216,93 @@ class Split(TypedDict):
     annotations: list[SplitAnnotation]
 
 
-def odd_value(value: Any, kind: Any, *, complete: bool = False, where: str = "") -> str | None:
-    """Describe the first part of `value` that is not of the type `kind`; return None if all parts are.
+def odd_value(value: Any, kind: Any, *, complete: bool = False) -> str | None:
+    """Describe the first part of a JSON value that is not of the type `kind`; return None if all parts are.
 
     Args:
         kind: a TypedDict, dict[str, X], list[X], a union, a plain type or Any.
         complete: whether all keys of a TypedDict are required; files of earlier versions lack some.
-        where: place of `value` in its file, as a dotted key.
     """
-    if kind is Any:
+    odd = _check_of(kind, complete)(value)
+    if odd is None:
         return None
+    place, what = odd[0].removeprefix(".") or "content", odd[1]
+    return f"no key {place}" if what is None else f"{place} is {what}"
+
+
+# The place of an odd part, as `.key[0].key`, and what it is; None stands for a missing key.
+_Odd = tuple[str, str | None]
+_Check = Callable[[Any], _Odd | None]
+
+
+@functools.cache
+def _check_of(kind: Any, complete: bool) -> _Check:
+    """Return the check of a type, made once: a split of COCO has a million values."""
+    if kind is Any:
+        return _fine
     options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    option = next((option for option in options if isinstance(value, _plain(option))), None)
-    if option is None or (isinstance(value, bool) and option is not bool):
-        return f"{where or 'content'} is {_in_words(value)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{where} is no finite number"
-    found = (odd_value(inner, of, complete=complete, where=at) for inner, of, at in _parts(value, option, where))
-    lacking = sorted(get_type_hints(option).keys() - value.keys()) if complete and is_typeddict(option) else []
-    missing = f"no key {where}.{lacking[0]}".replace(" .", " ") if lacking else None
-    return missing or next(filter(None, found), None)
+    of_type: dict[type, _Check] = {}
+    for option in options:
+        for plain, check in _checks_of_option(option, complete).items():
+            of_type.setdefault(plain, check)
+
+    def check_value(value: Any) -> _Odd | None:
+        check = of_type.get(type(value))
+        return check(value) if check else ("", "null" if value is None else f"a {type(value).__name__}")
+
+    return check_value
 
 
-def _plain(kind: Any) -> type | tuple[type, ...]:
+def _checks_of_option(kind: Any, complete: bool) -> dict[type, _Check]:
+    """Return the check of the parts by each type that JSON has for `kind`."""
     if kind is float:
-        return (int, float)
-    return dict if is_typeddict(kind) else NoneType if kind is None else get_origin(kind) or kind
-
-
-def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
-    """Yield the value, type and place of each part of an object or a list."""
-    dot = f"{where}." if where else ""
+        return {int: _fine, float: _is_finite}
     if is_typeddict(kind):
-        hints = get_type_hints(kind)
-        yield from ((inner, hints[key], f"{dot}{key}") for key, inner in value.items() if key in hints)
-    elif isinstance(value, dict) and get_args(kind):
-        yield from ((inner, get_args(kind)[1], f"{dot}{key}") for key, inner in value.items())
-    elif isinstance(value, list) and get_args(kind):
-        yield from ((inner, get_args(kind)[0], f"{where}[{place}]") for place, inner in enumerate(value))
+        checks = {key: _check_of(of, complete) for key, of in get_type_hints(kind).items()}
+        return {dict: _record_check(checks, complete)}
+    plain = NoneType if kind is None else get_origin(kind) or kind
+    if not get_args(kind):
+        return {plain: _fine}
+    inner = _check_of(get_args(kind)[-1], complete)
+    return {plain: _list_check(inner) if plain is list else _dict_check(inner)}
 
 
-def _in_words(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
+def _fine(_: Any) -> None:
+    return None
+
+
+def _is_finite(value: float) -> _Odd | None:
+    return None if math.isfinite(value) else ("", "no finite number")
+
+
+def _list_check(check: _Check) -> _Check:
+    def check_list(value: list[Any]) -> _Odd | None:
+        for place, inner in enumerate(value):
+            if odd := check(inner):
+                return f"[{place}]{odd[0]}", odd[1]
+        return None
+
+    return check_list
+
+
+def _dict_check(check: _Check) -> _Check:
+    def check_dict(value: dict[str, Any]) -> _Odd | None:
+        for key, inner in value.items():
+            if odd := check(inner):
+                return f".{key}{odd[0]}", odd[1]
+        return None
+
+    return check_dict
+
+
+def _record_check(checks: dict[str, _Check], complete: bool) -> _Check:
+    def check_record(value: dict[str, Any]) -> _Odd | None:
+        if complete and (lacking := checks.keys() - value.keys()):
+            return f".{min(lacking)}", None
+        for key, inner in value.items():
+            check = checks.get(key)
+            if check and (odd := check(inner)):
+                return f".{key}{odd[0]}", odd[1]
+        return None
+
+    return check_record
