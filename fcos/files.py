@@ -124,6 +124,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def code_digests(names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of modules of this package, given as paths in its folder."""
+    return {name: sha256_file(Path(__file__).parent / name) for name in names}
+
+
 def md5_file(path: Path) -> str:
     """Return the md5 of a file in hex, as DVC computes it."""
     with path.open("rb") as stream:

@@ -198,3 +198,21 @@ class Watcher:
 
     def rows(self, rows):
         self.seen += rows
+
+
+class Stopper(Watcher):
+    """Kills the training, as a person would, after a number of steps."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def rows(self, rows):
+        super().rows(rows)
+        if len(self.seen) >= self.after:
+            raise KeyboardInterrupt
+
+
+def forget_trainings():
+    """Take away the finished trainings of smoke that are kept: the same one would be put back."""
+    shutil.rmtree("runs/smoke/.scratch", ignore_errors=True)

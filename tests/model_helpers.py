@@ -1,13 +1,16 @@
 """Create a study with untrained weights, for the tests of code that uses a network."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import torch
 import yaml
-from conftest import ROOT, write_params
+from conftest import ROOT, Watcher, write_params
 
+from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
+from fcos.commands.train import train
 from fcos.config.runs import parse_runs
 from fcos.data.coco import read_split
 from fcos.model.checkpoint import Identity, save_weights
@@ -35,6 +38,16 @@ def make_study(folder: Path, **data) -> Path:
     finally:
         os.chdir(before)
     return folder
+
+
+def train_and_predict(folder: Path, params) -> None:
+    """The study of these settings in `folder`: prepared, its run trained and predicted in all views."""
+    with contextlib.chdir(folder):
+        write_params(params)
+        prepare()
+        train(RUN, Watcher())
+        predict(RUN, "test")
+        predict(RUN, "tta")
 
 
 def loud(head, seed: int) -> None:

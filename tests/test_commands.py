@@ -12,6 +12,7 @@ import safetensors
 import torch
 import yaml
 from conftest import ROOT, Watcher, assert_mistake, write_params
+from model_helpers import train_and_predict
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -48,16 +49,7 @@ def trained(tmp_path_factory):
     # Confident enough to find something: 2 + 1 epochs, and a low threshold.
     params["runs"]["one-epoch"]["epochs"] = 2
     params["test"]["score_threshold"] = 0.001
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        write_params(params)
-        prepare()
-        train("one-epoch", Watcher())
-        predict("one-epoch", "test")
-        predict("one-epoch", "tta")
-    finally:
-        os.chdir(before)
+    train_and_predict(folder, params)
     return folder
 
 

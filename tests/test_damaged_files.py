@@ -1,19 +1,17 @@
 """Damaged files of a study: each reader names the file and the command to run, never with a traceback."""
 
-import os
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Watcher, assert_mistake, write_params
+from conftest import ROOT, assert_mistake
+from model_helpers import train_and_predict
 from project_helpers import empty_store
 
 from fcos.commands.evaluate import evaluate
 from fcos.commands.nms_sweep import nms_sweep
-from fcos.commands.predict import predict
-from fcos.commands.prepare import prepare
-from fcos.commands.train import train
 from fcos.commands.tta import tta
 from fcos.records import Evaluation, Tta, odd_value
 
@@ -30,18 +28,10 @@ def finished(tmp_path_factory):
     params["tables"] = [{"kind": "trained", "title": "Trained model", "run": "one-epoch"}]
     params["statistics"] = {**params.get("statistics", {}), "replicates": 100}
     params["test"]["score_threshold"] = 0.001
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        write_params(params)
-        prepare()
-        train("one-epoch", Watcher())
-        predict("one-epoch", "test")
-        predict("one-epoch", "tta")
+    train_and_predict(folder, params)
+    with contextlib.chdir(folder):
         for score in (evaluate, nms_sweep, tta):
             score("one-epoch")
-    finally:
-        os.chdir(before)
     shutil.copy(empty_store(), folder / "mlflow.db")
     return folder
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Watcher, wait_until, write_params
+from conftest import ROOT, Stopper, Watcher, forget_trainings, wait_until, write_params
 from safetensors.torch import save_file
 from stage_deps import closure
 
@@ -137,11 +136,6 @@ def test_the_training_key_covers_the_import_closure_of_train():
     assert sorted(path.removeprefix("fcos/") for path in closure(graph, "train")) == sorted(TRAINING_CODE)
 
 
-def forget_trainings():
-    """Take away the finished trainings that are kept: the same one would be put back."""
-    shutil.rmtree("runs/smoke/.scratch", ignore_errors=True)
-
-
 def weights_of(run="one-epoch"):
     return sha256_file(Layout("smoke").weights(run))
 
@@ -163,19 +157,6 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(workspa
     write_params(smoke_params)
     train("one-epoch", Watcher())
     assert weights_of() not in digests
-
-
-class Stopper(Watcher):
-    """Kills the training, as a person would, after a number of steps."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.after = after
-
-    def rows(self, rows):
-        super().rows(rows)
-        if len(self.seen) >= self.after:
-            raise KeyboardInterrupt
 
 
 def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypatch):

@@ -1,12 +1,11 @@
 """Validation during training: it does not change the training, it selects the weights, and it is reported."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import Watcher, assert_mistake, write_params
+from conftest import Stopper, Watcher, assert_mistake, forget_trainings, write_params
 from safetensors.torch import load_file
 
 from fcos.commands.prepare import prepare
@@ -14,6 +13,7 @@ from fcos.commands.source import source
 from fcos.commands.train import train
 from fcos.config import params
 from fcos.config.train import TrainConfig
+from fcos.data.coco import read_split
 from fcos.files import sha256_file
 from fcos.study.layout import Layout
 from fcos.study.validator import SplitValidator
@@ -53,7 +53,7 @@ def trained(settings, validator, *, epochs=3, observer=None):
     """train.json, and the tensors that were kept, of a training with these settings of `train`."""
     settings["runs"]["one-epoch"]["epochs"] = epochs
     write_params(settings)
-    train("one-epoch", observer or Watcher(), lambda _: validator)
+    train("one-epoch", observer or Watcher(), lambda *_: validator)
     return json.loads((RUN / "train.json").read_text()), load_file(RUN / "model.safetensors")
 
 
@@ -72,10 +72,7 @@ def test_with_the_last_weights_kept_it_changes_nothing(study):
     del study["train"]["validate_every"]
     summary, _ = trained(study, None)  # the same key: the finished training is put back
     assert summary["training_key"] == key and "validation" in summary
-    for path in (*RUN.iterdir(), *Path("runs/smoke/.scratch").rglob("finished/*")):
-        path.unlink()
-    for folder in Path("runs/smoke/.scratch").rglob("finished"):
-        folder.rmdir()
+    forget_trainings()
     summary, plain = trained(study, None)
     assert "validation" not in summary and summary["training_key"] == key
     assert equal(plain, tensors) and sha256_file(RUN / "model.safetensors") == digest
@@ -114,28 +111,13 @@ def test_every_third_epoch_and_at_the_end():
     assert not Validation(None, TrainConfig(), num_epochs=8).is_due(8)
 
 
-class Stopper(Watcher):
-    """Kills the training, as a person would, after a number of steps."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.after = after
-
-    def rows(self, rows):
-        super().rows(rows)
-        if len(self.seen) >= self.after:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("settings", [{"keep": "best"}, {"keep": "best", "patience": 2}, {"patience": 2}])
 def test_a_resumed_training_keeps_the_same_weights(study, settings):
     """The best ones were there before it was interrupted, in mid-epoch; the state is saved at every step."""
     study["train"] |= {**settings, "checkpoint_every_s": 0.0}
     found = [0.1, 0.3, 0.2, 0.25, 0.2]
     summary, tensors = trained(study, Planted(*found), epochs=4)
-    for path in Path("runs/smoke/.scratch").glob("*/finished/*"):
-        path.unlink()
-    next(Path("runs/smoke/.scratch").glob("*/finished")).rmdir()
+    forget_trainings()
     for after, there in ((5, found), (3, found[1:])):  # dies after step 5, then, from step 4 on, after step 7
         with pytest.raises(KeyboardInterrupt):
             trained(study, Planted(*there), epochs=4, observer=Stopper(after))
@@ -150,9 +132,14 @@ def test_a_resumed_training_keeps_the_same_weights(study, settings):
 # The real validator ---------------------------------------------------------------------------------------------------
 
 
+def real(kind):
+    """A validator of this kind for the run that is trained here."""
+    return kind(params.read().runs["one-epoch"], read_split(Layout("smoke").data, "train"))
+
+
 def test_it_finds_what_predict_and_evaluate_find(study, run):
     """The same number as that of the weights kept, by the commands, on the same images as a test split."""
-    summary, _ = trained(study, SplitValidator(params.read().runs["one-epoch"]), epochs=8)
+    summary, _ = trained(study, real(SplitValidator), epochs=8)
     found = summary["validation"]
     assert found["num_images"] == found["num_training_images"] == 4 and found["seconds"] > 0
     data = Layout("smoke").data
@@ -176,7 +163,7 @@ def test_the_network_trains_on_afterwards(study):
             return super().__call__(model, device, split)
 
     write_params(study)
-    trained(study, Looker(params.read().runs["one-epoch"]))
+    trained(study, real(Looker))
     assert modes == [True] * 5
 
 

@@ -61,9 +61,10 @@ def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
 def _note_selections(layout: Layout, runs: dict[str, Run], test: TestConfig) -> None:
     """Write for each run a file that changes with the data and settings that select its weights, for DVC."""
     folder = layout.source / "selection"
-    key = selection_key(held_out_digest(layout), test)
-    for name, run in runs.items():
-        write_text(folder / name, f"{key}\n" if run.train.selects and run.checkpoint is None else LAST)
+    selecting = {name for name, run in runs.items() if run.train.selects and run.checkpoint is None}
+    key = selection_key(held_out_digest(layout), test) if selecting else ""  # it reads the index of all files
+    for name in runs:
+        write_text(folder / name, f"{key}\n" if name in selecting else LAST)
     _drop_others(folder, runs)
 
 

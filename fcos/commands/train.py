@@ -42,7 +42,7 @@ class Observer(Protocol):
     def rows(self, rows: Sequence[Row]) -> None: ...
 
 
-def train(name: str, observer: Observer, validator_of: Callable[[Run], Validator] | None = None) -> None:
+def train(name: str, observer: Observer, validator_of: Callable[[Run, CocoSplit], Validator] | None = None) -> None:
     """Write model.safetensors, history.csv and train.json of the run `name`.
 
     Args:
@@ -56,8 +56,10 @@ def train(name: str, observer: Observer, validator_of: Callable[[Run], Validator
         import_run(in_project(run.checkpoint), run, split)
     else:
         data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
-        assert validator_of is not None or run.train.validate_every is None
-        validator = validator_of(run) if validator_of and run.train.validate_every else None
+        validator = None
+        if run.train.validate_every is not None:
+            assert validator_of is not None
+            validator = validator_of(run, split)
         _train(run, split, layout, observer, validator, cache=data.cache)
 
 

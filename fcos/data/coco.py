@@ -81,6 +81,24 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
 
 
+def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:
+    """Read the validation split, on which `setting` of params.yaml has something to do, such as to choose.
+
+    Raises:
+        UserError: it has no images.
+    """
+    held_out = read_split(data_dir, "validation")
+    if not held_out.images:
+        raise UserError(
+            data_dir / "validation.json",
+            f"no images are held out to {purpose} on",
+            found="0 images",
+            expected=f"some, since params.yaml has {setting}",
+            hint=f"set data.validation_fraction: 0.1 and run `{PREPARE}`",
+        )
+    return held_out
+
+
 def read_manifest(data_dir: Path) -> Any:
     """Read the manifest that `fcos prepare` wrote."""
     return _read(data_dir / "manifest.json", ("splits",), Manifest)

@@ -24,15 +24,12 @@ READING = (
 
 def validation(study: StudyResults) -> dict[str, Any] | None:
     """Return sentences and a table of AP on the three splits for the page, or None if no run was validated."""
-    runs = {
-        name: (results, results.train["validation"])
-        for name, results in study.runs.items()
-        if "validation" in results.train
+    of_run = {
+        name: results.train["validation"] for name, results in study.runs.items() if "validation" in results.train
     }
-    if not runs:
+    if not of_run:
         return None
-    of_run = {name: found for name, (_, found) in runs.items()}
-    rows = [_row(name, results, found) for name, (results, found) in runs.items()]
+    rows = [_row(name, study.runs[name], found) for name, found in of_run.items()]
     return {"sentences": [*_picked(of_run), *_ended(study, of_run), READING], "grid": (HEADER, rows)}
 
 
@@ -59,13 +56,14 @@ def _picked(runs: dict[str, ValidationSummary]) -> list[str]:
 
 
 def _ended(study: StudyResults, runs: dict[str, ValidationSummary]) -> list[str]:
-    ended = {
-        name: (found, study.params.runs[name].train.warmup_epochs + (study.params.runs[name].epochs or 0))
-        for name, found in runs.items()
-    }
-    return [
-        f"{name} ended after epoch {found['epochs']} of {planned}: its AP on the validation images had not risen for "
-        f"{found['epochs'] - found['best_epoch']} epochs."
-        for name, (found, planned) in ended.items()
-        if found["epochs"] < planned
-    ]
+    sentences = []
+    for name, found in runs.items():
+        run = study.params.runs[name]
+        planned = run.train.warmup_epochs + (run.epochs or 0)
+        if found["epochs"] < planned:
+            since = found["epochs"] - found["best_epoch"]
+            sentences.append(
+                f"{name} ended after epoch {found['epochs']} of {planned}: its AP on the validation images had not "
+                f"risen for {since} epochs."
+            )
+    return sentences

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.config.test import TestConfig
-from fcos.data.coco import CocoSplit, read_split
+from fcos.data.coco import CocoSplit, read_split, read_validation
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import CandidatesFile, check_candidates, read_candidates
 from fcos.files import sha256_file
@@ -45,16 +45,7 @@ class ScoredRun:
         Raises:
             UserError: the validation split is empty.
         """
-        held_out = self.on_validation()
-        if not held_out.split.images:
-            raise UserError(
-                self.layout.data / "validation.json",
-                "no images are held out to choose on",
-                found="0 images",
-                expected=f"some, since params.yaml has {key}: validation",
-                hint="set data.validation_fraction: 0.1 and run `fcos prepare`",
-            )
-        return held_out
+        return replace(self, split=read_validation(self.layout.data, "choose", f"{key}: validation"))
 
     @property
     def dir(self) -> Path:

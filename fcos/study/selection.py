@@ -1,12 +1,7 @@
 """The key of weight selection, for trainings that keep the best weights or stop early."""
 
-from pathlib import Path
-
-import fcos
 from fcos.config.test import TestConfig
-from fcos.files import sha256_file, sha256_json
-
-PACKAGE = Path(fcos.__file__).parent
+from fcos.files import code_digests, sha256_json
 
 # The code that the validator runs in addition to the training code; `make deps` writes this list.
 SELECTION_CODE = (
@@ -30,5 +25,4 @@ SELECTION_CODE = (
 
 def selection_key(images_digest: str, test: TestConfig) -> str:
     """Return a digest of everything that determines which weights are kept: images, boxes, test settings and code."""
-    code = {name: sha256_file(PACKAGE / name) for name in SELECTION_CODE}
-    return sha256_json([images_digest, test.settings(), code])
+    return sha256_json([images_digest, test.settings(), code_digests(SELECTION_CODE)])

@@ -1,8 +1,5 @@
 """Score a network during training (`train.validate_every`) on the validation split with the test settings."""
 
-from functools import cached_property
-from typing import Literal
-
 import torch
 from torch import nn
 
@@ -11,9 +8,8 @@ from fcos.config.runs import Run
 from fcos.config.section import parse_section, read_params
 from fcos.config.test import TestConfig
 from fcos.data.cache import Images, keep_images
-from fcos.data.coco import CocoSplit, read_split
+from fcos.data.coco import CocoSplit, read_validation
 from fcos.data.dataset import DetectionDataset
-from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor, predict_split
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.model.device import find_dtype
@@ -21,27 +17,23 @@ from fcos.records import Numbers
 from fcos.study.build import build_grid
 from fcos.study.layout import Layout
 from fcos.study.selection import selection_key
-
-Part = Literal["validation", "training"]
+from fcos.training.validation import Part
 
 
 class SplitValidator:
     """The Validator of a run; it computes COCO metrics without intervals."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, training: CocoSplit) -> None:
         params = read_params()
         self._run, self._layout = run, Layout(run.study)
         self._test = parse_section(params, "test", TestConfig)
         self._data: DataConfig = parse_section(params, "data", DataConfig)  # type: ignore[arg-type]
         self._images: dict[Part, Images] = {}
-        if not self._splits["validation"].images:
-            raise UserError(
-                self._layout.data / "validation.json",
-                "no images are held out to validate on",
-                found="0 images",
-                expected="some, since params.yaml has train.validate_every",
-                hint="set data.validation_fraction: 0.1 and run `fcos prepare`",
-            )
+        held_out = read_validation(self._layout.data, "validate", "train.validate_every")
+        self._splits: dict[Part, CocoSplit] = {
+            "validation": held_out,
+            "training": _sample(training, len(held_out.images)),
+        }
 
     @property
     def key(self) -> str:
@@ -76,11 +68,6 @@ class SplitValidator:
         numbers: Numbers = coco_metrics(coco_results(detections, images), images)["metrics"]
         return numbers
 
-    @cached_property
-    def _splits(self) -> dict[Part, CocoSplit]:
-        held_out, training = (read_split(self._layout.data, part) for part in ("validation", "train"))
-        return {"validation": held_out, "training": _sample(training, len(held_out.images))}
-
     def _kept(self, part: Part, device: torch.device) -> Images:
         if part not in self._images:
             shown = self._test.size, self._test.max_size
@@ -92,7 +79,7 @@ class SplitValidator:
 
 def _sample(split: CocoSplit, most: int) -> CocoSplit:
     """Return at most `most` images of the split, evenly spread over it."""
-    step = max(1, -(-len(split.images) // max(1, most)))
+    step = max(1, -(-len(split.images) // most))
     images = split.images[::step]
     kept = {image["id"] for image in images}
     annotations = [annotation for annotation in split.annotations if annotation["image_id"] in kept]

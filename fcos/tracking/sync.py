@@ -23,7 +23,7 @@ from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
 from fcos.tracking.store import connect, find_experiment, reaching
-from fcos.training.history import CURVES, VALIDATION
+from fcos.training.history import COLUMNS, VALIDATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -188,10 +188,9 @@ def _log_history(client: "MlflowClient", run: "Run", path: Path, started: int, e
                 {name: float(value) for name, value in row.items() if value or name not in VALIDATION}
                 for row in csv.DictReader(stream)
             ]
-            needed = ("step", *(name for name in CURVES if name not in VALIDATION))
-            if not all(math.isfinite(number) for row in rows for number in (*row.values(), *(row[n] for n in needed))):
-                raise ValueError("not finite")
-        except (TypeError, ValueError, KeyError, csv.Error):
+            if not all(row.keys() >= {*COLUMNS} and all(map(math.isfinite, row.values())) for row in rows):
+                raise ValueError("not a finite number in each column")
+        except (TypeError, ValueError, csv.Error):
             raise UserError(
                 path,
                 "is damaged",

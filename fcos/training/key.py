@@ -1,12 +1,8 @@
 """The key of a training: a digest of everything that determines its result."""
 
-from pathlib import Path
 from typing import Any
 
-import fcos
-from fcos.files import sha256_file, sha256_json
-
-PACKAGE = Path(fcos.__file__).parent
+from fcos.files import code_digests, sha256_json
 
 # The code that `fcos train` runs; a test compares this list with the command's import closure.
 TRAINING_CODE = (
@@ -79,6 +75,6 @@ def training_key(
         start_digest: sha256 of the file that the backbone starts from; None if `identity` determines the first weights.
         validation: digest of what selects the weights; None if the weights of the last step are kept.
     """
-    code = {name: sha256_file(PACKAGE / name) for name in TRAINING_CODE}
+    code = code_digests(TRAINING_CODE)
     more = [digest for digest in (start_digest, validation) if digest is not None]
     return sha256_json([identity, data_digest, code, torch_version, device_type, dtype, *more])

@@ -11,6 +11,7 @@ from fcos.config.train import TrainConfig
 from fcos.records import Numbers, ValidationSummary
 
 UNDEFINED = -1.0  # stands for an undefined AP; lower than every defined one
+Part = Literal["validation", "training"]  # which images are scored
 
 
 class Validator(Protocol):
@@ -26,7 +27,7 @@ class Validator(Protocol):
         """Number of images that are scored, by `validation` and `training`."""
         ...
 
-    def __call__(self, model: nn.Module, device: torch.device, split: Literal["validation", "training"]) -> Numbers:
+    def __call__(self, model: nn.Module, device: torch.device, split: Part) -> Numbers:
         """Return the COCO metrics of `model` as fractions; `model` is in evaluation mode afterwards."""
         ...
 
@@ -106,7 +107,7 @@ class Validation:
         self.best_ap, self.best_epoch, self._last_ap, self._last_epoch, self.seconds = state["numbers"]
         self._best_model = state["model"]
 
-    def _score(self, model: nn.Module, device: torch.device, split: Literal["validation", "training"]) -> Numbers:
+    def _score(self, model: nn.Module, device: torch.device, split: Part) -> Numbers:
         assert self._validator is not None
         started = time.perf_counter()
         numbers = self._validator(model, device, split)
