@@ -33,12 +33,12 @@ def section(title: str, names: tuple[str, ...]) -> str:
     reports = [report for name in names if (report := read(name)) is not None]
     missing = [name for name in names if read(name) is None]
     parts = [f"## {title}"]
-    if reports:
-        machines = {described(report["machine"]) for report in reports}
-        rows = [row(of) for report in reports for of in report["lines"]]
+    for machine in dict.fromkeys(described(report["machine"]) for report in reports):
+        here = [report for report in reports if described(report["machine"]) == machine]
+        rows = [row(of) for report in here for of in report["lines"]]
         head = "| what | against | ours, s | theirs, s | ratio (lowest to highest) | to reach | result |\n"
-        parts += [*sorted(machines), head + "|---|---|---|---|---|---|---|\n" + "\n".join(rows)]
-        parts += [activations(report) for report in reports if "activations" in report["settings"]]
+        parts += [machine, head + "|---|---|---|---|---|---|---|\n" + "\n".join(rows)]
+        parts += [activations(report) for report in here if "activations" in report["settings"]]
     if missing:
         parts.append(f"Not measured: {', '.join(missing)}.")
     return "\n\n".join(parts)

@@ -31,6 +31,7 @@ from fcos.detections import Candidates
 from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all
 from fcos.model.device import autocast, find_dtype, find_memory_format
+from fcos.model.graphs import make_graphs
 from fcos.study.build import build_grid, build_model
 
 NUM_CLASSES = 20
@@ -133,13 +134,15 @@ def our_candidates(
     run: Run, test: TestConfig, files: list[Path], device: torch.device, dtype: torch.dtype
 ) -> Callable[[], dict[int, Candidates]]:
     """What `fcos predict` does with `files`, each time from the files."""
+    model = build_model(run, NUM_CLASSES, pretrained=False)
     predictor = Predictor(
-        model=build_model(run, NUM_CLASSES, pretrained=False),
+        model=model,
         grid=build_grid(run.model),
         device=device,
         dtype=dtype,
         score_threshold=test.score_threshold,
         max_candidates=test.max_candidates,
+        graphs=make_graphs(model, device, dtype, wanted=test.cuda_graphs),
     )
     images: list[dict[str, Any]] = []
     for number, path in enumerate(files, start=1):

@@ -22,6 +22,7 @@ from fcos.config.test import TestConfig
 from fcos.config.train import TrainConfig
 from fcos.data.transforms import View, make_batch
 from fcos.model.device import autocast, find_dtype, find_memory_format
+from fcos.model.graphs import make_graphs
 from fcos.structures import GroundTruth, Sample
 from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
@@ -111,10 +112,11 @@ def our_step(run: Run, samples: list[Sample], device: torch.device, dtype: torch
     optimizer = make_optimizer(model, run.train)
     views = [View((sample.image.shape[0], sample.image.shape[1])) for sample in samples]
     assigner = build_assigner(run.model)
+    graphs = make_graphs(model, device, dtype, wanted=run.train.cuda_graphs)
 
     def step() -> Any:
         batch = make_batch(samples, views, device, memory_format)
-        return train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=None)
+        return train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=None, graphs=graphs)
 
     forward = lambda: compute_losses(model, make_batch(samples, views, device, memory_format), assigner, dtype)  # noqa: E731
     return step, (forward, list(model.parameters()))

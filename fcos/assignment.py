@@ -1,6 +1,7 @@
 """Assign ground-truth boxes to locations (section 3.1 of the paper, with center sampling)."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -44,15 +45,17 @@ def assign_targets(
         return _all_background(gt_boxes, locations)
     nearest, reach = _nearest_and_farthest(locations, gt_boxes)  # (B, R, M) each
     inside_box = _inside(nearest, 0.0, inclusive)  # (B, R, M)
+    del nearest  # 4 bytes for each location and box
     match = inside_box & is_object[:, None]
 
     # Section 3.1 of the paper: only locations in the center area of a box are positive samples.
     centers = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2  # (B, M, 2)
-    from_center = (locations[:, None] - centers[:, None]).abs().amax(dim=-1)  # (B, R, M)
+    from_center = _farther_axis(locations, centers)  # (B, R, M)
     match &= _inside(center_sampling_radius * strides[:, None] - from_center, 0.0, inclusive)
+    del from_center
 
     # Section 3.2 of the paper: a location with max(l, t, r, b) <= m_(i-1) or >= m_i is a negative sample of level i.
-    low, high = _bounds(regression_ranges, locations)
+    low, high = _bounds(tuple(map(tuple, regression_ranges)), locations.dtype, locations.device)
     match &= (reach > low[level_of, None]) & (reach < high[level_of, None])
 
     # A location that still falls into several boxes is ambiguous: the paper chooses the box with minimal area.
@@ -82,18 +85,31 @@ def _nearest_and_farthest(locations: Tensor, boxes: Tensor) -> tuple[Tensor, Ten
     x, y = locations[:, None].unbind(-1)  # (R, 1)
     x1, y1, x2, y2 = boxes[:, None].unbind(-1)  # (B, 1, M)
     nearest = farthest = x - x1
-    for distance in (y - y1, x2 - x, y2 - y):
-        nearest, farthest = torch.minimum(nearest, distance), torch.maximum(farthest, distance)
+    for end, start in ((y, y1), (x2, x), (y2, y)):
+        distance = end - start
+        nearest = torch.minimum(nearest, distance)
+        farthest = torch.maximum(farthest, distance)
     return nearest, farthest
+
+
+def _farther_axis(locations: Tensor, centers: Tensor) -> Tensor:
+    """Return the larger of the distances on the two axes: (R, 2), (B, M, 2) -> (B, R, M)."""
+    x, y = locations[:, None].unbind(-1)  # (R, 1)
+    center_x, center_y = centers[:, None].unbind(-1)  # (B, 1, M)
+    return torch.maximum((x - center_x).abs_(), (y - center_y).abs_())
 
 
 def _inside(distance: Tensor, border: float, inclusive: bool) -> Tensor:
     return distance >= border if inclusive else distance > border
 
 
-def _bounds(ranges: Sequence[Sequence[float | None]], like: Tensor) -> tuple[Tensor, Tensor]:
+@cache
+def _bounds(
+    ranges: tuple[tuple[float | None, ...], ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest distance of each level, (L,) each; cached, since a GPU is waited for."""
     pairs = [(low, float("inf") if high is None else high) for low, high in ranges]
-    bounds = torch.tensor(pairs, dtype=like.dtype, device=like.device)
+    bounds = torch.tensor(pairs, dtype=dtype, device=device)
     return bounds[:, 0], bounds[:, 1]
 
 

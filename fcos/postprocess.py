@@ -1,10 +1,11 @@
 """Decode the network's outputs into candidates."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fcos.boxes import boxes_from, clip
-from fcos.detections import Candidates
+from fcos.detections import Bools, Candidates, Float32s
 from fcos.structures import HeadOutputs
 
 
@@ -39,11 +40,14 @@ def decode_candidates(
     inside = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)
     scores, pair = _best_pairs(joint_scores(outputs) * inside, outputs.feature_sizes, max_candidates)  # (B, N) each
     boxes = boxes.gather(1, (pair // num_classes)[..., None].expand(-1, -1, 4))
-    fetched = (boxes, scores, pair % num_classes, scores > score_threshold)
-    return [
-        Candidates(image_boxes[keep], image_scores[keep], labels[keep])
-        for image_boxes, image_scores, labels, keep in zip(*(t.cpu().numpy() for t in fetched), strict=True)
-    ]
+    labels = (pair % num_classes).to(boxes)  # float32 holds every label; one tensor is one wait for the device
+    fetched = torch.cat((boxes, scores[..., None], labels[..., None]), dim=-1).cpu().numpy()  # (B, N, 6)
+    return [_candidates(rows, rows[:, 4] > score_threshold) for rows in fetched]
+
+
+def _candidates(rows: Float32s, kept: Bools) -> Candidates:
+    """Return the `kept` ones of rows (N, 6), which are a box, its score and its label."""
+    return Candidates(rows[:, :4][kept], rows[:, 4][kept], rows[:, 5][kept].astype(np.int64))
 
 
 def joint_scores(outputs: HeadOutputs) -> Tensor:

@@ -5,10 +5,12 @@ import platform
 import subprocess
 import sys
 from functools import partial
+from itertools import accumulate
 
 import pytest
 import torch
 from conftest import write_params
+from torch.profiler import ProfilerActivity, profile
 
 import fcos.cli
 import fcos.study.batch_size
@@ -17,6 +19,7 @@ from fcos.commands.prepare import prepare
 from fcos.config import params
 from fcos.data.coco import read_split
 from fcos.memory import left_in_control_groups
+from fcos.structures import Batch, HeadOutputs
 from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
 from fcos.study.layout import Layout
@@ -91,18 +94,59 @@ def test_the_estimate_is_what_autograd_keeps(trial):
 
 def test_what_is_needed_grows_linearly_with_pixels(trial):
     estimate = trial.estimate()
-    grown = [estimate.bytes_for(n, (64, 64)) - estimate.fixed - PROCESS_BYTES for n in (1, 2, 8)]
+    grown = [estimate.bytes_for(n, (64, 64), 1) - estimate.fixed - PROCESS_BYTES for n in (1, 2, 8)]
     assert [value / grown[0] for value in grown] == pytest.approx([1, 2, 8])
-    assert estimate.bytes_for(4, (64, 64)) == estimate.bytes_for(1, (128, 128))
+    assert estimate.bytes_for(4, (64, 64), 3) == estimate.bytes_for(1, (128, 128), 3)
 
 
-def test_a_cuda_device_without_memory_is_no_error(trial, monkeypatch):
+def test_what_is_needed_grows_with_the_boxes(trial):
+    """An image of 512 x 512 has 64^2 + 32^2 + 16^2 + 8^2 + 4^2 = 5,456 locations."""
+    boxes, locations = 200, 5456
+    gt = torch.rand((2, boxes, 4)) * 100
+    gt[..., 2:] += gt[..., :2]
+    sizes = tuple((512 // stride, 512 // stride) for stride in trial.assigner.grid.strides)
+    outputs = HeadOutputs(torch.empty(0), torch.empty(0), torch.empty(0), sizes)
+    labels = torch.zeros((2, boxes), dtype=torch.int64)
+    batch = Batch(torch.empty((2, 3, 512, 512)), [1, 2], torch.full((2, 2), 512.0), gt, labels, labels > 0)
+    trial.assigner(outputs, batch)  # the grid's locations are kept
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        trial.assigner(outputs, batch)
+    changes = (of.nbytes() for of in profiled.profiler.kineto_results.events() if of.name() == "[memory]")
+    held = max(accumulate(changes)) / (2 * boxes * locations)
+    estimate = trial.estimate()
+    counted = estimate.bytes_for(2, (512, 512), boxes) - estimate.bytes_for(2, (512, 512), 0)
+    assert counted / (2 * boxes * locations) == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true, but got false."),
+        RuntimeError("upsample_bilinear2d only supports output tensors with less than INT_MAX elements"),
+        RuntimeError("integer out of range"),
+    ],
+)
+def test_a_cuda_device_without_memory_is_no_error(trial, monkeypatch, error):
     def step(batch_size, image_size, num_boxes):
         if batch_size > 5:
-            raise torch.cuda.OutOfMemoryError
+            raise error
 
     monkeypatch.setattr(trial, "step", step)
     assert largest(lambda size: trial.fits(size, (64, 64), 1), at_most=64) == 5
+
+
+def test_another_error_on_a_cuda_device_is_one(trial, monkeypatch):
+    def step(*_):
+        raise RuntimeError("expected all tensors to be on the same device")
+
+    monkeypatch.setattr(trial, "step", step)
+    with pytest.raises(RuntimeError, match="same device"):
+        trial.fits(1, (64, 64), 1)
 
 
 @pytest.fixture
@@ -112,7 +156,10 @@ def split(run):
 
 
 def test_a_batch_that_is_said_to_fit_runs(run, split, trial):
-    needed = trial.estimate().bytes_for(2, (64, 64)) + sum(3 * i["width"] * i["height"] for i in split.images)
+    most_boxes = max(map(len, split.annotations_of.values()))
+    needed = trial.estimate().bytes_for(2, (64, 64), most_boxes) + sum(
+        3 * i["width"] * i["height"] for i in split.images
+    )
     found = batch_finding(run, split, memory=int(needed) + 1)
     assert "2 images of 64 x 64 (estimated from two small steps)" in found.value
     assert found.problem == "train.batch_size does not fit: set it to 2 or less"

@@ -40,9 +40,10 @@ def test_same_numbers_in_float32(size, memory_format, generator):
     x, grad = torch.randn(2, 3, CHANNELS, *size, generator=generator)
     x, grad = (of.to(memory_format=memory_format) for of in (2 * x + 5, grad))  # a mean far from 0
     ours, theirs = norms(generator)
-    # Sums over up to 7,200 values in another order.
+    # Sums over up to 7,200 values in another order, which depends on the processor: float32 keeps 24 bits, 6e-8, and a
+    # sum near 0 has the error of its terms.
     for mine, other in zip(passed(ours, x, grad), passed(theirs, x, grad), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+        assert mine.shape == other.shape and (mine - other).norm() <= 1e-5 * other.norm()
 
 
 @pytest.mark.parametrize("size", [LARGE, LITTLE])

@@ -18,6 +18,7 @@ from fcos.files import sha256_file, whole_dir
 from fcos.formats import write_record
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity
 from fcos.model.device import find_device, find_dtype
+from fcos.model.graphs import make_graphs
 from fcos.records import Timings
 from fcos.study.build import build_grid, load_model
 from fcos.study.provenance import provenance
@@ -38,13 +39,15 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     device = find_device(scored.test.device)
     dtype = find_dtype(scored.test.precision, device)
     dtype_name = str(dtype).removeprefix("torch.")
+    model = load_model(scored.run, identity, weights_path)
     predictor = Predictor(
-        model=load_model(scored.run, identity, weights_path),
+        model=model,
         grid=build_grid(scored.run.model),
         device=device,
         dtype=dtype,
         score_threshold=scored.test.score_threshold,
         max_candidates=scored.test.max_candidates,
+        graphs=make_graphs(model, device, dtype, wanted=scored.test.cuda_graphs),
     )
     digest = sha256_file(weights_path)
     suffix = "" if views == "test" else "_tta"

@@ -24,10 +24,11 @@ class TestConfig(Section):
     batch_size: PositiveInt = 8
     precision: Precision = "auto"
     device: Device = "auto"
+    cuda_graphs: bool = True
     workers: Annotated[int, Field(ge=0)] = 2
 
     # These keys decide where and how fast the network runs. The dtype that was used is stored with the candidates.
-    _MACHINE: ClassVar = frozenset({"device", "workers", "batch_size", "precision"})
+    _MACHINE: ClassVar = frozenset({"device", "cuda_graphs", "workers", "batch_size", "precision"})
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that determine the metrics, as stored in every metrics file."""

@@ -33,6 +33,7 @@ class TrainConfig(Section):
     clip_grad_norm: PositiveFloat | None = None
     precision: Precision = "auto"
     device: Device = "auto"
+    cuda_graphs: bool = True
     workers: NonNegativeInt = 2
     checkpoint_every_s: NonNegativeFloat = 60.0
     validate_every: PositiveInt | None = None
@@ -40,7 +41,7 @@ class TrainConfig(Section):
     patience: PositiveInt | None = None
 
     # These keys decide where and how fast a training runs, but not its weights.
-    _MACHINE: ClassVar = frozenset({"device", "workers", "checkpoint_every_s"})
+    _MACHINE: ClassVar = frozenset({"device", "cuda_graphs", "workers", "checkpoint_every_s"})
     _VALIDATION: ClassVar = frozenset({"validate_every", "keep", "patience"})
 
     @property

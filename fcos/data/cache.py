@@ -88,8 +88,11 @@ def _copy(image: NDArray[np.uint8], kept: Tensor) -> None:
     """
     if kept.device.type == "cpu":
         np.copyto(kept.numpy(), image)
-    else:
-        kept.copy_(torch.from_numpy(image))
+        return
+    # Not the training's stream, behind whose steps the copy would wait.
+    stream = torch.cuda.Stream(kept.device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        kept.copy_(torch.from_numpy(image))  # not pinned: reserving pinned memory waits for the whole device
 
 
 def decoded_bytes(split: CocoSplit, shown: Shown | None = None) -> int:

@@ -63,15 +63,30 @@ def make_batch(
     for row, (sample, view) in enumerate(zip(samples, views, strict=True)):
         together[sample.image.shape[0], sample.image.shape[1], view.size].append(row)
     for (*_, size), rows in together.items():
-        stacked = torch.stack([torch.as_tensor(samples[row].image) for row in rows])
-        for row, image in zip(rows, show(stacked.to(device, non_blocking=True), size), strict=True):
+        stacked = _stack([torch.as_tensor(samples[row].image) for row in rows], device)
+        for row, image in zip(rows, show(send(stacked, device), size), strict=True):
             images[row, :, : size[0], : size[1]] = image.flip(-1) if views[row].flipped else image
     return Batch(
         images=images,
         image_ids=[sample.image_id for sample in samples],
-        image_sizes=torch.tensor([view.size for view in views], dtype=torch.float32).to(device, non_blocking=True),
-        **{name: torch.from_numpy(of).to(device, non_blocking=True) for name, of in _pad(samples, views).items()},
+        image_sizes=send(torch.tensor([view.size for view in views], dtype=torch.float32), device),
+        **{name: send(torch.from_numpy(of), device) for name, of in _pad(samples, views).items()},
     )
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on the device. A copy from the CPU to CUDA is from pinned memory, so that nothing waits."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
+def _stack(images: list[Tensor], device: torch.device) -> Tensor:
+    """Stack images of one size: in pinned memory where `send` would copy them there."""
+    if device.type != "cuda" or images[0].device.type != "cpu":
+        return torch.stack(images)
+    pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+    return torch.stack(images, out=pinned)
 
 
 def show(pixels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,14 +9,15 @@ from torch import nn
 
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.images import resized_size
-from fcos.data.transforms import View, make_batch, padded_size
+from fcos.data.transforms import View, make_batch, padded_size, send
 from fcos.detections import Candidates
-from fcos.model.device import autocast, find_memory_format
+from fcos.model.device import find_memory_format
+from fcos.model.graphs import Graphs, run
 from fcos.model.locations import LocationGrid
 from fcos.postprocess import decode_candidates
 from fcos.progress import Progress
 from fcos.records import ViewTiming
-from fcos.structures import HeadOutputs, Sample
+from fcos.structures import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Predictor:
     dtype: torch.dtype
     score_threshold: float
     max_candidates: int
+    graphs: Graphs | None = None  # of the model, on CUDA
 
     def __post_init__(self) -> None:
         self.model.to(self.device, memory_format=find_memory_format(self.device, self.dtype)).eval()  # type: ignore[call-overload]
@@ -37,11 +39,10 @@ class Predictor:
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Candidates]:
         """Return the candidates of each sample in its view, in pixels of the original image."""
         batch = make_batch(samples, views, self.device, find_memory_format(self.device, self.dtype))
-        with autocast(self.device, self.dtype):
-            outputs: HeadOutputs = self.model(batch.images)
+        outputs = run(self.model, batch.images, self.dtype) if self.graphs is None else self.graphs(batch.images)
         height, width = batch.images.shape[2:]
         locations = self.grid(outputs.feature_sizes, (height, width), self.device)
-        original = torch.tensor([sample.size for sample in samples], dtype=torch.float32, device=self.device)
+        original = send(torch.tensor([sample.size for sample in samples], dtype=torch.float32), self.device)
         return decode_candidates(
             outputs,
             locations.xy,

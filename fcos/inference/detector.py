@@ -21,6 +21,7 @@ from fcos.errors import UserError
 from fcos.evaluation.predictor import Predictor
 from fcos.model.checkpoint import Identity, read_identity
 from fcos.model.device import find_device, find_dtype
+from fcos.model.graphs import make_graphs
 from fcos.structures import GroundTruth, Sample
 from fcos.study.build import build_grid, load_model
 from fcos.study.layout import Layout
@@ -89,13 +90,16 @@ class Detector:
     def __init__(self, weights: Weights) -> None:
         self.test, self.categories, self.bits = weights.test, weights.identity.categories, weights.identity.bits
         device = find_device(self.test.device)
+        dtype = find_dtype(self.test.precision, device)
+        model = load_model(weights.run, weights.identity, weights.path)
         self.predictor = Predictor(
-            model=load_model(weights.run, weights.identity, weights.path),
+            model=model,
             grid=build_grid(weights.run.model),
             device=device,
-            dtype=find_dtype(self.test.precision, device),
+            dtype=dtype,
             score_threshold=self.test.score_threshold,
             max_candidates=self.test.max_candidates,
+            graphs=make_graphs(model, device, dtype, wanted=self.test.cuda_graphs),
         )
 
     @staticmethod

@@ -10,17 +10,22 @@ from fcos.errors import UserError
 def find_device(name: str) -> torch.device:
     """Return the device called `name`; `auto` prefers CUDA, then MPS, then the CPU.
 
+    On CUDA, float32 is set to mean float32.
+
     Raises:
         UserError: the device is not available.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
+        name = next(kind for kind, available in there.items() if available)
     if not there[name]:
         available = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise UserError(
             "params.yaml: device", "not available here", found=name, expected=available, hint="set `device: auto`"
         )
+    if name == "cuda":
+        # cuDNN's default for float32 convolutions is TF32, whose mantissa has 10 bits.
+        torch.backends.cudnn.allow_tf32 = False
     return torch.device(name)
 
 

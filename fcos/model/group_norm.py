@@ -1,10 +1,11 @@
-"""A GroupNorm that is faster than torch's on a CPU in channels_last."""
+"""A GroupNorm that is faster than torch's in channels_last."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import group_norm
 
 SMALL = 1024  # pixels of a feature map; below, torch's channels_last kernel processes groups one by one
 
@@ -19,12 +20,26 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        if x.device.type == "cuda":
+            return self._in_its_dtype(x)
+        if x.device.type != "cpu":
             return super().forward(x)
         if x.shape[2] * x.shape[3] < SMALL:
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
         y: Tensor = _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
         return y
+
+    def _in_its_dtype(self, x: Tensor) -> Tensor:
+        """Normalise in the dtype and the layout of `x`; statistics are computed in float32 all the same.
+
+        Autocast would have it in float32, and CUDA's kernel returns channels first. On an H200, a step of ResNet-50 on
+        16 images of 800 x 1344 takes 0.94 of the time and 0.85 of the memory.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            y = group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        return y.contiguous(memory_format=torch.channels_last)
 
 
 class _GroupNorm(torch.autograd.Function):

@@ -30,12 +30,12 @@ def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | Non
     """Return the largest batch size as in `batch_finding`, and the upper limit of the search."""
     image_size = largest_size(run, split)
     at_most = min(len(split.images), max(LARGEST_BATCH, run.train.batch_size))
+    most_boxes = max((len(boxes) for boxes in split.annotations_of.values()), default=0)
     if trial.device.type == "cuda":
-        most_boxes = max((len(boxes) for boxes in split.annotations_of.values()), default=0)
         return largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most), at_most
     room = available_memory() if memory is None else memory
     room, estimate = room - _kept_bytes(split, run, room), trial.estimate()
-    return largest(lambda batch_size: estimate.bytes_for(batch_size, image_size) <= room, at_most), at_most
+    return largest(lambda batch_size: estimate.bytes_for(batch_size, image_size, most_boxes) <= room, at_most), at_most
 
 
 def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:

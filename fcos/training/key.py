@@ -33,6 +33,7 @@ TRAINING_CODE = (
     "model/detector.py",
     "model/device.py",
     "model/file_kinds.py",
+    "model/graphs.py",
     "model/group_norm.py",
     "model/head.py",
     "model/locations.py",

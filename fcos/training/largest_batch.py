@@ -23,7 +23,21 @@ from fcos.training.step import Assigner, train_step
 # times their size with batches of one size, and up to 1.7 times after 24 steps of random sizes, since freed memory is
 # returned late.
 MARGIN = 2.0
+PAIR_BYTES = 18.0  # the most that the assignment holds for each location and box: four float32 and two bools
 PROCESS_BYTES = 256 << 20  # oneDNN's code and buffers, and images being loaded
+# What torch raises as a RuntimeError if a library finds no memory for its workspace, or a tensor has 2^31 elements.
+TOO_LARGE = (
+    "out of memory",
+    "ALLOC_FAILED",  # CUDNN_STATUS_, CUBLAS_STATUS_
+    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_
+    "unable to find an engine",  # cuDNN: none of its kernels got its workspace
+    "Unable to find a valid cuDNN algorithm",
+    "32-bit index",
+    "32 bit index",
+    "canUse32BitIndexMath",
+    "INT_MAX",
+    "integer out of range",
+)
 SMALL_SIZES = (128, 256)  # sides of square images in pixels: multiples of 128, so that all five levels scale
 
 
@@ -33,10 +47,16 @@ class Estimate:
 
     fixed: float  # weights, gradients, optimizer state and copies in the training dtype
     per_pixel: float  # saved by autograd for each pixel of the batch
+    per_box: float  # of the assignment for each box and pixel of the batch
 
-    def bytes_for(self, batch_size: int, image_size: tuple[int, int]) -> float:
-        """Return the bytes for `batch_size` images of `image_size` (height, width), including a safety margin."""
-        return PROCESS_BYTES + self.fixed + MARGIN * self.per_pixel * batch_size * image_size[0] * image_size[1]
+    def bytes_for(self, batch_size: int, image_size: tuple[int, int], num_boxes: int) -> float:
+        """Return the bytes for `batch_size` images of `image_size` (height, width), including a safety margin.
+
+        Args:
+            num_boxes: of the image that has most; all images of a batch are padded to it.
+        """
+        per_pixel = MARGIN * self.per_pixel + num_boxes * self.per_box
+        return PROCESS_BYTES + self.fixed + per_pixel * batch_size * image_size[0] * image_size[1]
 
 
 class Trial:
@@ -72,7 +92,9 @@ class Trial:
         try:
             for _ in range(2):
                 self.step(batch_size, image_size, num_boxes)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _is_too_large(error):
+                raise
             fitted = False
         torch.cuda.empty_cache()  # only now: the error, which referenced the step's tensors, is deleted
         return fitted
@@ -97,7 +119,13 @@ class Trial:
         gradients = [parameter.grad for parameter in self.model.parameters()]
         tensors = [*self.model.state_dict().values(), *gradients, *state]
         held = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
-        return Estimate(held + few - per_pixel * pixels[0], per_pixel)
+        per_box = PAIR_BYTES * sum(1 / stride**2 for stride in self.assigner.grid.strides)
+        return Estimate(held + few - per_pixel * pixels[0], per_pixel, per_box)
+
+
+def _is_too_large(error: RuntimeError) -> bool:
+    """Whether CUDA, cuDNN, cuBLAS or an index of 32 bits was too small for a step."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in TOO_LARGE)
 
 
 def saved_bytes(step: Callable[[], object], parameters: Iterable[nn.Parameter]) -> int:

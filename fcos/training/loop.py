@@ -17,6 +17,7 @@ from fcos.data.transforms import View, draw_view, make_batch, padded_size
 from fcos.errors import UserError
 from fcos.memory import keep_freed_memory
 from fcos.model.device import find_memory_format
+from fcos.model.graphs import make_graphs
 from fcos.progress import Progress, say
 from fcos.training.optimizer import learning_rate, make_optimizer
 from fcos.training.resume import Scratch
@@ -162,6 +163,7 @@ def fit(
     memory_format = find_memory_format(device, dtype)
     model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config)
+    graphs = make_graphs(model, device, dtype, wanted=config.cuda_graphs)
     first_step, history = _resume(scratch, model, optimizer, validation, device)
     progress = Progress("train", plan.num_steps, unit="steps", done=first_step)
     saved_at = time.monotonic()
@@ -173,7 +175,8 @@ def fit(
             group["lr"] = lr
         views = [plan.view(epoch, sample.image_id) for sample in samples]
         batch = make_batch(samples, views, device, memory_format)
-        on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=config.clip_grad_norm)
+        clip = config.clip_grad_norm
+        on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=clip, graphs=graphs)
         history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
         epochs, rest = divmod(step + 1, plan.steps_per_epoch)
         validate = rest == 0 and validation.is_due(epochs)

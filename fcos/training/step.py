@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fcos.assignment import assign_targets
 from fcos.losses import detection_losses
-from fcos.model.device import autocast
+from fcos.model.graphs import Graphs, run
 from fcos.model.locations import LocationGrid
 from fcos.structures import Batch, HeadOutputs, LocationTargets
 
@@ -39,11 +39,10 @@ class Assigner:
 
 
 def compute_losses(
-    model: nn.Module, batch: Batch, assigner: Assigner, dtype: torch.dtype
+    model: nn.Module, batch: Batch, assigner: Assigner, dtype: torch.dtype, graphs: Graphs | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the losses by name and the number of positive locations, all as scalars on the device."""
-    with autocast(batch.images.device, dtype):
-        outputs: HeadOutputs = model(batch.images)
+    outputs = run(model, batch.images, dtype) if graphs is None else graphs(batch.images)
     return detection_losses(outputs, assigner(outputs, batch))
 
 
@@ -55,12 +54,16 @@ def train_step(
     *,
     dtype: torch.dtype,
     clip_grad_norm: float | None,
+    graphs: Graphs | None = None,
 ) -> dict[str, Tensor]:
     """Update the weights with one batch and return the total loss, its parts and the number of positives.
 
     The returned scalars stay on the device (no synchronisation).
+
+    Args:
+        graphs: of `model` in `dtype`, on CUDA; None launches each kernel by itself.
     """
-    losses, num_positives = compute_losses(model, batch, assigner, dtype)
+    losses, num_positives = compute_losses(model, batch, assigner, dtype, graphs)
     total = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
