@@ -580,17 +580,17 @@ def status(
     """Show which stages are done, running or pending, and the estimated time left."""
     import json
 
-    from fcos.running.status import Look, status_json, status_text
+    from fcos.running.status import StatusReader, status_json, status_text
     from fcos.running.status import watch as keep_watching
 
     if watch and as_json:
         raise UserError("--watch", "does not go with --json", hint="leave one of them out")
-    look = Look(quick=quick)
+    read_status = StatusReader(quick=quick)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends --watch
-            keep_watching(look, typer.echo, terminal=sys.stdout.isatty())
+            keep_watching(read_status, typer.echo, terminal=sys.stdout.isatty())
     else:
-        found = look()
+        found = read_status()
         _echo(json.dumps(status_json(found), indent=2) if as_json else status_text(found))
 
 

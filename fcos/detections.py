@@ -14,7 +14,20 @@ _BLOCK = 256  # boxes compared at a time
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes of one image before NMS, or (as detections) after it, in pixels of the original image."""
+    """Boxes of one image before NMS, or (as detections) after it, in pixels of the original image.
+
+    Example:
+        >>> candidates = Candidates(
+        ...     boxes=np.array([[0, 0, 10, 10], [1, 1, 10, 10], [20, 0, 30, 10]], np.float32),
+        ...     scores=np.array([0.5, 0.25, 0.75], np.float32),
+        ...     labels=np.array([0, 0, 1]),
+        ... )
+        >>> detections = detect(candidates, nms_iou_threshold=0.6, max_detections=100)
+        >>> detections.scores.tolist()
+        [0.75, 0.5]
+        >>> detections.boxes_xywh.tolist()
+        [[20.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]]
+    """
 
     boxes: Float32s  # (N, 4) xyxy
     scores: Float32s  # (N,)
@@ -39,6 +52,7 @@ class Candidates:
 
     @staticmethod
     def concatenate(parts: "Sequence[Candidates]") -> "Candidates":
+        """Return all boxes of one image, in the order of `parts`."""
         return Candidates(
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.scores for part in parts]),

@@ -78,6 +78,7 @@ def whole_dir(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a text file that appears whole or not at all."""
     with whole_file(path, durable=durable) as scratch:
         scratch.write_text(text, encoding="utf-8", errors=NOT_UTF8)
 
@@ -109,6 +110,7 @@ def _refuse(constant: str) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a CSV file that appears whole or not at all; keys of `rows` beyond `columns` are errors."""
     with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8", errors=NOT_UTF8) as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
@@ -116,10 +118,12 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 
 
 def sha256_bytes(data: bytes) -> str:
+    """Return the sha256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's content in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -48,6 +48,7 @@ class Progress:
         self._tell()
 
     def update(self, count: int = 1, note: str = "") -> None:
+        """Add `count` finished units; `note` is shown behind them."""
         self.done += count
         self.note = note
         if self.bar is not None:
@@ -58,6 +59,7 @@ class Progress:
         self._tell()
 
     def close(self) -> None:
+        """Print the last state and end the line."""
         if self.bar is not None:
             self.bar.close()
         else:

@@ -68,6 +68,8 @@ class TrainSummary(TypedDict):
 
 
 class ViewTiming(TypedDict):
+    """An entry of timing.json: the time that the predictions of one view took."""
+
     num_images: int
     seconds: float
     forward_seconds: float
@@ -125,6 +127,8 @@ class _Chosen(TypedDict):
 
 
 class TtaStep(TypedDict):
+    """The result of test-time augmentation with the first `num_views` views."""
+
     num_views: int
     views: list[str]
     seconds: float
@@ -139,6 +143,8 @@ class Tta(_Chosen):
 
 
 class NmsStep(TypedDict):
+    """The result at one IoU threshold of NMS."""
+
     nms_iou_threshold: float
     metrics: Numbers
 
@@ -151,6 +157,8 @@ class NmsSweep(_Chosen):
 
 
 class SplitCounts(TypedDict):
+    """The counts of a split in manifest.json."""
+
     image_dir: str
     num_images: int
     num_objects: int
@@ -189,11 +197,15 @@ class SplitImage(TypedDict):
 
 
 class SplitCategory(TypedDict):
+    """A category of a split's JSON file."""
+
     id: int
     name: str
 
 
 class SplitAnnotation(TypedDict):
+    """The keys of an annotation that every reader needs."""
+
     image_id: int
     category_id: int
     bbox: list[float]

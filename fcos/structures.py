@@ -65,4 +65,5 @@ class LocationTargets(NamedTuple):
 
     @property
     def positive_mask(self) -> Tensor:
+        """(B, R): whether a location is assigned to a box."""
         return self.matched_gt_index >= 0

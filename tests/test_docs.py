@@ -1,6 +1,8 @@
 """The site builds without warnings, lists every command and key, and has no broken link or outdated figure."""
 
 import base64
+import doctest
+import importlib
 import io
 import os
 import re
@@ -128,6 +130,13 @@ def test_each_promise_of_security_has_its_test():
     assert len(named) > 15
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", ["detections", "data.coco", "commands.score", "commands.compare"])
+def test_the_examples_of_docstrings(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(importlib.import_module(f"fcos.{module}"))
+    assert failed == 0 and tried >= 2
 
 
 def test_the_figures_are_those_that_the_code_draws(tmp_path):

@@ -32,7 +32,7 @@ from fcos.data.coco import read_split
 from fcos.errors import UserError
 from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.truth import truth_of
-from fcos.study.bootstrap import Draws
+from fcos.study.bootstrap import Bootstrap
 from fcos.study.places import find_places
 
 SCENES, COPIES = 20, 10
@@ -187,7 +187,7 @@ def test_a_study_draws_groups():
     run_prepare(**FILM, groups="5", test_images="images/train", test_labels="labels/train", train_images="images/val",
                 train_labels="labels/val")  # fmt: skip
     split = read_split(DATA, "test")
-    weights = Draws(StatisticsConfig(replicates=100)).of(split)
+    weights = Bootstrap(StatisticsConfig(replicates=100)).of(split)
     assert weights.shape == (100, 18)
     for scene in range(6):
         of_scene = weights[:, [group == f"film{scene}" for group in split.groups or []]]

@@ -18,8 +18,8 @@ from fcos.config import params
 from fcos.files import write_json
 from fcos.progress import Progress, duration, watchers
 from fcos.running.heartbeat import STUDY, heartbeat, read_heartbeats
-from fcos.running.stages import Found, Stage, all_stages, find_states, what_is_open
-from fcos.running.status import Look, status_text
+from fcos.running.stages import Stage, StageState, all_stages, find_states, what_is_open
+from fcos.running.status import StatusReader, status_text
 from fcos.running.time_left import time_left
 from fcos.study.layout import Layout
 
@@ -88,7 +88,7 @@ def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, numb
         os.kill(process.pid, number)
         assert_stopped(process, "prepare")
     assert list(Path("data").iterdir()) == []  # neither a whole nor a half of it
-    assert "prepare: interrupted: stopped at " in status_text(Look(quick=True)())
+    assert "prepare: interrupted: stopped at " in status_text(StatusReader(quick=True)())
 
 
 def ends_with(script):
@@ -181,7 +181,7 @@ def test_a_clock_that_is_set_back_stops_no_heartbeat(workspace, monkeypatch):
         clock += 2
         progress.update()
         assert beat_of("smoke", "prepare")["done"] == 2
-        assert "draw, 2 of 100 it" in status_text(Look(quick=True)())
+        assert "draw, 2 of 100 it" in status_text(StatusReader(quick=True)())
         progress.close()
 
 
@@ -190,7 +190,7 @@ def test_a_killed_process_is_not_taken_for_one_at_work(workspace, smoke_params):
     write_params(smoke_params)
     with fcos("prepare", ready=lambda: beat_of("smoke", "prepare").get("done", 0) > 20) as process:
         before = beat_of("smoke", "prepare")
-        percent = re.search(r"^prepare +running (\d+) %$", status_text(Look(quick=True)()), re.MULTILINE)
+        percent = re.search(r"^prepare +running (\d+) %$", status_text(StatusReader(quick=True)()), re.MULTILINE)
         after = beat_of("smoke", "prepare")
         assert before["alive"] and percent
         assert before["done"] <= (int(percent[1]) + 1) * after["total"] / 100
@@ -198,7 +198,7 @@ def test_a_killed_process_is_not_taken_for_one_at_work(workspace, smoke_params):
         process.kill()
         process.wait()
     assert not beat_of("smoke", "prepare")["alive"]
-    text = status_text(Look(quick=True)())
+    text = status_text(StatusReader(quick=True)())
     assert "prepare: interrupted: the process was killed" in text and text.endswith("to go on: fcos study run")
 
 
@@ -235,20 +235,20 @@ def test_time_left_goes_by_network_epochs_and_runs_at_a_time(workspace, smoke_pa
     smoke_params["tables"] = []
     write_params(smoke_params)
     study = params.read()
-    trainings = [Found(Stage("train", name), "to do") for name in runs]
+    trainings = [StageState(Stage("train", name), "to do") for name in runs]
     assert "unknown until a training" in str(time_left(study, trainings, jobs=1))
     # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s; nothing of ResNet-34 is known but by its
     # layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
     write_json(Layout("smoke").run("short") / "train.json", summary(study.runs["short"], 20.0))
-    trainings[0] = Found(Stage("train", "short"), "done")
+    trainings[0] = StageState(Stage("train", "short"), "done")
     one = 65.0 + 2 * (5 + 20 / 36 * 3 * 34)
     assert time_left(study, trainings, jobs=1).seconds == pytest.approx(one)
     assert time_left(study, trainings, jobs=2).seconds == pytest.approx(2 * (5 + 20 / 36 * 3 * 34))
     # Its own speed goes before all: 90 of 100 steps are left, at 2 steps a second.
     beat = {"what": "train", "first": 0, "done": 10, "total": 100, "per_second": 2.0, "started": 0.0, "alive": True}
-    alone = [Found(Stage("train", "long"), "running", beat=beat)]
+    alone = [StageState(Stage("train", "long"), "running", beat=beat)]
     assert time_left(study, alone, jobs=1).seconds == pytest.approx(50.0)
-    assert time_left(study, [Found(Stage("predict", "long"), "to do")], jobs=1).not_counted == ["predict"]
+    assert time_left(study, [StageState(Stage("predict", "long"), "to do")], jobs=1).not_counted == ["predict"]
 
 
 def test_durations_are_said_as_one_says_them():
@@ -272,7 +272,7 @@ def project(tmp_path, smoke_params, jobs):
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["2", "1"])
 def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
-    before = Look(quick=False)()
+    before = StatusReader(quick=False)()
     assert {found.state for found in before.states} == {"to do"} and before.unasked is None
     assert "unknown until a training" in before.headline
 
@@ -298,13 +298,13 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
     assert jobs == "1" or "2 of 11 stages done, " in said
     wait_until(lambda: has_ended(trainer))
     assert not beat_of("smoke", "train", "one-epoch")["alive"]
-    text = status_text(Look(quick=False)())
+    text = status_text(StatusReader(quick=False)())
     assert "train one-epoch: interrupted: stopped at" in text and text.endswith("to go on: fcos study run")
 
 
 def test_a_study_run_that_has_just_begun_is_no_mystery(workspace):
     with heartbeat("smoke", STUDY):
-        status = Look(quick=True)()
+        status = StatusReader(quick=True)()
     assert status.at_work and status.unasked == "`fcos study run` is looking"
     assert status.count("done") == 0
 
@@ -312,4 +312,4 @@ def test_a_study_run_that_has_just_begun_is_no_mystery(workspace):
 def test_a_file_of_another_version_says_nothing_of_time(workspace):
     write_json(Path("runs/smoke/reference/train.json"), {"provenance": {"training_seconds": 5.0}, "params": {"old": 1}})
     write_json(Path("runs/smoke/reference/timing.json"), {"a": 1})
-    assert str(Look(quick=True)().left).startswith("time left: unknown")
+    assert str(StatusReader(quick=True)().left).startswith("time left: unknown")

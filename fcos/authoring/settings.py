@@ -43,6 +43,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Settings:
+    """Settings that `fcos study new` chooses for a data set."""
+
     pretrained: bool
     device: str  # cuda or cpu, which the settings were chosen for
     size: int
@@ -59,15 +61,18 @@ class Settings:
 
     @property
     def optimizer(self) -> str:
+        """`sgd` for pretrained backbones, `adamw` for networks trained from scratch."""
         return "sgd" if self.pretrained else "adamw"
 
     @property
     def ranges_why(self) -> str:
+        """How the regression ranges relate to the published ones, in words."""
         published = "the published study's, open at the end"
         return published if self.range_divisor == 1 else f"1/{self.range_divisor} of {published}, for small objects"
 
     @property
     def regression_ranges(self) -> list[list[int | None]]:
+        """(low, high) in pixels for each level; the last one has no upper bound."""
         bounds = [0, *(bound // self.range_divisor for bound in RANGES), None]
         return [[low, high] for low, high in pairwise(bounds)]
 

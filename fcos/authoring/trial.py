@@ -65,6 +65,7 @@ def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
 
 
 def weights_lines(why_not: str | None) -> Lines:
+    """Return lines about `model.weights`, given why the ImageNet weights are not available (None: they are)."""
     if why_not is None:
         return [("", "model.weights imagenet: training starts from pretrained backbones, which small data need")]
     files = [imagenet_file(backbone) for backbone in BACKBONES]

@@ -74,6 +74,24 @@ def compare(
     Returns:
         `rows`, `differences` (later minus earlier row, for each pair), `statistics`, `protocol`, `gt`, `counts` and
         `diagnosis` (of the ground truth; each results file has its own).
+
+    Example:
+        >>> from fcos.files import write_json
+        >>> places = [(image, [0, 0, 100, 50]) for image in (1, 2)]
+        >>> boxes = [
+        ...     {"id": i, "image_id": i, "category_id": 1, "bbox": box, "area": 5000, "iscrowd": 0} for i, box in places
+        ... ]
+        >>> images = [{"id": i, "width": 200, "height": 100} for i, _ in places]
+        >>> dog = {"id": 1, "name": "dog"}
+        >>> write_json(Path("gt.json"), {"images": images, "annotations": boxes, "categories": [dog]})
+        >>> found = [{"image_id": i, "category_id": 1, "bbox": box, "score": 0.9} for i, box in places]
+        >>> write_json(Path("both.json"), found)
+        >>> write_json(Path("one.json"), found[:1])
+        >>> content = compare(
+        ...     ["one.json", "both.json"], Path("gt.json"), out=Path("out"), replicates=0, confidence=0.95, seed=0
+        ... )
+        >>> {row["name"]: round(row["metrics"]["AP"], 3) for row in content["rows"]}
+        {'one': 0.505, 'both': 1.0}
     """
     choices = choices or Choices()
     if len(arguments) < 2:

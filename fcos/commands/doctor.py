@@ -26,6 +26,8 @@ NEEDED_GB = 5.0
 
 @dataclass(frozen=True)
 class Finding:
+    """One line of `fcos doctor`; `problem` is what to do if something is wrong."""
+
     what: str
     value: str
     problem: str | None = None

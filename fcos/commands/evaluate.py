@@ -8,7 +8,7 @@ from fcos.formats import write_record
 from fcos.records import Evaluation
 from fcos.scoring.analysis import analyse
 from fcos.scoring.numbers import with_intervals
-from fcos.study.bootstrap import Draws
+from fcos.study.bootstrap import Bootstrap
 from fcos.study.provenance import provenance
 from fcos.study.scored_run import ScoredRun
 
@@ -18,7 +18,7 @@ def evaluate(name: str) -> Evaluation:
     started = time.time()
     scored_run = ScoredRun.open(name)
     split, test = scored_run.split, scored_run.test
-    draws = Draws.read()
+    draws = Bootstrap.read()
     path = scored_run.dir / "candidates" / "test.safetensors"
     file = scored_run.read_view(path, test.size, hint=f"fcos predict {name}")
     detections = detect_all(

@@ -50,6 +50,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Whether the exported network found the same boxes, within the tolerances."""
         differences = (self.box_difference <= BOX_TOLERANCE, self.score_difference <= SCORE_TOLERANCE)
         return all(differences) and self.unpaired == 0
 

@@ -11,7 +11,7 @@ from fcos.progress import track
 from fcos.records import NmsStep, NmsSweep
 from fcos.scoring.matching import Ints
 from fcos.scoring.replicates import sweep_steps
-from fcos.study.bootstrap import Draws
+from fcos.study.bootstrap import Bootstrap
 from fcos.study.provenance import provenance
 from fcos.study.scored_run import ScoredRun, best_step
 
@@ -30,7 +30,7 @@ def nms_sweep(name: str) -> NmsSweep:
     on_test = config.choose_on == "test"
     chooser = scored if on_test else scored.to_choose("nms_sweep.choose_on")
     file = test_file if on_test else _read(chooser, "validation")
-    draws = Draws.read()
+    draws = Bootstrap.read()
     weights = draws.of(chooser.split)
     steps: list[NmsStep] = []
     replicates = {}

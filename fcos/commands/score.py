@@ -42,6 +42,22 @@ def score(
     Returns:
         The twelve metrics as fractions, and `per_class`, `intervals`, `statistics`, `protocol`, `inputs`, `counts` and
         `diagnosis`.
+
+    Example:
+        One object, found with a box that covers 60 of its 100 columns: a match at IoU 0.5, 0.55 and 0.6, 3 of the 10
+        thresholds.
+
+        >>> from fcos.files import write_json
+        >>> box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 100, 50], "area": 5000, "iscrowd": 0}
+        >>> images, dog = [{"id": 1, "width": 200, "height": 100}], {"id": 1, "name": "dog"}
+        >>> write_json(Path("gt.json"), {"images": images, "annotations": [box], "categories": [dog]})
+        >>> found = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 60, 50], "score": 0.9}
+        >>> write_json(Path("results.json"), [found])
+        >>> content = score(
+        ...     Path("gt.json"), Path("results.json"), out=None, replicates=0, confidence=0.95, seed=0
+        ... )
+        >>> round(content["AP"], 4), round(content["AP50"], 4), content["AP75"]
+        (0.3, 1.0, 0.0)
     """
     choices = choices or Choices()
     for option, path in (("--out", out), ("--per-class", per_class)):

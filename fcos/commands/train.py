@@ -37,9 +37,11 @@ OUTPUTS = ("model.safetensors", "history.csv", "train.json")
 class Observer(Protocol):
     """Receives the progress of a training, which never depends on the observer."""
 
-    def started(self, *, run_name: str, key: str) -> None: ...
+    def started(self, *, run_name: str, key: str) -> None:
+        """Called once before the first step, with the key of the training."""
 
-    def rows(self, rows: Sequence[Row]) -> None: ...
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Called with the rows of the steps since the last call."""
 
 
 def train(name: str, observer: Observer, validator_of: Callable[[Run, CocoSplit], Validator] | None = None) -> None:

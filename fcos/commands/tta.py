@@ -13,7 +13,7 @@ from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all, scor
 from fcos.formats import write_record
 from fcos.progress import track
 from fcos.records import Tta, TtaStep
-from fcos.study.bootstrap import Draws
+from fcos.study.bootstrap import Bootstrap
 from fcos.study.provenance import provenance
 from fcos.study.run_files import read_run_file
 from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun, best_step
@@ -36,7 +36,7 @@ def tta(name: str) -> Tta:
     chosen = (steps[-1] if on_test else best_step(steps))["num_views"]
     if not on_test:
         merged = _merge(scored, [_detect(scored, _read(scored, view, size)) for view, size in sizes[:chosen]])
-    draws = Draws.read()
+    draws = Bootstrap.read()
     result = score_detections(merged, scored.split, draws.of(scored.split))
     identity = {"test": scored.test.settings(), "identity": _read(scored, *sizes[-1]).header}
     content: Tta = {

@@ -108,6 +108,7 @@ def match_results(path: Path, truth: Truth, choices: Choices) -> tuple[Matches, 
 
 
 def describe(path: Path) -> dict[str, str]:
+    """Return the name and the sha256 of a file, for the JSON output."""
     return {"file": str(path), "sha256": digest(path)}
 
 

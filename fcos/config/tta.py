@@ -8,6 +8,8 @@ from fcos.config.train import Sizes
 
 
 class TtaConfig(Section):
+    """`tta`: the sizes at which an image is shown to the network, and for which runs."""
+
     sizes: Sizes = [288, 320, 352, 384, 416, 448, 480]
     # The split on which the number of views is chosen; with null, all sizes are used.
     choose_on: Literal["validation"] | None = None

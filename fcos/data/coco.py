@@ -16,7 +16,18 @@ PREPARE = "fcos prepare"
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split: `images`, `categories` and `annotations` as in COCO JSON, and the folder of the images."""
+    """One split: `images`, `categories` and `annotations` as in COCO JSON, and the folder of the images.
+
+    Example:
+        >>> split = CocoSplit(
+        ...     images=[{"id": 7, "file_name": "a.jpg", "width": 640, "height": 480}],
+        ...     categories=[{"id": 3, "name": "dog"}],
+        ...     annotations=[{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40], "iscrowd": 0}],
+        ...     image_dir=Path("images"),
+        ... )
+        >>> split.image_sizes[7], split.label_of[3], [a["bbox"] for a in split.annotations_of[7]]
+        ((480, 640), 0, [[10, 20, 30, 40]])
+    """
 
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
@@ -38,6 +49,7 @@ class CocoSplit:
 
     @cached_property
     def category_ids(self) -> list[int]:
+        """The category id of each label 0..K-1."""
         return [category["id"] for category in self.categories]
 
     @cached_property
@@ -62,6 +74,7 @@ class CocoSplit:
         return sha256_json([self.images, self.categories, self.annotations])
 
     def path_of(self, image: dict[str, Any]) -> Path:
+        """Return the path of an image's file."""
         return self.image_dir / str(image["file_name"])
 
 

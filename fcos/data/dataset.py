@@ -33,6 +33,7 @@ class DetectionDataset:
         return Sample(self.split.images[index]["id"], self._images[index], truth, self.size(index))
 
     def ground_truth(self, index: int) -> GroundTruth:
+        """Return the boxes of the image at `index`, in pixels of the original image."""
         annotations = self.split.annotations_of.get(self.split.images[index]["id"], [])
         boxes_xywh = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
         labels = [self.split.label_of[a["category_id"]] for a in annotations]

@@ -130,6 +130,7 @@ def hush() -> None:
 
 
 def refuse_boundless(path: Path, mode: str) -> None:
+    """Raise UserError if the colour mode has 32-bit pixels, which have no fixed range."""
     if mode in BOUNDLESS:
         raise UserError(
             path,

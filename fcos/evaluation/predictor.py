@@ -63,6 +63,7 @@ class Timing:
     forward_s: float
 
     def to_json(self) -> ViewTiming:
+        """Return the entry of timing.json."""
         return {
             "num_images": self.num_images,
             "seconds": round(self.seconds, 4),

@@ -59,6 +59,7 @@ class Scored:
 
     @property
     def metrics(self) -> dict[str, float | None]:
+        """The twelve COCO metrics by name; None where a metric is not defined."""
         return dict(self.numbers["metrics"])
 
 

@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Said:
+class Prediction:
     """Predictions of a network for an image, before NMS, and their time."""
 
     candidates: Candidates
@@ -140,14 +140,14 @@ class Demo:
             "network_runs": self.network_runs,
         }
 
-    def _run_network(self, image: str, run_name: str, modified_ns: int) -> Said:
+    def _run_network(self, image: str, run_name: str, modified_ns: int) -> Prediction:
         detector = self._load(self.layout.weights(run_name), self.test, modified_ns)
         pixels = self.image(image)
         self.network_runs += 1
         started = time.perf_counter()
         candidates = detector.candidates(pixels)
         network_ms = 1000 * (time.perf_counter() - started)
-        return Said(
+        return Prediction(
             candidates,
             (pixels.shape[0], pixels.shape[1]),
             detector.categories,

@@ -27,6 +27,8 @@ SECURITY = {
 
 
 class DemoServer(ThreadingHTTPServer):
+    """The web server of `fcos demo`, on this machine's loopback address only."""
+
     daemon_threads = True
 
     def __init__(self, demo: Demo, port: int) -> None:

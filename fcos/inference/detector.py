@@ -104,6 +104,7 @@ class Detector:
 
     @staticmethod
     def from_weights(path: Path, test: TestConfig | None = None) -> "Detector":
+        """Return the detector with the weights at `path`; `test` replaces the settings of prediction."""
         return Detector(Weights.read(path, test))
 
     def __call__(self, images: list[ImageArray]) -> list[list[dict[str, Any]]]:

@@ -139,6 +139,7 @@ def save_torchscript(module: Exportable, path: Path, metadata: Mapping[str, str]
 
 
 def load_torchscript(path: Path) -> torch.jit.ScriptModule:
+    """Load an exported TorchScript file without torch's deprecation warnings."""
     with _silenced():
         return torch.jit.load(path)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -41,6 +41,7 @@ class Backbone(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
 
     def train(self, mode: bool = True) -> "Backbone":
+        """Set the mode; BatchNorms with frozen statistics stay in evaluation mode."""
         super().train(mode)
         if self.frozen_statistics:
             for module in self.modules():
@@ -49,6 +50,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return C3, C4 and C5 of images (B, 3, H, W): (B, C, H / 8, W / 8), then half of it each time."""
         # Max pooling and ReLU commute; pooling first leaves ReLU a quarter of the pixels.
         x = self.maxpool(_conv_bn(self.conv1, self.bn1, images)).relu_()
         features = []

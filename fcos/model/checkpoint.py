@@ -47,11 +47,13 @@ class Identity:
     bits: int = 16
 
     def to_metadata(self) -> dict[str, str]:
+        """Return the identity as the header of a safetensors file."""
         said = {name: value for name, value in self.__dict__.items() if (name, value) != ("bits", 16)}
         return header_metadata(said)
 
     @staticmethod
     def from_metadata(metadata: dict[str, str] | None, path: Path) -> "Identity":
+        """Read the identity from the header of the safetensors file at `path`; raise UserError if it has none."""
         try:
             said = header_of(path, metadata, hint=None)
             if odd := odd_value(said, _Header, complete=False) or odd_value(

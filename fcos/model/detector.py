@@ -57,6 +57,7 @@ class FCOS(nn.Module):
         )
 
     def forward(self, images: Tensor) -> HeadOutputs:
+        """Return the outputs at all locations of P3 to P7 for images (B, 3, H, W)."""
         features = OrderedDict(zip(("c3", "c4", "c5"), self.backbone(images), strict=True))
         outputs: HeadOutputs = self.head(list(self.fpn(features).values()))
         return outputs

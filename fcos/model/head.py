@@ -40,6 +40,7 @@ class Head(nn.Module):
         nn.init.constant_(self.box_regression.bias, initial_ltrb)
 
     def forward(self, features: list[Tensor]) -> HeadOutputs:
+        """Return the outputs at all locations of the feature maps (B, C, H, W) of each level."""
         class_logits, pred_ltrb, centerness = [], [], []
         for feature in features:
             class_logits.append(_flat(self.class_logits(self.class_tower(feature))))

@@ -124,6 +124,7 @@ def drawn(statistics: Mapping[str, Any]) -> str:
 
 
 def against(pair: Content) -> str:
+    """Return the title of a pair."""
     return f"{pair['first']} against {pair['second']}"
 
 

@@ -22,6 +22,7 @@ class LastEpochs:
 
     @property
     def falling(self) -> bool:
+        """Whether the loss was still falling by more than its noise."""
         return self.before - self.last > MANY_ERRORS * self.error
 
 

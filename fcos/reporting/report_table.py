@@ -42,6 +42,7 @@ class ReportTable:
 
     @property
     def name(self) -> str:
+        """The title, such as `Table 4`."""
         return f"Table {self.number}"
 
     @property
@@ -57,6 +58,7 @@ class ReportTable:
 
     @property
     def sources(self) -> list[str]:
+        """Where the numbers of each row are from."""
         return list(self.frame["source"])
 
     @property
@@ -66,6 +68,7 @@ class ReportTable:
 
     @property
     def run_names(self) -> str:
+        """The names of the table's runs as a list in words."""
         return ", ".join(results.run.name for results in self.results)
 
     @property

@@ -54,6 +54,7 @@ class RunResults:
 
     @property
     def weights(self) -> str:
+        """The sha256 of the weights."""
         return str(self.train["weights_sha256"])
 
     @property

@@ -154,6 +154,7 @@ class Holder:
 
     @property
     def is_dvc(self) -> bool:
+        """Whether the process that holds the lock is a DVC."""
         return re.search(r"(^|[\s/])dvc(\s|$)", self.command) is not None
 
     def __str__(self) -> str:

@@ -25,7 +25,7 @@ EVERY_S = 1.0  # interval between two writes
 LOCK_TRIES = 5
 MOST = 2**31  # upper bound of every number in a heartbeat, process ids included
 STUDY = "study"  # stands in place of a stage name in the heartbeat of `fcos study run` itself
-Beat = dict[str, Any]
+HeartbeatContent = dict[str, Any]
 
 
 class Heartbeat:
@@ -33,7 +33,7 @@ class Heartbeat:
 
     def __init__(self, path: Path, stage: str, run_name: str | None) -> None:
         self.path = path
-        self.content: Beat = {"stage": stage, "run": run_name, "pid": os.getpid(), "started": time.time()}
+        self.content: HeartbeatContent = {"stage": stage, "run": run_name, "pid": os.getpid(), "started": time.time()}
         self.write()
 
     def watch(self, progress: Progress) -> None:
@@ -52,6 +52,7 @@ class Heartbeat:
         )
 
     def write(self, **more: Any) -> None:
+        """Add `more` to the content and write the file."""
         self.content |= {**more, "updated": time.time()}
         self.written = time.monotonic()  # the clock may be set back
         with contextlib.suppress(OSError):
@@ -76,7 +77,7 @@ def heartbeat(study: str, stage: str, run_name: str | None = None) -> Iterator[H
             path.unlink()
 
 
-def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], Beat]:
+def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], HeartbeatContent]:
     """Return the heartbeats of the study's commands by stage and run; `alive` tells whether the command still runs."""
     beats = {}
     for path in sorted(_folder(study).glob("*.json")):
@@ -133,7 +134,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _is_alive(path: Path, beat: Beat) -> bool:
+def _is_alive(path: Path, beat: HeartbeatContent) -> bool:
     """Whether the command of a heartbeat holds its lock; without file locks, whether its process is running here."""
     try:
         with path.open() as stream:  # a shared lock, which filelock lacks: two readers do not block each other

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 STOP_S = 30.0  # time for a child to end after SIGINT, before it is killed
 
 
-class Children:
+class ChildProcesses:
     """Running child processes, each the leader of its own process group, since DVC does not forward SIGINT."""
 
     def __init__(self) -> None:

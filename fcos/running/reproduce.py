@@ -19,7 +19,7 @@ from fcos.running.dvc import (
     refuse_dead_locks,
 )
 from fcos.running.parent import STARTED_BY, this_process
-from fcos.running.processes import Children
+from fcos.running.processes import ChildProcesses
 from fcos.running.study_progress import StudyProgress
 
 RETRY_S = 2.0
@@ -30,7 +30,7 @@ def reproduce(
     stages: Sequence[str],
     environment: Mapping[str, str],
     label: str | None,
-    children: Children,
+    children: ChildProcesses,
     progress: StudyProgress,
 ) -> bool:
     """Have DVC bring `stages`, or all stages if empty, up to date; return whether all succeeded.
@@ -48,7 +48,7 @@ def reproduce(
     errors = None if label is None else subprocess.STDOUT
     waiting = _Waiting(label or "dvc", progress)
     while True:
-        told = _Told(label, progress)
+        told = _OutputReader(label, progress)
         with children.start(command, _environment(environment), errors=errors) as child:
             assert child.stdout is not None
             for line in child.stdout:
@@ -64,7 +64,7 @@ def reproduce(
         time.sleep(RETRY_S)
 
 
-class _Told:
+class _OutputReader:
     """Reads the output of one DVC and updates the progress of the study."""
 
     def __init__(self, label: str | None, progress: StudyProgress) -> None:

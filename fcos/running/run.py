@@ -16,7 +16,7 @@ from fcos.running.by_hand import drop_recorded, record_pending
 from fcos.running.dvc import allow_without_git
 from fcos.running.heartbeat import STUDY, heartbeat
 from fcos.running.jobs import suitable_jobs
-from fcos.running.processes import Children
+from fcos.running.processes import ChildProcesses
 from fcos.running.reproduce import reproduce
 from fcos.running.stages import Stage, all_stages, stages_of
 from fcos.running.study_progress import StudyProgress
@@ -38,7 +38,7 @@ def run_study(jobs: int | None) -> None:
     allow_without_git()
     with heartbeat(study.study, STUDY) as beat:
         record_pending(study.study, all_stages(study))
-        children, progress = Children(), StudyProgress(study, jobs, beat)
+        children, progress = ChildProcesses(), StudyProgress(study, jobs, beat)
         if progress.open:
             _bring_up_to_date(study, jobs, children, progress)
         else:
@@ -46,7 +46,7 @@ def run_study(jobs: int | None) -> None:
         drop_recorded(study.study)
 
 
-def _bring_up_to_date(study: Params, jobs: int, children: Children, progress: StudyProgress) -> None:
+def _bring_up_to_date(study: Params, jobs: int, children: ChildProcesses, progress: StudyProgress) -> None:
     if jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // jobs)
         say(f"{len(study.runs)} runs, {jobs} at a time, with {threads} {'thread' if threads == 1 else 'threads'} each")
@@ -71,7 +71,7 @@ def _failure(what: str) -> UserError:
 
 
 def _run_all(
-    study: Params, jobs: int, environment: Mapping[str, str], children: Children, progress: StudyProgress
+    study: Params, jobs: int, environment: Mapping[str, str], children: ChildProcesses, progress: StudyProgress
 ) -> list[str]:
     """Bring every run up to date and return the names of those that failed; a failure does not stop other runs."""
     # The longest run starts first, so that it does not run alone at the end.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcos.config.params import Params
-from fcos.running.heartbeat import Beat
+from fcos.running.heartbeat import HeartbeatContent
 from fcos.study.layout import Layout
 from fcos.study.run_files import written_by
 
@@ -47,13 +47,13 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Found:
+class StageState:
     """State of a stage."""
 
     stage: Stage
     state: str
     why: str | None = None
-    beat: Beat | None = None  # only for a running or interrupted stage
+    beat: HeartbeatContent | None = None  # only for a running or interrupted stage
 
 
 def stages_of(name: str, study: Params) -> list[Stage]:
@@ -65,6 +65,7 @@ def stages_of(name: str, study: Params) -> list[Stage]:
 
 
 def all_stages(study: Params) -> list[Stage]:
+    """Return the stages of a study, in order."""
     of_runs = [stage for name in study.runs for stage in stages_of(name, study)]
     return [Stage("source"), Stage("prepare"), *of_runs, Stage("report")]
 
@@ -84,10 +85,10 @@ def what_is_open(stages: Sequence[Stage], changed: Mapping[str, str]) -> dict[st
 def find_states(
     stages: Sequence[Stage],
     layout: Layout,
-    beats: Mapping[tuple[str, str | None], Beat],
+    beats: Mapping[tuple[str, str | None], HeartbeatContent],
     still_open: Mapping[str, str | None],
     begun: Collection[str] = (),
-) -> list[Found]:
+) -> list[StageState]:
     """Return the state of each of `stages`.
 
     Args:
@@ -99,21 +100,23 @@ def find_states(
     for stage in stages:
         beat = beats.get((stage.name, stage.run_name))
         if stage.address in begun or (beat and beat["alive"]):
-            found.append(Found(stage, RUNNING, beat=beat if beat and beat["alive"] else None))
+            found.append(StageState(stage, RUNNING, beat=beat if beat and beat["alive"] else None))
         else:
             found.append(_find(stage, layout, beat, still_open))
     return found
 
 
-def _find(stage: Stage, layout: Layout, beat: Beat | None, still_open: Mapping[str, str | None]) -> Found:
+def _find(
+    stage: Stage, layout: Layout, beat: HeartbeatContent | None, still_open: Mapping[str, str | None]
+) -> StageState:
     if stage.address not in still_open:
-        return Found(stage, DONE)
+        return StageState(stage, DONE)
     if beat:
-        return Found(stage, INTERRUPTED, beat.get("broke_off", KILLED), beat)
+        return StageState(stage, INTERRUPTED, beat.get("broke_off", KILLED), beat)
     if not stage.last_file(layout).exists():
-        return Found(stage, TO_DO)
+        return StageState(stage, TO_DO)
     why = still_open[stage.address]
-    return Found(stage, OUT_OF_DATE if why else NOT_CHECKED, why)
+    return StageState(stage, OUT_OF_DATE if why else NOT_CHECKED, why)
 
 
 def _needs(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:

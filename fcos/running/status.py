@@ -11,15 +11,15 @@ from fcos.config.params import Params
 from fcos.progress import duration
 from fcos.reporting.text_tables import left_table
 from fcos.running.dvc import ask_dvc
-from fcos.running.heartbeat import STUDY, Beat, read_heartbeats
+from fcos.running.heartbeat import STUDY, HeartbeatContent, read_heartbeats
 from fcos.running.jobs import suitable_jobs
 from fcos.running.stages import (
     DONE,
     INTERRUPTED,
     NOT_CHECKED,
     RUNNING,
-    Found,
     Stage,
+    StageState,
     all_stages,
     find_states,
     what_is_open,
@@ -43,26 +43,29 @@ class Status:
 
     study: str
     jobs: int
-    states: list[Found]
+    states: list[StageState]
     left: TimeLeft
     unasked: str | None  # why DVC was not asked what is up to date
-    whole: Beat | None  # heartbeat of `fcos study run`, running or interrupted
+    whole: HeartbeatContent | None  # heartbeat of `fcos study run`, running or interrupted
 
     def count(self, state: str) -> int:
+        """Return the number of stages in a state."""
         return sum(found.state == state for found in self.states)
 
     @property
     def at_work(self) -> bool:
+        """Whether a stage or `fcos study run` is running."""
         return bool(self.count(RUNNING) or (self.whole and self.whole["alive"]))
 
     @property
     def headline(self) -> str:
+        """How many stages are done, and the time left if there are others."""
         unknown = self.count(NOT_CHECKED)
         done = f"{self.count(DONE)} of {len(self.states)} stages done" + (f", {unknown} not checked" if unknown else "")
         return done if self.count(DONE) + unknown == len(self.states) else f"{done}, {self.left}"
 
 
-class Look:
+class StatusReader:
     """Reads the state of the active study; cheap to call often, since slow DVC is asked only after a change."""
 
     def __init__(self, *, quick: bool) -> None:
@@ -105,7 +108,7 @@ class Look:
         return {**changed, source: str(changes)} if changed and source in changed and changes else changed, why_not
 
 
-def _jobs(study: Params, whole: Beat | None, at_work: Sequence[Beat]) -> int:
+def _jobs(study: Params, whole: HeartbeatContent | None, at_work: Sequence[HeartbeatContent]) -> int:
     """Return the number of parallel runs: reported by `fcos study run`, or those running, or what it would start."""
     if whole and whole["alive"] and "jobs" in whole:
         return int(whole["jobs"])
@@ -145,7 +148,7 @@ def status_text(status: Status) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _table(states: Sequence[Found]) -> str:
+def _table(states: Sequence[StageState]) -> str:
     """Return the table of runs by stages, between the stages of the whole study."""
     of = {(found.stage.name, found.stage.run_name): _cell(found) for found in states}
     runs = list(dict.fromkeys(found.stage.run_name for found in states if found.stage.run_name))
@@ -155,14 +158,14 @@ def _table(states: Sequence[Found]) -> str:
     return left_table([*first, *rows, ["report", of["report", None]]])
 
 
-def _cell(found: Found) -> str:
+def _cell(found: StageState) -> str:
     total = found.beat.get("total") if found.beat else None
     if found.state != RUNNING or not total or not found.beat:
         return found.state
     return f"{found.state} {100 * found.beat['done'] // total} %"
 
 
-def _progress(beat: Beat | None) -> str:
+def _progress(beat: HeartbeatContent | None) -> str:
     """Return progress, speed and time left of a running command."""
     if beat is None:
         return "DVC is running"
@@ -175,7 +178,7 @@ def _progress(beat: Beat | None) -> str:
     return ", ".join([*parts, *filter(None, [beat["note"]])])
 
 
-def _reason(found: Found) -> str:
+def _reason(found: StageState) -> str:
     if found.beat is None:
         return str(found.why)
     at = f" at {found.beat['done']} of {found.beat['total']} {found.beat['unit']}" if found.beat.get("total") else ""

@@ -50,6 +50,7 @@ class StudyProgress:
             self._write()
 
     def fail(self, address: str) -> None:
+        """Record that the running stage at this address has failed."""
         with self._lock:
             self.begun.discard(address)
             self._write()
@@ -66,6 +67,7 @@ class StudyProgress:
                 self.print(self.headline())
 
     def headline(self, *, with_work: bool = False) -> str:
+        """Return how many stages are done, the time left and, with `with_work`, the progress of running stages."""
         beats = read_heartbeats(self.study.study)
         states = find_states(self.stages, Layout(self.study.study), beats, self.open, self.begun)
         total = len(self.stages)

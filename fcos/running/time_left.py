@@ -13,7 +13,7 @@ from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.errors import UserError
 from fcos.progress import duration
-from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, Found
+from fcos.running.stages import DONE, INTERRUPTED, NOT_CHECKED, RUNNING, StageState
 from fcos.study.layout import Layout
 from fcos.study.run_files import STAGES_OF_A_RUN, read_run_file, written_by
 
@@ -25,6 +25,8 @@ Network = tuple[str, int]
 
 @dataclass(frozen=True)
 class TimeLeft:
+    """The estimated time left of a study."""
+
     seconds: float | None  # None: nothing has been measured to estimate from
     not_counted: list[str]  # kinds of stages without any measurement
 
@@ -41,14 +43,14 @@ def cost(run: Run) -> int:
     return epochs * int(run.backbone.removeprefix("resnet"))
 
 
-def time_left(study: Params, states: Sequence[Found], *, jobs: int) -> TimeLeft:
+def time_left(study: Params, states: Sequence[StageState], *, jobs: int) -> TimeLeft:
     """Estimate the time left of the unfinished stages, with `jobs` parallel runs.
 
     The time of a training is estimated by epochs and layers from trainings of the same network, or from all if there
     are none. The time of another stage is estimated from stages of its kind.
     """
     layout = Layout(study.study)
-    pace, took = _Pace.of(study, states, layout), _took(study, layout)
+    pace, took = _TrainingSpeed.of(study, states, layout), _took(study, layout)
     not_counted: dict[str, None] = {}
     of_run: dict[str | None, float] = defaultdict(float)
     working: set[str | None] = set()
@@ -73,16 +75,16 @@ def time_left(study: Params, states: Sequence[Found], *, jobs: int) -> TimeLeft:
     return TimeLeft(alone + _makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))
 
 
-class _Pace:
+class _TrainingSpeed:
     """Seconds of training per unit of cost, by network."""
 
     def __init__(self) -> None:
         self._of: dict[Network, list[tuple[float, float]]] = defaultdict(list)  # (seconds, cost)
 
     @staticmethod
-    def of(study: Params, states: Sequence[Found], layout: Layout) -> "_Pace":
+    def of(study: Params, states: Sequence[StageState], layout: Layout) -> "_TrainingSpeed":
         """Measure the finished, running and interrupted trainings of the study."""
-        pace = _Pace()
+        pace = _TrainingSpeed()
         for name in study.runs:
             summary = _read(layout, name, "train.json")
             if summary and "training_seconds" in summary["provenance"]:  # absent for imported weights
@@ -129,7 +131,7 @@ def _read(layout: Layout, run_name: str, file: str) -> dict[str, Any] | None:
     return content if isinstance(content.get("provenance"), dict) else None
 
 
-def _has_ended(found: Found, layout: Layout) -> bool:
+def _has_ended(found: StageState, layout: Layout) -> bool:
     """Whether the command of a running stage has written its last file; DVC deletes older ones before it starts."""
     return found.state == RUNNING and found.beat is None and found.stage.last_file(layout).exists()
 
@@ -139,13 +141,13 @@ def _speed(beat: Mapping[str, Any] | None) -> float:
     return max(0.0, float(beat["per_second"])) if beat and beat.get("what") == "train" and beat["total"] else 0.0
 
 
-def _by_own_speed(found: Found) -> float | None:
+def _by_own_speed(found: StageState) -> float | None:
     """Return the total seconds of a running training at its current speed, or None if unknown."""
     speed = _speed(found.beat)
     return found.beat["total"] / speed if found.state == RUNNING and found.beat and speed else None
 
 
-def _share_left(found: Found, layout: Layout) -> float:
+def _share_left(found: StageState, layout: Layout) -> float:
     """Return the share of a training that is left, for a running one or an interrupted one with a saved state."""
     if not found.beat or not found.beat["total"] or not _speed(found.beat):
         return 1.0
@@ -155,7 +157,7 @@ def _share_left(found: Found, layout: Layout) -> float:
     return 1.0 - float(found.beat["done"]) / float(found.beat["total"])
 
 
-def _since(found: Found) -> float:
+def _since(found: StageState) -> float:
     """Return the seconds that a stage has been running."""
     return max(0.0, time.time() - float(found.beat["started"])) if found.beat and found.state == RUNNING else 0.0
 

@@ -20,6 +20,8 @@ FOLDER = ".dir"  # suffix of the md5 of a folder, whose cache file lists its con
 
 @dataclass(frozen=True)
 class Verified:
+    """The result of `fcos doctor --verify`."""
+
     count: int  # files checked
     damaged: list[list[Path]]  # all names of each file whose content differs from what DVC recorded
 

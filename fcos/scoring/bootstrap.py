@@ -115,6 +115,7 @@ class Estimate:
 
     @property
     def half_width(self) -> Floats:
+        """Half the width of each interval."""
         return (self.high - self.low) / 2
 
 

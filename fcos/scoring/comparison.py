@@ -35,6 +35,7 @@ class Comparison:
     spread_of_others: bool  # whether rows with one training use the spread between seeds of other rows
 
     def is_significant(self, metric: int) -> bool:
+        """Return whether the difference in a metric is significant after Holm's correction."""
         return bool(self.corrected_p[metric] < 1 - self.confidence)
 
     @property

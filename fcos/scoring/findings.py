@@ -18,11 +18,12 @@ class Finding:
     text: str
 
     def json(self) -> dict[str, Any]:
+        """Return the entry of the JSON output."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RawResults:
     """Results before unknown images and classes are refused or left out."""
 
     table: ResultTable  # image and label are -1 if unknown

@@ -12,7 +12,7 @@ import numpy as np
 
 from fcos.errors import UserError, names_of
 from fcos.scoring.columns import Key, boxes, numbers, values_of
-from fcos.scoring.findings import Finding, Found
+from fcos.scoring.findings import Finding, RawResults
 from fcos.scoring.json_files import read_json_file
 from fcos.scoring.lookup import Lookup
 from fcos.scoring.matching import ResultTable
@@ -36,7 +36,7 @@ class _Rows:
     place: list[str] = field(default_factory=list)
 
 
-def read_folder(path: Path, truth: Truth) -> Found:
+def read_folder(path: Path, truth: Truth) -> RawResults:
     """Read all files in and below a folder, in the order of their names.
 
     Raises:
@@ -61,7 +61,7 @@ def read_folder(path: Path, truth: Truth) -> Found:
         boxes_xywh=np.array(rows.box, dtype=float).reshape(-1, 4),
         score=np.array(rows.score, dtype=float),
     )
-    return Found(
+    return RawResults(
         table=table,
         image_keys=rows.name,
         class_keys=np.array(rows.number, dtype=np.int64),

@@ -18,7 +18,7 @@ _LARGEST_TABLE = 2**24  # largest array of places by number; larger numbers are 
 
 
 @dataclass(frozen=True)
-class Way:
+class LookupTable:
     """One way to read keys: its name and the place of each key; a key that two entries share is in no table."""
 
     name: str
@@ -26,11 +26,11 @@ class Way:
     of_key: Callable[[Key], Any]
 
     @staticmethod
-    def of(name: str, entries: Sequence[Any], of_key: Callable[[Key], Any]) -> "Way":
+    def of(name: str, entries: Sequence[Any], of_key: Callable[[Key], Any]) -> "LookupTable":
         """Return a way, given the name of each place in `entries` (None for no name)."""
         counts = Counter(entries)
         table = {entry: place for place, entry in enumerate(entries) if entry is not None and counts[entry] == 1}
-        return Way(name, table, of_key)
+        return LookupTable(name, table, of_key)
 
     def find(self, key: Key) -> int:
         """Return the place of the key, -1 if it is unknown."""
@@ -40,11 +40,11 @@ class Way:
 class Lookup:
     """The ways to read keys, in the order in which they are tried; each is built when it is first needed."""
 
-    def __init__(self, ways: Sequence[Callable[[], Way]]) -> None:
+    def __init__(self, ways: Sequence[Callable[[], LookupTable]]) -> None:
         self._ways = ways
-        self._made: dict[int, Way] = {}
+        self._made: dict[int, LookupTable] = {}
 
-    def way(self, number: int) -> Way:
+    def way(self, number: int) -> LookupTable:
         """Return the way with this number."""
         if number not in self._made:
             self._made[number] = self._ways[number]()
@@ -91,7 +91,7 @@ def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_
         names_first: try names before ids, since the ids were only assigned when a folder was read.
     """
     numbers = [key if isinstance(key, int) else None for key in ids]
-    by_id = [*id_ways(ids), lambda: Way.of("number of the id", numbers, _number)]
+    by_id = [*id_ways(ids), lambda: LookupTable.of("number of the id", numbers, _number)]
     by_name = name_ways(file_names)
     return Lookup([*by_name, *by_id] if names_first else [*by_id, *by_name])
 
@@ -99,19 +99,19 @@ def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_
 def class_lookup(categories: Sequence[dict[str, Any]]) -> Lookup:
     """Look up classes by category id, else by name."""
     names = [category["name"] for category in categories]
-    return Lookup([*id_ways([category["id"] for category in categories]), lambda: Way.of("name", names, str)])
+    return Lookup([*id_ways([category["id"] for category in categories]), lambda: LookupTable.of("name", names, str)])
 
 
-def id_ways(ids: Sequence[Key]) -> list[Callable[[], Way]]:
+def id_ways(ids: Sequence[Key]) -> list[Callable[[], LookupTable]]:
     """Return the ways to find an entry by its id; the number 7 and the text "7" are equal if nothing else fits."""
-    return [lambda: Way.of(BY_ID, ids, _same), lambda: Way.of("id as text", [str(i) for i in ids], str)]
+    return [lambda: LookupTable.of(BY_ID, ids, _same), lambda: LookupTable.of("id as text", [str(i) for i in ids], str)]
 
 
-def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], Way]]:
+def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], LookupTable]]:
     """Return the ways to find an image by its file name."""
 
-    def way(name: str, of_file: Callable[[str], Any], of_key: Callable[[Key], Any]) -> Callable[[], Way]:
-        return lambda: Way.of(name, [None if file is None else of_file(file) for file in file_names], of_key)
+    def way(name: str, of_file: Callable[[str], Any], of_key: Callable[[Key], Any]) -> Callable[[], LookupTable]:
+        return lambda: LookupTable.of(name, [None if file is None else of_file(file) for file in file_names], of_key)
 
     return [
         way("file name", _slashes, _slashes),
@@ -122,12 +122,12 @@ def name_ways(file_names: Sequence[str | None]) -> list[Callable[[], Way]]:
     ]
 
 
-def number_way(file_names: Sequence[str | None]) -> Callable[[], Way]:
+def number_way(file_names: Sequence[str | None]) -> Callable[[], LookupTable]:
     """Return the way to find an image by the number in its file name, as old Ultralytics write it: 7 for 000007.jpg."""
 
-    def way() -> Way:
+    def way() -> LookupTable:
         numbers = [None if file is None else _number(stem(file)) for file in file_names]
-        return Way.of("number in the file name", numbers, _number)
+        return LookupTable.of("number in the file name", numbers, _number)
 
     return way
 

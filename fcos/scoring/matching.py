@@ -145,6 +145,7 @@ class Matches:
 
     @cached_property
     def label_of_match(self) -> Ints:
+        """The label of each match (N,)."""
         return self.label[self.detection]
 
 

@@ -16,7 +16,8 @@ class Categorised(Protocol):
     """Any ground truth with `categories`, of which only `id` and `name` are read."""
 
     @property
-    def categories(self) -> Sequence[Mapping[str, Any]]: ...
+    def categories(self) -> Sequence[Mapping[str, Any]]:
+        """The categories, each with id and name, in the order of the labels."""
 
 
 def coco_metrics(matches: Matches, split: Categorised) -> Row:

@@ -29,6 +29,7 @@ class Needed:
     spread_is_known: bool  # whether some row has several trainings
 
     def sentence(self) -> str:
+        """Return how many images and trainings would show the effect, in words."""
         size = f"{100 * self.effect:g} AP"
         how = f"with {100 * self.power:g} % power at {100 * self.confidence:g} % confidence"
         if self.images is None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fcos.errors import UserError
 from fcos.scoring.columns import Floats, Keys, Records, boxes, check_objects, keys, numbers, some, values_of, what
-from fcos.scoring.findings import Finding, Found
+from fcos.scoring.findings import Finding, RawResults
 from fcos.scoring.folders import read_folder
 from fcos.scoring.json_files import no_collection, parse, text_of
 from fcos.scoring.lookup import BY_ID, Lookup
@@ -62,7 +62,7 @@ def read_results(
     return Results(table=table if known.all() else table[known], findings=findings)
 
 
-def _read_file(path: Path, truth: Truth) -> Found:
+def _read_file(path: Path, truth: Truth) -> RawResults:
     if not path.exists():
         raise UserError(path, "no such file", expected="a JSON file", hint="give the path of COCO results")
     plain, text = read_plain(path), b""
@@ -105,7 +105,7 @@ def _instead_of_results(content: Any) -> str:
     return "write the results as one list, as pycocotools' loadRes reads them"
 
 
-def _found(records: Records, around: dict[str, Any], where: str, truth: Truth) -> Found:
+def _found(records: Records, around: dict[str, Any], where: str, truth: Truth) -> RawResults:
     check_objects(records, where)
     id_of_image, id_of_class = (f"a whole number or text: the `id` of {of}" for of in ("an image", "a category"))
     image_keys = keys(
@@ -129,7 +129,7 @@ def _looked_up(
     truth: Truth,
     file_names: list[Any] | None = None,
     class_names: list[Any] | None = None,
-) -> Found:
+) -> RawResults:
     image, image_way = _place(truth.images, image_keys, truth.image_names, file_names)
     label, class_way = _place(truth.classes, class_keys, truth.class_names, class_names)
     table = ResultTable(image=image, label=label, boxes_xywh=xywh, score=score)
@@ -138,7 +138,7 @@ def _looked_up(
         if _fits_better(replace(table, image=numbered), table, truth):
             table, image_way = replace(table, image=numbered), number_way
     ways = [("image", image_way), ("class", class_way)]
-    return Found(
+    return RawResults(
         table=table,
         image_keys=image_keys,
         class_keys=class_keys,
@@ -181,7 +181,7 @@ def _other_ids(of: str, way: str, count: int) -> Finding:
     return Finding(f"{of}_by_name", count, None, f"{ids} are not those of the ground truth: found by {way}")
 
 
-def _left_out(of: str, found: Found, unknown: Bools) -> Finding:
+def _left_out(of: str, found: RawResults, unknown: Bools) -> Finding:
     count, total = int(unknown.sum()), len(unknown)
     distinct = len(set(_at(found.image_keys if of == "image" else found.class_keys, unknown)))
     text = f"{count} of {total} detections are left out: {distinct} {of} id(s) are not in the ground truth"
@@ -192,7 +192,7 @@ def _at(ids: Keys, which: Bools) -> list[Any]:
     return [ids[place] for place in np.flatnonzero(which).tolist()]
 
 
-def _refuse_images(path: Path, truth: Truth, found: Found, unknown: Bools) -> None:
+def _refuse_images(path: Path, truth: Truth, found: RawResults, unknown: Bools) -> None:
     place = int(np.argmax(unknown))
     used = set(_at(found.image_keys, np.ones_like(unknown)))
     missing = set(_at(found.image_keys, unknown))
@@ -205,7 +205,7 @@ def _refuse_images(path: Path, truth: Truth, found: Found, unknown: Bools) -> No
     )
 
 
-def _refuse_classes(path: Path, truth: Truth, found: Found, unknown: Bools) -> None:
+def _refuse_classes(path: Path, truth: Truth, found: RawResults, unknown: Bools) -> None:
     place = int(np.argmax(unknown))
     used = set(_at(found.class_keys, np.ones_like(unknown)))
     missing = set(_at(found.class_keys, unknown))
@@ -220,11 +220,11 @@ def _refuse_classes(path: Path, truth: Truth, found: Found, unknown: Bools) -> N
     )
 
 
-def _where(path: Path, found: Found, place: int) -> str:
+def _where(path: Path, found: RawResults, place: int) -> str:
     return f"{path}: [{place}]" if found.places is None else found.places[place]
 
 
-def _other_numbering(truth: Truth, found: Found) -> str | None:
+def _other_numbering(truth: Truth, found: RawResults) -> str | None:
     """Return a hint if another numbering of the class ids puts most boxes on objects of their class."""
     if not isinstance(found.class_keys, np.ndarray):
         return None

@@ -6,6 +6,7 @@ from fcos.training.step import Assigner
 
 
 def build_assigner(config: ModelConfig) -> Assigner:
+    """Return the assignment of boxes to locations that `model` in params.yaml describes."""
     return Assigner(
         grid=build_grid(config),
         regression_ranges=config.regression_ranges,

@@ -14,14 +14,15 @@ from fcos.scoring.replicates import numbers_digest, save_replicates
 
 
 @dataclass(frozen=True)
-class Draws:
+class Bootstrap:
     """The section `statistics` of params.yaml and the bootstrap samples that it describes."""
 
     config: StatisticsConfig
 
     @staticmethod
-    def read() -> "Draws":
-        return Draws(parse_section(read_params(), "statistics", StatisticsConfig))
+    def read() -> "Bootstrap":
+        """Read the section `statistics` of params.yaml."""
+        return Bootstrap(parse_section(read_params(), "statistics", StatisticsConfig))
 
     def of(self, split: CocoSplit) -> Ints:
         """Return (B, I): how often each image of `split` is in each bootstrap sample; groups are resampled whole."""

@@ -38,6 +38,7 @@ def build_model(run: Run, num_classes: int, *, pretrained: bool | Path) -> FCOS:
 
 
 def build_grid(config: ModelConfig) -> LocationGrid:
+    """Return the locations that `model` in params.yaml describes."""
     return LocationGrid(
         strides=STRIDES, offset=config.location_offset, step_from_padding=config.location_step == "padded"
     )

@@ -16,6 +16,7 @@ class Layout:
 
     @property
     def data(self) -> Path:
+        """The folder of the prepared data."""
         return Path("data") / self.study
 
     @property
@@ -25,16 +26,20 @@ class Layout:
 
     @property
     def runs(self) -> Path:
+        """The folder of all runs."""
         return Path("runs") / self.study
 
     @property
     def report(self) -> Path:
+        """The folder of the report."""
         return Path("reports") / self.study
 
     def run(self, name: str) -> Path:
+        """Return the folder of a run."""
         return self.runs / name
 
     def weights(self, name: str) -> Path:
+        """Return the path of a run's weights."""
         return self.run(name) / "model.safetensors"
 
     @property

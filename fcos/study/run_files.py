@@ -79,6 +79,7 @@ _OF_NAME = {file.name: file for file in RUN_FILES}
 
 
 def run_file(name: str) -> RunFile:
+    """Return the entry of the table of run files for a file name."""
     return _OF_NAME[name]
 
 

@@ -30,6 +30,7 @@ class ScoredRun:
 
     @staticmethod
     def open(name: str) -> "ScoredRun":
+        """Read the run, the test settings and the test split of the active study; raise UserError if one is missing."""
         params = read_params()
         run = find_run(parse_runs(params), name)
         layout = Layout(run.study)
@@ -49,6 +50,7 @@ class ScoredRun:
 
     @property
     def dir(self) -> Path:
+        """The folder of the run."""
         return self.layout.run(self.run.name)
 
     def header(self, *, weights_sha256: str, size: int, dtype: str) -> dict[str, Any]:

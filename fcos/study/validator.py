@@ -37,10 +37,12 @@ class SplitValidator:
 
     @property
     def key(self) -> str:
+        """The part of a training's key that validation adds."""
         return selection_key(self._splits["validation"].digest, self._test)
 
     @property
     def num_images(self) -> dict[str, int]:
+        """The number of images of each part that is scored."""
         return {part: len(split.images) for part, split in self._splits.items()}
 
     def __call__(self, model: nn.Module, device: torch.device, split: Part) -> Numbers:

@@ -35,10 +35,12 @@ class LiveRun:
         self._connected = threading.Event()
 
     def started(self, *, run_name: str, key: str) -> None:
+        """Connect to MLflow in a thread, so that the training does not wait."""
         self._thread = threading.Thread(target=self._run, args=(run_name, key), name="mlflow", daemon=True)
         self._thread.start()
 
     def rows(self, rows: Sequence[Row]) -> None:
+        """Queue the rows of new steps for the thread."""
         if rows and self._thread is not None and self._thread.is_alive():
             self._rows.put((round(1000 * time.time()), list(rows)))
 

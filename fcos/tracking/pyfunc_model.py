@@ -22,6 +22,7 @@ class ImagesToBoxes(PythonModel):
     """Model that takes one row per image and returns one row per object, with the number of its image."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Called by MLflow before the first prediction."""
         self.detector = Detector.from_weights(Path(context.artifacts["weights"]))
 
     def predict(  # MLflow passes all three arguments

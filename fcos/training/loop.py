@@ -53,6 +53,7 @@ class Plan:
         return self.num_epochs * self.steps_per_epoch
 
     def lr(self, step: int) -> float:
+        """Return the learning rate of a step."""
         return learning_rate(
             step,
             peak=self.config.learning_rate,
@@ -110,6 +111,7 @@ class History:
         return self.earlier_s + time.perf_counter() - self._started
 
     def add(self, row: Row, on_device: dict[str, Tensor], image_ids: list[int]) -> None:
+        """Add the row of a step, whose losses are still on the device."""
         self._pending.append((row, on_device, image_ids))
 
     def read(self) -> list[Row]:

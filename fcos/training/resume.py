@@ -34,10 +34,12 @@ class Scratch:
 
     @property
     def path(self) -> Path:
+        """The path of the saved state."""
         return self.folder / "state.pt"
 
     @property
     def finished(self) -> Path:
+        """The folder with the files of the finished training."""
         return self.folder / "finished"
 
     def save(self, state: dict[str, Any]) -> None:

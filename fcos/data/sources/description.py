@@ -11,6 +11,8 @@ from fcos.errors import UserError
 
 @dataclass
 class SourceBox:
+    """A box as annotated."""
+
     category: str
     bbox: list[float]  # xywh in pixels from 0, or in fractions if the image is `normalised`
     area: float | None = None  # in pixels squared; None = width * height
@@ -20,6 +22,8 @@ class SourceBox:
 
 @dataclass
 class SourceImage:
+    """An image with its boxes as annotated."""
+
     path: Path
     file_name: str  # relative to the split's image_dir
     described_in: Path  # the file with its boxes, for messages
@@ -35,6 +39,8 @@ class SourceImage:
 
 @dataclass
 class SourceSplit:
+    """The images of a split."""
+
     image_dir: Path
     images: list[SourceImage]
 
@@ -91,6 +97,8 @@ BoxFormat = Literal["xywh", "corners", "center"]
 
 @dataclass
 class Source:
+    """A data set as annotated, in any format, before it is checked."""
+
     categories: list[dict[str, Any]]
     splits: dict[str, SourceSplit]
     box_format: BoxFormat = "xywh"

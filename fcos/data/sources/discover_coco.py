@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcos.data.sources.found import Discovered, Look
+from fcos.data.sources.found import Discovered, LayoutMatch
 from fcos.data.sources.pairing import below, common, parent
 from fcos.data.sources.roles import fraction, roles, shortly, split_in
 from fcos.data.sources.text import read_json
@@ -28,7 +28,8 @@ class _Json:
     broken: UserError | None = None
 
 
-def look_for_coco(tree: Tree) -> Look:
+def look_for_coco(tree: Tree) -> LayoutMatch:
+    """Return what is in the folder if it is read as COCO: JSON files with images, annotations and categories."""
     files = sorted(tree.ending([".json"]), key=lambda file: -(tree.root / file).stat().st_size)
     read = sorted((_look_into(tree.root, file) for file in files[:MOST_FILES]), key=lambda one: one.name)
     good = [one for one in read if one.names]
@@ -38,7 +39,7 @@ def look_for_coco(tree: Tree) -> Look:
     if len(files) > MOST_FILES:
         seen.append(f"{len(files) - MOST_FILES} smaller JSON files, which were not looked into")
     if not good:
-        return Look(seen=seen, broken=next((one.broken for one in read if one.broken), None))
+        return LayoutMatch(seen=seen, broken=next((one.broken for one in read if one.broken), None))
     for one in read:
         if one.broken and split_in(one.name):
             raise one.broken  # a split with an unreadable file must not be left out silently
@@ -53,7 +54,7 @@ def look_for_coco(tree: Tree) -> Look:
         if place != parent(one.name) and split_in(place + "/x") != split_in(one.name):
             assumed.append(f"the images of {one.name} are in {place}")
     unused += _unnamed(tree, data, given)
-    return Look(Discovered(f"COCO ({tree.root})", data, assumed, unused), seen)
+    return LayoutMatch(Discovered(f"COCO ({tree.root})", data, assumed, unused), seen)
 
 
 def _look_into(root: Path, file: str) -> _Json:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fcos.data.sources.found import Discovered, Look
+from fcos.data.sources.found import Discovered, LayoutMatch
 from fcos.data.sources.pairing import Pair, below, common, image_root, label_root, pair_folders, parent, stem
 from fcos.data.sources.roles import SPLIT_OF, fraction, held_out, roles, shortly, split_in
 from fcos.data.sources.text import read_lines, read_xml
@@ -18,7 +18,8 @@ SAMPLED = 5  # XML files that are read per folder
 _VOC = re.compile(rb"<\s*([\w.-]+:)?annotation[\s>]", re.IGNORECASE)
 
 
-def look_for_voc(tree: Tree) -> Look:
+def look_for_voc(tree: Tree) -> LayoutMatch:
+    """Return what is in the folder if it is read as Pascal VOC: one XML file for each image."""
     of_folder = defaultdict(list)
     for file in tree.ending([".xml"]):
         of_folder[parent(file)].append(file)
@@ -26,12 +27,14 @@ def look_for_voc(tree: Tree) -> Look:
     seen = [f"{folder}/*.xml: {len(of_folder[folder])} files, not VOC" for folder in other]
     xmls = [file for folder, files in of_folder.items() if folder not in other for file in files]
     if not xmls:
-        return Look(seen=seen)
+        return LayoutMatch(seen=seen)
     images = tree.ending(SUFFIXES)
     pairs, unused = pair_folders(images, _as_images_are_called(tree, xmls, images), tree.root)
     if not pairs:
         files = shortly(xmls, 3)
-        return Look(seen=[*seen, f"{len(xmls)} VOC XML files ({files}), but no image of one's name or <filename>"])
+        return LayoutMatch(
+            seen=[*seen, f"{len(xmls)} VOC XML files ({files}), but no image of one's name or <filename>"]
+        )
     lists = _lists(tree, xmls)
     found = _with_lists(tree, pairs, lists, xmls) if lists else _with_folders(tree, pairs)
     used = [pair.labels for pair in pairs]
@@ -41,7 +44,7 @@ def look_for_voc(tree: Tree) -> Look:
     free = [file for file in images if stem(file) not in with_xml and not any(below(file, p.images) for p in pairs)]
     unused += [f"{len(free)} images without an XML file elsewhere ({shortly(free, 3)})"] if free else []
     found.unused.extend(unused)
-    return Look(found, seen)
+    return LayoutMatch(found, seen)
 
 
 def _is_voc(tree: Tree, files: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from fcos.data.sources.found import Discovered, Look
+from fcos.data.sources.found import Discovered, LayoutMatch
 from fcos.data.sources.pairing import Pair, below, common, image_root, label_root, pair_folders, parent, stem
 from fcos.data.sources.roles import fraction, roles, shortly, split_in
 from fcos.data.sources.text import read_lines
@@ -34,13 +34,14 @@ class _Splits:
     unused: list[str] = field(default_factory=list)
 
 
-def look_for_yolo(tree: Tree) -> Look:
+def look_for_yolo(tree: Tree) -> LayoutMatch:
+    """Return what is in the folder if it is read as YOLO: one text file for each image."""
     images = tree.ending(SUFFIXES)
     texts = [file for file in tree.ending([".txt"]) if file.rpartition("/")[2] != CLASS_FILE]
     pairs, unused = pair_folders(images, texts, tree.root)
     labelled, empty = _labelled(tree, pairs, texts)
     if not labelled:
-        return Look(seen=[*_double_endings(images, texts), *_no_labels(tree, pairs, texts)])
+        return LayoutMatch(seen=[*_double_endings(images, texts), *_no_labels(tree, pairs, texts)])
     data_yaml = read_data_files(tree)
     splits = _by_yaml(tree, labelled, data_yaml) if data_yaml.splits else _Splits()
     if not splits.parts:
@@ -60,7 +61,7 @@ def look_for_yolo(tree: Tree) -> Look:
     data |= {"keypoints": data_yaml.keypoints} if data_yaml.keypoints else {}
     unused += [*splits.unused, *data_yaml.unused, *_idle(tree, splits, images, labelled, empty)]
     layout = f"YOLO ({tree.root}), class names in {named_in}"
-    return Look(Discovered(layout, data, splits.assumed, unused))
+    return LayoutMatch(Discovered(layout, data, splits.assumed, unused))
 
 
 def _labelled(tree: Tree, pairs: list[Pair], texts: list[str]) -> tuple[list[Pair], list[Pair]]:

@@ -8,6 +8,8 @@ from fcos.errors import UserError
 
 @dataclass(frozen=True)
 class Discovered:
+    """A data set found in a folder, and the settings that read it."""
+
     layout: str  # VOC, COCO or YOLO, and its place
     data: dict[str, Any]  # the section `data` with source, root and splits, but no settings that all layouts share
     assumed: list[str]  # sentences
@@ -15,7 +17,7 @@ class Discovered:
 
 
 @dataclass(frozen=True)
-class Look:
+class LayoutMatch:
     """The result for one layout: the folder in that layout, if it fits, and annotation files outside of the layout."""
 
     discovered: Discovered | None = None

@@ -102,12 +102,15 @@ def common(places: Iterable[str]) -> str:
 
 
 def parent(name: str) -> str:
+    """Return the folder of a relative path with `/`; `.` if it has none."""
     return PurePosixPath(name).parent.as_posix()
 
 
 def stem(name: str) -> str:
+    """Return the file name without folder and ending."""
     return name.rpartition("/")[2].rpartition(".")[0]
 
 
 def below(place: str, folder: str) -> bool:
+    """Return whether `place` is `folder` or in it."""
     return PurePosixPath(place).is_relative_to(folder)

@@ -52,10 +52,12 @@ def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]
 
 
 def fraction(given: Mapping[str, object]) -> dict[str, float]:
+    """Return the setting that holds out test images, if no test split is given."""
     return {} if "test" in given else {"test_fraction": TEST_FRACTION}
 
 
 def held_out() -> str:
+    """Return a sentence part about the images that are held out for testing."""
     return f"{TEST_FRACTION:.0%} of its images (by their sha256, always the same) are taken out of training to test on"
 
 

@@ -27,6 +27,7 @@ class Tree:
     num_loops: int = 0  # links to a folder above themselves, which were not followed
 
     def ending(self, suffixes: Iterable[str]) -> list[str]:
+        """Return the files with one of these endings in lower case; files may have them in any case."""
         endings = tuple(suffixes)
         return [file for file in self.files if file.lower().endswith(endings)]
 

@@ -19,6 +19,8 @@ NAME_FILES = (CLASS_FILE, "_darknet.labels", "predefined_classes.txt")
 
 @dataclass
 class DataYaml:
+    """What the `data.yaml` files of a folder say."""
+
     name: str = ""  # relative path of the file
     names: dict[str, list[str]] = field(default_factory=dict)  # class names by file
     splits: dict[str, str] = field(default_factory=dict)  # places as written in the file

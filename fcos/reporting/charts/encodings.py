@@ -59,10 +59,12 @@ def points_with_intervals(channel: str, of: str, *, width: float, size: float) -
 
 
 def percent_axis(field: str, title: str = "value (%)") -> Spec:
+    """Return the Vega-Lite encoding of a field in percent."""
     return quantitative(field, title, scale={"zero": False, "nice": True})
 
 
 def numbers(row: Mapping[Any, Any]) -> Row:
+    """Return the metrics of a row with the ends of their intervals, rounded for the page."""
     columns = [f"{metric}{end}" for metric in METRICS for end in ("", " low", " high")]
     return {column: digits(known(row.get(column)), 5) for column in columns}
 
@@ -73,14 +75,17 @@ def known(value: Any) -> float | None:
 
 
 def known_percent(value: float | None) -> float | None:
+    """Return a fraction in percent; None if it is not known."""
     return None if value is None or math.isnan(value) else digits(100 * value, 5)
 
 
 def ends(interval: Interval) -> Row:
+    """Return the ends of an interval in percent."""
     return {"low": known_percent(interval["low"]), "high": known_percent(interval["high"])}
 
 
 def as_percent(values: Iterable[float]) -> list[float]:
+    """Return fractions in percent, with one decimal."""
     return [round(100 * value, 1) for value in values]
 
 

@@ -23,6 +23,7 @@ MAX_READABLE = 24  # largest number of classes for which the cells of a confusio
 
 
 def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
+    """Return the chart of AP50 lost by kind of error (as in TIDE); None without analyses."""
     if not analyses:
         return None
     rows = [
@@ -67,6 +68,7 @@ def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
 
 
 def precision_recall_chart(analyses: Mapping[str, Any]) -> Chart | None:
+    """Return the chart of precision against recall; None without analyses."""
     if not analyses:
         return None
     rows = []
@@ -121,6 +123,7 @@ def precision_recall_chart(analyses: Mapping[str, Any]) -> Chart | None:
 
 
 def confusion_chart(analyses: Mapping[str, Any]) -> Chart | None:
+    """Return the confusion matrix of the classes; None without analyses."""
     if not analyses:
         return None
     rows = []
@@ -188,6 +191,7 @@ def confusion_chart(analyses: Mapping[str, Any]) -> Chart | None:
 
 
 def calibration_chart(analyses: Mapping[str, Any]) -> Chart | None:
+    """Return the chart of precision against score; None without analyses."""
     if not analyses:
         return None
     rows = [
@@ -241,6 +245,7 @@ def calibration_chart(analyses: Mapping[str, Any]) -> Chart | None:
 
 
 def difficulty_chart(analyses: Mapping[str, Any]) -> Chart | None:
+    """Return the chart of AP by the number and the size of objects; None without analyses."""
     if not analyses:
         return None
     rows = []

@@ -96,6 +96,7 @@ def _beats(one: Row, other: Row) -> bool:
 
 
 def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
+    """Return the chart of losses, learning rate and validation AP by step; None without histories."""
     if not histories:
         return None
     names = list(histories)
@@ -152,6 +153,7 @@ def thinned(history: pd.DataFrame) -> list[Row]:
 
 
 def per_class_chart(runs: Runs) -> Chart:
+    """Return the chart of AP and AP50 of each class."""
     rows = []
     for name, results in runs.items():
         for of_class in results.evaluation["per_class"]:
