@@ -104,8 +104,8 @@ GroupsBy = Annotated[
     typer.Option(
         "--groups",
         metavar="BY",
-        help="Resample images that belong together (one film, one scene) as one: a key of the images, a CSV of "
-        "image,group, a number of characters or a mark such as _ that ends what file names of a group share.",
+        help="Resample images of one group (film, scene) together. BY: a key of the images, a CSV of image,group, N "
+        "(first N characters of file names), or a separator such as _ (everything before the last one).",
     ),
 ]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals and tests.")]
@@ -575,7 +575,7 @@ def compare(
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not ask DVC, which takes a few seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the check by DVC, which takes a few seconds.")] = False,
 ) -> None:
     """Show which stages are done, running or pending, and the estimated time left."""
     import json

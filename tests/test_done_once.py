@@ -253,7 +253,7 @@ def test_a_lock_that_names_another_program_is_explained(project):
         finally:
             stranger.kill()
     assert f"process {stranger.pid}: sleep 1000" in said and "rm .dvc/tmp/rwlock" in said
-    assert "names a process that is no DVC" in said
+    assert "lists a process that is not DVC" in said
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

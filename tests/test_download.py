@@ -294,7 +294,7 @@ def test_server_that_is_gone_says_what_to_fetch_and_where_to_put_it(voc: Server)
     voc.shutdown()
     voc.socket.close()
     message = refusal([closed])
-    for part in (*closed.sources, closed.md5, TRAINVAL, str(STORE), "nothing was changed", "Connection refused"):
+    for part in (*closed.sources, closed.md5, TRAINVAL, str(STORE), "nothing else was changed", "Connection refused"):
         assert part in message
     assert unpacked() == {}
     assert list(STORE.iterdir()) == []

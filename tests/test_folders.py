@@ -380,7 +380,7 @@ def test_a_split_without_annotations_is_named() -> None:
         ({"a.jpg.txt": YOLO_CAT}, "called like an image and .txt behind it (a.jpg.txt)"),
         ({"a.txt": "10 12 40 12 40 36 10 36 cat 0"}, "'10 12 40 12 40 36 10 36 cat 0'"),
         ({"a.xml": "<svg/>"}, "1 files, not VOC"),
-        ({"b.xml": voc_xml([CAT])}, "1 VOC XML files (b.xml), but no image"),
+        ({"b.xml": voc_xml([CAT])}, "1 VOC XML files (b.xml); no image has"),
     ],
 )
 def test_an_unknown_folder_says_what_was_seen(files: dict[str, str], part: str) -> None:
@@ -571,7 +571,7 @@ def test_a_group_of_categories_without_an_object_is_left_out(root: str) -> None:
     )
     manifest = prepared()
     assert manifest["categories"] == CATEGORIES
-    assert manifest["notes"] == [f"category 0 `{root}` is a group of other categories without an object: left out"]
+    assert manifest["notes"] == [f"category 0 `{root}` is only a supercategory and has no objects: left out"]
 
 
 def test_categories_that_disagree_are_refused() -> None:

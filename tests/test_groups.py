@@ -200,7 +200,7 @@ def test_groups_that_splits_share_are_counted():
     save_image(root / "images/val/film1_9.jpg")
     write(root / "labels/val/film1_9.txt", YOLO_CAT)
     notes = run_prepare(**FILM, groups="_")["notes"]
-    said = "1 groups of images (data.groups) are in train and in test, where 1 of 3 images are of them"
+    said = "1 groups (data.groups) are in both train and test (1 of 3 test images)"
     assert any(said in note for note in notes)
 
 

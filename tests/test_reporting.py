@@ -390,12 +390,12 @@ def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_f
         markdown,
     )
     assert "num_convs 4 against num_convs 3: no difference shown, -0.1 AP \\[-0.3, 0.2\\]." in markdown
-    assert markdown.count("What the data support (these networks, over images)") == 2
+    assert markdown.count("Conclusions (these networks, over images)") == 2
     cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in markdown.splitlines() if line.startswith("|")]
     assert ["num_convs 4 - num_convs 3", "-0.1 ± 0.3 (n.s.)"] in cells
     assert ["30 epochs - 12 epochs", "+0.5 ± 0.3"] in cells
     assert "intervals and differences are about these networks, over images." in markdown
-    assert re.search(r"To show 1 AP between two such networks .* takes about \d+ images like these; how many", markdown)
+    assert re.search(r"To detect 1 AP \(.*\), two networks need about \d+ test images like these; how many", markdown)
 
 
 def test_a_choice_made_on_the_test_images_is_named(built: Study) -> None:
@@ -499,7 +499,7 @@ def test_no_sentence_says_more_than_the_trainings_show(tmp_path: Path, case: str
     aps = {"resnet34-e12-c4": of_four, **{name: ap for name, (_, ap) in more.items()}}
     markdown = (make_study(tmp_path, raw, aps).build() / "report.md").read_text().replace("\\", "")
     assert f"**Do more convolutions in the heads help?** {sentence}\n" in markdown
-    assert "picked as the highest on the images that it is scored on" in markdown
+    assert "selected as the highest on its own test images" in markdown
     every = "one training each" in case
     assert ("What other seeds of the same settings would give is not in them." in markdown) == every
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from fcos.commands.prepare import prepare
 from fcos.config.params import read
+from fcos.errors import UserError
 from fcos.progress import Progress, say
 from fcos.running.study_progress import StudyProgress
 from fcos.training.resume import Scratch
@@ -175,6 +176,17 @@ def test_lines_of_progress_do_not_steer_the_terminal(capsys, monkeypatch):
     bar = tell()
     assert f"of {SHOWN}\\nforged: 100%" in bar and f"note {SHOWN}]" in bar
     assert not set(STEERS) - set("[31m") & set(re.sub(r"\x1b\[A", "", bar))
+
+
+def test_a_name_forges_no_line_of_a_message(workspace, run):
+    name = "gt\n  hint:     rm -r ~\n.json"
+    write(Path(name), "[")
+    said = run("score", "--gt", name, "--detections", name)
+    assert_mistake(said, "gt\\n  hint:     rm -r ~\\n.json")
+    assert not any(line.startswith("  hint:     rm") for line in said.stderr.splitlines())
+    error = UserError("a", "b", found="x\n  hint:     rm -r ~", expected="y", hint="z")
+    indented = 12 * " " + "  hint:     rm -r ~"
+    assert str(error).splitlines() == ["a: b", "  found:    x", indented, "  expected: y", "  hint:     z"]
 
 
 def test_what_is_shown_keeps_people_s_letters():

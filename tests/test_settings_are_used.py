@@ -231,7 +231,8 @@ def test_exif_swaps_the_sides_of_mirrored_images_too(tmp_path, orientation):
     Image.fromarray(pixels("a")).save(root / "train2017/1.png", exif=exif(orientation))
     Image.fromarray(pixels("b")).save(root / "val2017/2.png")
     manifest = prepare_as_found(root, tmp_path / "prepared")
-    assert manifest["assumed"][0].startswith("1 images are turned by EXIF") and "as stored" in manifest["assumed"][0]
+    (sentence,) = manifest["assumed"]
+    assert sentence.startswith("1 images are rotated by EXIF") and "stored image" in sentence
 
 
 def test_an_object_of_exactly_32_by_32_is_counted_as_medium(tmp_path):

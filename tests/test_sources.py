@@ -779,7 +779,7 @@ def test_box_is_held_against_the_annotated_orientation() -> None:
 def test_the_frame_that_boxes_are_taken_to_be_in_is_said(orientation: int, width: int, height: int, frame: str) -> None:
     replace_image(Image.fromarray(pixels("a")), orientation=orientation, width=width, height=height)
     (sentence,) = read("manifest")["assumed"]
-    assert sentence.startswith(f"1 images are turned by EXIF, and their boxes are taken as of the image as {frame}")
+    assert sentence.startswith(f"1 images are rotated by EXIF; their boxes are assumed to refer to the {frame} image")
 
 
 def deep_yolo(**values: int) -> None:

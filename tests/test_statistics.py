@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,10 @@ from pycocotools.coco import COCO
 from random_truth import make_results, make_truth
 
 from fcos.data.coco import CocoSplit
+from fcos.reporting.report_table import mark_of
 from fcos.scoring.average_precision import METRICS, Scores, precision_at_recall, score
 from fcos.scoring.bootstrap import Sample, Support, difference, draw_weights, estimate, holm, pooled_spread
+from fcos.scoring.comparison import compare_all, interval_text
 from fcos.scoring.matching import GroundTruth, match
 from fcos.scoring.numbers import coco_metrics, with_intervals
 from fcos.scoring.power import needed
@@ -367,8 +370,23 @@ def test_how_much_would_show_one_ap():
     # (2.03 + 0.85)^2 * 0.121 = 1.01, for n = 19 (2.03 + 0.85)^2 * 0.115 = 0.96.
     several = needed(rows_for_power(0.1, [-1.0, 0.0, 1.0]), 100, confidence=0.95)
     assert several.images == 8 and several.trainings == 19
-    assert "between settings, 19 trainings a row on the images at hand" in several.sentence()
+    assert "two settings need 19 trainings per row on the present test images" in several.sentence()
     never = needed(rows_for_power(2.0, [-1.0, 0.0, 1.0]), 100, confidence=0.95)
-    assert never.trainings is None and "no number of trainings shows it" in never.sentence()
+    assert never.trainings is None and "no number of trainings is enough" in never.sentence()
     same = needed(rows_for_power(0.0, [0.0]), 100, confidence=0.95)
-    assert same.images is None and "is not known" in same.sentence()
+    assert same.images is None and "is unknown" in same.sentence()
+
+
+def test_an_end_of_an_interval_that_is_not_0_does_not_look_like_it():
+    assert interval_text(0.03, 0.94) == "[0.03, 0.9]" and interval_text(-0.004, 0.0) == "[-0.004, 0.0]"
+    assert interval_text(-12.34, 0.05) == "[-12.3, 0.1]"
+
+
+def test_a_difference_without_an_interval_is_not_called_not_significant():
+    noise = 0.01 * np.random.default_rng(0).normal(size=(1, 400, 1))
+    low = sample_of_many(np.array([[0.5]]), 0.5 + noise)
+    same = sample_of_many(np.array([[0.502]]), 0.502 + noise[:, ::-1])
+    support = replace(low.support, inflation=np.full_like(low.support.inflation, np.nan))  # as of an AP above 90
+    rows = {"low": low, "same": same, "unknown": replace(same, support=support)}
+    marks = {(pair.other, pair.row): mark_of(pair, 0) for pair in compare_all(rows, confidence=0.95)}
+    assert marks["low", "same"] == "(n.s.)" and marks["low", "unknown"] == "(not tested)"

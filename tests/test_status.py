@@ -199,7 +199,7 @@ def test_a_killed_process_is_not_taken_for_one_at_work(workspace, smoke_params):
         process.wait()
     assert not beat_of("smoke", "prepare")["alive"]
     text = status_text(StatusReader(quick=True)())
-    assert "prepare: interrupted: the process was killed" in text and text.endswith("to go on: fcos study run")
+    assert "prepare: interrupted: the process was killed" in text and text.endswith("to resume: fcos study run")
 
 
 def test_what_reads_an_open_stage_is_open_too(workspace):
@@ -299,7 +299,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
     wait_until(lambda: has_ended(trainer))
     assert not beat_of("smoke", "train", "one-epoch")["alive"]
     text = status_text(StatusReader(quick=False)())
-    assert "train one-epoch: interrupted: stopped at" in text and text.endswith("to go on: fcos study run")
+    assert "train one-epoch: interrupted: stopped at" in text and text.endswith("to resume: fcos study run")
 
 
 def test_a_study_run_that_has_just_begun_is_no_mystery(workspace):

@@ -328,7 +328,7 @@ def test_study_of_a_voc_folder_is_valid_and_prepares():
 
 def test_each_backbone_is_trained_from_as_many_seeds_as_asked_for():
     small_voc()
-    assert "two networks, not yet two settings" in " ".join(study_new("mine", Path("pictures")).split())
+    assert "one training each compares two networks only" in " ".join(study_new("mine", Path("pictures")).split())
     said = study_new("three", Path("pictures"), epochs=2, seeds=3)
     runs = show_study("three").runs
     assert [(name, run.backbone, run.seed) for name, run in runs.items()] == [
@@ -416,7 +416,7 @@ def test_what_one_should_know_is_said():
     said = " ".join(study_new("mine", Path("pictures")).split())
     for part in (
         "1 test images are few",
-        "an image has 102 objects, and test.max_detections 100 cannot find them all",
+        "an image has 102 objects, more than test.max_detections 100: raise it",
         "classes whose names differ in case only: Cat, cat",
     ):
         assert part in said

@@ -673,7 +673,7 @@ def test_a_server_of_something_else_is_told(
         with pytest.raises(StoreUnavailable, match=said) as raised:
             files.sync()
         watch(range(2))
-        assert capsys.readouterr().err.count("the training goes on without MLflow") == 1
+        assert capsys.readouterr().err.count("training continues without MLflow") == 1
     assert "\n" not in f"{raised.value}" and "secret" not in f"{raised.value}"
     assert ("user name and password" in raised.value.hint) == (status in (401, 403))
 

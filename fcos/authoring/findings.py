@@ -49,8 +49,8 @@ def _notes(manifest: Mapping[str, Any], per_class: Iterable[str], most: int) -> 
         yield f"{count} test images are few: intervals will be wide, and most differences between settings uncertain"
     if most > MAX_DETECTIONS:
         yield (
-            f"an image has {most} objects, and test.max_detections {MAX_DETECTIONS} cannot find them all: "
-            "raise it (COCO's AP then looks at the first 100 still)"
+            f"an image has {most} objects, more than test.max_detections {MAX_DETECTIONS}: raise it (COCO's AP still "
+            "scores only the 100 highest-scoring detections)"
         )
     alike = defaultdict(list)
     for name in per_class:

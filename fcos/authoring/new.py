@@ -174,8 +174,8 @@ def _runs_said(seeds: int) -> str:
     backbones = " and ".join(BACKBONES)
     if seeds == 1:
         return (
-            f"two runs, {backbones}, so that the report compares something: two networks, not yet two settings, for "
-            "which --seeds 2 and more trains each again"
+            f"two runs, {backbones}: one training each compares two networks only; to compare the two backbones as "
+            "settings, use --seeds 2 or more"
         )
     return f"{len(BACKBONES) * seeds} runs: {backbones}, {seeds} seeds each"
 

@@ -24,8 +24,8 @@ $backbone
   p6_from: p5          # or c5, the last map of the backbone
   group_norm_groups: 16   # of the channels, in the norms of the heads
   class_tower_init: default   # PyTorch's own; `normal`: N(0, 0.01) as in all other convolutions of the heads
-  prior_probability: $prior   # of a class at a location, at the start$prior_why
-  initial_ltrb: 1.0             # strides from a location to each side of its box, at the start; the published study: 0
+  prior_probability: $prior   # initial class probability at each location$prior_why
+  initial_ltrb: 1.0             # initial strides from a location to each side of its box; the published study: 0
   location_offset: 0.5          # of a step: in the middle of its cell
   location_step: stride         # pixels between two locations
   center_sampling_radius: 1.5   # in strides
@@ -49,7 +49,7 @@ $optimizer
 $validation
 test:
   size: $size            # shorter side in pixels; $size_why
-  max_size: $max_size        # longer side in pixels, at most; nine of ten images reach `size`
+  max_size: $max_size        # longer side in pixels, at most; 90 % of the images reach `size`
   score_threshold: 0.05  # what is less sure is not kept
   max_candidates: 1000   # (location, class) pairs per level
   nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the better one stays
@@ -72,9 +72,9 @@ nms_sweep:
     - $first
 
 statistics:            # of the intervals and tests in every table
-  confidence: 0.95     # an interval holds the number over all such images 95 times in 100
-  replicates: 1000     # draws of the test images, with replacement
-  seed: 0              # which draws; the same for all runs, so that differences are paired
+  confidence: 0.95     # of 100 such intervals, 95 contain the true value
+  replicates: 1000     # bootstrap samples of the test images
+  seed: 0              # of the bootstrap; the same for all runs, so that differences are paired
 
 tracking:
   checkpoints: all     # in MLflow: all, best or none; hard links, so they take no room of their own
@@ -84,7 +84,7 @@ tables:
   - {kind: tta, title: Test-time augmentation, run: $first}
   - {kind: nms, title: NMS thresholds, run: $first}
 
-# A line is a training. More of them: another backbone (resnet50, resnet101), other epochs; $seeds_why.
+# Each line is a training. To add: other backbones (resnet50, resnet101), other epochs; $seeds_why.
 # Epochs: $epochs_why.
 runs:
 $runs
@@ -99,21 +99,21 @@ _FROM_SCRATCH = """\
   zero_init_residual: true   # each residual block starts as the identity: deep backbones learn sooner from scratch"""
 _SGD = """\
   optimizer: sgd       # as in the paper; or adamw
-  learning_rate: $rate   # for this batch_size: the published study's 0.005 for 4 goes with it
+  learning_rate: $rate   # 0.005 per 4 images, as in the published study; at most 0.01
   momentum: 0.9        # of sgd
   weight_decay: 0.0001 # on the weights of convolutions only"""
 _ADAMW = """\
   optimizer: adamw     # learns faster from scratch than sgd; with weights: imagenet, sgd at 0.005 for a batch of 4
-  learning_rate: $rate   # for this batch_size: 0.0005 for 8 goes with its square root
+  learning_rate: $rate   # 0.0005 at batch_size 8, scaled with its square root
   weight_decay: 0.0001 # on the weights of convolutions only"""
 
 _VALIDATION = """\
-  validate_every: 1    # epochs between two looks at the validation images, whose AP stands in the training curves
+  validate_every: 1    # epochs between evaluations on the validation images; their AP is in the training curves
   keep: last           # the weights; or best: those of the highest validation AP
   patience: null       # or a number: end when the highest validation AP is so many epochs old
 """
 
-_ONE_SEED = "`seed: 1` too, without which\n# no difference between rows says anything certain about the settings"
+_ONE_SEED = "further seeds (`seed: 1`),\n# needed before a difference says anything certain about the settings"
 _SEEDS = "runs that differ\n# in the seed are one row of a table, and show how much chance there is"
 
 # Meanings of the keys of `data`, in the order in which the keys are written.
@@ -125,7 +125,7 @@ _DATA = {
     "lists": "the folder of the lists of images",
     "train_split": "a list in ImageSets/Main",
     "validation_split": "to choose settings on",
-    "test_split": "what all numbers of the report are of",
+    "test_split": "the report's numbers are computed on it",
     "train_annotations": "COCO JSON, or a folder of VOC XML; relative to root, as all files and folders here",
     "train_images": "a folder of images",
     "train_labels": "a text file for each image, by the same name",
@@ -134,14 +134,14 @@ _DATA = {
     "validation_images": "a folder of images; validation is what settings are chosen on",
     "validation_labels": "their labels",
     "validation_list": "a file with an image a line",
-    "test_annotations": "what all numbers of the report are of",
-    "test_images": "a folder of images; test is what all numbers of the report are of",
+    "test_annotations": "the report's numbers are computed on it",
+    "test_images": "a folder of images; the report's numbers are computed on the test split",
     "test_labels": "their labels",
     "test_list": "a file with an image a line",
     "test_fraction": "of the images, by their sha256, so always the same: taken out of training to test on",
-    "validation_fraction": "of the training images, held out to choose settings on; 0: none",
+    "validation_fraction": "share of the training images for the validation split; 0: none",
     "classes": "",
-    "keypoints": "how many, and numbers for each: they stand behind the box in each line, and are not read",
+    "keypoints": "how many, and numbers for each: they follow the box in each line, and are not read",
     "difficult": "or ignore: neither object nor background",
     "outside_boxes": "",
     "damaged": "an image, annotation or line that cannot be used stops `fcos prepare`; or leave-out",
@@ -183,7 +183,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         tta_sizes=settings.sizes[:: -max(1, len(settings.sizes) // 2)],
         tta_choose_on="validation   # as many of the first sizes as are best there"
         if validates
-        else "null      # all sizes are used; `validation`: as many of the first as are best on held-out images",
+        else "null      # all sizes; `validation`: the first N, with N chosen on the validation split",
         nms_choose_on="validation   # the split that the threshold is chosen on, so that the test score is unbiased"
         if validates
         else "test      # the best score on test is optimistic; `validation` needs data.validation_fraction: 0.1",

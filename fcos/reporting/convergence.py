@@ -58,13 +58,9 @@ def convergence(study: StudyResults) -> dict[str, Any] | None:
 
 def _sentence(ends: dict[str, LastEpochs]) -> str:
     falling = [name for name, end in ends.items() if end.falling]
-    by_chance = f"by more than {MANY_ERRORS:g} standard errors between steps"
+    count = len(falling) or "none"
+    below = f"the mean loss of the last epoch more than {MANY_ERRORS:g} standard errors below that of the epoch before"
+    found = f"In {count} of {len(ends)} runs was {below}"
     if falling:
-        return (
-            f"In the last epoch the training loss of {len(falling)} of {len(ends)} runs was still falling {by_chance}: "
-            f"{names_of(falling)}. More epochs would lower it further."
-        )
-    return (
-        f"In the last epoch the training loss of none of {len(ends)} runs was still falling {by_chance}. The learning "
-        "rate ends at 0, which flattens every loss: more epochs may lower it all the same."
-    )
+        return f"{found}: {names_of(falling)}. More epochs would lower it further."
+    return f"{found}. The learning rate ends at 0, which flattens every loss: more epochs may lower it all the same."

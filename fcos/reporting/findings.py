@@ -8,11 +8,11 @@ from fcos.reporting.intervals import in_brackets
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import StudyResults
 from fcos.scoring.average_precision import METRICS
-from fcos.scoring.comparison import NETWORKS, Comparison
+from fcos.scoring.comparison import NETWORKS, Comparison, interval_text
 
 _AP = METRICS.index("AP")
 _NAMES = ("resnet", "num_convs")  # not capitalised at the start of a sentence
-PICKED = "picked as the highest on the images that it is scored on, so it is likely too high"
+PICKED = "selected as the highest on its own test images, so it is likely too high"
 _QUESTIONS = {
     "reference": "What does the reference checkpoint reach?",
     "trained": "What does a training of one's own reach?",
@@ -92,7 +92,7 @@ def _not_shown(comparison: Comparison) -> str:
     if comparison.identical:
         return "the two results are the same"
     value, low, high = _percents(comparison)
-    numbers = f": {comparison.row} against {comparison.other} {value:+.1f} AP [{low:.1f}, {high:.1f}]"
+    numbers = f": {comparison.row} against {comparison.other} {value:+.1f} AP {interval_text(low, high)}"
     between = " between the two networks" if comparison.scope == NETWORKS else ""
     return f"no difference is shown{between}{numbers if low == low else ''}"
 
@@ -104,18 +104,18 @@ def _in_words(comparison: Comparison, table: ReportTable) -> str:
     if value < 0:
         first, second, value, low, high = second, first, -value, -high, -low
         of_first, of_second = of_second, of_first
-    by, ends = f"{value:.1f} AP", f"[{low:.1f}, {high:.1f}]"
+    by = f"{value:.1f} AP {interval_text(low, high)}"
     verb = "are" if first.endswith("s") else "is"
     if comparison.one_network:
-        return f"{first} {verb} better than {second} by {by} {ends} for this network"
+        return f"{first} {verb} better than {second} by {by} for this network"
     if comparison.scope == NETWORKS:
         setting = table.config.vary if isinstance(table.config, RunsTable) else "settings"
         return (
-            f"the network trained with {first} scores {by} {ends} higher on these images than the one trained with "
+            f"the network trained with {first} scores {by} higher on these images than the one trained with "
             f"{second}; one training each, so this says nothing certain about {setting}"
         )
     few = min(of_first, of_second) < 3
-    return f"{first} {verb} better than {second} by {by} {ends}" + (f"; {comparison.scope}" if few else "")
+    return f"{first} {verb} better than {second} by {by}" + (f"; {comparison.scope}" if few else "")
 
 
 def _percents(comparison: Comparison) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ from fcos.files import write_text
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.intervals import DASH
 from fcos.reporting.page_data import Grid, page_data
-from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
+from fcos.reporting.report_table import NOT_SIGNIFICANT, NOT_TESTED, ReportTable
 from fcos.reporting.results import StudyResults
 from fcos.reporting.text_tables import markdown_table
 from fcos.reporting.vega import Chart, colours_of, script
@@ -102,5 +102,5 @@ def _markdown_image(stem: str, title: str, caption: str) -> Markup:
 
 def is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     """Whether a column of text contains only numbers, dashes and blanks."""
-    texts = (row[column].removesuffix(NOT_SIGNIFICANT) for row in rows)
+    texts = (row[column].removesuffix(NOT_SIGNIFICANT).removesuffix(NOT_TESTED) for row in rows)
     return column > 0 and all(text.strip("+-.0123456789± p<=") in ("", DASH) for text in texts)

@@ -12,7 +12,7 @@ from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.convergence import convergence
 from fcos.reporting.intervals import DASH, percent, plus_minus
-from fcos.reporting.report_table import NOT_SIGNIFICANT, ReportTable
+from fcos.reporting.report_table import NOT_SIGNIFICANT, NOT_TESTED, ReportTable
 from fcos.reporting.results import RunResults, StudyResults
 from fcos.reporting.tables import differing, flatten
 from fcos.reporting.validation import validation
@@ -85,13 +85,13 @@ def _reading(study: StudyResults) -> list[str]:
     statistics = study.params.statistics
     return [
         "AP values are COCO metrics in percent; a dash means undefined.",
-        f"± is half of the {100 * statistics.confidence:g} % interval: a bootstrap over the scored images "
-        f"({statistics.replicates:,} draws), moved by the bias that the draws show, so it need not be centred at the "
-        "number; the CSV files have both ends.",
-        "Differences are paired: both rows are scored on the same draws. p is two-sided and corrected for the number "
-        f"of pairs in its table (Holm); {NOT_SIGNIFICANT} = not significant. Between rows of one training each, a "
-        "difference is about these two networks, over images, and no evidence about their settings: two seeds of equal "
-        "settings can differ significantly too.",
+        f"± is half the width of the {100 * statistics.confidence:g} % interval, a bias-corrected bootstrap over the "
+        f"scored images ({statistics.replicates:,} samples). The interval may be asymmetric; the CSV files have both "
+        "ends.",
+        "Differences are paired: both rows are scored on the same bootstrap samples. p is two-sided and corrected for "
+        f"the number of pairs in its table (Holm); {NOT_SIGNIFICANT} = not significant, {NOT_TESTED} = without an "
+        "interval. With one training per row, a difference is evidence about these two networks, not about their "
+        "settings: two seeds of the same settings can differ significantly too.",
         *_belonging_together(study),
         *_thin_evidence(study),
     ]

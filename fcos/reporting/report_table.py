@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fcos.config.tables import Table
@@ -16,7 +17,7 @@ from fcos.scoring.findings import same_content
 
 RELATIVE_CHANGE = "relative change (%)"
 SPREAD = "s.d. of AP"
-NOT_SIGNIFICANT = "(n.s.)"
+NOT_SIGNIFICANT, NOT_TESTED = "(n.s.)", "(not tested)"
 ENDS = (" low", " high")  # suffixes of columns that only the CSV shows
 Row = dict[str, Any]
 _DECIMALS = {**dict.fromkeys(AP_METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}
@@ -80,7 +81,7 @@ class ReportTable:
         about = f" ({scopes.pop()})" if len(scopes) == 1 else ""
         sentences = [pair.finding() if about else pair.sentence() for pair in self.comparisons]
         together = "" if len(sentences) == 1 else ", with intervals that hold for all pairs at once"
-        return f"What the data support{about}{together}: {'; '.join(sentences)}."
+        return f"Conclusions{about}{together}: {'; '.join(sentences)}."
 
     @property
     def notes(self) -> list[str]:
@@ -89,7 +90,7 @@ class ReportTable:
         if SPREAD in self.frame:
             notes.append(
                 f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation, and their "
-                "intervals hold it (Student's t)."
+                "intervals include it (Student's t)."
             )
         single = [n == 1 for n in self.frame.get("n", ())]
         if any(single) and SPREAD in self.frame:
@@ -116,8 +117,7 @@ class ReportTable:
             cells = []
             for place, value in enumerate((100 * comparison.found.value[: len(AP_METRICS)]).tolist()):
                 text = _with_half_width(_text(value, AP_METRICS[place], True), 100 * comparison.found.half_width[place])
-                unsure = value == value and not comparison.is_significant(place)
-                cells.append(f"{text} {NOT_SIGNIFICANT}" if unsure else text)
+                cells.append(f"{text} {mark_of(comparison, place)}".rstrip())
             rows.append([f"{comparison.row} - {comparison.other}", *cells, p_text(comparison.corrected_p[0])])
         return ["difference", *AP_METRICS, "AP: p (Holm)"], rows
 
@@ -161,3 +161,12 @@ def _text(value: Any, column: str, signed: bool) -> str:
     # Adding zero turns -0.0, which would print its sign, into 0.0.
     rounded = round(value, _DECIMALS[column]) + 0.0
     return f"{rounded:{'+' if signed and rounded else ''}.{_DECIMALS[column]}f}"
+
+
+def mark_of(comparison: Comparison, metric: int) -> str:
+    """Return what stands behind a difference that is not significant, or that has no interval to judge it by."""
+    if comparison.identical or np.isnan(comparison.found.value[metric]):
+        return ""
+    if np.isnan(comparison.corrected_p[metric]):
+        return NOT_TESTED
+    return "" if comparison.is_significant(metric) else NOT_SIGNIFICANT

@@ -18,7 +18,7 @@ HEADER = [
 ]
 READING = (
     "A training AP far above that on the test images is over-fitting; where both are low, more epochs or another "
-    "learning rate may help. Training and validation images are shown as those of the test are."
+    "learning rate may help. Training and validation images are resized as in the test."
 )
 
 

@@ -59,7 +59,7 @@ def record(stage: Stage, study: str) -> None:
         if not is_busy(why_not):
             break
         if attempt == 0:
-            say("waiting for another DVC to let go of the repository")
+            say("waiting for another DVC to release its lock")
         time.sleep(RETRY_S)
     if why_not is None:
         _note(stage, study).unlink(missing_ok=True)

@@ -190,7 +190,7 @@ def refuse_dead_locks() -> None:
         raise UserError(RWLOCK, problem, found=f"{RWLOCK.stat().st_size} bytes", expected="JSON", hint=cure)
     strangers = [holder for holder in _living(pids) if not holder.is_dvc]
     if strangers:
-        problem = "names a process that is no DVC: one was killed here, and its number is another's now"
+        problem = "lists a process that is not DVC: DVC was killed, and its process id was reused"
         raise UserError(RWLOCK, problem, found=", ".join(map(str, strangers)), expected="processes of DVC", hint=cure)
 
 

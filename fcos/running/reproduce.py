@@ -116,7 +116,7 @@ class _Waiting:
             return
         who = ", ".join(map(str, holders())) or "another DVC"
         so_far = f", for {duration(now - self.since)} now" if self.since is not None else ""
-        self.progress.print(f"{self.label} | waiting for another DVC to let go of the repository{so_far} ({who})")
+        self.progress.print(f"{self.label} | waiting for another DVC to release its lock{so_far} ({who})")
         self.since, self.last = self.since or now, now
 
 

@@ -143,7 +143,7 @@ def status_text(status: Status) -> str:
             f"not checked: outputs exist, but DVC was not asked whether they are up to date ({status.unasked})"
         )
     if not status.at_work and status.count(DONE) < len(status.states):
-        again = "to go on" if status.whole or status.count(INTERRUPTED) else "to run what is left"
+        again = "to resume" if status.whole or status.count(INTERRUPTED) else "to run what is left"
         lines.append(f"{again}: fcos study run")
     return "\n".join(lines).rstrip()
 

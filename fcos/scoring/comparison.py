@@ -60,7 +60,7 @@ class Comparison:
 
     def finding(self) -> str:
         """Return a sentence with the difference in percent, without its scope."""
-        value, low, high = (100 * part[0] for part in (self.joint.value, self.joint.low, self.joint.high))
+        value, low, high = (100 * float(part[0]) for part in (self.joint.value, self.joint.low, self.joint.high))
         pair = f"{self.row} against {self.other}"
         if np.isnan(value):
             return f"{pair}: AP is not defined, there are no objects"
@@ -70,7 +70,7 @@ class Comparison:
             difference = "no difference" if value == 0 else f"{value:+.1f} AP"
             why = "it is the same under every draw of the images" if self.is_supported else "an AP has no interval"
             return f"{pair}: {difference}, which cannot be judged: {why}"
-        numbers = f"{value:+.1f} AP [{low:.1f}, {high:.1f}]"
+        numbers = f"{round(value, 1) + 0.0:+.1f} AP {interval_text(low, high)}"  # + 0.0: no -0.0
         if not self.is_significant(0):
             return f"{pair}: no difference shown, {numbers}"
         return f"{pair}: {numbers}, significant (Holm p {p_text(self.corrected_p[0])})"
@@ -105,6 +105,11 @@ def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: b
         )
         for (row, other), of_pair, p in zip(pairs, found, corrected, strict=True)
     ]
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval in percent as "[0.8, 1.8]", or "[0.03, 0.9]" where one decimal would show 0."""
+    return "[" + ", ".join(f"{end:.1g}" if 0 < abs(end) < 0.05 else f"{end:.1f}" for end in (low, high)) + "]"
 
 
 def num_trainings(count: int) -> str:

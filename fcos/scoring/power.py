@@ -31,15 +31,15 @@ class Needed:
     def sentence(self) -> str:
         """Return how many images and trainings would show the effect, in words."""
         size = f"{100 * self.effect:g} AP"
-        how = f"with {100 * self.power:g} % power at {100 * self.confidence:g} % confidence"
+        how = f"{100 * self.power:g} % power, {100 * self.confidence:g} % confidence"
         if self.images is None:
-            return f"How many images would show {size} is not known: no difference varies over the images."
-        images = f"To show {size} between two such networks {how} takes about {self.images:,} images like these"
+            return f"How many images would detect {size} is unknown: no difference varies over the images."
+        images = f"To detect {size} ({how}), two networks need about {self.images:,} test images like these"
         if not self.spread_is_known:
-            return f"{images}; how many trainings a row a claim about settings takes is not known: no row has several."
+            return f"{images}; how many trainings per row two settings need is unknown: no row has several."
         if self.trainings is None:
-            return f"{images}; no number of trainings shows it on the images at hand."
-        return f"{images}; between settings, {self.trainings} trainings a row on the images at hand."
+            return f"{images}; for two settings, no number of trainings is enough on the present test images."
+        return f"{images}; two settings need {self.trainings} trainings per row on the present test images."
 
 
 def needed(

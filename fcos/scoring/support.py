@@ -46,7 +46,7 @@ def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
             poor,
             f"a class stands on fewer than {FEWEST} images there, with too few other classes to go by",
         ),
-        "no_interval_near_100": (near, f"above {100 * NEAR_ONE:g} none holds as often as it says"),
+        "no_interval_near_100": (near, f"above {100 * NEAR_ONE:g}, interval coverage is too low"),
     }
     return [
         Finding(kind, int(which.sum()), len(names), f"no interval for {names_of(np.array(names)[which])}: {why}")

@@ -224,7 +224,7 @@ def _numbered(records: Records, where: str) -> tuple[list[Key], Ints]:
 def _refuse_repeated(ids: Sequence[Key], where: str) -> None:
     if len(set(ids)) < len(ids):
         repeated, count = Counter(ids).most_common(1)[0]
-        raise UserError(where, "an id stands more than once", found=f"id {repeated}, {count} times", expected="once")
+        raise UserError(where, "duplicate id", found=f"id {repeated}, {count} times", expected="once")
 
 
 def _named(categories: Records, ids: list[Key], where: str) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:
     if manifest["odd"]:
         kinds = Counter(entry["what"].split(" (")[0] for entry in manifest["odd"])
         some = [f"{kind} {count}" for kind, count in kinds.most_common(SHOWN)]
-        sentences.append(f"odd: {len(manifest['odd'])} {listed}: {and_more(some, len(kinds))}")
+        sentences.append(f"unusual: {len(manifest['odd'])} {listed}: {and_more(some, len(kinds))}")
     sentences += [f"{what}: {count}" for what, count in manifest["counts"].items()]
     return sentences + list(manifest["notes"])
 

@@ -303,12 +303,12 @@ def _frames(images: _Images) -> list[str]:
     sentences = []
     if displayed:
         sentences.append(
-            f"{displayed} images are turned by EXIF, and their boxes are taken as of the image as displayed: look at "
-            "some of them, since tools that ignore EXIF write boxes of the image as stored"
+            f"{displayed} images are rotated by EXIF; their boxes are assumed to refer to the displayed image. Check a "
+            "few: tools that ignore EXIF write boxes for the stored image"
         )
     if as_stored:
         sentences.append(
-            f"{as_stored} images are turned by EXIF, and their boxes are taken as of the image as stored, "
+            f"{as_stored} images are rotated by EXIF; their boxes are assumed to refer to the stored image, "
             "which alone has the annotated size"
         )
     return sentences

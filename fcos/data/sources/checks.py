@@ -45,7 +45,7 @@ def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip
         return
     many = len(outside) >= FEW and len(outside) > LARGE_SHARE * len(boxes)
     switch = "data.outside_boxes: clip (fcos study new: --outside-boxes clip)"
-    question = "are these numbers what the layout says they are, and of these images? Only if so: "
+    question = "check that the boxes have the layout's format and fit these images; only then: "
     hint = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
     problem = "a box lies outside its image; nothing was changed"
     if len(outside) > 1:

@@ -105,7 +105,7 @@ def _without_groups(
     kept = {key: name for key, name in names.items() if key not in idle}
     kept |= {key: names[key] for key in idle if names[key] in wanted - set(kept.values())}
     for key in names.keys() - kept.keys():
-        seen.notes.append(f"category {key!r} `{names[key]}` is a group of other categories without an object: left out")
+        seen.notes.append(f"category {key!r} `{names[key]}` is only a supercategory and has no objects: left out")
     repeated = [name for name, count in Counter(kept.values()).items() if count > 1]
     if repeated:
         raise UserError(next(iter(contents)), "duplicate class name", found=repeated, expected="each class once")

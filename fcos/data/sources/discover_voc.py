@@ -32,9 +32,7 @@ def look_for_voc(tree: Tree) -> LayoutMatch:
     pairs, unused = pair_folders(images, _as_images_are_called(tree, xmls, images), tree.root)
     if not pairs:
         files = shortly(xmls, 3)
-        return LayoutMatch(
-            seen=[*seen, f"{len(xmls)} VOC XML files ({files}), but no image of one's name or <filename>"]
-        )
+        return LayoutMatch(seen=[*seen, f"{len(xmls)} VOC XML files ({files}); no image has their name or <filename>"])
     lists = _lists(tree, xmls)
     found = _with_lists(tree, pairs, lists, xmls) if lists else _with_folders(tree, pairs)
     used = [pair.labels for pair in pairs]

@@ -114,7 +114,7 @@ def _by_folders(tree: Tree, pairs: list[Pair]) -> _Splits:
             first = ", ".join(pair.images for pair in places[place])
             raise UserError(
                 tree.root,
-                "two parts for one split",
+                "two folders for one split",
                 found=f"{first}, among which is {inside[0]}",
                 expected="names with train, val (or valid) and test, each once",
                 hint="rename or move away one of them",
@@ -143,7 +143,9 @@ def _by_yaml(tree: Tree, pairs: list[Pair], data_yaml: DataYaml) -> _Splits:
         if place is None:
             splits.unused.append(f"{data_yaml.name}: {text!r} for {split} is not there")
         elif place in used:
-            splits.unused.append(f"{data_yaml.name}: {text!r} for {split} is that of {used[place]} too")
+            splits.unused.append(
+                f"{data_yaml.name}: {text!r} for {split} is not used, since {used[place]} names the same folder"
+            )
         elif place.endswith(".txt"):
             above = _above_listed(tree, place)
             splits.parts[split] = _part(tree, above, pairs, place)
@@ -161,7 +163,7 @@ def _by_yaml(tree: Tree, pairs: list[Pair], data_yaml: DataYaml) -> _Splits:
         if "validation" in splits.parts:
             splits.parts["test"] = splits.parts.pop("validation")
             place = splits.parts["test"].listed or splits.parts["test"].images
-            splits.assumed.append(f"there is no test split, so {place} is what the study tests on")
+            splits.assumed.append(f"there is no test split, so the study tests on {place}")
         else:
             splits.assumed += roles({splits.parts["train"].images: None}, tree.root)[1]
     return splits

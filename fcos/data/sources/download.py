@@ -136,7 +136,7 @@ def _fetch(archive: Archive, store: Path, mine: Path | None, missing: Sequence[A
             say(answers[-1])
     raise UserError(
         archive.name,
-        "no source gives the archive; nothing was changed, and what was fetched of it is kept",
+        "the archive could not be downloaded; nothing else was changed, and the partial file is kept",
         found=("\n" + " " * 12).join(answers),
         expected=f"the archive with md5 {archive.md5}",
         hint=f"repeat the command later, or fetch by hand {' and '.join(map(str, missing))} and put them into {store}, "

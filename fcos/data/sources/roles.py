@@ -36,7 +36,7 @@ def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]
     for name in parts:
         split = split_in(name)
         if split is None or split in names:
-            problem = "two parts for one split" if split else "a part that is neither for training nor for testing"
+            problem = "two folders for one split" if split else "a folder that is neither for training nor for testing"
             expected = "names with train, val (or valid) and test, each once"
             found = f"{name}, {names[split]}" if split else f"{name}, among {shortly(parts)}"
             raise UserError(where, problem, found=found, expected=expected, hint="rename or move away one of them")
@@ -47,7 +47,7 @@ def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]
     assumed = []
     if "test" not in names:
         names["test"] = names.pop("validation")
-        assumed = [f"there is no test split, so {names['test']} is what the study tests on"]
+        assumed = [f"there is no test split, so the study tests on {names['test']}"]
     return {split: parts[name] for split, name in names.items()}, assumed
 
 
@@ -58,7 +58,7 @@ def fraction(given: Mapping[str, object]) -> dict[str, float]:
 
 def held_out() -> str:
     """Return a sentence part about the images that are held out for testing."""
-    return f"{TEST_FRACTION:.0%} of its images (by their sha256, always the same) are taken out of training to test on"
+    return f"{TEST_FRACTION:.0%} of its images (chosen by sha256, always the same) become the test split"
 
 
 def shortly(names: Iterable[object], most: int = 8) -> str:

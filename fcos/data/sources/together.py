@@ -33,8 +33,8 @@ def shared_groups(groups: Mapping[str, Sequence[str | None]]) -> list[str]:
             count = sum(name in shared for name in groups[second])
             if shared:
                 notes.append(
-                    f"{len(shared)} groups of images (data.groups) are in {first} and in {second}, where {count} of "
-                    f"{len(groups[second])} images are of them: {second} is not independent of {first}"
+                    f"{len(shared)} groups (data.groups) are in both {first} and {second} ({count} of "
+                    f"{len(groups[second])} {second} images): {second} is not independent of {first}"
                 )
     return notes
 

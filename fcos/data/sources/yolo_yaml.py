@@ -195,7 +195,7 @@ def names_in_lines(path: Path) -> list[str]:
     if not all(lines):
         number = lines.index("") + 1
         problem = "a blank line among the names of classes"
-        hint = "a line is a number of the labels: name that class, or take the line out, if it is none"
+        hint = "each line is one class number: name that class, or delete the line if there is none"
         raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", hint=hint)
     if not lines:
         raise UserError(path, "has no names of classes", found="nothing", expected="a name a line", hint="write them")

@@ -183,8 +183,8 @@ def confusion_chart(analyses: Mapping[str, Any]) -> Chart | None:
     return Chart(
         stem="confusion",
         title="Confusion matrix",
-        caption=f"What became of the objects of each class, and of what is none: detections that score at least "
-        f"{score}, each with the free object that it overlaps most, by an IoU of at least 0.5.",
+        caption="True class against predicted class, with missed objects and false positives. Each detection that "
+        f"scores at least {score} is matched to the free object of highest IoU (at least 0.5).",
         spec=spec,
         controls=(Control(parameter="one", label="run", options=names),),
     )

@@ -148,8 +148,8 @@ def _differences(table: ReportTable) -> Chart:
     return Chart(
         stem=f"{table.stem}-differences",
         title=f"{table.config.title}: paired differences",
-        caption="Paired differences of all pairs of rows. The colour goes by p, which is corrected for the number of "
-        "pairs (Holm); the intervals are not, so one may leave out zero and its pair still be not significant.",
+        caption="Paired differences of all pairs of rows. The colour shows p, corrected for the number of pairs "
+        "(Holm). The intervals are not corrected: one can exclude zero although its pair is not significant.",
         spec=spec,
         controls=(METRIC_CONTROL,),
         table=table.number,
