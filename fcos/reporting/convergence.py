@@ -58,9 +58,13 @@ def convergence(study: StudyResults) -> dict[str, Any] | None:
 
 def _sentence(ends: dict[str, LastEpochs]) -> str:
     falling = [name for name, end in ends.items() if end.falling]
-    count = len(falling) or "none"
-    below = f"the mean loss of the last epoch more than {MANY_ERRORS:g} standard errors below that of the epoch before"
-    found = f"In {count} of {len(ends)} runs was {below}"
+    below = f"more than {MANY_ERRORS:g} standard errors below that of the epoch before"
     if falling:
-        return f"{found}: {names_of(falling)}. More epochs would lower it further."
-    return f"{found}. The learning rate ends at 0, which flattens every loss: more epochs may lower it all the same."
+        return (
+            f"In {len(falling)} of {len(ends)} runs the mean loss of the last epoch was {below}: {names_of(falling)}. "
+            "More epochs would lower it further."
+        )
+    return (
+        f"In none of {len(ends)} runs was the mean loss of the last epoch {below}. The learning rate ends at 0, which "
+        "flattens every loss: more epochs may lower it all the same."
+    )
