@@ -99,6 +99,7 @@ Split = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Split of a folder: test, validation or train (default: the first that exists)."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 GroupsBy = Annotated[
     str | None,
     typer.Option(
@@ -252,6 +253,25 @@ def study_use(
 
     kept = use_study(name, force=force)
     _echo(f"params.yaml is now study {name}" + (f"; your edits are in {kept}" if kept else ""))
+
+
+@study_app.command("plan", epilog="Example: fcos study plan --price 2.5")
+def study_plan(
+    price: Annotated[float | None, typer.Option(min=0, help="Price of a machine for an hour, in any currency.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of trainings at a time (default: as `fcos study run`).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate the time and money that the active study takes, from measured trainings or a few trial steps."""
+    import json
+
+    params = _params()
+    from fcos.running.jobs import suitable_jobs
+    from fcos.running.plan import plan_json, plan_study, plan_text
+
+    plan = plan_study(params, jobs or suitable_jobs())
+    _echo(json.dumps(plan_json(plan, price), indent=2) if as_json else plan_text(plan, price))
 
 
 @study_app.command("run", epilog="Example: fcos study run --jobs 2")
@@ -574,7 +594,7 @@ def compare(
 @app.command(epilog="Example: fcos status --watch")
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: AsJson = False,
     quick: Annotated[bool, typer.Option("--quick", help="Skip the check by DVC, which takes a few seconds.")] = False,
 ) -> None:
     """Show which stages are done, running or pending, and the estimated time left."""

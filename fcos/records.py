@@ -35,6 +35,9 @@ class Provenance(TypedDict):
     threads: NotRequired[int]
     peak_memory_mb: NotRequired[int]
     batch_size: NotRequired[int]
+    images: NotRequired[int]  # shown in training, repeats included
+    images_per_s: NotRequired[float]  # median over the steps
+    mean_pixels: NotRequired[float]  # of an image in its batch, padding included
 
 
 class ValidationSummary(TypedDict):

@@ -38,6 +38,7 @@ OPTIONS = {
     "status": ["--watch", "--json", "--quick"],
     "study list": [],
     "study new": ["NAME", "--from", "--epochs", "--seeds", "--damaged", "--outside-boxes"],
+    "study plan": ["--price", "--jobs", "--json"],
     "study run": ["--jobs"],
     "study show": ["NAME"],
     "study use": ["NAME", "--force"],

@@ -67,12 +67,15 @@ def fake(monkeypatch):
     Such tensors cannot be pinned; those that would be are yielded.
     """
     pinned = []
+    kept = (transforms._mean_and_std, assignment._bounds)  # of a real device before, or of none afterwards
+    for of in kept:
+        of.cache_clear()
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
         warnings.simplefilter("ignore")
         yield pinned
-    transforms._mean_and_std.cache_clear()
-    assignment._bounds.cache_clear()
+    for of in kept:
+        of.cache_clear()
 
 
 def cuda_model() -> nn.Module:

@@ -177,7 +177,7 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
     ]
     write_json(folder / "detections.json", detections)
     write_json(folder / "metrics.json", metrics(ap))
-    test = params.test.model_dump(exclude={"device", "workers", "batch_size", "precision"})
+    test = params.test.settings()
     header = {
         "run": run.identity(),
         "categories": split.categories,
@@ -377,6 +377,19 @@ def test_every_pair_of_rows_has_a_paired_difference(built: Study) -> None:
     # Holm: the largest p of the six counts once, and this one is the largest.
     assert pair["p (Holm)"] == pytest.approx(pair["p"])
     assert (of_ap["p (Holm)"] >= of_ap["p"]).all()
+
+
+def test_rows_trained_under_other_conditions_are_named(tmp_path: Path, no_figures: None) -> None:
+    raw = copy.deepcopy(SHAPES)
+    raw["tables"] = raw["tables"][-1:]
+    study = make_study(tmp_path, raw)
+    assert "same conditions" not in (study.build() / "report.md").read_text()
+    there = {"device": "NVIDIA H200", "dtype": "bfloat16"}
+    study.edit("resnet34-e12-c4", "train.json", lambda content: content["provenance"].update(there))
+    assert (
+        "Not all trainings ran under the same conditions, which can change the weights: "
+        "cpu, float32, torch 2.15.0 (resnet34-e12-c3); NVIDIA H200, bfloat16, torch 2.15.0 (resnet34-e12-c4)."
+    ) in (study.build() / "report.md").read_text()
 
 
 def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_figures: None) -> None:

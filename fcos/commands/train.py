@@ -1,5 +1,6 @@
 """`fcos train RUN`: train one run of the study, or import its checkpoint."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,6 +127,9 @@ def _train(
                 dtype=dtype_name,
                 threads=torch.get_num_threads(),
                 peak_memory_mb=round(peak_memory_mb(device)),
+                images=len(split.images) * (1 + int(history.rows[-1]["epoch"])),
+                images_per_s=round(statistics.median(row["images_per_s"] for row in history.rows), 3),
+                mean_pixels=round(plan.mean_pixels(), 1),
             ),
         )
         scratch.finish([layout.run(run.name) / name for name in OUTPUTS])

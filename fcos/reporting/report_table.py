@@ -1,7 +1,8 @@
 """A table of the report with its notes, as text and as CSV; `tables` builds it."""
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fcos.config.tables import Table
+from fcos.errors import names_of
 from fcos.reporting.intervals import DASH
 from fcos.reporting.results import RunResults
 from fcos.scoring.average_precision import AP_METRICS
@@ -102,7 +104,7 @@ class ReportTable:
             )
         weights = {results.run.name: results.weights for results in self.results}
         notes += [f"{names} have the same weights (sha256)." for names in same_content(weights.items())]
-        return [*notes, *filter(None, (self.power, self.choice))]
+        return [*notes, *_conditions(self.results), *filter(None, (self.power, self.choice))]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows as text: one decimal, a dash for values undefined in COCO, signs on differences."""
@@ -170,3 +172,21 @@ def mark_of(comparison: Comparison, metric: int) -> str:
     if np.isnan(comparison.corrected_p[metric]):
         return NOT_TESTED
     return "" if comparison.is_significant(metric) else NOT_SIGNIFICANT
+
+
+def _conditions(rows: Sequence[RunResults]) -> list[str]:
+    """Return a note if the trainings differ in their device, number format or version of torch."""
+    trained: dict[str, list[str]] = defaultdict(list)
+    for results in rows:
+        if results.training_s is not None:
+            where = results.train["provenance"]
+            parts = (
+                where.get("device", DASH),
+                where.get("dtype", DASH),
+                f"torch {where['versions'].get('torch', DASH)}",
+            )
+            trained[", ".join(parts)].append(results.run.name)
+    if len(trained) < 2:
+        return []
+    listed = "; ".join(f"{where} ({names_of(names)})" for where, names in trained.items())
+    return [f"Not all trainings ran under the same conditions, which can change the weights: {listed}."]

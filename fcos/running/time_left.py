@@ -72,7 +72,7 @@ def time_left(study: Params, states: Sequence[StageState], *, jobs: int) -> Time
             not_counted[name] = None
     alone = of_run.pop(None, 0.0)  # prepare and report, which never run in parallel with others
     order = sorted(of_run, key=lambda run_name: (run_name not in working, -of_run[run_name]))
-    return TimeLeft(alone + _makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))
+    return TimeLeft(alone + makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))
 
 
 class _TrainingSpeed:
@@ -162,7 +162,7 @@ def _since(found: StageState) -> float:
     return max(0.0, time.time() - float(found.beat["started"])) if found.beat and found.state == RUNNING else 0.0
 
 
-def _makespan(seconds: Iterable[float], jobs: int) -> float:
+def makespan(seconds: Iterable[float], jobs: int) -> float:
     """Return when the last job ends if each starts as soon as one of `jobs` slots is free."""
     free = [0.0] * jobs
     for of_one in seconds:

@@ -79,6 +79,15 @@ class Plan:
             first = first_step % self.steps_per_epoch if epoch == first_step // self.steps_per_epoch else 0
             yield from self._epoch(epoch)[first:]
 
+    def mean_pixels(self, most: int = 200) -> float:
+        """Return the pixels of an image in its batch, padding included: the mean over `most` batches of an epoch."""
+        pixels = images = 0
+        ids = list(self.image_sizes)
+        for batch in self._epoch(0)[:most]:
+            height, width = padded_size([self.view(0, ids[index]).size for index in batch])
+            pixels, images = pixels + height * width * len(batch), images + len(batch)
+        return pixels / images
+
     def _epoch(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.image_sizes)).tolist()

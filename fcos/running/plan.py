@@ -1,0 +1,243 @@
+"""Estimate what a study takes before it runs: images, time and money, from measured trainings or trial steps."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fcos.config.params import Params
+from fcos.config.runs import Run
+from fcos.data.coco import CocoSplit, read_split
+from fcos.data.images import resized_size
+from fcos.data.transforms import padded_size
+from fcos.errors import UserError
+from fcos.model.device import find_device, find_dtype
+from fcos.progress import duration, track
+from fcos.reporting.text_tables import text_table
+from fcos.running.stages import all_stages
+from fcos.running.time_left import START_S, makespan
+from fcos.study.batch_size import make_trial
+from fcos.study.layout import Layout
+from fcos.study.run_files import read_run_file
+from fcos.training.loop import Plan
+
+MEASURED, TRIED = (0.8, 1.3), (0.6, 1.7)  # ends of the range as factors of the estimate
+FORWARD = 1 / 3  # time of a prediction as a share of a training step on equal pixels
+TRIED_PIXELS = 1_000_000  # pixels of a trial step
+Network = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one of the parallel trainings takes for a pixel of a batch, and where they are from."""
+
+    seconds_per_pixel: float
+    source: str
+    is_measured: bool
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What one run takes on its share of the machine."""
+
+    run: Run
+    images: int  # shown in the training, repeats included
+    training_s: float
+    prediction_s: float
+    start_s: float  # starting its stages
+    is_done: bool
+
+    @property
+    def seconds(self) -> float:
+        """All of its stages."""
+        return self.training_s + self.prediction_s + self.start_s
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study takes on this machine."""
+
+    study: str
+    where: str  # device and number format
+    jobs: int
+    runs: list[RunPlan]
+    speeds: dict[Network, Speed]
+    alone_s: float  # stages that never run in parallel with others
+
+    def seconds(self, *, machines: int = 1, more_seeds: int = 0) -> float:
+        """Return the estimated wall time of the whole study, finished trainings included."""
+        of_runs = [plan.seconds for plan in self.runs]
+        of_runs += [plan.seconds for plan in self.runs if plan.run.seed == self._first_seed(plan.run)] * more_seeds
+        return self.alone_s + makespan(sorted(of_runs, reverse=True), machines * self.jobs)
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """The ends of the range of each time, as factors."""
+        return MEASURED if all(speed.is_measured for speed in self.speeds.values()) else TRIED
+
+    def _first_seed(self, run: Run) -> int:
+        return min(plan.run.seed for plan in self.runs if _settings(plan.run) == _settings(run))
+
+
+def plan_study(study: Params, jobs: int) -> StudyPlan:
+    """Return what the study takes if it runs on this machine with `jobs` trainings at a time.
+
+    Raises:
+        UserError: the data are not prepared, or no run is trained.
+    """
+    layout = Layout(study.study)
+    train, test = (read_split(layout.data, split) for split in ("train", "test"))
+    trained = [run for run in study.runs.values() if run.checkpoint is None]
+    if not trained:
+        raise UserError("params.yaml: runs", "no run is trained", expected="a run without `checkpoint`")
+    device = find_device(trained[0].train.device)
+    dtype = str(find_dtype(trained[0].train.precision, device)).removeprefix("torch.")
+    where = f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type}, {dtype}"
+    speeds = _measured(trained, layout, where)
+    speeds |= _tried([run for run in trained if (run.backbone, run.num_convs) not in speeds], train, jobs)
+    runs = [_plan_run(run, study, train, test, speeds[run.backbone, run.num_convs]) for run in trained]
+    stages = [stage for stage in all_stages(study) if stage.run_name is None]
+    return StudyPlan(study.study, where, jobs, runs, speeds, START_S * len(stages))
+
+
+def plan_text(plan: StudyPlan, price: float | None) -> str:
+    """Return the plan in words, each time as a range; `price` is that of one machine for an hour."""
+    done = sum(of.is_done for of in plan.runs)
+    images = sum(of.images for of in plan.runs)
+    head = (
+        f"study {plan.study}: {_count(len(plan.runs), 'training')}, {done} done; {images:,} images shown to networks; "
+        f"{plan.jobs} at a time on {plan.where}"
+    )
+    lines = [("on this machine", 1, plan.seconds())]
+    lines += [(f"on {count} such machines", count, plan.seconds(machines=count)) for count in (2, 4)]
+    lines.append(("with one more seed for each setting", 1, plan.seconds(more_seeds=1)))
+    rows = [
+        [what, _range(seconds, plan.factors), *([] if price is None else [_cost(count * seconds, plan.factors, price)])]
+        for what, count, seconds in lines
+    ]
+    header = ["the whole study", "time", *([] if price is None else [f"price at {price:g} per hour and machine"])]
+    return "\n\n".join(
+        [head, text_table(_network_header(), _network_rows(plan)), text_table(header, rows), _notes(plan)]
+    )
+
+
+def plan_json(plan: StudyPlan, price: float | None) -> dict[str, Any]:
+    """Return the plan as JSON; seconds are those of the estimate, `range` its ends as factors."""
+    return {
+        "study": plan.study,
+        "where": plan.where,
+        "jobs": plan.jobs,
+        "trainings": len(plan.runs),
+        "images": sum(of.images for of in plan.runs),
+        "seconds": round(plan.seconds(), 1),
+        "seconds_on_machines": {str(count): round(plan.seconds(machines=count), 1) for count in (2, 4)},
+        "seconds_with_one_more_seed": round(plan.seconds(more_seeds=1), 1),
+        "range": list(plan.factors),
+        "price": None if price is None else {"per_hour": price, "estimate": round(plan.seconds() / 3600 * price, 2)},
+        "runs": {of.run.name: {"images": of.images, "seconds": round(of.seconds, 1)} for of in plan.runs},
+    }
+
+
+def _measured(runs: Sequence[Run], layout: Layout, where: str) -> dict[Network, Speed]:
+    """Return the speed of each network that was trained in this study on the same device in the same format."""
+    found: dict[Network, list[tuple[float, str]]] = defaultdict(list)
+    for run in runs:
+        try:
+            was = read_run_file(layout.run(run.name) / "train.json", ["provenance"])["provenance"]
+        except UserError:
+            continue
+        if f"{was.get('device')}, {was.get('dtype')}" == where and "mean_pixels" in was:
+            found[run.backbone, run.num_convs].append((1 / (was["images_per_s"] * was["mean_pixels"]), run.name))
+    return {
+        network: Speed(sum(of[0] for of in speeds) / len(speeds), f"measured in {speeds[0][1]}", True)
+        for network, speeds in found.items()
+    }
+
+
+def _tried(runs: Sequence[Run], split: CocoSplit, jobs: int) -> dict[Network, Speed]:
+    """Try three training steps of each network with the threads that it will have."""
+    distinct = {(run.backbone, run.num_convs): run for run in reversed(runs)}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // jobs))
+    try:
+        return {
+            network: _try(run, split)
+            for network, run in track(list(distinct.items()), "try", total=len(distinct), unit="networks")
+        }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _try(run: Run, split: CocoSplit) -> Speed:
+    trial = make_trial(run, len(split.categories))
+    side = int(_pixels_per_image(run, split) ** 0.5)
+    size = padded_size([(side, side)])
+    batch_size = max(1, min(run.train.batch_size, len(split.images), TRIED_PIXELS // (size[0] * size[1])))
+    seconds = trial.seconds(batch_size, size)
+    return Speed(seconds / (batch_size * size[0] * size[1]), "three trial steps", False)
+
+
+def _plan_run(run: Run, study: Params, train: CocoSplit, test: CocoSplit, speed: Speed) -> RunPlan:
+    assert run.epochs is not None
+    images = len(train.images) * (run.train.warmup_epochs + run.epochs)
+    sides = [study.test.size] + (list(study.tta.sizes) if run.name in study.tta.runs else [])
+    seen = sum(_pixels_of(test, side, study.test.max_size) for side in sides)
+    layout = Layout(study.study)
+    return RunPlan(
+        run=run,
+        images=images,
+        training_s=speed.seconds_per_pixel * images * _pixels_per_image(run, train),
+        prediction_s=FORWARD * speed.seconds_per_pixel * seen,
+        start_s=START_S * sum(stage.run_name == run.name for stage in all_stages(study)),
+        is_done=(layout.run(run.name) / "train.json").exists(),
+    )
+
+
+def _pixels_per_image(run: Run, split: CocoSplit) -> float:
+    assert run.epochs is not None
+    return Plan(image_sizes=split.image_sizes, epochs=run.epochs, seed=run.seed, config=run.train).mean_pixels()
+
+
+def _pixels_of(split: CocoSplit, shorter: int, longest: int) -> int:
+    sizes = (padded_size([resized_size(size, shorter, longest)]) for size in split.image_sizes.values())
+    return sum(height * width for height, width in sizes)
+
+
+def _settings(run: Run) -> str:
+    return run.model_dump_json(exclude={"name", "seed", "role"})
+
+
+def _network_header() -> list[str]:
+    return ["network", "trainings", "images", "training time", "images/s", "from"]
+
+
+def _network_rows(plan: StudyPlan) -> list[list[str]]:
+    rows = []
+    for network, speed in plan.speeds.items():
+        runs = [of for of in plan.runs if (of.run.backbone, of.run.num_convs) == network]
+        images, seconds = sum(of.images for of in runs), sum(of.training_s for of in runs)
+        name = f"{network[0]}, num_convs {network[1]}"
+        rows.append([name, str(len(runs)), f"{images:,}", duration(seconds), f"{images / seconds:.1f}", speed.source])
+    return rows
+
+
+def _notes(plan: StudyPlan) -> str:
+    low, high = plan.factors
+    said = [f"Ranges are {low:g} to {high:g} times the estimate; training times are for one of the parallel trainings."]
+    if not plan.where.startswith(("cpu", "mps")):
+        return said[0]
+    return " ".join([*said, "What a GPU would change is unknown until a training has run on it."])
+
+
+def _range(seconds: float, factors: tuple[float, float]) -> str:
+    return " to ".join(duration(seconds * factor) for factor in factors)
+
+
+def _cost(seconds: float, factors: tuple[float, float], price: float) -> str:
+    return " to ".join(f"{seconds * factor / 3600 * price:.2f}" for factor in factors)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -1,0 +1,81 @@
+"""`fcos study plan`: its arithmetic on the smoke study, from a measured training, from trial steps, and its texts."""
+
+import json
+
+import pytest
+from conftest import assert_mistake
+
+from fcos.commands.prepare import prepare
+from fcos.config import params
+from fcos.files import write_json
+from fcos.running import plan as plans
+from fcos.running.plan import plan_study, plan_text
+from fcos.study.layout import Layout
+from fcos.training.loop import Plan
+
+WHERE = {"device": "cpu", "dtype": "float32"}
+
+
+@pytest.fixture
+def study(workspace, smoke_params, monkeypatch):
+    monkeypatch.setattr(plans, "find_dtype", lambda *_: "torch.float32")  # whatever the machine computes in
+    prepare()
+    return params.read()
+
+
+def measure(name, **provenance):
+    """The training of the run, as train.json says it was."""
+    speed = {"images": 32, "images_per_s": 8.0, "mean_pixels": 4096.0}
+    write_json(Layout("smoke").run(name) / "train.json", {"provenance": {**WHERE, **speed, **provenance}})
+
+
+def test_a_study_takes_what_its_images_take(study):
+    """1 / (8 * 4,096) s a pixel. A training: 2 epochs of 16 images, which all are 64 x 64 with their padding: 4 s.
+
+    Predictions at a third of that: 8 images of 64 x 64 take 1/3 s; with the views of TTA (64, 64 and 96) 1.75 s. Each
+    stage starts in 5 s: four of each run, and three that run alone.
+    """
+    measure("one-epoch")
+    plan = plan_study(study, jobs=1)
+    assert {of.run.name: round(of.seconds, 4) for of in plan.runs} == {"one-epoch": 24.3333, "reference": 25.75}
+    assert [of.images for of in plan.runs] == [32, 32] and [of.is_done for of in plan.runs] == [False, True]
+    assert plan.seconds() == pytest.approx(15 + 24.3333 + 25.75, abs=1e-3)
+    assert plan.seconds(machines=2) == plan_study(study, jobs=2).seconds() == pytest.approx(15 + 25.75)
+    # Both runs have the same settings: one more seed is one more training.
+    assert plan.seconds(more_seeds=1) == pytest.approx(15 + 2 * 24.3333 + 25.75, abs=1e-3)
+    assert plan.factors == plans.MEASURED
+
+
+def test_networks_without_a_training_of_this_kind_are_tried(study):
+    measure("one-epoch", dtype="bfloat16")
+    plan = plan_study(study, jobs=1)
+    (speed,) = plan.speeds.values()
+    assert speed.source == "three trial steps" and speed.seconds_per_pixel > 0 and plan.factors == plans.TRIED
+
+
+def test_the_texts_of_a_plan(study):
+    measure("one-epoch")
+    text = plan_text(plan_study(study, jobs=1), price=2.0)
+    assert text.startswith("study smoke: 2 trainings, 1 done; 64 images shown to networks; 1 at a time on cpu, float32")
+    # 65.1 s are 52 to 85 s, and 0.036 at 2 an hour; two machines take 40.75 s each.
+    rows = {line.split("  ")[0]: line.split("  ")[1:] for line in text.splitlines()}
+    assert [cell.strip() for cell in rows["on this machine"] if cell] == ["52 s to 85 s", "0.03 to 0.05"]
+    assert [cell.strip() for cell in rows["on 2 such machines"] if cell] == ["33 s to 53 s", "0.04 to 0.06"]
+    assert "measured in one-epoch" in text and "What a GPU would change is unknown" in text
+
+
+def test_the_command(workspace, run):
+    assert_mistake(run("study", "plan"), "fcos prepare")
+    prepare()
+    measure("one-epoch")
+    found = json.loads(run("study", "plan", "--json", "--jobs", "1", "--price", "2").stdout)
+    assert found["trainings"] == 2 and found["images"] == 64
+    assert set(found["runs"]) == {"reference", "one-epoch"} and found["price"]["per_hour"] == 2.0
+
+
+def test_mean_pixels_are_those_of_the_batches(study):
+    """Sides of 48 and 64 are both padded to 64; larger ones fill their batches with their own size."""
+    run = study.runs["one-epoch"]
+    of = Plan(image_sizes={1: (64, 64), 2: (64, 128)}, epochs=1, seed=0, config=run.train)
+    # One batch of both: as high as 64, as wide as the second, which is at most 96.
+    assert of.mean_pixels() == 64 * 96
