@@ -569,11 +569,27 @@ def compare(
     power: Annotated[
         bool, typer.Option("--power", help="Estimate how many images and seeds would show a difference of 1 AP.")
     ] = False,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare each other row with this one only, not all pairs.")
+    ] = None,
+    fail_if_worse: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MARGIN",
+            min=0,
+            help="Exit with 1 unless each row is shown to be at most MARGIN points of AP below the baseline (default: "
+            "the first row), by the lower end of the interval.",
+        ),
+    ] = None,
+    fail_unless_better: Annotated[
+        bool, typer.Option("--fail-unless-better", help="Exit with 1 unless each row is shown to exceed the baseline.")
+    ] = False,
 ) -> None:
     """Compare detectors on the same images, with paired differences, intervals and tests."""
     from fcos.commands.compare import compare
     from fcos.comparing.inputs import Choices
     from fcos.reporting.comparison import comparison_text
+    from fcos.scoring.comparison import Gate
 
     choices = Choices(
         max_detections=max_detections,
@@ -585,10 +601,16 @@ def compare(
         split=split,
         groups=groups,
     )
+    gate = None
+    if fail_if_worse is not None or fail_unless_better:
+        gate = Gate(margin=None if fail_if_worse is None else fail_if_worse / 100, better=fail_unless_better)
     found = compare(
-        results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power
+        results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power,
+        baseline=baseline, gate=gate,
     )  # fmt: skip
     _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
+    if gate is not None and not found["gate"]["passed"]:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: fcos status --watch")

@@ -22,7 +22,17 @@ READING = [
     "--split", "--groups",
 ]  # fmt: skip
 OPTIONS = {
-    "compare": ["RESULTS", "--gt", "--out", *STATISTICS, *READING, "--power"],
+    "compare": [
+        "RESULTS",
+        "--gt",
+        "--out",
+        *STATISTICS,
+        *READING,
+        "--power",
+        "--baseline",
+        "--fail-if-worse",
+        "--fail-unless-better",
+    ],
     "demo": ["--port"],
     "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--images", "--pictures"],
     "doctor": ["--verify"],

@@ -24,7 +24,7 @@ from fcos.commands.compare import Row, parse_rows
 from fcos.errors import UserError
 from fcos.scoring.average_precision import METRICS, score
 from fcos.scoring.bootstrap import Estimate, draw_weights, holm
-from fcos.scoring.comparison import Comparison
+from fcos.scoring.comparison import Comparison, Gate
 from fcos.scoring.matching import match_table
 from fcos.scoring.results import read_results
 from fcos.scoring.support import drawn_metrics
@@ -576,3 +576,59 @@ def test_names_are_data(folder, run):
 )
 def test_names_mean_nothing_in_markdown(text, escaped):
     assert escape(text) == escaped
+
+
+# a gate --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "better", "why"),
+    [
+        (-0.004, 0.02, 0.005, False, None),  # at most 0.4 lower, 0.5 is allowed
+        (-0.006, 0.02, 0.005, False, "b: AP may be 0.6 lower than that of a, more than 0.5"),
+        (0.001, 0.02, None, True, None),
+        (-0.001, 0.02, None, True, "b: an AP higher than that of a is not shown"),
+        (0.0, 0.02, 0.0, False, None),
+        (-0.02, -0.01, None, True, "b: an AP higher than that of a is not shown"),
+        (math.nan, math.nan, 0.01, False, "b: the difference to a has no interval"),
+    ],
+)
+def test_a_gate_judges_by_the_lower_end_of_the_interval(low, high, margin, better, why):
+    assert Gate(margin=margin, better=better).failure(pair_of(0.0, low, high, 0.5)) == why
+
+
+def test_equal_results_pass_a_gate_on_worse_and_not_one_on_better():
+    pair = pair_of(0.0, math.nan, math.nan, math.nan, identical=True)
+    assert Gate(margin=0.0, better=False).failure(pair) is None
+    assert "not shown" in Gate(margin=None, better=True).failure(pair)
+
+
+def test_a_baseline_is_in_every_pair_and_a_failed_gate_ends_with_1(run, detectors, monkeypatch, tmp_path):
+    monkeypatch.chdir(detectors)
+
+    def done(*arguments):
+        return run("compare", "--gt", "gt.json", "--replicates", "200", "--out", str(tmp_path / "out"), *arguments)
+
+    passed = done("a.json", "b.json", "worse.json", "--baseline", "worse", "--fail-unless-better")
+    assert passed.returncode == 0 and "passed: each row is higher in AP against worse" in passed.stdout
+    found = read(tmp_path / "out" / "comparison.json")
+    assert [(pair["first"], pair["second"]) for pair in found["differences"]] == [("a", "worse"), ("b", "worse")]
+    assert found["baseline"] == "worse" and found["gate"]["passed"] and found["gate"]["failures"] == []
+    # Holm over two pairs, not over three.
+    p_values = [pair["metrics"]["AP50"]["p_value"] for pair in found["differences"]]
+    assert [pair["metrics"]["AP50"]["p_holm"] for pair in found["differences"]] == holm(p_values)
+
+    failed = done("a.json", "worse.json", "--fail-if-worse", "2")
+    assert failed.returncode == 1 and re.search(
+        r"failed: worse: AP may be [\d.]+ lower than that of a, more than 2", failed.stdout
+    )
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert page.startswith("# Comparison\n\n**failed: worse: AP may be ")
+    assert done("a.json", "worse.json", "--fail-if-worse", "40").returncode == 0
+
+
+def test_a_gate_that_cannot_be_judged_is_a_mistake(run, detectors, monkeypatch):
+    monkeypatch.chdir(detectors)
+    asked = ("compare", "--gt", "gt.json", "a.json", "b.json")
+    assert_mistake(run(*asked, "--baseline", "c"), "--baseline c: no such row", "one of a, b")
+    assert_mistake(run(*asked, "--fail-if-worse", "1", "--replicates", "0"), "judged by intervals", "--replicates 0")

@@ -17,7 +17,7 @@ from fcos.progress import track
 from fcos.reporting.comparison import comparison_markdown
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
 from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
-from fcos.scoring.comparison import Comparison, compare_all
+from fcos.scoring.comparison import Comparison, Gate, compare_all
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Ints
 from fcos.scoring.numbers import coco_metrics, estimate_json, rename_limit, sample_of
@@ -64,16 +64,21 @@ def compare(
     seed: int,
     choices: Choices | None = None,
     power: bool = False,
+    baseline: str | None = None,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Score all rows on the same bootstrap samples, write comparison.{json,csv,md,png} and return the JSON content.
 
     Args:
         replicates: number of bootstrap samples; 0 for no intervals and tests.
         power: whether to estimate how many images and trainings would show a difference of 1 AP.
+        baseline: name of the row that all others are compared with; None compares all pairs.
+        gate: condition that each row must meet against the baseline (None: the first row).
 
     Returns:
-        `rows`, `differences` (later minus earlier row, for each pair), `statistics`, `protocol`, `gt`, `counts` and
-        `diagnosis` (of the ground truth; each results file has its own).
+        `rows`, `differences` (later minus earlier row or row minus baseline, for each pair), `statistics`, `protocol`,
+        `gt`, `counts`, `diagnosis` (of the ground truth; each results file has its own) and, with a `gate`, `gate`
+        with `passed` and `failures`.
 
     Example:
         >>> from fcos.files import write_json
@@ -99,6 +104,9 @@ def compare(
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
     rows = parse_rows(arguments)
+    if gate is not None:
+        baseline = baseline or rows[0].name
+    _check_gate(rows, baseline, gate, replicates)
     for path in [gt, *(path for row in rows for path in row.paths)]:
         if not path.exists():
             raise UserError(path, "no such file", expected="a JSON file or a folder", hint="give the path of COCO JSON")
@@ -111,11 +119,12 @@ def compare(
     scored = _score_all(rows, given, weights, choices)
     samples = {name: sample_of(of.numbers, of.drawn, METRICS) for name, of in scored.items()}
     pooled = pooled_spread(samples.values())
+    pairs = compare_all(samples, confidence=confidence, baseline=baseline)
     content: dict[str, Any] = {
         "rows": [
             _row(row, samples[row.name], scored[row.name], confidence, choices.max_detections, pooled) for row in rows
         ],
-        "differences": _differences(samples, confidence, replicates),
+        "differences": _differences(pairs, replicates),
         "statistics": given.statistics(confidence=confidence, replicates=replicates, seed=seed),
         "protocol": protocol_json(choices.protocol),
         "gt": given.described,
@@ -124,8 +133,22 @@ def compare(
     }
     if power and replicates:
         content["power"] = needed(samples, truth.num_images, confidence=confidence).sentence()
+    if baseline is not None:
+        content["baseline"] = baseline
+    if gate is not None:
+        failures = [why for pair in pairs if (why := gate.failure(pair)) is not None]
+        content["gate"] = {"margin": gate.margin, "better": gate.better, "passed": not failures, "failures": failures}
     _write(content, out)
     return content
+
+
+def _check_gate(rows: Sequence[Row], baseline: str | None, gate: Gate | None, replicates: int) -> None:
+    names = [row.name for row in rows]
+    if baseline is not None and baseline not in names:
+        raise UserError(f"--baseline {baseline}", "no such row", expected=f"one of {', '.join(names)}")
+    if gate is not None and not replicates:
+        hint = "leave out --replicates 0"
+        raise UserError("fcos compare", "a condition is judged by intervals", found="--replicates 0", hint=hint)
 
 
 def _refuse_same_repeats(rows: Sequence[Row]) -> None:
@@ -190,9 +213,9 @@ def _row(
     }
 
 
-def _differences(samples: dict[str, Sample], confidence: float, replicates: int) -> list[dict[str, Any]]:
+def _differences(pairs: Sequence[Comparison], replicates: int) -> list[dict[str, Any]]:
     differences = []
-    for pair in compare_all(samples, confidence=confidence):
+    for pair in pairs:
         metrics = {
             name: {"difference": numbers.pop("value"), **numbers, "p_holm": None if p != p else p}
             for (name, numbers), p in zip(

@@ -25,6 +25,7 @@ def comparison_text(content: Content) -> str:
         "\n".join(pair["sentence"] for pair in content["differences"]),
         "\n".join(_notes(content)),
         "\n".join(f"note: {line}" for line in _odd(content)),
+        _verdict(content),
     ]
     return "\n\n".join(filter(None, parts))  # there are no bars if AP is undefined
 
@@ -34,6 +35,7 @@ def comparison_markdown(content: Content, *, image: str) -> str:
     counted = content["counts"]
     parts = [
         "# Comparison",
+        *([f"**{markdown(_verdict(content))}**"] if "gate" in content else []),
         f"{counted['images']} images, {counted['objects']} objects of {counted['classes']} classes; percent.",
         _markdown_table(*_rows(content)),
         f"![AP of each row, and the differences]({image})",
@@ -44,6 +46,18 @@ def comparison_markdown(content: Content, *, image: str) -> str:
         "\n".join(f"- {markdown(note)}" for note in [*_notes(content), *_odd(content)]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(content: Content) -> str:
+    """Return whether all rows meet the condition against the baseline; empty if there is none."""
+    if "gate" not in content:
+        return ""
+    gate = content["gate"]
+    if gate["passed"]:
+        wanted = [f"at most {100 * gate['margin']:g} AP lower"] if gate["margin"] is not None else []
+        wanted += ["higher in AP"] if gate["better"] else []
+        return f"passed: each row is {' and '.join(wanted)} against {content['baseline']}"
+    return "failed: " + "; ".join(gate["failures"])
 
 
 def _rows(content: Content) -> Grid:

@@ -76,15 +76,46 @@ class Comparison:
         return f"{pair}: {numbers}, significant (Holm p {p_text(self.corrected_p[0])})"
 
 
-def compare_all(rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False) -> list[Comparison]:
-    """Compare every row with every earlier one; all samples must have the same metrics and bootstrap samples.
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A condition on the AP of each row against the baseline, judged by the lower end of the interval.
+
+    `margin` is how much lower an AP may be (non-inferiority), as a fraction; None sets no such condition. `better`
+    demands that AP is higher.
+    """
+
+    margin: float | None
+    better: bool
+
+    def failure(self, pair: "Comparison") -> str | None:
+        """Return why a row does not pass, or None if it does."""
+        low = 0.0 if pair.identical else float(pair.joint.low[0])
+        if np.isnan(low):
+            return f"{pair.row}: the difference to {pair.other} has no interval"
+        if self.margin is not None and low < -self.margin:
+            lower = f"{-100 * low:.1f} lower than that of {pair.other}"
+            return f"{pair.row}: AP may be {lower}, more than {100 * self.margin:g}"
+        if self.better and low <= 0:
+            return f"{pair.row}: an AP higher than that of {pair.other} is not shown"
+        return None
+
+
+def compare_all(
+    rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False, baseline: str | None = None
+) -> list[Comparison]:
+    """Compare every row with every earlier one, or with the `baseline` only.
+
+    All samples must have the same metrics and bootstrap samples.
 
     Rows with one training use the spread between seeds of the rows with several trainings, if there are any.
 
     Args:
         one_network: whether all rows use the same weights.
     """
-    pairs = [(later, earlier) for earlier, later in combinations(rows, 2)]
+    if baseline is None:
+        pairs = [(later, earlier) for earlier, later in combinations(rows, 2)]
+    else:
+        pairs = [(row, baseline) for row in rows if row != baseline]
     spread = pooled_spread(rows.values())
     jointly = 1 - (1 - confidence) / max(1, len(pairs))
     found = [difference(rows[row], rows[other], confidence=confidence, spread=spread) for row, other in pairs]
