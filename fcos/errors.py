@@ -6,13 +6,12 @@ from typing import Any
 from fcos.visible import visible_line
 
 MISSING = "nothing"
-INDENT = " " * 12
 
 
 class UserError(Exception):
     """A mistake that the user can fix; the command line prints it and exits with code 2.
 
-    Further lines of a value are indented, and where and problem are one line, so that no file name can forge a field.
+    Further lines of a problem and of a value are indented further than the fields, so that no file name can forge one.
 
     Args:
         where: the file, key or argument that is wrong (`params.yaml: train.epochs`).
@@ -31,17 +30,17 @@ class UserError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
-        lines = [visible_line(f"{where}: {problem}")]
+        lines = [f"{visible_line(str(where))}: {_indented(problem, 4)}"]
         for name, value in (("found", found), ("expected", expected), ("hint", hint)):
             if value is not None:
-                lines.append(f"  {name + ':':<10}{_indented(str(value))}")
+                lines.append(f"  {name + ':':<10}{_indented(str(value), 12)}")
         super().__init__("\n".join(lines))
         self.where, self.problem, self.found, self.expected, self.hint = where, problem, found, expected, hint
 
 
-def _indented(text: str) -> str:
+def _indented(text: str, width: int) -> str:
     first, *others = text.split("\n")
-    return "\n".join([first, *(line if line.startswith(INDENT) else INDENT + line for line in others)])
+    return "\n".join([first, *(line if line.startswith(" " * width) else " " * width + line for line in others)])
 
 
 def first_difference(

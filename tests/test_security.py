@@ -184,9 +184,13 @@ def test_a_name_forges_no_line_of_a_message(workspace, run):
     said = run("score", "--gt", name, "--detections", name)
     assert_mistake(said, "gt\\n  hint:     rm -r ~\\n.json")
     assert not any(line.startswith("  hint:     rm") for line in said.stderr.splitlines())
-    error = UserError("a", "b", found="x\n  hint:     rm -r ~", expected="y", hint="z")
+    error = UserError(
+        "a\n  hint:     rm", "b\n  hint:     rm -r ~", found="x\n  hint:     rm -r ~", expected="y", hint="z"
+    )
     indented = 12 * " " + "  hint:     rm -r ~"
-    assert str(error).splitlines() == ["a: b", "  found:    x", indented, "  expected: y", "  hint:     z"]
+    assert str(error).splitlines() == [
+        "a\\n  hint:     rm: b", "      hint:     rm -r ~", "  found:    x", indented, "  expected: y", "  hint:     z"
+    ]  # fmt: skip
 
 
 def test_what_is_shown_keeps_people_s_letters():
