@@ -20,10 +20,9 @@ from fcos.model.backbone import imagenet_file
 from fcos.model.device import find_device
 from fcos.progress import track
 from fcos.running.jobs import suitable_jobs
-from fcos.study.batch_size import largest_batch, make_trial
+from fcos.study.batch_size import largest_batch, make_trial, seconds_per_image
 
 PROBE_S = 5.0  # timeout for the host of the ImageNet weights
-TRIED_PIXELS = 1_000_000  # pixels of the timed batch
 
 
 def device() -> str:
@@ -58,9 +57,8 @@ def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
         fitting.append(largest_batch(trial, run, split, memory=memory)[0])
         height, width = (int(side) for side in middle)
         size = padded_size([resized_size((height, width), max(run.train.sizes), run.train.max_size)])
-        batch_size = min(fitting[-1], run.train.batch_size, max(1, TRIED_PIXELS // (size[0] * size[1])))
-        if batch_size:
-            seconds.append(trial.seconds(batch_size, size) / batch_size)
+        if most := min(fitting[-1], run.train.batch_size):
+            seconds.append(seconds_per_image(trial, size, most))
     return min(fitting), seconds
 
 

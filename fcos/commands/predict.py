@@ -17,7 +17,7 @@ from fcos.evaluation.predictor import Predictor, Timing, predict_split
 from fcos.files import sha256_file, whole_dir
 from fcos.formats import write_record
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity
-from fcos.model.device import find_device, find_dtype
+from fcos.model.device import device_name, find_device, find_dtype
 from fcos.model.graphs import make_graphs
 from fcos.records import Timings
 from fcos.study.build import build_grid, load_model
@@ -62,7 +62,7 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
                 timings[view] = _predict_view(predictor, dataset, part, folder / f"{view}.safetensors", header)
     where = provenance(
         started,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=device_name(device),
         dtype=dtype_name,
         batch_size=scored.test.batch_size,
         threads=torch.get_num_threads(),

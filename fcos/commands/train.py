@@ -18,7 +18,7 @@ from fcos.errors import UserError
 from fcos.files import in_project, sha256_file, write_csv
 from fcos.formats import read_record, write_record
 from fcos.model.checkpoint import Identity, save_weights
-from fcos.model.device import find_device, find_dtype
+from fcos.model.device import device_name, find_device, find_dtype
 from fcos.progress import say
 from fcos.study.assigner import build_assigner
 from fcos.study.build import build_model
@@ -123,7 +123,7 @@ def _train(
             provenance=provenance(
                 started,
                 training_seconds=round(history.seconds, 3),
-                device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+                device=device_name(device),
                 dtype=dtype_name,
                 threads=torch.get_num_threads(),
                 peak_memory_mb=round(peak_memory_mb(device)),

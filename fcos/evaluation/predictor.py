@@ -39,7 +39,7 @@ class Predictor:
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Candidates]:
         """Return the candidates of each sample in its view, in pixels of the original image."""
         batch = make_batch(samples, views, self.device, find_memory_format(self.device, self.dtype))
-        outputs = run(self.model, batch.images, self.dtype) if self.graphs is None else self.graphs(batch.images)
+        outputs = run(self.model, batch.images, self.dtype, self.graphs)
         height, width = batch.images.shape[2:]
         locations = self.grid(outputs.feature_sizes, (height, width), self.device)
         original = send(torch.tensor([sample.size for sample in samples], dtype=torch.float32), self.device)

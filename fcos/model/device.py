@@ -29,6 +29,11 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name by which results are kept: that of the GPU on CUDA, else the type of the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def find_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype for `precision`; `auto` is bfloat16 if the device computes in it natively, else float32."""
     if precision != "auto":

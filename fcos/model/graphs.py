@@ -56,8 +56,10 @@ def make_graphs(model: nn.Module, device: torch.device, dtype: torch.dtype, *, w
     return Graphs(model, dtype) if wanted and device.type == "cuda" else None
 
 
-def run(model: nn.Module, images: Tensor, dtype: torch.dtype) -> HeadOutputs:
-    """Return the outputs for images (B, 3, H, W) with convolutions in `dtype`."""
+def run(model: nn.Module, images: Tensor, dtype: torch.dtype, graphs: Graphs | None = None) -> HeadOutputs:
+    """Return the outputs for images (B, 3, H, W) with convolutions in `dtype`, from the model's `graphs` if any."""
+    if graphs is not None:
+        return graphs(images)
     with autocast(images.device, dtype):
         outputs: HeadOutputs = model(images)
     return outputs

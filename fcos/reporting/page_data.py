@@ -13,7 +13,7 @@ from fcos.reporting import findings
 from fcos.reporting.convergence import convergence
 from fcos.reporting.intervals import DASH, percent, plus_minus
 from fcos.reporting.report_table import NOT_SIGNIFICANT, NOT_TESTED, ReportTable
-from fcos.reporting.results import RunResults, StudyResults
+from fcos.reporting.results import RunResults, StudyResults, trained_on
 from fcos.reporting.tables import differing, flatten
 from fcos.reporting.validation import validation
 from fcos.scoring.average_precision import METRICS
@@ -71,7 +71,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
     return [
         ("Data", f"{study.params.data.source}: {'; '.join(_count(split, counts) for split, counts in splits)}"),
         ("Classes", f"{len(names)}: {', '.join(names)}"),
-        ("Trained on", _distinct(f"{where.get('device', DASH)}, {where.get('dtype', DASH)}" for where in made_by)),
+        ("Trained on", _distinct(map(trained_on, made_by))),
         ("Machine", _distinct(where["machine"] for where in made_by)),
         ("Versions", _distinct(versions, ", ")),
         ("Commit", _distinct(_commit(where) for where in made_by)),

@@ -12,7 +12,7 @@ import pandas as pd
 from fcos.config.tables import Table
 from fcos.errors import names_of
 from fcos.reporting.intervals import DASH
-from fcos.reporting.results import RunResults
+from fcos.reporting.results import RunResults, trained_on
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import Comparison, p_text
 from fcos.scoring.findings import same_content
@@ -180,12 +180,8 @@ def _conditions(rows: Sequence[RunResults]) -> list[str]:
     for results in rows:
         if results.training_s is not None:
             where = results.train["provenance"]
-            parts = (
-                where.get("device", DASH),
-                where.get("dtype", DASH),
-                f"torch {where['versions'].get('torch', DASH)}",
-            )
-            trained[", ".join(parts)].append(results.run.name)
+            torch_version = where["versions"].get("torch", DASH)
+            trained[f"{trained_on(where)}, torch {torch_version}"].append(results.run.name)
     if len(trained) < 2:
         return []
     listed = "; ".join(f"{where} ({names_of(names)})" for where, names in trained.items())

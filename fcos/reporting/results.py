@@ -16,7 +16,19 @@ from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
 from fcos.files import read_json
-from fcos.records import Detection, Evaluation, Manifest, NmsSweep, Numbers, Timings, TrainSummary, Tta, odd_value
+from fcos.records import (
+    Detection,
+    Evaluation,
+    Manifest,
+    NmsSweep,
+    Numbers,
+    Provenance,
+    Timings,
+    TrainSummary,
+    Tta,
+    odd_value,
+)
+from fcos.reporting.intervals import DASH
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.bootstrap import Sample
 from fcos.scoring.numbers import sample_of
@@ -35,6 +47,11 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.table}, row {self.row}, cell {self.column}"
+
+
+def trained_on(where: Provenance) -> str:
+    """Return the device and the number format of a training."""
+    return f"{where.get('device', DASH)}, {where.get('dtype', DASH)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Estimate what a study takes before it runs: images, time and money, from measured trainings or trial steps."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +13,18 @@ from fcos.data.coco import CocoSplit, read_split
 from fcos.data.images import resized_size
 from fcos.data.transforms import padded_size
 from fcos.errors import UserError
-from fcos.model.device import find_device, find_dtype
+from fcos.model.device import device_name, find_device, find_dtype
 from fcos.progress import duration, track
 from fcos.reporting.text_tables import text_table
-from fcos.running.stages import all_stages
-from fcos.running.time_left import START_S, makespan
-from fcos.study.batch_size import make_trial
+from fcos.running.stages import all_stages, stages_of
+from fcos.running.time_left import START_S, Network, makespan
+from fcos.study.batch_size import make_trial, seconds_per_image
 from fcos.study.layout import Layout
 from fcos.study.run_files import read_run_file
 from fcos.training.loop import Plan
 
 MEASURED, TRIED = (0.8, 1.3), (0.6, 1.7)  # ends of the range as factors of the estimate
 FORWARD = 1 / 3  # time of a prediction as a share of a training step on equal pixels
-TRIED_PIXELS = 1_000_000  # pixels of a trial step
-Network = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,12 @@ def plan_study(study: Params, jobs: int) -> StudyPlan:
         raise UserError("params.yaml: runs", "no run is trained", expected="a run without `checkpoint`")
     device = find_device(trained[0].train.device)
     dtype = str(find_dtype(trained[0].train.precision, device)).removeprefix("torch.")
-    where = f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type}, {dtype}"
+    where = f"{device_name(device)}, {dtype}"
     speeds = _measured(trained, layout, where)
     speeds |= _tried([run for run in trained if (run.backbone, run.num_convs) not in speeds], train, jobs)
-    runs = [_plan_run(run, study, train, test, speeds[run.backbone, run.num_convs]) for run in trained]
+    sides = {study.test.size, *study.tta.sizes}
+    seen = {side: _pixels_of(test, side, study.test.max_size) for side in sides}
+    runs = [_plan_run(run, study, train, seen, speeds[run.backbone, run.num_convs]) for run in trained]
     stages = [stage for stage in all_stages(study) if stage.run_name is None]
     return StudyPlan(study.study, where, jobs, runs, speeds, START_S * len(stages))
 
@@ -106,8 +106,9 @@ def plan_text(plan: StudyPlan, price: float | None) -> str:
     """Return the plan in words, each time as a range; `price` is that of one machine for an hour."""
     done = sum(of.is_done for of in plan.runs)
     images = sum(of.images for of in plan.runs)
+    trainings = f"{len(plan.runs)} training{'' if len(plan.runs) == 1 else 's'}"
     head = (
-        f"study {plan.study}: {_count(len(plan.runs), 'training')}, {done} done; {images:,} images shown to networks; "
+        f"study {plan.study}: {trainings}, {done} done; {images:,} images shown to networks; "
         f"{plan.jobs} at a time on {plan.where}"
     )
     lines = [("on this machine", 1, plan.seconds())]
@@ -118,9 +119,8 @@ def plan_text(plan: StudyPlan, price: float | None) -> str:
         for what, count, seconds in lines
     ]
     header = ["the whole study", "time", *([] if price is None else [f"price at {price:g} per hour and machine"])]
-    return "\n\n".join(
-        [head, text_table(_network_header(), _network_rows(plan)), text_table(header, rows), _notes(plan)]
-    )
+    networks = text_table(["network", "trainings", "images", "training time", "images/s", "from"], _network_rows(plan))
+    return "\n\n".join([head, networks, text_table(header, rows), _notes(plan)])
 
 
 def plan_json(plan: StudyPlan, price: float | None) -> dict[str, Any]:
@@ -174,23 +174,22 @@ def _try(run: Run, split: CocoSplit) -> Speed:
     trial = make_trial(run, len(split.categories))
     side = int(_pixels_per_image(run, split) ** 0.5)
     size = padded_size([(side, side)])
-    batch_size = max(1, min(run.train.batch_size, len(split.images), TRIED_PIXELS // (size[0] * size[1])))
-    seconds = trial.seconds(batch_size, size)
-    return Speed(seconds / (batch_size * size[0] * size[1]), "three trial steps", False)
+    seconds = seconds_per_image(trial, size, min(run.train.batch_size, len(split.images)))
+    return Speed(seconds / (size[0] * size[1]), "three trial steps", False)
 
 
-def _plan_run(run: Run, study: Params, train: CocoSplit, test: CocoSplit, speed: Speed) -> RunPlan:
+def _plan_run(run: Run, study: Params, train: CocoSplit, seen: Mapping[int, int], speed: Speed) -> RunPlan:
+    """Return the plan of a run, given the pixels of all test images by the length of the shorter side."""
     assert run.epochs is not None
     images = len(train.images) * (run.train.warmup_epochs + run.epochs)
     sides = [study.test.size] + (list(study.tta.sizes) if run.name in study.tta.runs else [])
-    seen = sum(_pixels_of(test, side, study.test.max_size) for side in sides)
     layout = Layout(study.study)
     return RunPlan(
         run=run,
         images=images,
         training_s=speed.seconds_per_pixel * images * _pixels_per_image(run, train),
-        prediction_s=FORWARD * speed.seconds_per_pixel * seen,
-        start_s=START_S * sum(stage.run_name == run.name for stage in all_stages(study)),
+        prediction_s=FORWARD * speed.seconds_per_pixel * sum(seen[side] for side in sides),
+        start_s=START_S * len(stages_of(run.name, study)),
         is_done=(layout.run(run.name) / "train.json").exists(),
     )
 
@@ -207,10 +206,6 @@ def _pixels_of(split: CocoSplit, shorter: int, longest: int) -> int:
 
 def _settings(run: Run) -> str:
     return run.model_dump_json(exclude={"name", "seed", "role"})
-
-
-def _network_header() -> list[str]:
-    return ["network", "trainings", "images", "training time", "images/s", "from"]
 
 
 def _network_rows(plan: StudyPlan) -> list[list[str]]:
@@ -237,7 +232,3 @@ def _range(seconds: float, factors: tuple[float, float]) -> str:
 
 def _cost(seconds: float, factors: tuple[float, float], price: float) -> str:
     return " to ".join(f"{seconds * factor / 3600 * price:.2f}" for factor in factors)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -12,6 +12,7 @@ from fcos.study.build import build_model
 from fcos.training.largest_batch import Trial, largest
 
 LARGEST_BATCH = 256  # images; no study needs more
+TRIED_PIXELS = 1_000_000  # pixels of a timed batch
 
 
 def make_trial(run: Run, num_classes: int) -> Trial:
@@ -36,6 +37,12 @@ def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | Non
     room = available_memory() if memory is None else memory
     room, estimate = room - _kept_bytes(split, run, room), trial.estimate()
     return largest(lambda batch_size: estimate.bytes_for(batch_size, image_size, most_boxes) <= room, at_most), at_most
+
+
+def seconds_per_image(trial: Trial, image_size: tuple[int, int], most: int) -> float:
+    """Return the seconds of a training step per image of `image_size` (height, width), in batches of at most `most`."""
+    batch_size = min(most, max(1, TRIED_PIXELS // (image_size[0] * image_size[1])))
+    return trial.seconds(batch_size, image_size) / batch_size
 
 
 def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:

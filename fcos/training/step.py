@@ -42,7 +42,7 @@ def compute_losses(
     model: nn.Module, batch: Batch, assigner: Assigner, dtype: torch.dtype, graphs: Graphs | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the losses by name and the number of positive locations, all as scalars on the device."""
-    outputs = run(model, batch.images, dtype) if graphs is None else graphs(batch.images)
+    outputs = run(model, batch.images, dtype, graphs)
     return detection_losses(outputs, assigner(outputs, batch))
 
 
