@@ -248,6 +248,9 @@ def test_time_left_goes_by_network_epochs_and_runs_at_a_time(workspace, smoke_pa
     beat = {"what": "train", "first": 0, "done": 10, "total": 100, "per_second": 2.0, "started": 0.0, "alive": True}
     alone = [StageState(Stage("train", "long"), "running", beat=beat)]
     assert time_left(study, alone, jobs=1).seconds == pytest.approx(50.0)
+    # One that has only just begun has no steps to tell of: 65 s as before.
+    begun = {"started": 0.0, "alive": True}
+    assert time_left(study, [StageState(Stage("train", "long"), "running", beat=begun)], jobs=1).seconds == 65.0
     assert time_left(study, [StageState(Stage("predict", "long"), "to do")], jobs=1).not_counted == ["predict"]
 
 
@@ -283,7 +286,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
     with fcos("study", "run", "--jobs", jobs, ready=trains) as process:
         output = subprocess.run(
             [sys.executable, "-m", "fcos", "status", "--json"],
-            capture_output=True,
+            stdout=subprocess.PIPE,  # what it says of an error is in the test's own output
             check=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         ).stdout

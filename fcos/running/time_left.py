@@ -149,7 +149,7 @@ def _by_own_speed(found: StageState) -> float | None:
 
 def _share_left(found: StageState, layout: Layout) -> float:
     """Return the share of a training that is left, for a running one or an interrupted one with a saved state."""
-    if not found.beat or not found.beat["total"] or not _speed(found.beat):
+    if not found.beat or not _speed(found.beat):  # an entry without progress has no total yet
         return 1.0
     saved = layout.runs.glob(f".scratch/{found.stage.run_name}-*/state.pt")
     if found.state == INTERRUPTED and not any(saved):
