@@ -1,5 +1,6 @@
 # make repro    run the active study (params.yaml) end to end; STUDY=NAME selects another one first
 # make test     run all tests; make test-fast runs those without trainings, in less than a minute
+# make test-engines   run the tests on real clusters and servers: SLURM, Ray, PostgreSQL, S3
 # make docs     build the documentation as a site: site/index.html
 # make bench    measure every figure of docs/performance.md on this machine (75 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export DVC_NO_ANALYTICS := true
 # again, which takes 10 seconds per stage.
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test test-fast coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
+.PHONY: install repro test test-fast test-engines coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -44,7 +45,7 @@ endif
 
 # Each core runs one test file at a time. More threads in torch would only compete for the cores.
 test: install browser
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not engine"
 
 # Tests that need no training, no other process and no browser, in less than a minute.
 FAST := analysis config contact_sheet detect download folders formats group_norm images results_forms scoring \
@@ -56,8 +57,22 @@ test-fast: install
 COVERAGE := $(CURDIR)/.coverage_cache
 coverage: install browser
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
-	COVERAGE_FILE=$(COVERAGE)/data OMP_NUM_THREADS=1 coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	COVERAGE_FILE=$(COVERAGE)/data OMP_NUM_THREADS=1 coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not engine"
 	COVERAGE_FILE=$(COVERAGE)/data coverage combine --quiet && COVERAGE_FILE=$(COVERAGE)/data coverage report
+
+# The tests of clusters and of a team's servers start real ones: SLURM and PostgreSQL are Debian's, installed if permitted;
+# MLflow's server with passwords and an S3 server have an environment of their own. Tests of what is missing are skipped.
+SERVERS := .venv/servers
+test-engines: install $(SERVERS)/.installed
+	@command -v slurmctld > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y slurmctld slurmd slurm-client munge postgresql \
+		> /dev/null 2>&1; } || echo "no SLURM: its tests are skipped"
+	pytest -m engine --durations=10
+$(SERVERS)/.installed: deploy/requirements.txt
+	$(PYTHON) -m venv $(SERVERS)
+	$(BIN)/uv pip install --quiet --python $(SERVERS)/bin/python --require-hashes -r deploy/requirements.txt \
+		|| $(SERVERS)/bin/python -m pip install --quiet --require-hashes -r deploy/requirements.txt
+	touch $@
 
 # The pages are tested in Debian's chromium, installed if permitted; without it those tests are skipped.
 browser:
@@ -149,3 +164,5 @@ screenshots: install browser
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" --extra dev pyproject.toml --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command "make lock" deploy/requirements.in --output-file deploy/requirements.txt

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcos.errors import UserError
+from fcos.interruption import postpone
 from fcos.visible import visible
 
 if TYPE_CHECKING:
@@ -137,6 +138,14 @@ class OutsideBoxes(StrEnum):
     clip = "clip"
 
 
+class EngineName(StrEnum):
+    """Where `fcos study run` trains."""
+
+    local = "local"
+    slurm = "slurm"
+    ray = "ray"
+
+
 class ExportFormat(StrEnum):
     """File formats that `fcos export` writes."""
 
@@ -145,6 +154,7 @@ class ExportFormat(StrEnum):
 
 
 MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
+NOT_RESTORED = 3  # of a stage that DVC was only to restore from its caches
 AGAIN_S = 0.1  # delay before a lost signal is sent again
 
 
@@ -159,7 +169,8 @@ def main() -> None:
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
-        raise Stopped
+        if not postpone():
+            raise Stopped
 
     def hear_again(lost: "sys.UnraisableHookArgs") -> None:
         """Send the signal again if Python dropped its exception, as it does in a `__del__` or a callback."""
@@ -172,6 +183,8 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, stop)
     sys.unraisablehook = hear_again
+    if "DVC_STAGE" in os.environ and "FCOS_RESTORE_ONLY" in os.environ:
+        sys.exit(NOT_RESTORED)
     try:
         app()
         return
@@ -270,20 +283,51 @@ def study_plan(
     from fcos.running.jobs import suitable_jobs
     from fcos.running.plan import plan_json, plan_study, plan_text
 
-    plan = plan_study(params, jobs or suitable_jobs())
+    plan = plan_study(params, jobs or suitable_jobs(params.runs.values()))
     _echo(json.dumps(plan_json(plan, price), indent=2) if as_json else plan_text(plan, price))
 
 
 @study_app.command("run", epilog="Example: fcos study run --jobs 2")
 def study_run(
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trainings in parallel (default: by cores and memory; one on a GPU).")
+        int | None, typer.Option(min=1, help="Trainings in parallel (default: by cores and memory; one per GPU).")
     ] = None,
+    engine: Annotated[EngineName, typer.Option(help="Where the trainings run.")] = EngineName.local,
+    engine_options: Annotated[
+        Path, typer.Option(metavar="FILE", help="Settings of a cluster: its shared folder, partition and the like.")
+    ] = Path("engine.yaml"),
+    detach: Annotated[bool, typer.Option("--detach", help="Submit to a cluster and do not wait.")] = False,
 ) -> None:
     """Run all outdated stages of the active study, like `dvc repro`, with several trainings in parallel."""
-    from fcos.running.run import run_study
+    if engine is EngineName.local:
+        if detach:
+            raise UserError("--detach", "goes with a cluster only", hint="add --engine slurm, or use nohup")
+        from fcos.running.run import run_study
 
-    run_study(jobs)
+        return run_study(jobs)
+    if jobs is not None:
+        raise UserError("--jobs", "does not go with a cluster", hint="leave it out: the cluster has a queue")
+    from fcos.running.engines.choice import make_engine
+    from fcos.running.engines.coordinator import run_on_cluster
+    from fcos.running.engines.options import read_options
+
+    options = read_options(engine_options)
+    if failed := run_on_cluster(make_engine(engine.value, options), options, detach=detach):
+        _echo(f"failed: {', '.join(failed)}; see above. Others are done; to try again: {_typed()}", err=True)
+        raise typer.Exit(1)
+    return None
+
+
+@study_app.command("cancel", epilog="Example: fcos study cancel")
+def study_cancel() -> None:
+    """End the jobs of the active study on a cluster; what they have saved is kept."""
+    from fcos.running.engines.jobs_file import submitted
+
+    found = submitted(_params().study)
+    if found is None:
+        raise UserError("fcos study cancel", "no job of this study was submitted to a cluster from this folder")
+    found.engine().cancel(found.jobs)
+    _echo(f"cancelled on {found.engine_name}: {', '.join(job.run_name for job in found.jobs)}")
 
 
 @app.command(epilog="Example: fcos source --at /data/cells")

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         durable: wait until the content is on the disk; otherwise a renamed file may be empty after a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    scratch = _part(path)
     try:
         yield scratch
         scratch.chmod(0o644)  # some writers make their files readable by the owner alone
@@ -47,10 +48,15 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def _part(path: Path) -> Path:
+    """Return this process's temporary path beside `path`, which processes of other machines may write too."""
+    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Make the file `source` available at `target` as a hard link, or as a copy if hard links are not supported."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = _part(target)
     part.unlink(missing_ok=True)
     try:
         try:

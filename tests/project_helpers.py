@@ -79,9 +79,9 @@ def fcos(folder, *arguments, code=0, **environment):
     return call(folder, "python", "-m", "fcos", *arguments, code=code, **environment)
 
 
-def repro(folder, *arguments):
+def repro(folder, *arguments, **environment):
     """The stages that `dvc repro` runs."""
-    return stages_run(call(folder, "dvc", "repro", *arguments))
+    return stages_run(call(folder, "dvc", "repro", *arguments, **environment))
 
 
 def stages_run(output):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import LIMIT_S, ROOT, wait_until, write_params
 from project_helpers import copy_project
@@ -89,6 +90,23 @@ def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, numb
         assert_stopped(process, "prepare")
     assert list(Path("data").iterdir()) == []  # neither a whole nor a half of it
     assert "prepare: interrupted: stopped at " in status_text(StatusReader(quick=True)())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_told_to_end_saves_its_state_first(workspace, smoke_params, number):
+    """No state was due for an hour: what was done until then was lost."""
+    smoke_params["train"]["checkpoint_every_s"] = 3600.0
+    smoke_params["runs"]["one-epoch"]["epochs"] = 100_000
+    write_params(smoke_params)
+    with fcos("prepare", ready=Path("data/smoke/test.json").exists) as process:
+        assert process.wait() == 0
+    with fcos("train", "one-epoch", ready=lambda: beat_of("smoke", "train", "one-epoch").get("done", 0) > 0) as process:
+        done = beat_of("smoke", "train", "one-epoch")["done"]
+        os.kill(process.pid, number)
+        assert_stopped(process, "train one-epoch")
+    (state,) = Path("runs/smoke/.scratch").glob("one-epoch-*/state.pt")
+    saved = torch.load(state)
+    assert saved["step"] >= done and len(saved["history"]) == saved["step"]
 
 
 def ends_with(script):

@@ -150,13 +150,55 @@ def test_without_data_nothing_is_trained(dvc):
     assert len(calls()) == 1
 
 
-def test_jobs_by_cores_memory_and_accelerator(monkeypatch, tmp_path):
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of eight cores without a GPU."""
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr(jobs, "ACCELERATORS", ())
-    for free, expected in ((100 << 30, 8), (13 << 30, 3), (1 << 30, 1)):
-        monkeypatch.setattr(jobs, "available_memory", lambda free=free: free)
-        assert jobs.suitable_jobs() == expected
     monkeypatch.setattr(jobs, "available_memory", lambda: 100 << 30)
-    monkeypatch.setattr(jobs, "ACCELERATORS", (str(tmp_path),))
-    assert jobs.suitable_jobs() == 1
+    monkeypatch.setattr(jobs, "num_gpus", lambda: 0)
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def on(device, workspace_runs):
+    """The runs of the study with trainings on a device."""
+    return [
+        run.model_copy(update={"train": run.train.model_copy(update={"device": device})})
+        for run in workspace_runs.values()
+    ]
+
+
+def test_jobs_by_cores_memory_and_gpus(workspace, machine):
+    runs = params.read().runs
+    for free, expected in ((100 << 30, 8), (13 << 30, 3), (1 << 30, 1)):
+        machine.setattr(jobs, "available_memory", lambda free=free: free)
+        assert jobs.suitable_jobs(on("auto", runs)) == expected
+    machine.setattr(jobs, "num_gpus", lambda: 2)
+    assert jobs.suitable_jobs(on("auto", runs)) == jobs.suitable_jobs(on("cuda", runs)) == 2
+    machine.setattr(jobs, "available_memory", lambda: 100 << 30)
+    assert jobs.suitable_jobs(on("cpu", runs)) == 8
+    machine.setattr("sys.platform", "darwin")
+    assert jobs.suitable_jobs(on("auto", runs)) == 1
+
+
+def test_each_job_has_its_share_of_the_cores_or_a_gpu_of_its_own(workspace, machine):
+    runs = params.read().runs
+    assert jobs.slots(3, on("auto", runs)) == [{"OMP_NUM_THREADS": "2"}] * 3
+    machine.setattr(jobs, "num_gpus", lambda: 2)
+    gpus = [slot["CUDA_VISIBLE_DEVICES"] for slot in jobs.slots(3, on("auto", runs))]
+    assert gpus == ["0", "1", "0"]
+    machine.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # what the user leaves us
+    machine.setenv("OMP_NUM_THREADS", "1")
+    assert jobs.slots(2, on("cuda", runs)) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "7"}]
+    assert jobs.slots(2, on("cpu", runs)) == [{}, {}]
+
+
+def test_without_a_driver_torch_is_not_asked_for_gpus(monkeypatch):
+    """Importing it takes seconds, and `fcos status` asks too."""
+    monkeypatch.setattr(jobs, "_DRIVERS", ("libnothing.so.0",))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    jobs.num_gpus.cache_clear()
+    assert jobs.num_gpus() == 0
+    jobs.num_gpus.cache_clear()

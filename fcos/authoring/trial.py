@@ -49,7 +49,7 @@ def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
     Memory is shared by parallel runs, as in `fcos study run`. Seconds are for the largest training size; a run without
     room for one image has none.
     """
-    memory = available_memory() // min(suitable_jobs(), len(runs))
+    memory = available_memory() // min(suitable_jobs(runs), len(runs))
     middle = np.median(list(split.image_sizes.values()), axis=0)
     fitting, seconds = [], []
     for run in track(runs, "try", total=len(runs), unit="networks"):

@@ -85,7 +85,7 @@ def _train(
         start_digest=start_digest,
         validation=validator.key if validator and config.selects else None,
     )
-    scratch = Scratch(layout.scratch(run.name, key))
+    scratch = Scratch(layout.scratch(run.name, key), shared=layout.is_shared)
     with scratch.alone():
         if scratch.put_back(layout.run(run.name)):
             _keep_role(layout, run)

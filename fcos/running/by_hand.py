@@ -114,10 +114,14 @@ def _source_changed(stage: Stage, study: str, since: float) -> bool:
     return any(file.stat().st_mtime_ns >= since * 1e9 for file in files)
 
 
-def drop_recorded(study: str) -> None:
-    """Delete the kept files of finished trainings that DVC has recorded and holds in its cache."""
+def drop_recorded(study: str, folder: Path | None = None) -> None:
+    """Delete the kept files of finished trainings that DVC has recorded and holds in its cache.
+
+    Args:
+        folder: the study's folder for unfinished work; default: that of this process.
+    """
     recorded = _recorded_weights(study)
-    for finished in (project_root() / "runs" / study / ".scratch").glob("*/finished"):
+    for finished in (folder or Layout(study).unfinished).glob("*/finished"):
         weights = finished / "model.safetensors"
         if weights.is_file() and md5_file(weights) in recorded:
             shutil.rmtree(finished.parent, ignore_errors=True)

@@ -22,6 +22,7 @@ _BEGAN = re.compile(r"Running stage '(.+)'")
 _SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change|is cached)")
 # DVC gives up on a lock after three seconds, but another DVC may take longer to hash weights.
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+RESTORE_ONLY = "FCOS_RESTORE_ONLY"  # makes the command of a stage fail at once: what DVC cannot restore is not run
 LOCK, RWLOCK = Path(".dvc/tmp/lock"), Path(".dvc/tmp/rwlock")
 READ_TRIES = 20
 _MALFORMED = (ValueError, AttributeError, TypeError, KeyError)  # raised by JSON of an unexpected form
@@ -65,12 +66,9 @@ def dvc(*arguments: str) -> list[str]:
 
 
 def dvc_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return this environment with this Python first on the path, because stages call `python`.
-
-    Variables that the user has set are kept.
-    """
+    """Return this environment and `more` with this Python first on the path, because stages call `python`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**more, **os.environ, "PATH": path}
+    return {**os.environ, **more, "PATH": path}
 
 
 def is_project() -> bool:
@@ -85,6 +83,25 @@ def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
         if done.returncode == 0:
             return {address: _why(changes) for address, changes in json.loads(done.stdout).items()}, None
     return None, _error(done.stderr)
+
+
+def push(addresses: Sequence[str]) -> str | None:
+    """Push the outputs of stages and their entries of the run cache; return why that failed, or None."""
+    done = _run("push", "--run-cache", *addresses, waiting="waiting for `dvc push`")
+    return None if done.returncode == 0 else _error(done.stderr)
+
+
+def default_remote() -> dict[str, str]:
+    """Return the settings of DVC's default remote, with its name as `name`; empty if there is none."""
+    done = _run("config", "--list", waiting="waiting for `dvc config`")
+    pairs = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    name = pairs.get("core.remote")
+    start = f"remote.{name}."
+    return {"name": name, **_after(start, pairs)} if name else {}
+
+
+def _after(start: str, pairs: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(start): value for key, value in pairs.items() if key.startswith(start)}
 
 
 def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:

@@ -16,14 +16,16 @@ from typing import Any
 import psutil
 
 from fcos.errors import UserError
-from fcos.files import project_root, read_json, write_json
+from fcos.files import read_json, write_json
 from fcos.locks import NO_LOCKS, has_no_locks
 from fcos.progress import Progress, watchers
 from fcos.records import odd_value
+from fcos.study.layout import Layout
 
 EVERY_S = 1.0  # interval between two writes
 LOCK_TRIES = 5
 MOST = 2**31  # upper bound of every number in a heartbeat, process ids included
+AT_WORK = "at-work"  # folder of the heartbeats
 STUDY = "study"  # stands in place of a stage name in the heartbeat of `fcos study run` itself
 HeartbeatContent = dict[str, Any]
 
@@ -77,10 +79,14 @@ def heartbeat(study: str, stage: str, run_name: str | None = None) -> Iterator[H
             path.unlink()
 
 
-def read_heartbeats(study: str) -> Mapping[tuple[str, str | None], HeartbeatContent]:
-    """Return the heartbeats of the study's commands by stage and run; `alive` tells whether the command still runs."""
+def read_heartbeats(study: str, folder: Path | None = None) -> Mapping[tuple[str, str | None], HeartbeatContent]:
+    """Return the heartbeats of the study's commands by stage and run; `alive` tells whether the command still runs.
+
+    Args:
+        folder: the study's folder for unfinished work; default: that of this process.
+    """
     beats = {}
-    for path in sorted(_folder(study).glob("*.json")):
+    for path in sorted((folder / AT_WORK if folder else _folder(study)).glob("*.json")):
         with contextlib.suppress(UserError):  # the command has ended in the meantime
             beat = read_json(path, hint="fcos status")
             if _is_beat(beat):
@@ -115,7 +121,7 @@ def _why(error: BaseException) -> str:
 
 
 def _folder(study: str) -> Path:
-    return project_root() / "runs" / study / ".scratch" / "at-work"
+    return Layout(study).unfinished / AT_WORK
 
 
 @contextlib.contextmanager

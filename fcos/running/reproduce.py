@@ -4,8 +4,10 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
+from fcos.errors import UserError
 from fcos.progress import duration
 from fcos.running.dvc import (
+    RESTORE_ONLY,
     Began,
     Busy,
     Event,
@@ -62,6 +64,31 @@ def reproduce(
             return False
         waiting.say()
         time.sleep(RETRY_S)
+
+
+def restore(stages: Sequence[str], children: ChildProcesses, progress: StudyProgress) -> set[str]:
+    """Have DVC restore stages from its caches and its remote, run none, and return the addresses that are now done.
+
+    Args:
+        stages: addresses, each after those whose outputs it reads.
+
+    Raises:
+        UserError: DVC failed before it came to any stage, as where its remote is away.
+    """
+    command = dvc("repro", "--pull", "--keep-going", "--single-item", *stages)
+    done, lines = set(), []
+    with children.start(command, _environment({RESTORE_ONLY: "1"}), errors=subprocess.STDOUT) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.append(line.rstrip())
+            event = event_of(line)
+            if isinstance(event, Skipped):
+                done.add(event.address)
+                progress.settle(event.address, ran=False)
+    if child.returncode and not any(event_of(line) for line in lines):
+        hint = "see that DVC's remote answers: dvc status --cloud"
+        raise UserError("dvc repro --pull", "failed", found="\n".join(lines[-5:]), hint=hint)
+    return done
 
 
 class _OutputReader:

@@ -4,9 +4,7 @@ One training of small images does not use all cores, and uses none while its pro
 `dvc repro` runs one stage at a time, each run has its own DVC, and a last `dvc repro` runs the remaining stages.
 """
 
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from fcos.config import params
 from fcos.config.params import Params
@@ -14,11 +12,14 @@ from fcos.errors import UserError
 from fcos.progress import say
 from fcos.running.by_hand import drop_recorded, record_pending
 from fcos.running.dvc import allow_without_git
+from fcos.running.engines.follow import ended
+from fcos.running.engines.local import LocalEngine
+from fcos.running.engines.protocol import FAILED, Job
 from fcos.running.heartbeat import STUDY, heartbeat
-from fcos.running.jobs import suitable_jobs
+from fcos.running.jobs import slots, suitable_jobs
 from fcos.running.processes import ChildProcesses
 from fcos.running.reproduce import reproduce
-from fcos.running.stages import Stage, all_stages, stages_of
+from fcos.running.stages import Stage, all_stages
 from fcos.running.study_progress import StudyProgress
 from fcos.running.time_left import cost
 
@@ -28,13 +29,13 @@ def run_study(jobs: int | None) -> None:
 
     Args:
         jobs: number of parallel trainings, each with its share of the cores; None: as many as cores and memory allow,
-            and one on a GPU.
+            and one per GPU.
 
     Raises:
         UserError: a stage failed; the outputs of the others are kept.
     """
     study = params.read()
-    jobs = min(jobs or suitable_jobs(), len(study.runs))
+    jobs = min(jobs or suitable_jobs(study.runs.values()), len(study.runs))
     allow_without_git()
     with heartbeat(study.study, STUDY) as beat:
         record_pending(study.study, all_stages(study))
@@ -48,13 +49,15 @@ def run_study(jobs: int | None) -> None:
 
 def _bring_up_to_date(study: Params, jobs: int, children: ChildProcesses, progress: StudyProgress) -> None:
     if jobs > 1:
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        say(f"{len(study.runs)} runs, {jobs} at a time, with {threads} {'thread' if threads == 1 else 'threads'} each")
+        of_each = slots(jobs, study.runs.values())
+        threads = of_each[0].get("OMP_NUM_THREADS")
+        each = f", with {threads} {'thread' if threads == '1' else 'threads'} each" if threads else ""
+        say(f"{len(study.runs)} runs, {jobs} at a time{each}")
         with progress.shown():
             before_runs = [Stage(name).address for name in ("source", "prepare")]
             if not reproduce(before_runs, {}, "prepare", children, progress):
                 raise _failure("prepare")
-            failed = _run_all(study, jobs, {"OMP_NUM_THREADS": str(threads)}, children, progress)
+            failed = _run_all(study, LocalEngine(study, of_each, children, progress), progress)
         if failed:
             raise _failure(", ".join(failed))
     if not reproduce([], {}, None, children, progress):
@@ -70,23 +73,15 @@ def _failure(what: str) -> UserError:
     )
 
 
-def _run_all(
-    study: Params, jobs: int, environment: Mapping[str, str], children: ChildProcesses, progress: StudyProgress
-) -> list[str]:
+def _run_all(study: Params, engine: LocalEngine, progress: StudyProgress) -> list[str]:
     """Bring every run up to date and return the names of those that failed; a failure does not stop other runs."""
     # The longest run starts first, so that it does not run alone at the end.
     names = sorted(study.runs, key=lambda name: cost(study.runs[name]), reverse=True)
-
-    def of_run(name: str) -> bool:
-        addresses = [stage.address for stage in stages_of(name, study)]
-        return reproduce(addresses, environment, name, children, progress)
-
-    pool = ThreadPoolExecutor(jobs)
+    jobs = [Job(name, name, Path()) for name in names]
+    for job in jobs:
+        engine.submit(job)
     try:
-        done = list(pool.map(of_run, names))
+        return [job.run_name for job, state in ended(engine, jobs, progress.print) if state.state == FAILED]
     except BaseException:
-        children.stop()
+        engine.cancel(jobs)
         raise
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further run starts
-    return [name for name, ended_well in zip(names, done, strict=True) if not ended_well]

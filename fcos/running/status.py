@@ -11,6 +11,7 @@ from fcos.config.params import Params
 from fcos.progress import duration
 from fcos.reporting.text_tables import left_table
 from fcos.running.dvc import ask_dvc
+from fcos.running.engines.cluster_status import ClusterStatus, ask_cluster
 from fcos.running.heartbeat import STUDY, HeartbeatContent, read_heartbeats
 from fcos.running.jobs import suitable_jobs
 from fcos.running.stages import (
@@ -47,6 +48,7 @@ class Status:
     left: TimeLeft
     unasked: str | None  # why DVC was not asked what is up to date
     whole: HeartbeatContent | None  # heartbeat of `fcos study run`, running or interrupted
+    cluster: ClusterStatus | None = None  # the jobs last submitted
 
     def count(self, state: str) -> int:
         """Return the number of stages in a state."""
@@ -89,9 +91,10 @@ class StatusReader:
             changed, unasked = (None, "it is running") if at_work else self._ask(layout)
             addresses: list[str] = [stage.address for stage in stages]
             still_open = dict.fromkeys(addresses) if changed is None else what_is_open(stages, changed)
-        states = find_states(stages, layout, beats, still_open, begun)
+        cluster = ask_cluster(study.study)
+        states = find_states(stages, layout, {**beats, **(cluster.beats if cluster else {})}, still_open, begun)
         jobs = _jobs(study, whole, at_work)
-        return Status(study.study, jobs, states, time_left(study, states, jobs=jobs), unasked, whole)
+        return Status(study.study, jobs, states, time_left(study, states, jobs=jobs), unasked, whole, cluster)
 
     def _ask(self, layout: Layout) -> tuple[dict[str, str] | None, str | None]:
         """Return DVC's answer, with the changes of the source added."""
@@ -112,7 +115,7 @@ def _jobs(study: Params, whole: HeartbeatContent | None, at_work: Sequence[Heart
     """Return the number of parallel runs: reported by `fcos study run`, or those running, or what it would start."""
     if whole and whole["alive"] and "jobs" in whole:
         return int(whole["jobs"])
-    return len(at_work) or min(suitable_jobs(), len(study.runs))
+    return len(at_work) or min(suitable_jobs(study.runs.values()), len(study.runs))
 
 
 def watch(look: Callable[[], Status], show: Callable[[str], None], *, terminal: bool) -> None:
@@ -138,6 +141,8 @@ def status_text(status: Status) -> str:
     lines += [f"{found.stage}: {found.state}: {_reason(found)}" for found in odd[:MOST_REASONS]]
     if len(odd) > MOST_REASONS:
         lines.append(f"and {len(odd) - MOST_REASONS} more: fcos status --json")
+    if status.cluster:
+        lines += ["", *status.cluster.lines()]
     if status.count(NOT_CHECKED):
         lines.append(
             f"not checked: outputs exist, but DVC was not asked whether they are up to date ({status.unasked})"
@@ -195,6 +200,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "seconds_left": status.left.seconds,
         "not_counted": status.left.not_counted,
         "dvc": status.unasked or "asked",
+        "cluster": status.cluster.as_json() if status.cluster else None,
         "stages": [
             {
                 "stage": found.stage.name,

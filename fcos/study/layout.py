@@ -1,10 +1,12 @@
 """The paths of a study's files (docs/architecture.md has a diagram)."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcos.files import project_root
 
+SCRATCH = "FCOS_SCRATCH"  # the folder that the nodes of a cluster share, for unfinished work instead of runs/
 STUDIES = Path("studies")  # the files of all studies; params.yaml is a copy of the active one
 
 
@@ -51,10 +53,21 @@ class Layout:
         return project_root() / "data" / ".scratch"
 
     @property
+    def unfinished(self) -> Path:
+        """Folder for unfinished work, which DVC does not track; in the original project, or shared by the nodes."""
+        shared = os.environ.get(SCRATCH)
+        return Path(shared) / self.study if shared else project_root() / "runs" / self.study / ".scratch"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether `unfinished` is shared by the nodes of a cluster."""
+        return SCRATCH in os.environ
+
+    @property
     def by_hand(self) -> Path:
         """Records of stages that were run by hand and that DVC has not recorded yet."""
         return project_root() / "runs" / self.study / ".scratch" / "by-hand"
 
     def scratch(self, name: str, key: str) -> Path:
-        """Return the temporary folder of a training, which DVC does not track; it is in the original project."""
-        return project_root() / "runs" / self.study / ".scratch" / f"{name}-{key[:16]}"
+        """Return the folder for the unfinished work of a training."""
+        return self.unfinished / f"{name}-{key[:16]}"

@@ -24,6 +24,7 @@ TRAINING_CODE = (
     "errors.py",
     "files.py",
     "formats.py",
+    "interruption.py",
     "locks.py",
     "losses.py",
     "memory.py",

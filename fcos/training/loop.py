@@ -15,6 +15,7 @@ from fcos.config.train import TrainConfig
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.transforms import View, draw_view, make_batch, padded_size
 from fcos.errors import UserError
+from fcos.interruption import postponed
 from fcos.memory import keep_freed_memory
 from fcos.model.device import find_memory_format
 from fcos.model.graphs import make_graphs
@@ -167,7 +168,7 @@ def fit(
     """Train `model` in place, leave it with the weights that `validation` keeps, and return the history.
 
     If `scratch` holds a state, training resumes from it and ends with the same weights as without interruption, bit for
-    bit on a CPU.
+    bit on a CPU. A signal that asks for the end waits for the step at work, whose state is saved first.
     """
     config = plan.config
     keep_freed_memory()
@@ -179,31 +180,35 @@ def fit(
     progress = Progress("train", plan.num_steps, unit="steps", done=first_step)
     saved_at = time.monotonic()
     samples_of = load_ahead(dataset, plan.batches(first_step), workers=config.workers)
-    for step, samples in enumerate(samples_of, start=first_step):
-        epoch = step // plan.steps_per_epoch
-        lr = plan.lr(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        views = [plan.view(epoch, sample.image_id) for sample in samples]
-        batch = make_batch(samples, views, device, memory_format)
-        clip = config.clip_grad_norm
-        on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=clip, graphs=graphs)
-        history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
-        epochs, rest = divmod(step + 1, plan.steps_per_epoch)
-        validate = rest == 0 and validation.is_due(epochs)
-        last = step + 1 == plan.num_steps
-        save = not last and time.monotonic() - saved_at >= config.checkpoint_every_s
-        if save or last or validate or (step + 1) % READ_EVERY == 0:
-            rows = history.read()
-            if validate:
-                history.validated(validation(model, device, epochs))
-            on_rows(rows)
-        progress.update(1, _note(history.rows, device) + validation.note)
-        if validate and validation.is_enough(epochs):
-            break
-        if save:
-            scratch.save(_state(model, optimizer, history, validation, step + 1))
-            saved_at = time.monotonic()
+    with postponed() as is_requested:
+        for step, samples in enumerate(samples_of, start=first_step):
+            epoch = step // plan.steps_per_epoch
+            lr = plan.lr(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            views = [plan.view(epoch, sample.image_id) for sample in samples]
+            batch = make_batch(samples, views, device, memory_format)
+            clip = config.clip_grad_norm
+            on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=clip, graphs=graphs)
+            history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
+            epochs, rest = divmod(step + 1, plan.steps_per_epoch)
+            validate = rest == 0 and validation.is_due(epochs)
+            last = step + 1 == plan.num_steps
+            save = not last and time.monotonic() - saved_at >= config.checkpoint_every_s
+            stop = not last and is_requested()
+            if save or stop or last or validate or (step + 1) % READ_EVERY == 0:
+                rows = history.read()
+                if validate:
+                    history.validated(validation(model, device, epochs))
+                on_rows(rows)
+            progress.update(1, _note(history.rows, device) + validation.note)
+            if validate and validation.is_enough(epochs):
+                break
+            if save or stop:
+                scratch.save(_state(model, optimizer, history, validation, step + 1))
+                saved_at = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
     progress.close()
     if epochs < plan.num_epochs:
         say(f"ended after epoch {epochs} of {plan.num_epochs}{validation.note}")

@@ -3,17 +3,19 @@
 import contextlib
 import json
 import os
+import platform
 import shutil
-import socket
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from fcos.files import link_or_copy, whole_file
+from fcos.errors import UserError
+from fcos.files import link_or_copy, whole_file, write_json
 from fcos.locks import has_no_locks
 from fcos.model.checkpoint import DIVERGED, check_finite
 from fcos.progress import say
@@ -28,9 +30,16 @@ class Scratch:
     The folder holds the last state, `state.pt`, of an unfinished training, or the files of a finished one as hard
     links. The links are needed because DVC deletes the outputs of a stage before it runs the stage again, even if DVC
     was only interrupted before it recorded that the stage had finished.
+
+    Args:
+        shared: whether the nodes of a cluster share the folder. Locks are of no use there: the engine starts a training
+            again because it believes the first process dead, and that process may hold its lock for minutes, or not be
+            seen to hold it. The last one to start then owns the training, and the other stops when it wants to write.
     """
 
     folder: Path
+    shared: bool = False
+    _mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def path(self) -> Path:
@@ -49,6 +58,7 @@ class Scratch:
             UserError: the weights are not finite.
         """
         check_finite(state["model"], f"training step {state['step']}", DIVERGED)
+        self._check_owner()
         try:
             with whole_file(self.path) as part:
                 torch.save(state, part)
@@ -76,7 +86,12 @@ class Scratch:
         return state
 
     def finish(self, files: Sequence[Path]) -> None:
-        """Keep the files of the finished training, not its state, and delete old files of the run's other keys."""
+        """Keep the files of the finished training, not its state, and delete old files of the run's other keys.
+
+        Raises:
+            UserError: another process has taken over the training.
+        """
+        self._check_owner()
         part = self.folder / "finished.part"
         shutil.rmtree(part, ignore_errors=True)
         for file in files:
@@ -98,8 +113,15 @@ class Scratch:
     def alone(self) -> Iterator[None]:
         """Let one process at a time into the block; another one waits and prints which process it waits for.
 
-        The operating system releases the lock of a process that has ended, even if it was killed.
+        The operating system releases the lock of a process that has ended, even if it was killed. In a shared folder
+        nobody waits: this process takes over.
         """
+        if self.shared:
+            if (owner := _read(self._owner)) and self.path.exists():
+                say(f"this training is taken over from {_named(owner)}")
+            write_json(self._owner, {**_this_process(), "mark": self._mark})
+            yield
+            return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         path = self.folder.with_name(f"{self.folder.name}.lock")
         lock = FileLock(path)
@@ -112,8 +134,22 @@ class Scratch:
             except OSError as error:
                 if not has_no_locks(path, error):
                     raise
-            path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
+            path.write_text(json.dumps(_this_process()), encoding="utf-8")
             yield
+
+    @property
+    def _owner(self) -> Path:
+        return self.folder / "owner.json"
+
+    def _check_owner(self) -> None:
+        owner = (_read(self._owner) or {}) if self.shared else {"mark": self._mark}
+        if owner.get("mark") != self._mark:  # or gone: the other process has finished
+            raise UserError(
+                self.folder,
+                "another process has taken over this training, so this one ends and writes nothing",
+                found=_named(owner) if owner else "its results are recorded",
+                hint="nothing is to be done: the engine took this process for dead",
+            )
 
     def _drop_others(self) -> None:
         """Delete the finished files of this run's other keys, and all but their `KEPT` newest unfinished states."""
@@ -128,9 +164,22 @@ class Scratch:
             path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
 
 
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": platform.node()}
+
+
 def _holder(lock: Path) -> str:
     """Return the process that holds the lock, as recorded in the lock file."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        holder = json.loads(lock.read_text(encoding="utf-8"))
-        return f"process {holder['pid']} on {holder['host']}"
-    return "another process"
+    holder = _read(lock)
+    return _named(holder) if holder else "another process"
+
+
+def _named(process: dict[str, Any]) -> str:
+    return f"process {process.get('pid')} on {process.get('host')}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else None
+    return None

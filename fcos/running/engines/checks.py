@@ -1,0 +1,137 @@
+"""What must hold before anything is submitted to a cluster; each refusal names its cause."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from fcos.errors import UserError
+from fcos.running.dvc import default_remote
+from fcos.running.engines.options import EngineOptions
+
+# What a job takes from the commit. Lock files and reports are not checked, since a run writes them.
+_CODE = ("fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config")
+# Settings of DVC's remote that are no secrets; nodes have their own for the others.
+_PLAIN = ("url", "endpointurl", "region", "profile", "port", "user", "use_ssl", "ssl_verify", "jobs", "timeout")
+_WITH_PASSWORD = re.compile(r"\w+://[^/\s]*:[^/\s]*@|\w+://[^/\s@]{16,}@")  # user:password@ or token@
+
+
+def commit_to_run(options: EngineOptions) -> tuple[str, str]:
+    """Return the current commit and the repository from which nodes can clone it.
+
+    Raises:
+        UserError: there is no git repository, it has changes that are not committed, or the commit is not pushed.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        hint = "git init, commit, and push to a repository that the nodes reach"
+        raise UserError("git", "a cluster runs a commit, and this is no git repository with one", hint=hint)
+    changed = (_git("status", "--porcelain", "--", *_CODE) or "").splitlines()
+    if changed:
+        raise UserError(
+            "git",
+            f"{len(changed)} files are not committed, so that nodes would run other code or settings",
+            found=", ".join(line[3:] for line in changed[:5]),
+            hint="commit and push them",
+        )
+    repository = options.repository or _git("remote", "get-url", "origin")
+    if repository is None:
+        hint = "git remote add origin URL, or `repository:` in engine.yaml"
+        raise UserError("git", "the nodes have nowhere to clone from: there is no remote `origin`", hint=hint)
+    refuse_password(repository, "the repository")
+    tips = _git("ls-remote", repository)
+    if tips is None:
+        raise UserError("git", "the repository does not answer", found=repository, hint="git ls-remote says why")
+    if not any(_contains(line.split()[0], commit) for line in tips.splitlines()):
+        raise UserError(
+            "git", "this commit is not pushed", found=commit[:12], expected=f"a branch of {repository}", hint="git push"
+        )
+    return commit, repository
+
+
+def dvc_config() -> str:
+    """Return the settings of DVC's default remote as text for the nodes' .dvc/config.local, without secrets.
+
+    Raises:
+        UserError: there is no default remote.
+    """
+    remote = default_remote()
+    if "url" not in remote:
+        raise UserError(
+            "dvc",
+            "has no default remote, which carries data and results between machines",
+            hint="dvc remote add --default NAME URL, with a URL that the nodes reach too: docs/team.md",
+        )
+    refuse_password(remote["url"], "DVC's remote")
+    if "://" not in remote["url"]:  # relative to .dvc, which lies elsewhere on the nodes
+        remote["url"] = str((Path(".dvc") / remote["url"]).resolve())
+    lines = [f"{key} = {value}" for key, value in remote.items() if key in _PLAIN]
+    name = remote["name"]
+    return "\n".join(["[core]", f"remote = {name}", f"['remote \"{name}\"']", *lines, ""])
+
+
+def tracking_uri(environment: Mapping[str, str]) -> str:
+    """Return the address of MLflow's server for the jobs.
+
+    Raises:
+        UserError: it is a database of this machine, or has a password in it.
+    """
+    uri = environment.get("MLFLOW_TRACKING_URI", "")
+    if not uri or uri.startswith(("sqlite", "file")) or "://" not in uri:
+        raise UserError(
+            "MLFLOW_TRACKING_URI",
+            "is a file of this machine, which several nodes cannot write",
+            found=uri or "unset: mlflow.db",
+            expected="http://SERVER:5000",
+            hint="start a server (docs/team.md) and export its address",
+        )
+    refuse_password(uri, "MLFLOW_TRACKING_URI")
+    return uri
+
+
+def shared_scratch(options: EngineOptions) -> Path:
+    """Return the folder that all nodes share.
+
+    Raises:
+        UserError: it does not exist, is relative, or cannot be written.
+    """
+    folder = Path(os.path.expandvars(options.scratch))
+    if not folder.is_absolute() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(
+            "engine.yaml: scratch",
+            "is no folder that can be written here",
+            found=options.scratch,
+            expected="an absolute path that means the same folder on this machine and on all nodes",
+        )
+    return folder
+
+
+def refuse_password(address: str, what: str) -> None:
+    """Raise an error if an address holds a password, which would be written into the files of the jobs."""
+    if _WITH_PASSWORD.search(address):
+        raise UserError(
+            what,
+            "has a password or a token in its address, which would be written into files of the jobs",
+            found=re.sub(r"(\w+://)[^\s]*@", r"\1***@", address),
+            hint="take it out, and give it to the nodes by `secrets:` in engine.yaml or a credential helper",
+        )
+
+
+def _contains(tip: str, commit: str) -> bool:
+    command = ["git", "merge-base", "--is-ancestor", commit, tip]  # fails if the tip is not here
+    return tip == commit or subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        )
+    except OSError:
+        return None
+    return done.stdout.strip("\n") if done.returncode == 0 else None

@@ -1,0 +1,210 @@
+"""`fcos study run --engine slurm | ray`: submit what is open, follow the jobs, and take their results from the remote.
+
+Everything that must survive this process is in the shared scratch and in the names of the jobs, so it may be killed and
+started again, or not wait at all.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcos.config import params
+from fcos.config.params import Params
+from fcos.config.runs import Run
+from fcos.errors import UserError
+from fcos.files import sha256_file, write_json, write_text
+from fcos.formats import FORMAT
+from fcos.running.by_hand import drop_recorded, record_pending
+from fcos.running.dvc import push
+from fcos.running.engines import bootstrap, checks
+from fcos.running.engines.follow import ended
+from fcos.running.engines.jobs_file import forget_jobs, keep_jobs
+from fcos.running.engines.node import ask_node
+from fcos.running.engines.options import EngineOptions
+from fcos.running.engines.protocol import DONE, FAILED, Engine, Job, JobState
+from fcos.running.heartbeat import STUDY, heartbeat
+from fcos.running.processes import ChildProcesses
+from fcos.running.reproduce import reproduce, restore
+from fcos.running.stages import Stage, all_stages, stages_of
+from fcos.running.study_progress import StudyProgress
+from fcos.running.time_left import cost
+from fcos.study.layout import Layout
+
+LAST_LINES = 20  # of the log of a failed run
+KEPT_JOBS = 100  # folders of jobs with their logs
+_PREPARED = ("source", "prepare")
+
+
+def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> list[str]:
+    """Bring the active study up to date with the trainings as jobs of `engine`; return the runs that failed.
+
+    Args:
+        detach: return once all is submitted; the same command later takes the results.
+
+    Raises:
+        UserError: something does not let the study run there; nothing was submitted.
+    """
+    study = params.read()
+    scratch = checks.shared_scratch(options)
+    tracking_uri = checks.tracking_uri(os.environ)
+    commit, repository = checks.commit_to_run(options)
+    dvc_config = checks.dvc_config()
+    with heartbeat(study.study, STUDY) as beat:
+        record_pending(study.study, all_stages(study))
+        children, progress = ChildProcesses(), StudyProgress(study, len(study.runs), beat)
+        if not progress.open:
+            progress.print(progress.headline())
+            return []
+        jobs = [_job(name, study, scratch, commit) for name in _open_runs(study, progress)]
+        if jobs:
+            _prepare(children, progress)
+            spec = _common(study, options, scratch)
+            spec |= {"commit": commit, "repository": repository}
+            spec |= {"tracking_uri": tracking_uri, "dvc_config": dvc_config}
+            jobs = _restore(study, jobs, children, progress)
+            keep_jobs(study.study, engine.name, options, jobs)
+            _submit(engine, options, jobs, spec, study, progress)
+            if detach:
+                progress.print("not waiting: `fcos status` shows the jobs; the same command takes their results")
+                return []
+            if failed := _follow(engine, jobs, study, children, progress):
+                return failed
+        if not reproduce([], {}, None, children, progress):
+            return ["dvc repro"]
+        forget_jobs(study.study)
+        drop_recorded(study.study)
+        drop_recorded(study.study, scratch / study.study)
+        return []
+
+
+def _open_runs(study: Params, progress: StudyProgress) -> list[str]:
+    """Return the runs that have an open stage, the longest first."""
+    names = [name for name in study.runs if any(stage.address in progress.open for stage in stages_of(name, study))]
+    return sorted(names, key=lambda name: cost(study.runs[name]), reverse=True)
+
+
+def _job(name: str, study: Params, scratch: Path, commit: str) -> Job:
+    place = hashlib.sha256(str(scratch).encode()).hexdigest()[:6]  # two copies of a study may share a cluster
+    full = f"{study.study}-{name}-{commit[:12]}-{place}"
+    return Job(full, name, scratch / study.study / "jobs" / full)
+
+
+def _prepare(children: ChildProcesses, progress: StudyProgress) -> None:
+    """Prepare the data here and push them."""
+    addresses = [Stage(name).address for name in _PREPARED]
+    if not reproduce(addresses, {}, "prepare", children, progress):
+        raise UserError("fcos study run", "a stage failed; see its output above", found="prepare")
+    if why := push(addresses):
+        hint = "see that the remote answers: dvc status --cloud; nothing was submitted"
+        raise UserError("dvc push", "the prepared data could not be pushed", found=why, hint=hint)
+
+
+def _common(study: Params, options: EngineOptions, scratch: Path) -> dict[str, Any]:
+    """Return what job.json says for all runs."""
+    return {
+        "format": FORMAT,
+        "study": study.study,
+        "threads": options.threads,
+        "scratch": str(scratch),
+        "node_scratch": options.node_scratch,
+        "keep": options.keep,
+        "python": options.python,
+        "data": options.data,
+        "secrets": options.secrets,
+        "prepared": Path("stages/prepare/dvc.lock").read_text(encoding="utf-8"),
+        "manifest": sha256_file(Layout(study.study).data / "manifest.json"),
+    }
+
+
+def _restore(study: Params, jobs: Sequence[Job], children: ChildProcesses, progress: StudyProgress) -> list[Job]:
+    """Take from the remote what it has, and return the jobs of the runs that are still open."""
+    stages = [stage.address for job in jobs for stage in stages_of(job.run_name, study)]
+    restored = restore([address for address in stages if address in progress.open], children, progress)
+    if restored:
+        progress.print(f"{len(restored)} stages were taken from the remote")
+    still_open = set(_open_runs(study, progress))
+    return [job for job in jobs if job.run_name in still_open]
+
+
+def _submit(
+    engine: Engine,
+    options: EngineOptions,
+    jobs: Sequence[Job],
+    spec: Mapping[str, Any],
+    study: Params,
+    progress: StudyProgress,
+) -> None:
+    """Submit those jobs that the engine does not have at work."""
+    there = engine.states(jobs) if jobs else {}
+    _drop_old({job.folder for job in jobs})
+    for job in jobs:
+        if (state := there.get(job.run_name)) and state.is_open:
+            progress.print(f"{job.run_name}: {state}, submitted before")
+            continue
+        (job.folder / "ended.json").unlink(missing_ok=True)
+        stages = [stage.name for stage in stages_of(job.run_name, study)]
+        weights = _weights(study.runs[job.run_name], options)
+        write_json(job.folder / "job.json", {**spec, **weights, "run": job.run_name, "stages": stages})
+        write_text(job.folder / "bootstrap.py", Path(bootstrap.__file__).read_text(encoding="utf-8"))
+        engine.submit(job)
+        progress.print(f"{job.run_name}: submitted to {engine.name}")
+
+
+def _weights(run: Run, options: EngineOptions) -> dict[str, Any]:
+    """Return what a node is asked, and what it must answer for weights that equal those of the other nodes."""
+    here = ask_node("cpu", run.train.precision)
+    on_cuda = "bfloat16" if run.train.precision == "auto" else run.train.precision
+    precision = options.precision or (on_cuda if options.device == "cuda" else here["precision"])
+    return {
+        "asked": {"device": run.train.device, "precision": run.train.precision},
+        "expected": {"torch": here["torch"], "device": options.device, "precision": precision},
+    }
+
+
+def _drop_old(in_use: set[Path]) -> None:
+    """Delete the folders of all but the `KEPT_JOBS` last jobs."""
+    folders = {folder for used in in_use for folder in used.parent.glob("*") if folder.is_dir()}
+    for folder in sorted(folders - in_use, key=lambda path: path.stat().st_mtime)[:-KEPT_JOBS]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _follow(
+    engine: Engine, jobs: Sequence[Job], study: Params, children: ChildProcesses, progress: StudyProgress
+) -> list[str]:
+    """Wait for the jobs, take the results of each as it ends, and return the runs that failed."""
+    failed = []
+    with progress.shown(), _leaving_jobs(progress):
+        for job, state in ended(engine, jobs, progress.print):
+            addresses = [stage.address for stage in stages_of(job.run_name, study)]
+            wanted = [address for address in addresses if address in progress.open]
+            # Whatever the engine says: a job that it took for dead may have finished on its node.
+            if restore(wanted, children, progress).issuperset(wanted):
+                progress.print(f"{job.run_name}: done" + (f" on {state.node}" if state.state == DONE else ""))
+            else:
+                failed.append(job.run_name)
+                progress.print(failure_text(job, state, engine.log(job)))
+    return failed
+
+
+@contextlib.contextmanager
+def _leaving_jobs(progress: StudyProgress) -> Iterator[None]:
+    """Tell whoever stops the coordinator that the jobs go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.print("the jobs go on; `fcos status` shows them, `fcos study cancel` ends them")
+        raise
+
+
+def failure_text(job: Job, state: JobState, log: Path | None) -> str:
+    """Return what is known of a failed job: node, reason, log and its last lines."""
+    what = str(state) if state.state == FAILED else f"{state}, but DVC's remote has not all of its results"
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []
+    shown = [f"{job.run_name} | {line}" for line in lines[-LAST_LINES:]]
+    return "\n".join([f"{job.run_name}: {what}; log: {log}", *shown])

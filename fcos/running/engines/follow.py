@@ -1,0 +1,67 @@
+"""Wait for jobs, whatever the engine."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from fcos.errors import UserError
+from fcos.files import read_json
+from fcos.running.engines.bootstrap import AGAIN
+from fcos.running.engines.protocol import DONE, FAILED, Engine, EngineSilent, Job, JobState
+
+SAY_AGAIN_S = 60.0
+
+
+def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> Iterator[tuple[Job, JobState]]:
+    """Yield each job with its last state as it ends, and tell of each change of the others.
+
+    A job that asks for another try, and that the engine has not started again by itself, is submitted again. Silence of
+    the engine is told and waited for: it says nothing about its jobs.
+    """
+    open_jobs, last, silent_since = list(jobs), dict[str, JobState](), None
+    while open_jobs:
+        try:
+            states = engine.states(open_jobs)
+            silent_since = None
+        except EngineSilent as error:
+            now = time.monotonic()
+            if silent_since is None or now - silent_since > SAY_AGAIN_S:
+                tell(f"the engine does not answer, which says nothing about its jobs: {error}")
+                silent_since = now
+            time.sleep(engine.poll_s)
+            continue
+        for job in list(open_jobs):
+            state = states.get(job.run_name) or last_word(job)
+            if state.state == FAILED and exit_code(job) == AGAIN:
+                engine.submit(job)
+                tell(f"{job.run_name}: stopped on {state.node}, submitted again")
+            elif not state.is_open:
+                open_jobs.remove(job)
+                yield job, state
+            elif state != last.get(job.run_name) and engine.log(job):
+                tell(f"{job.run_name}: {state}")
+            last[job.run_name] = state
+        if open_jobs:
+            time.sleep(engine.poll_s)
+
+
+def last_word(job: Job) -> JobState:
+    """Return what a job itself left of its end, for an engine that no longer knows it."""
+    end = _end(job)
+    if end is None:
+        return JobState(FAILED, why="the engine does not know the job, and it left no word of its end")
+    code, node = end.get("code"), str(end.get("node"))
+    return JobState(DONE, node) if code == 0 else JobState(FAILED, node, why=f"exit code {code}")
+
+
+def exit_code(job: Job) -> int | None:
+    """Return the exit code of a job's last end, or None if it left none."""
+    code = (_end(job) or {}).get("code")
+    return code if isinstance(code, int) else None
+
+
+def _end(job: Job) -> Mapping[str, object] | None:
+    with contextlib.suppress(UserError):
+        end = read_json(job.folder / "ended.json", hint="fcos study run")
+        return end if isinstance(end, dict) else None
+    return None

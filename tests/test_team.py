@@ -1,0 +1,130 @@
+"""A team's servers as `deploy/serve` starts them: MLflow with passwords on PostgreSQL, and DVC's remote in S3."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, wait_until
+from project_helpers import call, copy_project, repro, small_study
+from slurm_helpers import free_ports
+
+from fcos.running.heartbeat import read_heartbeats
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+PROGRAMS = ROOT / ".venv" / "servers" / "bin"
+POINTS = """
+import sys
+from mlflow import MlflowClient
+
+client = MlflowClient()
+(experiment,) = [found for found in client.search_experiments() if found.name == "smoke"]
+for run in client.search_runs([experiment.experiment_id]):
+    if run.info.run_name == "one-epoch":
+        print(sorted(point.step for point in client.get_metric_history(run.info.run_id, "loss")))
+"""
+
+
+class Servers:
+    """`deploy/serve` as a process."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        pg, s3, mlflow = free_ports(3)
+        self.s3 = f"http://127.0.0.1:{s3}"
+        ports = {"PGPORT": str(pg), "S3_PORT": str(s3), "MLFLOW_PORT": str(mlflow)}
+        log = folder / "log"
+        with log.open("w") as stream:
+            self.process = subprocess.Popen(
+                [ROOT / "deploy" / "serve", folder],
+                env={**os.environ, **ports, "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(lambda: "Ctrl-C" in log.read_text(), self.process)
+        secret = (folder / "secrets" / "s3").read_text().strip()
+        self.environment = {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
+            "MLFLOW_TRACKING_USERNAME": "admin",
+            "MLFLOW_TRACKING_PASSWORD": (folder / "secrets" / "mlflow").read_text().strip(),
+            "AWS_ACCESS_KEY_ID": "team",
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def restart_database(self):
+        """Cut all its connections, without a word to them."""
+        ctl = shutil.which("pg_ctl") or str(max(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")))
+        command = [ctl, "restart", "--wait", "--mode=immediate", f"--pgdata={self.folder}/postgres", "--silent"]
+        as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
+        subprocess.run([*as_postgres, *command, f"--log={self.folder}/logs/postgres"], check=True, cwd="/")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def servers():
+    if not (PROGRAMS / "rclone").exists():
+        pytest.skip("no servers: make test-engines")
+    if not shutil.which("initdb") and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp())  # where PostgreSQL's own user may enter
+    folder.chmod(0o755)
+    running = Servers(folder)
+    yield running
+    running.stop()
+    assert running.process.returncode == 130 or running.process.returncode == 1
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def project(tmp_path, servers):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    params = small_study()
+    params["runs"]["one-epoch"]["epochs"] = 40
+    copy_project(folder, params)
+    call(folder, "dvc", "remote", "add", "--default", "team", "s3://dvc")
+    call(folder, "dvc", "remote", "modify", "team", "endpointurl", servers.s3)
+    return folder
+
+
+def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
+    """Its database is restarted in the middle of the training: in the end each step is there, and once."""
+    monkeypatch.chdir(project)
+    with (tmp_path / "log").open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fcos", "study", "run"],
+            env={**os.environ, **servers.environment, "OMP_NUM_THREADS": "1"},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+
+    def steps():
+        return read_heartbeats("smoke").get(("train", "one-epoch"), {}).get("done", 0)
+
+    wait_until(lambda: steps() > 20, process)
+    servers.restart_database()
+    assert process.wait() == 0, (tmp_path / "log").read_text()
+    said = call(project, sys.executable, "-c", POINTS, **servers.environment)
+    assert said.splitlines()[-1] == str(list(range(41 * 4)))
+    assert "MLflow was not updated" not in (tmp_path / "log").read_text()
+    call(project, "dvc", "push", "--quiet", "--run-cache", **servers.environment)
+    other = tmp_path / "other"
+    call(tmp_path, "git", "clone", "-q", str(project), str(other))
+    shutil.copy(project / ".dvc" / "config", other / ".dvc" / "config")
+    ran = repro(other, "--pull", "stages/evaluate/dvc.yaml:evaluate@one-epoch", **servers.environment)
+    assert ran == ["source"]  # the rest comes from S3
+    name = "runs/smoke/one-epoch/model.safetensors"
+    assert (other / name).read_bytes() == (project / name).read_bytes()
+
+    wrong = servers.environment | {"MLFLOW_TRACKING_PASSWORD": "wrong"}
+    assert "user name and password" in call(project, sys.executable, "-m", "fcos", "sync-mlflow", code=2, **wrong)
+    assert "user name and password" in call(project, sys.executable, "-m", "fcos", "doctor", code=1, **wrong)
