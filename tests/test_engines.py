@@ -277,7 +277,7 @@ def test_a_node_with_another_torch_runs_nothing(tmp_path, team):
     other = tmp_path / "site"
     other.mkdir()
     # An interpreter whose torch says that it is another one.
-    (other / "sitecustomize.py").write_text("import importlib.abc, sys\n" + FAKE)
+    (other / "sitecustomize.py").write_text("import importlib.abc, importlib.util, sys\n" + FAKE)
     with (tmp_path / "secrets").open("a") as stream:
         stream.write(f"PYTHONPATH={other}\n")
     said = ours.run("slurm", code=1)
@@ -288,11 +288,18 @@ def test_a_node_with_another_torch_runs_nothing(tmp_path, team):
 FAKE = """
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "torch":
-            sys.meta_path.remove(self)
-            import torch
-            torch.__version__ = "2.0.0"
-            return torch.__spec__
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            module.__version__ = "2.0.0"
+
+        spec.loader.exec_module = exec_module
+        return spec
 
 sys.meta_path.insert(0, Finder())
 """
