@@ -26,7 +26,8 @@ class Ray:
         self.folder = Path(tempfile.mkdtemp(prefix="ray"))
         (port,) = free_ports(1)
         self.address = f"127.0.0.1:{port}"
-        self.environment = {"RAY_USAGE_STATS_ENABLED": "0"}
+        # A busy machine takes longer than Ray would wait for its own processes.
+        self.environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
         self.options = {"ray": {"address": self.address}}
         self.daemons = {}
         self._port = port
@@ -35,7 +36,6 @@ class Ray:
         """Start the head, on which no job runs, and the nodes; return when all are there."""
         head = ["--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
         self._daemon("head", *head, "--num-cpus=0")
-        wait_until(lambda: len(self.nodes()) == 1, self.daemons["head"])
         self.start_nodes()
 
     def start_nodes(self):
@@ -43,26 +43,20 @@ class Ray:
         for name in NODES:
             if name not in self.daemons or self.daemons[name].poll() is not None:
                 self._daemon(name, f"--address={self.address}", "--num-cpus=1")
-        wait_until(lambda: len(self.nodes()) == 1 + len(NODES), self.daemons["head"])
 
     def _daemon(self, name, *arguments):
         command = [Path(sys.executable).with_name("ray"), "start", "--block", "--node-ip-address=127.0.0.1", *arguments]
-        with (self.folder / f"{name}.out").open("w") as stream:
+        log = self.folder / f"{name}.out"
+        with log.open("w") as stream:
             self.daemons[name] = subprocess.Popen(
                 [*command, "--object-store-memory=80000000", "--disable-usage-stats"],
                 env={**os.environ, **self.environment, "FCOS_NODE": name},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd="/",
             )
-
-    def nodes(self):
-        """The addresses of the nodes that are alive."""
-        script = f"import ray; ray.init('{self.address}', log_to_driver=False, logging_level=50)\n"
-        script += "print([n['NodeID'] for n in ray.nodes() if n['Alive']])"
-        environment = {**os.environ, **self.environment}
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-        return done.stdout.split(",") if done.returncode == 0 else []
+        wait_until(lambda: "Ray runtime started" in log.read_text(), self.daemons[name])
 
     def kill_node(self, name):
         """As if it lost its power: all processes of Ray there, but not what they have started."""

@@ -110,6 +110,7 @@ class Slurm:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd="/",
             )
 
     def ask(self, *command):

@@ -115,7 +115,7 @@ def mlflow_server(folder):
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nine more processes
     with (folder / "mlflow.log").open("w") as stream:
         process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+            command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, env=environment, cwd="/"
         )
     try:
         wait_until(lambda: _answers(f"{uri}/health"), process)

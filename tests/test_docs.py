@@ -19,6 +19,8 @@ from conftest import READY_MADE, ROOT, wait_until
 from mkdocs.exceptions import PluginError
 from PIL import Image
 
+from fcos.running.engines.options import EngineOptions
+
 DOCS = ROOT / "docs"
 DRAWN = DOCS / "images" / "explained"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -193,6 +195,11 @@ def test_figures_follow_the_palette(site, page):
 
 def _mean(screenshot):
     return np.asarray(Image.open(io.BytesIO(screenshot)).convert("L")).mean()
+
+
+def test_every_setting_of_a_cluster_is_explained():
+    text = (ROOT / "docs" / "team.md").read_text()
+    assert [name for name in EngineOptions.model_fields if f"`{name}`" not in text] == []
 
 
 def test_search_works_from_the_disk(site, page):

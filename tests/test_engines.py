@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 from conftest import LIMIT_S, ROOT, wait_until
 from data_helpers import small_yolo
@@ -24,9 +25,16 @@ ENGINES = ("slurm", "ray")
 RUNS = ("reference", "one-epoch")
 
 
-def smoke(**changes):
-    """The settings of smoke, with changes of runs: epochs=30 changes one-epoch."""
+def smoke():
+    """The settings of smoke; states are saved every second."""
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
+    params["train"]["checkpoint_every_s"] = 1.0
+    return params
+
+
+def small(**changes):
+    """The same with one training, and changes of its settings: epochs=30."""
+    params = small_study()
     params["train"]["checkpoint_every_s"] = 1.0
     params["runs"]["one-epoch"] |= changes
     return params
@@ -64,7 +72,8 @@ def team(tmp_path, clusters, tracking):
         return Team(tmp_path, params, tracking, cluster), cluster
 
     yield make
-    for process in working_in(tmp_path):  # what a failed test leaves, and what a lost node does
+    # What a failed test leaves, and a lost node.
+    for process in [*working_in(tmp_path / "project"), *working_in(tmp_path / "nodes")]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
@@ -143,9 +152,7 @@ def test_a_study_on_a_cluster_equals_a_local_one(tmp_path, team, run_locally, en
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_training_goes_on_elsewhere_after_its_node_was_lost(tmp_path, team, run_locally, engine):
-    params = smoke(epochs=20)
-    del params["runs"]["reference"], params["tables"][2], params["tables"][0]
-    params["tta"]["runs"] = []
+    params = small(epochs=20)
     local = run_locally(params)
     ours, cluster = team(params, engine)
     process = ours.start(engine)
@@ -164,8 +171,9 @@ def test_a_training_goes_on_elsewhere_after_its_node_was_lost(tmp_path, team, ru
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_failed_run_is_named_while_others_finish(team, engine):
-    params = smoke()
-    params["runs"]["reference"]["train"] = {"learning_rate": 1.0e38}  # its weights overflow
+    params = small()
+    wrong = {"learning_rate": 1.0e38}  # the weights overflow
+    params["runs"]["reference"] = {**params["runs"]["one-epoch"], "seed": 1, "train": wrong}
     ours, _ = team(params, engine)
     said = ours.run(engine, code=1)
     assert f"log: {ours.folder_of('reference') / 'log'}" in said
@@ -174,10 +182,12 @@ def test_a_failed_run_is_named_while_others_finish(team, engine):
     assert "one-epoch: done on n" in said
 
 
-def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(team):
-    params = smoke(epochs=20)
+def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(tmp_path, team):
+    params = small(epochs=20)
     params["train"]["checkpoint_every_s"] = 3600.0
     ours, cluster = team(params)
+    states = tmp_path / "states"
+    ours.write_options(states=f"file://{states}")
     before = jobs_of(cluster)
     process = ours.start("slurm")
     wait_until(lambda: ours.steps("one-epoch"), process)
@@ -186,25 +196,26 @@ def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(team)
     # As the time limit does, and the one with more rights to the node.
     cluster.ask("scancel", "--batch", "--signal=TERM", f"--name={ours.folder_of('one-epoch').name}")
     wait_until(lambda: "stopped by the engine" in ours.log("one-epoch"))
+    assert list(states.glob("smoke/one-epoch-*/state.pt"))
     said = ours.run("slurm")
-    assert jobs_of(cluster) == before + 2 and "submitted to" not in said  # both were known by their names
+    assert jobs_of(cluster) == before + 1 and "submitted to" not in said  # it was known by its name
     assert "one-epoch: done on n" in said
-    assert steps_of(ours.log("one-epoch")) > [0]
+    assert steps_of(ours.log("one-epoch")) > [0] and not (states / "smoke").exists()
 
 
 def test_cancelled_jobs_end_and_are_not_started_again(team):
-    ours, cluster = team(smoke(epochs=1000))
+    ours, cluster = team(small(epochs=1000))
     assert "not waiting" in ours.run("slurm", "--detach")
     wait_until(lambda: ours.steps("one-epoch"))
     ours.fcos("study", "cancel")
-    names = f"--name={','.join(ours.folder_of(run).name for run in RUNS)}"
-    wait_until(lambda: not cluster.ask("squeue", "--noheader", names))
+    name = f"--name={ours.folder_of('one-epoch').name}"
+    wait_until(lambda: not cluster.ask("squeue", "--noheader", name))
     assert "cancelled" in ours.fcos("status")
     assert list(ours.scratch.glob("smoke/one-epoch-*/state.pt"))
 
 
 def test_a_remote_that_is_away_is_waited_for(team):
-    ours, _ = team(smoke())
+    ours, _ = team(small())
     process = ours.start("slurm")
     wait_until(lambda: "images: " in ours.log("one-epoch"), process)
     away = ours.remote.with_name("away")
@@ -264,7 +275,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("what", REFUSALS)
 def test_what_cannot_run_there_is_refused_by_name(tmp_path, what):
-    ours = Team(tmp_path, smoke(), "http://127.0.0.1:9")
+    ours = Team(tmp_path, small(), "http://127.0.0.1:9")
     change, said = REFUSALS[what]
     change(ours)
     output = ours.run("slurm", code=2)
@@ -273,7 +284,7 @@ def test_what_cannot_run_there_is_refused_by_name(tmp_path, what):
 
 
 def test_a_node_with_another_torch_runs_nothing(tmp_path, team):
-    ours, _ = team(smoke())
+    ours, _ = team(small())
     other = tmp_path / "site"
     other.mkdir()
     # An interpreter whose torch says that it is another one.
@@ -305,42 +316,56 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def test_of_two_processes_the_last_one_owns_a_training(tmp_path):
-    """The first one believed dead saves nothing more, and says why; the files of the second one stand."""
-    script = """
+OWNER = """
 import sys
 from pathlib import Path
 import torch
+from fcos.training.remote_states import RemoteStates
 from fcos.training.resume import Scratch
 
-scratch = Scratch(Path(sys.argv[1]), shared=True)
+folder, url, value = sys.argv[1:]
+scratch = Scratch(Path(folder), shared=not url, remote=RemoteStates(url) if url else None)
 with scratch.alone():
     print("mine", flush=True)
     sys.stdin.readline()
-    scratch.save({"model": {"w": torch.full((3,), float(sys.argv[2]))}, "step": 1})
+    scratch.save({"model": {"w": torch.full((3,), float(value))}, "step": 1})
     print("saved", flush=True)
 """
 
+
+@pytest.mark.parametrize("place", ["folder", "URL"])
+def test_of_two_processes_the_last_one_owns_a_training(tmp_path, place):
+    """The first one believed dead saves nothing more, and says why; the files of the second one stand."""
+    url = f"file://{tmp_path}/states" if place == "URL" else ""
+
     def start(value):
+        folder = tmp_path / (f"node-{value}" if url else "shared") / "run-key"
         process = subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path / "run-key"), value],
+            [sys.executable, "-c", OWNER, str(folder), url, value],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        while process.stdout.readline() != "mine\n":
+        said = []
+        while "mine\n" not in said:
             assert process.poll() is None
-        return process
+            said.append(process.stdout.readline())
+        return process, said
 
-    first = start("1")
-    second = start("2")
+    first, said = start("1")
+    assert said == ["mine\n"]
+    second, said = start("2")
+    assert f"taken over from process {first.pid} on " in said[0]
     said = second.communicate("\n")[0]
     assert second.returncode == 0 and "saved" in said
     said = first.communicate("\n")[0]
     assert first.returncode == 1 and "another process has taken over this training" in said
-    import torch
-
-    assert torch.load(tmp_path / "run-key" / "state.pt")["model"]["w"].tolist() == [2.0, 2.0, 2.0]
-    assert {path.name for path in (tmp_path / "run-key").iterdir()} == {"state.pt", "owner.json"}
+    folder = tmp_path / ("states" if url else "shared/run-key")
+    assert {path.name for path in folder.iterdir()} == {"state.pt", "owner.json"}
+    assert torch.load(folder / "state.pt")["model"]["w"].tolist() == [2.0, 2.0, 2.0]
+    third, said = start("3")  # the second one has ended well: nothing to take over
+    assert said == ["mine\n"]
+    third.kill()
+    third.communicate()

@@ -9,11 +9,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, wait_until
 from project_helpers import call, copy_project, repro, small_study
 from slurm_helpers import free_ports
 
+from fcos.errors import UserError
 from fcos.running.heartbeat import read_heartbeats
+from fcos.training.remote_states import RemoteStates
+from fcos.training.resume import Scratch
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 PROGRAMS = ROOT / ".venv" / "servers" / "bin"
@@ -89,11 +93,31 @@ def project(tmp_path, servers):
     folder = tmp_path / "project"
     folder.mkdir()
     params = small_study()
-    params["runs"]["one-epoch"]["epochs"] = 40
+    params["runs"]["one-epoch"]["epochs"] = 20
     copy_project(folder, params)
     call(folder, "dvc", "remote", "add", "--default", "team", "s3://dvc")
     call(folder, "dvc", "remote", "modify", "team", "endpointurl", servers.s3)
     return folder
+
+
+def test_a_state_in_an_object_store_is_found_by_another_node(tmp_path, servers, monkeypatch):
+    for name, value in servers.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", servers.s3)
+    url = "s3://dvc/states/smoke/one-epoch-1234"
+    state = dict.fromkeys(("optimizer", "history", "seconds", "validation"), 0)
+    state |= {"model": {"w": torch.arange(5.0)}, "step": 7}
+    here = Scratch(tmp_path / "here", remote=RemoteStates(url))
+    with here.alone():
+        here.save(state)
+    there = Scratch(tmp_path / "there", remote=RemoteStates(url))
+    with there.alone():
+        found = there.load(torch.device("cpu"))
+        with pytest.raises(UserError, match="taken over"):
+            here.save(state)
+    assert found["step"] == 7 and torch.equal(found["model"]["w"], torch.arange(5.0))
+    there.remote.drop()
+    assert Scratch(tmp_path / "else", remote=RemoteStates(url)).load(torch.device("cpu")) is None
 
 
 def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
@@ -114,7 +138,7 @@ def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
     servers.restart_database()
     assert process.wait() == 0, (tmp_path / "log").read_text()
     said = call(project, sys.executable, "-c", POINTS, **servers.environment)
-    assert said.splitlines()[-1] == str(list(range(41 * 4)))
+    assert said.splitlines()[-1] == str(list(range(21 * 4)))
     assert "MLflow was not updated" not in (tmp_path / "log").read_text()
     call(project, "dvc", "push", "--quiet", "--run-cache", **servers.environment)
     other = tmp_path / "other"

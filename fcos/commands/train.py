@@ -29,6 +29,7 @@ from fcos.study.summary import write_summary
 from fcos.training.history import COLUMNS, VALIDATION
 from fcos.training.key import training_key
 from fcos.training.loop import Plan, Row, fit, peak_memory_mb
+from fcos.training.remote_states import RemoteStates
 from fcos.training.resume import Scratch
 from fcos.training.validation import Validation, Validator
 
@@ -85,7 +86,8 @@ def _train(
         start_digest=start_digest,
         validation=validator.key if validator and config.selects else None,
     )
-    scratch = Scratch(layout.scratch(run.name, key), shared=layout.is_shared)
+    url = layout.states_url(run.name, key)
+    scratch = Scratch(layout.scratch(run.name, key), layout.is_shared, RemoteStates(url) if url else None)
     with scratch.alone():
         if scratch.put_back(layout.run(run.name)):
             _keep_role(layout, run)

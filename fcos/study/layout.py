@@ -7,6 +7,7 @@ from pathlib import Path
 from fcos.files import project_root
 
 SCRATCH = "FCOS_SCRATCH"  # the folder that the nodes of a cluster share, for unfinished work instead of runs/
+STATES = "FCOS_STATES"  # a URL for the states of unfinished trainings, for nodes whose shared folder is slow
 STUDIES = Path("studies")  # the files of all studies; params.yaml is a copy of the active one
 
 
@@ -69,5 +70,11 @@ class Layout:
         return project_root() / "runs" / self.study / ".scratch" / "by-hand"
 
     def scratch(self, name: str, key: str) -> Path:
-        """Return the folder for the unfinished work of a training."""
-        return self.unfinished / f"{name}-{key[:16]}"
+        """Return the folder for the unfinished work of a training; of this machine, if its state is kept at a URL."""
+        place = project_root() / "runs" / self.study / ".scratch" if STATES in os.environ else self.unfinished
+        return place / f"{name}-{key[:16]}"
+
+    def states_url(self, name: str, key: str) -> str | None:
+        """Return the URL for the state of a training, or None if it stays in its folder."""
+        url = os.environ.get(STATES)
+        return f"{url.rstrip('/')}/{self.study}/{name}-{key[:16]}" if url else None

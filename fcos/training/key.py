@@ -51,6 +51,7 @@ TRAINING_CODE = (
     "training/key.py",
     "training/loop.py",
     "training/optimizer.py",
+    "training/remote_states.py",
     "training/resume.py",
     "training/step.py",
     "training/validation.py",

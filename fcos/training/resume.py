@@ -19,6 +19,7 @@ from fcos.files import link_or_copy, whole_file, write_json
 from fcos.locks import has_no_locks
 from fcos.model.checkpoint import DIVERGED, check_finite
 from fcos.progress import say
+from fcos.training.remote_states import RemoteStates
 
 KEPT = 3  # number of unfinished states of a run under keys other than the current one
 
@@ -35,10 +36,12 @@ class Scratch:
         shared: whether the nodes of a cluster share the folder. Locks are of no use there: the engine starts a training
             again because it believes the first process dead, and that process may hold its lock for minutes, or not be
             seen to hold it. The last one to start then owns the training, and the other stops when it wants to write.
+        remote: where the state and its owner are kept for the other nodes, if they share no folder.
     """
 
     folder: Path
     shared: bool = False
+    remote: RemoteStates | None = None
     _mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -62,6 +65,8 @@ class Scratch:
         try:
             with whole_file(self.path) as part:
                 torch.save(state, part)
+            if self.remote:
+                self.remote.put(self.path)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer, without a reason
             free = shutil.disk_usage(self.folder).free >> 20
             found = str(error).partition("\n")[0][:200]
@@ -72,6 +77,8 @@ class Scratch:
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the last saved state with its tensors on `device`, or None if there is no readable one."""
+        if self.remote:
+            self.remote.get(self.path)
         try:
             state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
             if missing := {"model", "optimizer", "history", "seconds", "validation", "step"} - state.keys():
@@ -116,11 +123,16 @@ class Scratch:
         The operating system releases the lock of a process that has ended, even if it was killed. In a shared folder
         nobody waits: this process takes over.
         """
-        if self.shared:
-            if (owner := _read(self._owner)) and self.path.exists():
+        if self.shared or self.remote:
+            if owner := self._read_owner():
                 say(f"this training is taken over from {_named(owner)}")
-            write_json(self._owner, {**_this_process(), "mark": self._mark})
-            yield
+            self._write_owner({**_this_process(), "mark": self._mark})
+            try:
+                yield
+            finally:
+                if self._read_owner().get("mark") == self._mark:
+                    with contextlib.suppress(OSError):
+                        self._write_owner({})
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         path = self.folder.with_name(f"{self.folder.name}.lock")
@@ -141,8 +153,24 @@ class Scratch:
     def _owner(self) -> Path:
         return self.folder / "owner.json"
 
+    def _write_owner(self, owner: dict[str, Any]) -> None:
+        write_json(self._owner, owner)
+        if self.remote:
+            self.remote.put(self._owner)
+
+    def _read_owner(self) -> dict[str, Any]:
+        """Return the process that owns the training, empty if there is none; this one if the store does not answer."""
+        if self.remote:
+            self._owner.unlink(missing_ok=True)
+            try:
+                self.remote.get(self._owner)
+            except OSError as error:
+                say(f"warning: it is not known whether another process has taken over this training ({error})")
+                return {"mark": self._mark}
+        return _read(self._owner) or {}
+
     def _check_owner(self) -> None:
-        owner = (_read(self._owner) or {}) if self.shared else {"mark": self._mark}
+        owner = self._read_owner() if self.shared or self.remote else {"mark": self._mark}
         if owner.get("mark") != self._mark:  # or gone: the other process has finished
             raise UserError(
                 self.folder,

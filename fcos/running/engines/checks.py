@@ -9,6 +9,7 @@ from pathlib import Path
 from fcos.errors import UserError
 from fcos.running.dvc import default_remote
 from fcos.running.engines.options import EngineOptions
+from fcos.training.remote_states import RemoteStates
 
 # What a job takes from the commit. Lock files and reports are not checked, since a run writes them.
 _CODE = ("fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config")
@@ -88,6 +89,25 @@ def tracking_uri(environment: Mapping[str, str]) -> str:
         )
     refuse_password(uri, "MLFLOW_TRACKING_URI")
     return uri
+
+
+def states_url(options: EngineOptions) -> None:
+    """Check the URL for states, if there is one, by asking for a file there.
+
+    Raises:
+        UserError: it has a password in it, cannot be used here, or does not answer.
+    """
+    if options.states:
+        refuse_password(options.states, "engine.yaml: states")
+        try:
+            RemoteStates(options.states).get(Path("nothing"))
+        except (OSError, ImportError, ValueError) as error:
+            raise UserError(
+                "engine.yaml: states",
+                "cannot be read from here",
+                found=error,
+                expected="a URL such as s3://BUCKET/FOLDER that nodes reach too (pip install 'fcos[s3]')",
+            ) from None
 
 
 def shared_scratch(options: EngineOptions) -> Path:

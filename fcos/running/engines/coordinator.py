@@ -33,6 +33,7 @@ from fcos.running.stages import Stage, all_stages, stages_of
 from fcos.running.study_progress import StudyProgress
 from fcos.running.time_left import cost
 from fcos.study.layout import Layout
+from fcos.training.remote_states import RemoteStates
 
 LAST_LINES = 20  # of the log of a failed run
 KEPT_JOBS = 100  # folders of jobs with their logs
@@ -50,6 +51,7 @@ def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> l
     """
     study = params.read()
     scratch = checks.shared_scratch(options)
+    checks.states_url(options)
     tracking_uri = checks.tracking_uri(os.environ)
     commit, repository = checks.commit_to_run(options)
     dvc_config = checks.dvc_config()
@@ -78,6 +80,8 @@ def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> l
         forget_jobs(study.study)
         drop_recorded(study.study)
         drop_recorded(study.study, scratch / study.study)
+        if options.states:
+            RemoteStates(f"{options.states.rstrip('/')}/{study.study}").drop()
         return []
 
 
@@ -110,6 +114,7 @@ def _common(study: Params, options: EngineOptions, scratch: Path) -> dict[str, A
         "study": study.study,
         "threads": options.threads,
         "scratch": str(scratch),
+        "states": options.states,
         "node_scratch": options.node_scratch,
         "keep": options.keep,
         "python": options.python,

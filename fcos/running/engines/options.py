@@ -17,6 +17,7 @@ class EngineOptions(Section):
     """Settings of a site; docs/team.md explains them."""
 
     scratch: str  # a folder that all nodes share: states of trainings, jobs and logs
+    states: str | None = None  # a URL for the states of trainings instead of `scratch`: s3://BUCKET/FOLDER
     repository: str | None = None  # where nodes clone from; default: git's remote `origin`
     node_scratch: str = "/tmp/fcos-$USER"  # noqa: S108  # on each node; clones and environments
     keep: int = Field(default=3, ge=1)  # clones and environments that a node keeps

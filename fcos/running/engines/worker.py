@@ -24,7 +24,7 @@ from fcos.running.engines.bootstrap import AGAIN
 from fcos.running.engines.node import ask_node
 from fcos.running.parent import STARTED_BY, this_process
 from fcos.running.stages import Stage
-from fcos.study.layout import SCRATCH, Layout
+from fcos.study.layout import SCRATCH, STATES, Layout
 
 PUSH_TRIES = 12
 PUSH_WAIT_S = 5.0  # doubled after each try, up to ten minutes: an hour in all
@@ -86,6 +86,8 @@ def _work(job: Mapping[str, Any]) -> None:
     os.environ |= {"OMP_NUM_THREADS": str(job["threads"]), SCRATCH: job["scratch"], STARTED_BY: this_process()}
     if job["tracking_uri"]:
         os.environ["MLFLOW_TRACKING_URI"] = job["tracking_uri"]
+    if job["states"]:
+        os.environ[STATES] = job["states"]
     if job["data"]:
         os.environ["FCOS_DATA_ROOT"] = os.path.expandvars(job["data"])
     check_node(job)
