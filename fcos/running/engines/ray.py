@@ -95,8 +95,8 @@ class RayEngine:
             answered, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
         except (ConnectionError, self._ray.exceptions.RayError) as error:
             raise EngineSilent(str(error)) from None
-        starts = {job.run_name: _starts(job) for job in jobs}
-        found = {name: JobState(QUEUED, requeued=len(starts[name])) for name in actors}
+        requeued = {job.run_name: max(0, _starts(job) - 1) for job in jobs}
+        found = {name: JobState(QUEUED, requeued=requeued[name]) for name in actors}
         for reference in answered:
             name = asked[reference]
             try:
@@ -106,7 +106,7 @@ class RayEngine:
             except self._ray.exceptions.RayError:
                 del found[name]  # it has ended
                 continue
-            found[name] = JobState(RUNNING, node, requeued=max(0, len(starts[name]) - 1))
+            found[name] = JobState(RUNNING, node, requeued=requeued[name])
         return found
 
     def cancel(self, jobs: Sequence[Job]) -> None:
@@ -129,7 +129,7 @@ class RayEngine:
         return None
 
 
-def _starts(job: Job) -> list[str]:
+def _starts(job: Job) -> int:
     with contextlib.suppress(OSError):
-        return (job.folder / "started").read_text(encoding="utf-8").splitlines()
-    return []
+        return (job.folder / "started").read_text(encoding="utf-8").count("\n")
+    return 0
