@@ -159,15 +159,18 @@ class Scratch:
             self.remote.put(self._owner)
 
     def _read_owner(self) -> dict[str, Any]:
-        """Return the process that owns the training, empty if there is none; this one if the store does not answer."""
-        if self.remote:
-            self._owner.unlink(missing_ok=True)
-            try:
+        """Return the process that owns the training, empty if there is none; this one if that cannot be read."""
+        try:
+            if self.remote:
+                self._owner.unlink(missing_ok=True)
                 self.remote.get(self._owner)
-            except OSError as error:
-                say(f"warning: it is not known whether another process has taken over this training ({error})")
-                return {"mark": self._mark}
-        return _read(self._owner) or {}
+            owner = json.loads(self._owner.read_text(encoding="utf-8"))
+            return owner if isinstance(owner, dict) else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:  # a shared file system that does not answer
+            say(f"warning: it is not known whether another process has taken over this training ({error})")
+            return {"mark": self._mark}
 
     def _check_owner(self) -> None:
         owner = self._read_owner() if self.shared or self.remote else {"mark": self._mark}
@@ -198,16 +201,10 @@ def _this_process() -> dict[str, Any]:
 
 def _holder(lock: Path) -> str:
     """Return the process that holds the lock, as recorded in the lock file."""
-    holder = _read(lock)
-    return _named(holder) if holder else "another process"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return _named(json.loads(lock.read_text(encoding="utf-8")))
+    return "another process"
 
 
 def _named(process: dict[str, Any]) -> str:
     return f"process {process.get('pid')} on {process.get('host')}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else None
-    return None
