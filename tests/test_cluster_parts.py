@@ -190,6 +190,10 @@ def test_a_file_of_secrets_is_read_as_a_shell_would(tmp_path, monkeypatch):
     assert bootstrap._secrets(None) == {}
 
 
+def test_nodes_install_by_the_same_uv():
+    assert f"UV_VERSION := {bootstrap.UV_VERSION}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_clones_in_use_are_not_deleted(tmp_path):
     """Four commits are there and two may stay: the oldest one is at work."""
     for age, name in enumerate(("new", "middle", "old", "oldest")):
