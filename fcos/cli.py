@@ -72,7 +72,7 @@ GroundTruth = Annotated[
 
 def _enough(replicates: int) -> int:
     if 0 < replicates < 100:
-        raise typer.BadParameter("fewer than 100 say nothing: 100 or more, or 0 for no intervals")
+        raise typer.BadParameter("fewer than 100 are too few: use 100 or more, or 0 for no intervals")
     return replicates
 
 
@@ -301,19 +301,19 @@ def study_run(
     """Run all outdated stages of the active study, like `dvc repro`, with several trainings in parallel."""
     if engine is EngineName.local:
         if detach:
-            raise UserError("--detach", "goes with a cluster only", hint="add --engine slurm, or use nohup")
+            raise UserError("--detach", "can only be used with a cluster", hint="add --engine slurm, or use nohup")
         from fcos.running.run import run_study
 
         return run_study(jobs)
     if jobs is not None:
-        raise UserError("--jobs", "does not go with a cluster", hint="leave it out: the cluster has a queue")
+        raise UserError("--jobs", "cannot be used with a cluster", hint="omit it: the cluster schedules the jobs")
     from fcos.running.engines.choice import make_engine
     from fcos.running.engines.coordinator import run_on_cluster
     from fcos.running.engines.options import read_options
 
     options = read_options(engine_options)
     if failed := run_on_cluster(make_engine(engine.value, options), options, detach=detach):
-        _echo(f"failed: {', '.join(failed)}; see above. Others are done; to try again: {_typed()}", err=True)
+        _echo(f"failed: {', '.join(failed)}; see above. The other runs are done; to try again: {_typed()}", err=True)
         raise typer.Exit(1)
     return None
 
@@ -468,7 +468,7 @@ def _sweep_nms(run_name: RunName) -> None:
 
 
 def _former_name(former: str, name: str) -> None:
-    _echo(f"hint: `fcos {former}` is called `fcos {name}` now; the next version knows that name only", err=True)
+    _echo(f"hint: `fcos {former}` is now `fcos {name}`; the next version removes the old name", err=True)
 
 
 @app.command(epilog="Example: fcos report")
@@ -505,7 +505,7 @@ def detect(
 
     if pictures is not None:
         images = pictures
-        _echo("hint: --pictures is called --images now; the next version knows that name only", err=True)
+        _echo("hint: --pictures is now --images; the next version removes the old name", err=True)
     found = detect(paths, checkpoint, out, score=score, nms=nms, images=images)
     _echo(f"{len(found)} objects with a score of {score:g} or more; see {out}/")
 
@@ -670,7 +670,7 @@ def status(
     from fcos.running.status import watch as keep_watching
 
     if watch and as_json:
-        raise UserError("--watch", "does not go with --json", hint="leave one of them out")
+        raise UserError("--watch", "cannot be combined with --json", hint="leave one of them out")
     read_status = StatusReader(quick=quick)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends --watch
@@ -707,7 +707,7 @@ def doctor(
         connect(renew=False)
         findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
-        findings.append(Finding("tracking", "not reachable", f"{error}; runs are logged later: `fcos sync-mlflow`"))
+        findings.append(Finding("tracking", "not reachable", f"{error}; to log the runs later: `fcos sync-mlflow`"))
     findings += verify_files() if verify else []
     _echo(findings_text(findings))
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
@@ -743,7 +743,7 @@ def _track(params: "Params", runs: Sequence[str]) -> None:
     try:
         _sync(params, runs)
     except StoreUnavailable as error:
-        _echo(f"MLflow was not updated ({error}); later: fcos sync-mlflow", err=True)
+        _echo(f"MLflow was not updated ({error}); to update it later: fcos sync-mlflow", err=True)
 
 
 def _sync(params: "Params", runs: Sequence[str]) -> int:

@@ -64,8 +64,8 @@ def check_format(path: Path, content: Mapping[str, Any], *, hint: str | None) ->
     writer = f", written by fcos {versions['fcos']}" if isinstance(versions, Mapping) and "fcos" in versions else ""
     raise UserError(
         path,
-        "has another format than this version reads",
+        "has a format that this version cannot read",
         found=f"format {found}{writer}",
         expected=f"format {FORMAT}, which fcos {__version__} writes",
-        hint="use the version that wrote it" + (f", or write it anew: {hint}" if hint else ""),
+        hint="use the version that wrote it" + (f", or create it again: {hint}" if hint else ""),
     )

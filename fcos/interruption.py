@@ -1,15 +1,15 @@
-"""Postpone the end that a signal requests to a point where the work can be saved."""
+"""Postpone the stop that a signal requests until the work can be saved."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 
-_postponed: list[bool] = []  # one entry a block: whether a signal has arrived in it
+_postponed: list[bool] = []  # one entry per block: whether a signal has arrived in it
 
 
 def postpone() -> bool:
     """Postpone the end to the next call of `is_requested`; return False if it must not wait.
 
-    It must not wait outside of a block, and at the second request.
+    It must not wait outside a block, or after a second request.
     """
     if not _postponed or _postponed[-1]:
         return False
@@ -19,7 +19,7 @@ def postpone() -> bool:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[Callable[[], bool]]:
-    """Let a signal wait until the block asks the function that it gets whether the end was requested."""
+    """Delay a signal until the block asks for it by the yielded function: True if a stop was requested."""
     _postponed.append(False)
     try:
         yield lambda: _postponed[-1]

@@ -30,9 +30,9 @@ def explain(error: BaseException) -> UserError | None:
         return UserError(where, "no space left on its disk", hint="free some space and run the command again")
     if number in _REFUSED:
         hint = "change its permissions or its owner, or work in another folder"
-        return UserError(where, "may not be read or written", found=_strerror(error), hint=hint)
+        return UserError(where, "cannot be read or written: no permission", found=_strerror(error), hint=hint)
     if number in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
-        hint = "keep the project, or runs/, on a disk of this machine; see docs/how-to/resume.md"
+        hint = "keep the project, or runs/, on a local disk; see docs/how-to/resume.md"
         return UserError(where, "its file system has no locks", found=_strerror(error), hint=hint)
     if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
         hint = "correct the path, or move the existing file"

@@ -20,7 +20,7 @@ class _Strict(yaml.constructor.BaseConstructor):
         except (yaml.YAMLError, RecursionError):
             raise
         except Exception as error:  # such as 2026-02-30, a number of 5,000 digits or `!!bool 7`
-            problem = str(error) if isinstance(error, ValueError) else f"no value of {node.tag.rpartition(':')[2]}"
+            problem = str(error) if isinstance(error, ValueError) else f"not a valid {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
@@ -63,7 +63,7 @@ def parse_yaml(text: str, path: Path, *, loader: type[Values | Texts] = Values, 
         reader.deep_construct = True  # an alias within itself has no value yet and is rejected
         node = reader.get_single_node()
         if node is not None and _count(node, {}) > MOST_VALUES:
-            raise ConstructorError(None, None, f"aliases make more than {MOST_VALUES:,} values of it", node.start_mark)
+            raise ConstructorError(None, None, f"aliases expand to more than {MOST_VALUES:,} values", node.start_mark)
         return None if node is None else reader.construct_document(node)
     except yaml.YAMLError as error:
         mark, found = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error

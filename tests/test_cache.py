@@ -82,7 +82,7 @@ def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_t
         keep_images(split, cache, device=CPU, folder=tmp_path / ".scratch", shown=shown) for shown in (None, (20, 30))
     )
     assert [tuple(small[index].shape[:2]) for index in range(5)] == [(20, 30), (20, 30), (33, 47), (32, 16), (20, 30)]
-    assert "; 4 reduced, more than twice as large as they are shown" in capsys.readouterr().err
+    assert "; 4 downscaled: more than twice the size the network gets" in capsys.readouterr().err
     samples = [DetectionDataset(split, images)[4] for images in (whole, small)]
     batches = [make_batch([sample], [View((20, 30), flipped=True)], CPU) for sample in samples]
     assert torch.equal(batches[0].gt_boxes, batches[1].gt_boxes)

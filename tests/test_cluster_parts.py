@@ -79,7 +79,7 @@ def test_silence_of_an_engine_is_told_once_and_waited_for(jobs):
     silence = [EngineSilent("connection refused")] * 3
     states, said = followed(Scripted(*silence, {"a": JobState(DONE), "b": JobState(DONE)}), jobs)
     assert {state.state for state in states.values()} == {DONE}
-    assert said == ["the engine does not answer, which says nothing about its jobs: connection refused"]
+    assert said == ["the engine does not answer, but its jobs may still be running: connection refused"]
 
 
 def test_a_job_that_asks_for_another_turn_gets_one(jobs):
@@ -94,7 +94,7 @@ def test_a_job_that_the_engine_has_forgotten_is_judged_by_its_own_word(jobs):
     write_json(jobs[0].folder / "ended.json", {"code": 0, "node": "n1"})
     states, _ = followed(Scripted({}), jobs)
     assert states["a"] == JobState(DONE, "n1")
-    assert states["b"].state == FAILED and "left no word of its end" in states["b"].why
+    assert states["b"].state == FAILED and "left no exit code" in states["b"].why
 
 
 def test_a_failure_is_told_with_node_log_and_its_last_lines(jobs):
@@ -102,7 +102,7 @@ def test_a_failure_is_told_with_node_log_and_its_last_lines(jobs):
     text = failure_text(jobs[0], JobState(FAILED, "n7", why="exit code 2"), jobs[0].log).splitlines()
     assert text[0] == f"a: failed on n7 (exit code 2); log: {jobs[0].log}"
     assert text[1:] == [f"a | line {number}" for number in range(30, 50)]
-    assert "but DVC's remote has not all" in failure_text(jobs[1], JobState(DONE, "n1"), jobs[1].log)
+    assert "but DVC's remote does not have all" in failure_text(jobs[1], JobState(DONE, "n1"), jobs[1].log)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_an_address_without_a_secret_is_taken(address):
 
 @pytest.mark.parametrize("uri", ["", "sqlite:///mlflow.db", "file:///runs", "runs"])
 def test_a_store_that_nodes_cannot_share_is_refused(uri):
-    with pytest.raises(UserError, match="several nodes"):
+    with pytest.raises(UserError, match="the nodes cannot write"):
         tracking_uri({"MLFLOW_TRACKING_URI": uri})
 
 
 def test_settings_of_a_site_are_checked(tmp_path):
     file = tmp_path / "engine.yaml"
-    with pytest.raises(UserError, match="at least the folder that its nodes share"):
+    with pytest.raises(UserError, match="at least the folder that the nodes share"):
         read_options(file)
     file.write_text("scratch: /shared\nthread: 2\n")
     with pytest.raises(UserError, match=r"engine.yaml: thread: unknown key(.|\n)*did you mean `threads`"):
@@ -175,7 +175,7 @@ def test_status_tells_what_the_engine_says_and_how_far_a_job_is(workspace, tmp_p
     monkeypatch.setattr(cluster_status, "SILENT_S", -1.0)
     assert ask_cluster("smoke").lines()[1].endswith("train 3 of 8 steps, silent for 0 s")
     engine.answers = [EngineSilent("no controller")]
-    assert ask_cluster("smoke").lines() == ["slurm does not answer, which says nothing about its jobs: no controller"]
+    assert ask_cluster("smoke").lines() == ["slurm does not answer, but its jobs may still be running: no controller"]
     assert ask_cluster("another") is None
 
 

@@ -329,7 +329,7 @@ def test_choosing_on_held_out_images_that_are_not_there_says_what_to_do(study):
     study["nms_sweep"]["choose_on"] = study["tta"]["choose_on"] = "validation"
     write_params(study)  # and the prepared data are those of before
     for command in (nms_sweep, tta, lambda name: predict(name, "tta")):
-        with pytest.raises(UserError, match=r"validation.json: no images are held out(.|\n)*fcos prepare"):
+        with pytest.raises(UserError, match=r"validation.json: there are no validation images(.|\n)*fcos prepare"):
             command("one-epoch")
     study["data"]["validation_fraction"] = 0.25
     write_params(study)
@@ -344,7 +344,7 @@ def test_other_held_out_images_than_were_predicted_are_refused(held_out):
     held_out["data"]["validation_fraction"] = 0.5
     write_params(held_out)
     prepare()
-    with pytest.raises(UserError, match=r"validation.safetensors: was computed with another data_digest"):
+    with pytest.raises(UserError, match=r"validation.safetensors: was computed with a different data_digest"):
         nms_sweep("one-epoch")
     evaluate("one-epoch")  # the test images are the same
 
@@ -371,7 +371,7 @@ def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, ca
                 main()
             out, err = capsys.readouterr()
             assert re.search(steps, out) and re.search(chosen, out), out
-            assert (f"hint: `fcos {former}` is called `fcos {command}` now" in err) == (name == former)
+            assert (f"hint: `fcos {former}` is now `fcos {command}`" in err) == (name == former)
 
 
 def test_candidates_do_not_depend_on_batches_or_workers(study):
@@ -433,10 +433,10 @@ def without_the_last_image(tensors):
     [
         (
             put("image_ids", 0, 991),
-            ["holds other images than the split", "image ids 991: 1 too much; 1 of 8 missing: "],
+            ["its images are not the split's", "image ids 991: 1 too many; 1 of 8 missing: "],
         ),
         (lambda tensors: put("image_ids", 1, tensors["image_ids"][0])(tensors), ["names an image twice"]),
-        (without_the_last_image, ["holds other images than the split", "1 of 8 missing"]),
+        (without_the_last_image, ["its images are not the split's", "1 of 8 missing"]),
         (put("labels", 3, 3), ["has a class that the data do not have", "label 3", "0 to 2"]),
         (put("labels", 3, -1), ["has a class that the data do not have", "label -1"]),
         (put("ends", -1, 10**6), ["is not a whole candidates file", "ends"]),
@@ -461,7 +461,7 @@ def test_candidates_that_do_not_fit_the_split_or_themselves_are_refused(study, r
 def test_another_score_threshold_than_was_predicted_with_is_refused(study):
     study["test"]["score_threshold"] = 0.5
     write_params(study)
-    with pytest.raises(UserError, match=r"another test.score_threshold(.|\n)*found: +0.001\n +expected: +0.5"):
+    with pytest.raises(UserError, match=r"different test.score_threshold(.|\n)*found: +0.001\n +expected: +0.5"):
         evaluate("one-epoch")
 
 
@@ -476,16 +476,16 @@ def test_weights_of_another_network_than_the_run_names_are_refused(study):
     """The study's mistake: a run called resnet101 that was configured, and trained, as resnet50."""
     study["runs"]["one-epoch"]["backbone"] = "resnet34"
     write_params(study)
-    with pytest.raises(UserError, match=r"another backbone(.|\n)*found: +resnet18\n +expected: +resnet34"):
+    with pytest.raises(UserError, match=r"a backbone that differs(.|\n)*found: +resnet18\n +expected: +resnet34"):
         predict("one-epoch", "test")
-    with pytest.raises(UserError, match=r"another run.backbone"):
+    with pytest.raises(UserError, match=r"different run.backbone"):
         evaluate("one-epoch")
 
 
 def test_other_weights_than_were_predicted_with_are_refused(study):
     train("reference", Watcher())
     shutil.copy("runs/smoke/reference/model.safetensors", RUN / "model.safetensors")
-    with pytest.raises(UserError, match="another weights_sha256"):
+    with pytest.raises(UserError, match="different weights_sha256"):
         evaluate("one-epoch")
 
 
@@ -493,7 +493,7 @@ def test_other_test_images_than_were_predicted_are_refused(study):
     study["data"]["seed"] = 1
     write_params(study)
     prepare()
-    with pytest.raises(UserError, match="another data_digest"):
+    with pytest.raises(UserError, match="different data_digest"):
         evaluate("one-epoch")
 
 

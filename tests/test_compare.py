@@ -205,7 +205,7 @@ def test_options_out_of_range(folder, run, option):
 def test_an_input_is_never_overwritten(folder, run):
     before = Path("dets.json").read_bytes()
     arguments = "score", "--gt", "gt.json", "--detections", "dets.json", "--out"
-    assert_mistake(run(*arguments, "dets.json"), "--out dets.json", "is one of the files to be read")
+    assert_mistake(run(*arguments, "dets.json"), "--out dets.json", "is also an input file")
     assert Path("dets.json").read_bytes() == before
     Path("out").mkdir()
     assert_mistake(run(*arguments, "out"), "--out out", "is a folder")
@@ -246,7 +246,7 @@ BAD_TRUTH = [
     (put("images", 2, 5), ["gt.json: images[2]: is not an object", "5"]),
     (put("images", 2, "id", 3), ["gt.json: images: duplicate id", "id 3, 2 times"]),
     (put("images", 2, "id", None), ["images[2].id: a wrong value", "None", "a whole number or text"]),
-    (put("images", 2, "id", True), ["images[2].id: a wrong value", "a truth value, True"]),
+    (put("images", 2, "id", True), ["images[2].id: a wrong value", "a boolean, True"]),
     (put("images", 2, "id", 7.5), ["images[2].id: a wrong value", "7.5"]),
     (put("images", 2, "id", 2**63), ["images[2].id: a wrong value", "9223372036854775808"]),
     (drop("images", 2, "id"), ["images[2].id: is missing", "file_name"]),
@@ -274,14 +274,14 @@ BAD_RESULTS = [
     (put(17, [1, 2]), ["dets.json: [17]: is not an object", "[1, 2]"]),
     (put(17, "image_id", "no"), ["[17].image_id: 1 of ", "no (the first)"]),
     (put(17, "image_id", 7.5), ["[17].image_id: a wrong value", "7.5", "a whole number or text"]),
-    (put(17, "image_id", True), ["[17].image_id: a wrong value", "a truth value, True"]),
+    (put(17, "image_id", True), ["[17].image_id: a wrong value", "a boolean, True"]),
     (put(17, "image_id", [7]), ["[17].image_id: a wrong value", "[7]"]),
     (put(17, "image_id", 4), ["[17].image_id: 1 of ", "4 (the first)", "another split", "--ignore-unknown-images"]),
     (put(17, "category_id", 0), ["[17].category_id: 1 of 3 ", "ids 0, 2, 5", "ids 2, 5, 9", "--ignore-unk"]),
     (put(17, "bbox", [1, 2, 3, math.inf]), ["[17].bbox: a wrong value", "inf", "four finite numbers"]),
     (put(17, "bbox", "1 2 3 4"), ["[17].bbox: a wrong value", "text '1 2 3 4'"]),
     (put(17, "score", math.nan), ["[17].score: a wrong value", "nan", "a finite number"]),
-    (put(17, "score", True), ["[17].score: a wrong value", "a truth value, True"]),
+    (put(17, "score", True), ["[17].score: a wrong value", "a boolean, True"]),
     (put(17, "score", "0.5"), ["[17].score: a wrong value", "text '0.5'"]),
     (put(17, "score", None), ["[17].score: a wrong value", "None"]),
 ]  # fmt: skip
@@ -316,7 +316,7 @@ def test_files_that_are_no_results(folder, run):
 
 def test_files_that_are_no_ground_truth(folder, run):
     done = run("score", "--gt", "dets.json", "--detections", "gt.json")
-    assert_mistake(done, "dets.json: is not ground truth", "a list of", "is what a detector's results are")
+    assert_mistake(done, "dets.json: is not ground truth", "a list of", "looks like a detector's results")
     assert_mistake(run("score", "--gt", "no.json", "--detections", "dets.json"), "no.json: no such file")
     Path("empty").mkdir()
     assert_mistake(run("score", "--gt", "empty", "--detections", "dets.json"), "empty: ")
@@ -508,7 +508,7 @@ def pair_of(value, low, high, p, *, trainings=(1, 1), **more):
         (pair_of(0.0, NAN, NAN, NAN, identical=True), "b against a: the two results are the same"),
         (
             pair_of(0.5, NAN, NAN, NAN),
-            "b against a: +50.0 AP, which cannot be judged: it is the same under every draw of the images",
+            "b against a: +50.0 AP, which cannot be judged: it is the same in every bootstrap sample",
         ),
         (pair_of(NAN, NAN, NAN, NAN), "b against a: AP is not defined, there are no objects"),
     ],
@@ -545,7 +545,7 @@ def test_mistakes_in_what_to_compare(folder, run):
     assert_mistake(call("dets.json", "b=gt.json"), "gt.json: is not a list of results")
     write("copy.json", read("dets.json"))
     repeated = call("a=dets.json,copy.json", "b=dets.json", *FEW)
-    assert_mistake(repeated, "row a: repeats with the same content", "dets.json, copy.json")
+    assert_mistake(repeated, "row a: files with the same content", "dets.json, copy.json")
     assert_mistake(call("dets.json", "b=copy.json", "--out", "gt.json"), "--out gt.json: is a file")
     write("one.json", {**read("gt.json"), "images": read("gt.json")["images"][:1], "annotations": []})
     assert_mistake(run("compare", "--gt", "one.json", "dets.json", "copy.json"), "one image cannot show a difference")
@@ -585,7 +585,7 @@ def test_names_mean_nothing_in_markdown(text, escaped):
     ("low", "high", "margin", "better", "why"),
     [
         (-0.004, 0.02, 0.005, False, None),  # at most 0.4 lower, 0.5 is allowed
-        (-0.006, 0.02, 0.005, False, "b: AP may be 0.6 lower than that of a, more than 0.5"),
+        (-0.006, 0.02, 0.005, False, "b: AP may be 0.6 lower than that of a, which exceeds the margin of 0.5"),
         (0.001, 0.02, None, True, None),
         (-0.001, 0.02, None, True, "b: an AP higher than that of a is not shown"),
         (0.0, 0.02, 0.0, False, None),
@@ -620,7 +620,7 @@ def test_a_baseline_is_in_every_pair_and_a_failed_gate_ends_with_1(run, detector
 
     failed = done("a.json", "worse.json", "--fail-if-worse", "2")
     assert failed.returncode == 1 and re.search(
-        r"failed: worse: AP may be [\d.]+ lower than that of a, more than 2", failed.stdout
+        r"failed: worse: AP may be [\d.]+ lower than that of a, which exceeds the margin of 2", failed.stdout
     )
     page = (tmp_path / "out" / "comparison.md").read_text()
     assert page.startswith("# Comparison\n\n**failed: worse: AP may be ")
@@ -631,4 +631,4 @@ def test_a_gate_that_cannot_be_judged_is_a_mistake(run, detectors, monkeypatch):
     monkeypatch.chdir(detectors)
     asked = ("compare", "--gt", "gt.json", "a.json", "b.json")
     assert_mistake(run(*asked, "--baseline", "c"), "--baseline c: no such row", "one of a, b")
-    assert_mistake(run(*asked, "--fail-if-worse", "1", "--replicates", "0"), "judged by intervals", "--replicates 0")
+    assert_mistake(run(*asked, "--fail-if-worse", "1", "--replicates", "0"), "need intervals", "--replicates 0")

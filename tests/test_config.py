@@ -123,7 +123,7 @@ def test_a_name_that_is_no_run(smoke_params, section):
 
 def test_a_table_of_no_run(smoke_params):
     smoke_params["tables"][4]["where"]["backbone"] = "resnet50"
-    assert "params.yaml: tables.4.where: no run agrees" in message(smoke_params)
+    assert "params.yaml: tables.4.where: matches no run" in message(smoke_params)
 
 
 def test_a_run_name_that_dvc_cannot_address(smoke_params):
@@ -149,15 +149,15 @@ PAIR = {"validation_annotations": "val.json", "validation_images": "val"}
         ({**VOC, "validation_split": "trainval"}, "validation_split", "another split than train_split"),
         ({**COCO, **PAIR, "test_annotations": "val.json"}, "test_annotations", "another file than validation_ann"),
         ({**VOC, "validation_split": "val", "validation_fraction": 0.1}, "validation_fraction", "`validation_split`"),
-        ({**COCO, **PAIR, "validation_fraction": 0.1}, "validation_fraction", "`validation_annotations` is given too"),
+        ({**COCO, **PAIR, "validation_fraction": 0.1}, "validation_fraction", "`validation_annotations` is set too"),
         ({**COCO, "validation_annotations": "val.json"}, "validation_images", "missing key"),
         ({**COCO, "validation_images": "val"}, "validation_annotations", "missing key"),
         ({**YOLO, "test_images": "images/train"}, "test_images", "another folder than train_images"),
         ({**YOLO, "validation_images": "images/test"}, "validation_labels", "missing key"),
         ({**YOLO, "test_labels": None}, "test_labels", "missing key"),
-        ({**VOC, "test_split": None}, "test_split", "nothing to test on"),
+        ({**VOC, "test_split": None}, "test_split", "there is no test split"),
         ({**COCO, "test_annotations": None, "test_images": None}, "test_annotations", "set test_fraction: 0.2"),
-        ({**VOC, "test_fraction": 0.2}, "test_fraction", "`test_split` is given too"),
+        ({**VOC, "test_fraction": 0.2}, "test_fraction", "`test_split` is set too"),
         ({**VOC, "test_split": None, "test_fraction": 1.0}, "test_fraction", "less than 1"),
         ({"source": "shapes", "validation_fraction": 1.0}, "validation_fraction", "less than 1"),
         ({"source": "shapes", "validation_fraction": -0.1}, "validation_fraction", "greater than or equal to 0"),
@@ -180,7 +180,7 @@ HOLD_OUT = [
 def test_choosing_on_validation_needs_held_out_images(smoke_params, section, otherwise):
     smoke_params[section]["choose_on"] = "validation"
     text = message(smoke_params)
-    assert f"params.yaml: {section}.choose_on: no images are held out" in text
+    assert f"params.yaml: {section}.choose_on: there is no validation split" in text
     assert f"set data.validation_fraction: 0.1, or {section}.choose_on: {otherwise}" in text
     for data in HOLD_OUT:
         smoke_params["data"] = data

@@ -123,7 +123,7 @@ def test_images_are_turned_as_their_exif_says(server):
 
 
 def test_uploads_that_are_no_images_are_refused(server, monkeypatch):
-    assert "not an image" in request(server, "POST", "/images", b"hello")[1]["error"]
+    assert "not a supported image" in request(server, "POST", "/images", b"hello")[1]["error"]
     assert "damaged" in request(server, "POST", "/images", png()[:300])[1]["error"]
     monkeypatch.setattr(demo_module, "MAX_PIXELS", 1000)
     assert "too large, 80 x 60" in request(server, "POST", "/images", png())[1]["error"]

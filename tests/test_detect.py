@@ -150,7 +150,7 @@ def test_images_need_not_be_drawn(here, weights, monkeypatch, capsys, option):
     assert found and min(record["score"] for record in found) > 0.4
     said = capsys.readouterr()
     assert f"{len(found)} objects with a score of 0.4 or more; see detections/" in said.out
-    assert ("--pictures is called --images now" in said.err) == (option == "--no-pictures")
+    assert ("--pictures is now --images" in said.err) == (option == "--no-pictures")
 
 
 def test_images_of_ones_own_are_neither_overwritten_nor_found_in_the_output(here, weights):

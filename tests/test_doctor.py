@@ -201,7 +201,7 @@ def test_images_that_are_gone(workspace, split):
         image.unlink()
     split.image_dir.rmdir()
     found = next(finding for finding in doctor() if finding.what == "batch")
-    assert found.value == "not known" and "the folder of the images is gone" in found.problem
+    assert found.value == "not known" and "the image folder no longer exists" in found.problem
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_changed_while_it_ran_is_not_recorded(project):
             params["train"]["learning_rate"] = 0.123
             set_params(project, params)
         assert process.wait() == 0
-        assert "not recorded in DVC, which will run train one-epoch again" in process.log.read_text()
+        assert "train one-epoch was not recorded in DVC and will run again" in process.log.read_text()
     assert "train@one-epoch" in changed_stages(project)
 
 
@@ -158,7 +158,7 @@ def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
     lock.close()
     before = digests(project)
     output = call(project, "dvc", "repro", TRAIN)
-    assert stages_run(output) == ["train@one-epoch"] and "one-epoch had finished training" in output
+    assert stages_run(output) == ["train@one-epoch"] and "one-epoch has already been trained" in output
     assert digests(project) == before and repro(project, TRAIN) == []
 
 
@@ -171,7 +171,7 @@ def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project
         process.wait()
     lock.close()
     before = digests(project)
-    assert before and "one-epoch had finished training" in call(project, "dvc", "repro", TRAIN)
+    assert before and "one-epoch has already been trained" in call(project, "dvc", "repro", TRAIN)
     assert digests(project) == before and finished(project) != []
     fcos(project, "source")  # any command that asks DVC: it has the training now
     assert finished(project) == []
@@ -183,7 +183,7 @@ def test_a_training_is_not_lost_where_the_cache_cannot_hold_it(project):
     call(project, "dvc", "repro", "-s", TRAIN, code=255)
     before = digests(project)
     call(project, "dvc", "config", "--local", "--unset", "cache.dir")
-    assert "one-epoch had finished training" in call(project, "dvc", "repro", "-s", TRAIN)
+    assert "one-epoch has already been trained" in call(project, "dvc", "repro", "-s", TRAIN)
     assert before and digests(project) == before
 
 
@@ -195,7 +195,7 @@ def test_two_of_one_training_wait_for_each_other(project):
             wait_until(lambda: waits in second.log.read_text())
         with second:
             assert second.wait() == 0
-            assert "one-epoch had finished training" in second.log.read_text()
+            assert "one-epoch has already been trained" in second.log.read_text()
         assert first.wait() == 0, first.log.read_text()
     assert repro(project, TRAIN) == []
 

@@ -472,7 +472,7 @@ def test_what_the_archives_lack_is_fetched_and_a_wrong_one_is_left_alone(
 
 def test_archives_are_a_folder_of_a_download(voc: Server) -> None:
     assert_refused("data.archives", "no such folder", TRAINVAL, "mine", **VOC2007, archives="mine")
-    assert_refused("data.archives", "there is no `download`", **{**VOC2007, "download": None}, archives="mine")
+    assert_refused("data.archives", "no effect without `download`", **{**VOC2007, "download": None}, archives="mine")
     assert voc.requests == []
 
 

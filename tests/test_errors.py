@@ -43,7 +43,7 @@ def as_folder(path):
         (b"study: smoke\nuntil: 2026-02-30\n", ["params.yaml:2:8: is not YAML", "day is out of range"]),
         (b"study: smoke\nuntil: 2026-01-01T99:00:00Z\n", ["params.yaml:2:8: is not YAML", "hour must be in 0..23"]),
         (b"study: !!int x\n", ["params.yaml:1:8: is not YAML", "invalid literal for int"]),
-        (b"study: !!bool 7\n", ["params.yaml:1:8: is not YAML", "no value of bool"]),
+        (b"study: !!bool 7\n", ["params.yaml:1:8: is not YAML", "not a valid bool"]),
         (b"study: !!python/object/apply:os.system [id]\n", ["params.yaml:1:8: is not YAML", "constructor for the tag"]),
         (b"seed: " + b"9" * 5000, ["params.yaml:1:7: is not YAML", "4300 digits"]),
         (b"study: " + b"[" * 3000, ["params.yaml:1:", "is not YAML", "nested too deeply"]),
@@ -162,7 +162,7 @@ def test_class_names_in_data_yaml_are_texts_and_stand_once(tmp_path, run):
     assert_mistake(run(*arguments), "data.yaml:1:16: is not YAML", "duplicate key `0`")
     names.unlink()
     names.with_name("classes.txt").write_text("no\n\n007\n")
-    assert_mistake(run(*arguments), "classes.txt:2: a blank line among the names")
+    assert_mistake(run(*arguments), "classes.txt:2: a blank line among the class names")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_other_files_given_as_checkpoints_are_told_by_their_kind(workspace, run,
     assert_mistake(imported, f"{path}: cannot be read as a state dict", kind, "torch.save(model.state_dict()")
     Path("x.png").touch()
     detected = run("detect", "x.png", "--checkpoint", str(path))
-    assert_mistake(detected, str(path), "it does not say what it holds" if "safetensors" in kind else kind)
+    assert_mistake(detected, str(path), "its header is missing or incomplete" if "safetensors" in kind else kind)
     assert "weights_only" not in imported.stderr + detected.stderr
 
 
@@ -297,8 +297,8 @@ def test_names_that_are_not_utf8(workspace, run):
 
 def test_no_study_here(tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
-    assert_mistake(run("study", "use", "smoke"), "studies/smoke.yaml", "go to the folder of the project")
-    assert_mistake(run("train", "x"), "params.yaml: cannot be read", "go to the folder of the project")
+    assert_mistake(run("study", "use", "smoke"), "studies/smoke.yaml", "run this in the project folder")
+    assert_mistake(run("train", "x"), "params.yaml: cannot be read", "run this in the project folder")
 
 
 def test_a_study_file_without_a_line(workspace, run):
@@ -335,9 +335,9 @@ def no_room(path):
             safetensors.SafetensorError("I/O error: No space left on device (os error 28)"),
             ["no space left on its disk", "free some space"],
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), ["x: may not be read", "permissions"]),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), ["x: cannot be read or written", "permissions"]),
         (OSError(errno.ENOLCK, "No locks available"), ["its file system has no locks", "docs/how-to/resume.md"]),
-        (OSError(errno.EROFS, "Read-only file system", "x"), ["x: may not be read", "another folder"]),
+        (OSError(errno.EROFS, "Read-only file system", "x"), ["x: cannot be read or written", "another folder"]),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), ["x/y: cannot be opened", "correct the path"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ["train.batch_size", "fcos doctor"]),
         (MemoryError(), ["out of memory"]),

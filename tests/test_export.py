@@ -82,7 +82,7 @@ def test_a_image_without_objects_has_no_boxes(study):
 def test_the_file_says_what_it_is(study, monkeypatch, capsys):
     assert call(monkeypatch, "export", RUN) == 0
     said = capsys.readouterr().out
-    assert "boxes differ by at most" in said and f"wrote {RUN}.onnx" in said
+    assert "coordinates differ by at most" in said and f"wrote {RUN}.onnx" in said
     model = onnx.load(f"{RUN}.onnx")
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(found["classes"]) == ["circle", "square", "triangle"]
@@ -113,7 +113,7 @@ def test_a_file_that_finds_other_boxes_is_refused(study, monkeypatch, capsys, fo
     Path("out").mkdir()
     Path("out/x").write_text("an earlier file")
     assert call(monkeypatch, "export", RUN, "--format", format, "--out", "out/x") == 1
-    assert "out/x was not written: it finds other boxes than ours" in capsys.readouterr().err
+    assert "out/x was not written: its boxes differ from PyTorch's" in capsys.readouterr().err
     assert [path.name for path in Path("out").iterdir()] == ["x"] and Path("out/x").read_text() == "an earlier file"
 
 
@@ -125,7 +125,7 @@ def test_without_the_packages_it_says_how_to_get_them(study, monkeypatch):
 
 
 def test_a_check_of_nothing_is_none(study):
-    with pytest.raises(UserError, match="finds nothing in the images to check on"):
+    with pytest.raises(UserError, match="detects nothing in the check images"):
         export(RUN, "torchscript", score=1.0)
     assert not Path(f"{RUN}.pt").exists()
 

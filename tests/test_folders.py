@@ -125,7 +125,7 @@ def test_voc_xml_that_states_another_image_than_the_one_of_its_name() -> None:
     xml = voc_xml([CAT]).replace("<annotation>", "<annotation><filename>000002.jpg</filename>")
     write(SET / "Annotations/000001.xml", xml)
     text = refusal()
-    assert "000001.xml: states another image" in text and "000002.jpg" in text
+    assert "000001.xml: its <filename> and its own name" in text and "000002.jpg" in text
 
 
 def test_voc_lists_with_spaces_endings_and_columns() -> None:
@@ -162,7 +162,7 @@ def test_data_yaml_says_which_split_a_folder_is(names: str) -> None:
     write(SET / "data.yaml", f"{names}nc: 2\nnames: [cat, dog]\nroboflow: {{x: 1}}\n")
     assert counts(prepared()) == {"train": (2, 1), "test": (1, 1)}
     unused = discover(SET).unused
-    assert "images/noon: data.yaml names it for no split" in unused
+    assert "images/noon: data.yaml lists it for no split" in unused
     assert any("roboflow" in sentence for sentence in unused)
 
 
@@ -174,7 +174,7 @@ def test_data_yaml_with_a_folder_that_is_not_there() -> None:
         "validate/images",
         True,
     )
-    assert any("'../valid/images' for validation is not there" in sentence for sentence in found.unused)
+    assert any("'../valid/images' for validation does not exist" in sentence for sentence in found.unused)
     assert any("test/images for test has images, but no labels" in sentence for sentence in found.unused)
 
 
@@ -210,7 +210,7 @@ def test_labels_beside_the_images_give_way_to_a_folder_of_labels() -> None:
     write(SET / "classes.txt", "cat\ndog\n")
     write(SET / "images/train/a.txt", YOLO_DOG)
     assert prepared()["splits"]["train"]["per_class"] == {"cat": 1, "dog": 1}
-    assert any("whose labels are in labels/train" in sentence for sentence in discover(SET).unused)
+    assert any("are taken from labels/train" in sentence for sentence in discover(SET).unused)
 
 
 def test_coco_val_file_belongs_to_the_images_of_its_own_name() -> None:
@@ -231,7 +231,7 @@ def test_coco_file_without_instances_in_its_name_is_not_passed_over() -> None:
     found = discover(SET)
     assert found.data["train_annotations"] == "annotations/train.json"
     assert found.data["test_annotations"] == "annotations/instances_val2017.json"
-    assert {"all.json: its name speaks of no split", "results.json: the results of a detector"} <= set(found.unused)
+    assert {"all.json: its name contains no split", "results.json: the results of a detector"} <= set(found.unused)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_what_is_no_file_is_refused_by_name(what: str) -> None:
     small_voc(SET)
     odd = SET / "JPEGImages/odd.jpg"
     os.mkfifo(odd) if what == "fifo" else odd.symlink_to("gone.jpg")
-    assert f"set/JPEGImages/odd.jpg: is {'neither a file' if what == 'fifo' else 'a link to nothing'}" in refusal()
+    assert f"set/JPEGImages/odd.jpg: is {'neither a file' if what == 'fifo' else 'a broken link'}" in refusal()
 
 
 def test_litter_of_a_mac_is_left_out_and_said() -> None:
@@ -377,7 +377,7 @@ def test_a_split_without_annotations_is_named() -> None:
         ({"a.json": '{"shapes": [], "imagePath": "a.jpg"}'}, "Labelme"),
         ({"a.json": '{"images": [{"file_name": "a.jpg"}], "annotations": [{"id": 1}], "categories": [1]}'}, "no bbox"),
         ({"a.json": "{"}, "a.json: is not JSON"),
-        ({"a.jpg.txt": YOLO_CAT}, "called like an image and .txt behind it (a.jpg.txt)"),
+        ({"a.jpg.txt": YOLO_CAT}, "named like an image with .txt appended (a.jpg.txt)"),
         ({"a.txt": "10 12 40 12 40 36 10 36 cat 0"}, "'10 12 40 12 40 36 10 36 cat 0'"),
         ({"a.xml": "<svg/>"}, "1 files, not VOC"),
         ({"b.xml": voc_xml([CAT])}, "1 VOC XML files (b.xml); no image has"),
@@ -544,7 +544,7 @@ def test_areas_that_cannot_be(area: Any, written: float) -> None:
         ({"bbox": [1, 2, "3", "x"]}, {}, ("annotation 1", "four numbers")),
         ({"category_id": "3 "}, {}, ("annotation 1", "unknown category_id", "'3 '")),
         ({}, {"width": "60.5"}, ("image 1", "not two whole numbers")),
-        ({}, {"width": HEIGHT, "height": WIDTH}, ("another size", "look swapped", "40 x 60")),
+        ({}, {"width": HEIGHT, "height": WIDTH}, ("has a size that differs", "look swapped", "40 x 60")),
     ],
 )
 def test_values_that_are_not_plain_are_refused_with_their_place(
@@ -641,12 +641,12 @@ def many(*boxes: Any, **box: Any) -> None:
 def test_corners_for_boxes_are_refused(outside_boxes: str) -> None:
     many(*[[30, 20, 50 + extra, 35] for extra in range(4)])
     text = refusal(outside_boxes=outside_boxes)
-    assert "5 of 5 boxes leave their image, and all are inside if read as corners" in text
+    assert "5 of 5 boxes exceed their image, but all are inside if read as corners" in text
 
 
 def test_fractions_for_pixels_are_refused() -> None:
     many([0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.9, 0.5])
-    assert "none of the 3 boxes is a pixel wide" in refusal()
+    assert "all 3 boxes are smaller than a pixel" in refusal()
 
 
 def test_many_boxes_outside_are_counted() -> None:

@@ -30,7 +30,7 @@ def test_a_record_of_another_version_is_refused_with_its_version(tmp_path):
     with pytest.raises(UserError) as refused:
         read_record(path, hint="fcos evaluate r18")
     assert refused.value.found == "format 2, written by fcos 9.1"
-    assert "use the version that wrote it, or write it anew: fcos evaluate r18" in str(refused.value)
+    assert "use the version that wrote it, or create it again: fcos evaluate r18" in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [{"format": 2}, {"format": None}, {"format": "1"}, {"format": 2, "provenance": 3}])
@@ -53,7 +53,7 @@ READERS = {
 def test_headers_of_tensors_are_checked(tmp_path, what, header):
     path = tmp_path / "x.safetensors"
     save_file({"a": np.zeros(1)}, path, metadata={"fcos": header})
-    with pytest.raises(UserError, match="another format" if "format" in header else "is not"):
+    with pytest.raises(UserError, match="has a format that" if "format" in header else "is not"):
         READERS[what](path)
 
 

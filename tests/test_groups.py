@@ -138,7 +138,7 @@ def test_intervals_by_scene_are_as_wide_as_scenes_are_few(files, run):
         widths.append((interval["high"] - interval["low"]) / 2 / 1.96)
     assert widths == pytest.approx([math.sqrt(0.24 / 200), math.sqrt(0.24 / 20)], rel=0.1)
     assert content["statistics"]["groups"] == {"by": "scene", "count": 20}
-    assert "draws of the 20 groups of images (by scene)" in done.stdout
+    assert "bootstrap samples of the 20 groups of images (by scene)" in done.stdout
 
 
 def test_a_difference_of_three_scenes_is_no_difference_of_thirty_images(files, run):
@@ -154,7 +154,7 @@ def test_a_difference_of_three_scenes_is_no_difference_of_thirty_images(files, r
 
 def test_a_wrong_key_is_the_user_s_mistake(files, run):
     done = run("score", "--gt", "gt.json", "--detections", "a.json", "--groups", "film")
-    assert_mistake(done, "--groups film: is no key of all images", "a table FILE of image and group")
+    assert_mistake(done, "--groups film: some images lack it", "a CSV FILE of image,group")
 
 
 def film_study(root=Path("yolo"), scenes=6):
@@ -219,7 +219,7 @@ def test_a_table_of_groups_is_a_part_of_the_source():
 
 def test_a_key_of_coco_images_is_their_group():
     small_coco(train=coco_content([coco_image(1, scene="a"), coco_image(2, scene="b")], [coco_box(1, 1)]))
-    assert_refused("data.groups: is no key of all images", "1 of 3 images without `scene`", source="coco", root="coco",
+    assert_refused("data.groups: some images lack it", "1 of 3 images without `scene`", source="coco", root="coco",
                    groups="scene")  # fmt: skip
     path = Path("coco/annotations/instances_val2017.json")
     content = json.loads(path.read_text())

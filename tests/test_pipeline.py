@@ -146,4 +146,4 @@ def test_a_file_that_the_disk_has_damaged_is_found_and_made_anew(own_project):
     for name in cure:
         (own_project / name).unlink()
     assert repro(own_project) == ["evaluate@one-epoch", "report"]
-    assert metrics.read_bytes() == content and "hold what DVC recorded" in fcos(own_project, "doctor", "--verify")
+    assert metrics.read_bytes() == content and "match what DVC recorded" in fcos(own_project, "doctor", "--verify")

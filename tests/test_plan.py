@@ -61,7 +61,7 @@ def test_the_texts_of_a_plan(study):
     rows = {line.split("  ")[0]: line.split("  ")[1:] for line in text.splitlines()}
     assert [cell.strip() for cell in rows["on this machine"] if cell] == ["52 s to 85 s", "0.03 to 0.05"]
     assert [cell.strip() for cell in rows["on 2 such machines"] if cell] == ["33 s to 53 s", "0.04 to 0.06"]
-    assert "measured in one-epoch" in text and "What a GPU would change is unknown" in text
+    assert "measured in one-epoch" in text and "The time on a GPU is unknown" in text
 
 
 def test_the_command(workspace, run):

@@ -427,16 +427,16 @@ def test_a_choice_made_on_held_out_images_is_scored_once_on_test(tmp_path: Path)
     raw["tables"] = [raw["tables"][2], raw["tables"][4]]
     study = make_study(tmp_path, raw)
     study.manifest["splits"]["validation"] = {**study.manifest["splits"]["train"], "digest": "held out"}
-    with pytest.raises(UserError, match="has another split than this cell stands for"):
+    with pytest.raises(UserError, match="has a different split from this table cell"):
         study.build()
     for run, file, chosen in ((REFERENCE, "tta.json", 3), (TRAINED, "nms_sweep.json", 0.6)):
         held_out = {"split": "validation", "chosen": chosen, "metrics": metrics(0.3)}
         study.edit(run, file, methodcaller("update", held_out))
-    with pytest.raises(UserError, match="has another validation_digest than this cell stands for"):
+    with pytest.raises(UserError, match="has a different validation_digest from this table cell"):
         study.build()
     for run, file in ((REFERENCE, "tta.json"), (TRAINED, "nms_sweep.json")):
         study.edit(run, file, lambda c: c.update(validation_digest="held out"))
-    with pytest.raises(UserError, match=r"tta_replicates\.safetensors has another numbers than this cell stands for"):
+    with pytest.raises(UserError, match=r"tta_replicates\.safetensors has a different numbers from this table cell"):
         study.build()  # they are of the numbers before
     for run, stem in ((REFERENCE, "tta"), (TRAINED, "nms_sweep")):
         content = read_json(study.runs_dir / run / f"{stem}.json", hint="")
@@ -612,7 +612,7 @@ def test_draws_of_something_else_stop_the_report(
     path = study.runs_dir / run / f"{stem}.safetensors"
     file = read_replicates(path, hint="")
     save_replicates(path, file.drawn, {**file.header, key: {**file.header[key], **value}})
-    with pytest.raises(UserError, match=rf"{cell}.*{stem}\.safetensors has another {key}"):
+    with pytest.raises(UserError, match=rf"{cell}.*{stem}\.safetensors has a different {key}"):
         study.build()
 
 
@@ -657,7 +657,7 @@ def test_a_file_of_something_else_stops_the_report(
         study.build()
     where, found_line, expected_line, hint = str(error.value).splitlines()
     assert where.startswith(f"{cell}: ")
-    assert f"{key} than this cell" in where
+    assert f"{key} from this table cell" in where
     assert found in found_line
     assert expected in expected_line
     assert run in hint
@@ -669,7 +669,7 @@ def test_scores_of_a_resnet50_cannot_stand_in_the_row_of_a_resnet101(tmp_path: P
     study = make_study(tmp_path)
     for path in (study.runs_dir / "resnet50-e12-c3").iterdir():
         (study.runs_dir / RUN101 / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(UserError, match=r"row resnet101, cell AP to APl: .*another params.name") as error:
+    with pytest.raises(UserError, match=r"row resnet101, cell AP to APl: .*different params.name") as error:
         study.build()
     assert "resnet50-e12-c3" in str(error.value)
 
@@ -683,7 +683,7 @@ def test_the_threshold_of_one_run_cannot_stand_in_the_table_of_another(tmp_path:
     for file in ("nms_sweep.json", "nms_sweep_replicates.safetensors"):
         content = (study.runs_dir / TRAINED / file).read_bytes()
         (study.runs_dir / "resnet34-e12-c3" / file).write_bytes(content)
-    with pytest.raises(UserError, match=r"Table 1 .*row 0\.5, cell AP to APl: .*another identity.run.name") as error:
+    with pytest.raises(UserError, match=r"Table 1 .*row 0\.5, cell AP to APl: .*different identity.run.name") as error:
         study.build()
     assert "fcos nms-sweep resnet34-e12-c3" in str(error.value)
 
@@ -755,7 +755,7 @@ def test_files_that_params_do_not_ask_for_are_not_needed(tmp_path: Path) -> None
 def test_other_detections_than_the_evaluated_are_not_drawn(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     study.edit(TRAINED, "detections.json", lambda detections: detections.pop())
-    with pytest.raises(UserError, match="is not what was evaluated"):
+    with pytest.raises(UserError, match="does not match the evaluation"):
         study.build()
 
 

@@ -484,7 +484,7 @@ def test_ground_truth_in_a_yolo_folder_with_splits(plain, run):
     numbers, findings = scored(run, "data", "found")
     # Boxes of label files are rounded to 1/64 pixel.
     assert numbers == pytest.approx(plain, abs=0.02)
-    assert "--split train is there too" in findings["split"]["text"]
+    assert "also available: --split train" in findings["split"]["text"]
     # Names count for more than the numbers that nobody gave.
     names = changed(lambda results: [{**r, "category_id": {1: 1, 3: 2}[r["category_id"]]} for r in results])
     assert scored(run, "data", changed(by_stem, "stems.json", names))[0] == pytest.approx(plain, abs=0.02)
@@ -492,7 +492,7 @@ def test_ground_truth_in_a_yolo_folder_with_splits(plain, run):
     scored(run, "data", "found", "--split", "train")
     assert read("n.json")["counts"]["objects"] == 1
     assert_mistake(run("score", "--gt", "data", "--detections", "found", "--split", "validation"), "no such split")
-    assert_mistake(run("score", "--gt", "gt.json", "--detections", "found", "--split", "test"), "is of a folder")
+    assert_mistake(run("score", "--gt", "gt.json", "--detections", "found", "--split", "test"), "needs a folder")
 
 
 def test_ground_truth_in_a_voc_folder(plain, run):
@@ -603,7 +603,7 @@ def tie(results):
         (flatten, "empty_boxes", 1, "1 of 28 boxes have no area"),
         (normalise, "normalised_boxes", 28, "they look normalised"),
         (make_negative, "negative_sizes", 2, "2 of 28 boxes have a negative width or height"),
-        (tie, "tied_scores", 28, "(1 different scores): the order of the file decides"),
+        (tie, "tied_scores", 28, "(1 different scores): their order in the file decides"),
         (lambda results: [r for r in results if r["image_id"] != 2], "images_without_results", 2, "the 4 objects in"),
     ],
 )
@@ -762,7 +762,7 @@ def test_a_table_of_the_classes(pair, run):
         assert row["name"] == expected["name"] and int(row["num_objects"]) == expected["num_objects"]
         assert float(row["AP"]) == expected["AP"] and float(row["AP_low"]) == expected["intervals"]["AP"]["low"]
     done = run("score", "--gt", "gt.json", "--detections", "dets.json", "--per-class", "dets.json")
-    assert_mistake(done, "--per-class dets.json: is one of the files to be read")
+    assert_mistake(done, "--per-class dets.json: is also an input file")
 
 
 # compare -------------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_aliases_of_yaml_are_not_written_out_without_end(workspace, run, file):
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     write(Path(file), "\n".join([*lines, "names: *a8", "study: *a8"]))
     command = ["status", "--quick"] if file == "params.yaml" else ["study", "new", "mine", "--from", "yolo"]
-    assert_mistake(run(*command), file, "aliases make more than 1,000,000 values")
+    assert_mistake(run(*command), file, "aliases expand to more than 1,000,000 values")
 
 
 LAUGHS = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
@@ -108,14 +108,14 @@ def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
 
 NAMED = [{"id": 1, "name": "cat"}]
 HEADERS = {
-    "no run": ({"run": None}, "does not say what it holds"),
-    "a class that is a number": ({"categories": [5]}, "does not say what it holds"),
-    "a class without a name": ({"categories": [{"id": 1}]}, "does not say what it holds"),
-    "bits": ({"bits": "x"}, "does not say what it holds"),
-    "an unknown network": ({"backbone": "../x"}, "names a network that this version does not know"),
-    "no size": ({"train": {"sizes": []}}, "names a network that this version does not know"),
-    "ten million convolutions": ({"num_convs": 10**7}, "a larger network than it holds"),
-    "a million channels": ({"model": {"fpn_channels": 2**20}}, "a larger network than it holds"),
+    "no run": ({"run": None}, "its header is missing or incomplete"),
+    "a class that is a number": ({"categories": [5]}, "its header is missing or incomplete"),
+    "a class without a name": ({"categories": [{"id": 1}]}, "its header is missing or incomplete"),
+    "bits": ({"bits": "x"}, "its header is missing or incomplete"),
+    "an unknown network": ({"backbone": "../x"}, "describes a network that this version does not support"),
+    "no size": ({"train": {"sizes": []}}, "describes a network that this version does not support"),
+    "ten million convolutions": ({"num_convs": 10**7}, "a larger network than the file contains"),
+    "a million channels": ({"model": {"fpn_channels": 2**20}}, "a larger network than the file contains"),
 }
 
 

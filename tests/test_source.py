@@ -270,7 +270,7 @@ def test_what_is_no_file_is_refused_by_name(pets):
         source()
     (pets / "images/train/pipe").unlink()
     (pets / "labels/val/gone.txt").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"labels-test/gone.txt: is a link to nothing\n.*nowhere"):
+    with pytest.raises(UserError, match=r"labels-test/gone.txt: is a broken link\n.*nowhere"):
         source()
 
 
@@ -299,7 +299,7 @@ def test_links_follow_the_settings(pets, tmp_path):
 @pytest.mark.parametrize(
     ("root", "at", "message"),
     [
-        ("pets", "other", "pets: is a folder, and not the one that is given"),
+        ("pets", "other", "pets: already exists and is another folder"),
         ("/pets", "other", "data.root: is absolute"),
         ("datasets/pets", "missing", "missing: no such folder"),
     ],
@@ -313,5 +313,5 @@ def test_a_place_that_cannot_be_given(pets, tmp_path, root, at, message):
 
 def test_a_source_that_holds_the_project_is_refused(pets, tmp_path):
     set_params(tmp_path, small_study(**YOLO, root=".", train_images="."))
-    with pytest.raises(UserError, match="holds this project itself"):
+    with pytest.raises(UserError, match="contains this project itself"):
         source()

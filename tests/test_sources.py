@@ -357,7 +357,7 @@ def test_broken_annotation_is_refused(text: str, message: str, outside: str) -> 
 def test_size_of_another_image_is_refused() -> None:
     small_voc()
     write(XML, voc_xml([CAT], size=(HEIGHT, WIDTH)))
-    assert_refused("000001.xml", "another size", "40 x 60", "60 x 40", **VOC)
+    assert_refused("000001.xml", "has a size that differs", "40 x 60", "60 x 40", **VOC)
 
 
 @pytest.mark.parametrize("size", [None, (0, 0), ("60.0", "40.0")])
@@ -380,7 +380,7 @@ def test_truncated_image_is_refused(suffix: str) -> None:
 def test_file_that_is_no_image_is_refused() -> None:
     small_voc()
     write(Path("pictures/JPEGImages/000001.jpg"), "<html>Not found</html>")
-    assert_refused("000001.jpg", "is not an image that is read", **VOC)
+    assert_refused("000001.jpg", "is not a supported image", **VOC)
 
 
 def test_something_behind_the_image_does_no_harm() -> None:
@@ -499,7 +499,7 @@ ONE = [coco_image(1)]
         (coco_content(ONE, [{"id": 4, "image_id": 1, "category_id": 3}]), ("annotations[0]", "no bbox")),
         (coco_content(ONE, [coco_box(4, 1, [50, 5, 12, 5])]), ("outside its image", "60 x 40")),
         (coco_content([*ONE, coco_image(1, file_name="b.jpg")], []), ("duplicate image id",)),
-        (coco_content([coco_image(1, width=61)], []), ("another size", "61 x 40", "60 x 40")),
+        (coco_content([coco_image(1, width=61)], []), ("has a size that differs", "61 x 40", "60 x 40")),
         (coco_content([coco_image(3)], []), ("in both splits", "same image id")),
         ({"images": ONE, "annotations": []}, ("not COCO JSON", "no categories")),
         (

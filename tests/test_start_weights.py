@@ -121,7 +121,7 @@ def test_imagenet_weights_that_cannot_be_had_are_named(monkeypatch, broken):
     place = "home/hub/checkpoints/resnet18-f37072fd.pth"
     if broken:  # a download that broke off
         saved(made(), Path(place)).write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match=r"weights of resnet18 cannot be had") as refused:
+    with pytest.raises(UserError, match=r"weights of resnet18 are not available") as refused:
         backbone(True)
     for part in (f"resnet18-f37072fd.pth at {place}", "`weights: FILE`"):
         assert part in str(refused.value)

@@ -149,7 +149,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 parent.end_with_parents()
 time.sleep(1000)
 """
-    assert ends_with(script) == (-signal.SIGKILL, ["the process that started this command was killed: it ends too"])
+    assert ends_with(script) == (-signal.SIGKILL, ["this command stops, since the process that started it was killed"])
 
 
 def test_scoring_is_stopped_too(workspace):
@@ -326,7 +326,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
 def test_a_study_run_that_has_just_begun_is_no_mystery(workspace):
     with heartbeat("smoke", STUDY):
         status = StatusReader(quick=True)()
-    assert status.at_work and status.unasked == "`fcos study run` is looking"
+    assert status.at_work and status.unasked == "`fcos study run` is checking"
     assert status.count("done") == 0
 
 

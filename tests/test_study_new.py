@@ -160,7 +160,7 @@ def test_single_coco_file_is_one_split():
 def test_coco_file_without_its_images_is_refused():
     small_coco()
     shutil.rmtree("coco/train2017")
-    assert "nowhere below" in refusal(discover, Path("coco"))
+    assert "not in this folder" in refusal(discover, Path("coco"))
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ def test_a_folder_without_anything_known_says_what_was_looked_for():
 
 def test_splits_that_cannot_be_told_are_refused():
     write_voc(Path("pictures"), {"north": {"1": [CAT]}, "south": {"2": [CAT]}})
-    assert "neither for training nor for testing" in refusal(discover, Path("pictures"))
+    assert "contains no train, val or test" in refusal(discover, Path("pictures"))
     write_voc(Path("others"), {"val": {"1": [CAT]}, "test": {"2": [CAT]}})
-    assert "no split is for training" in refusal(discover, Path("others"))
+    assert "there is no training split" in refusal(discover, Path("others"))
 
 
 # Which settings follow ------------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ def test_a_study_is_never_overwritten():
     small_voc()
     write(MINE, "study: mine\n")
     before = snapshot(Path("studies"))
-    assert "is there already" in refusal(study_new, "mine", Path("pictures"))
+    assert "already exists" in refusal(study_new, "mine", Path("pictures"))
     assert "smoke.yaml" in refusal(study_new, "smoke", Path("pictures"))
     assert "studies/My Data.yaml: study" in refusal(study_new, "My Data", Path("pictures"))
     assert snapshot(Path("studies")) == before

@@ -577,7 +577,7 @@ def test_a_database_that_another_program_holds_is_waited_for_and_told(
     before = (tmp_path / "mlflow.db").read_bytes()
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreUnavailable, match=r"database is locked; another program may hold it"):
+        with pytest.raises(StoreUnavailable, match=r"database is locked; another program may be using it"):
             files.sync()
     assert (tmp_path / "mlflow.db").read_bytes() == before and not list(tmp_path.glob("*damaged*"))
     assert files.sync() == 1

@@ -370,7 +370,7 @@ def test_a_damaged_state_is_said_and_training_begins_anew(tmp_path, capsys, spoi
     scratch.path.write_bytes(spoil(scratch.path.read_bytes()))
     assert scratch.load(torch.device("cpu")) is None
     said = capsys.readouterr().err
-    assert f"warning: {scratch.path} is damaged (" in said and "beginning anew" in said
+    assert f"warning: {scratch.path} is damaged (" in said and "starting from the beginning" in said
     assert scratch.load(torch.device("cpu")) is None and capsys.readouterr().err == ""  # it is gone
 
 

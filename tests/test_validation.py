@@ -173,9 +173,9 @@ def test_the_network_trains_on_afterwards(study):
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [
-        ({"keep": "best"}, ["train.keep", "needs a validation", "validate_every: 1"]),
-        ({"patience": 3}, ["train.patience", "needs a validation", "validate_every: 1"]),
-        ({"validate_every": 1}, ["train.validate_every", "no images are held out", "validation_fraction: 0.1"]),
+        ({"keep": "best"}, ["train.keep", "needs validation", "validate_every: 1"]),
+        ({"patience": 3}, ["train.patience", "needs validation", "validate_every: 1"]),
+        ({"validate_every": 1}, ["train.validate_every", "there is no validation split", "validation_fraction: 0.1"]),
         ({"validate_every": 0}, ["train.validate_every", "greater than 0"]),
     ],
 )
@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(workspace, smoke_params,
 def test_a_split_without_images_is_refused(study, run):
     path = Layout("smoke").data / "validation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "images": [], "annotations": []}))
-    assert_mistake(run("train", "one-epoch"), "validation.json: no images are held out", "fcos prepare")
+    assert_mistake(run("train", "one-epoch"), "validation.json: there are no validation images", "fcos prepare")
 
 
 # What DVC sees --------------------------------------------------------------------------------------------------------

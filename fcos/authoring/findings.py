@@ -41,9 +41,9 @@ def _notes(manifest: Mapping[str, Any], per_class: Iterable[str], most: int) -> 
     train, test = (manifest["splits"][split] for split in ("train", "test"))
     idle = [name for name in per_class if not train["per_class"][name]]
     if idle:
-        yield f"classes without an object to train on: {and_more(idle, len(idle))}"
+        yield f"classes without training objects: {and_more(idle, len(idle))}"
     if not test["num_objects"]:
-        yield "the test split has no object: no score has a meaning"
+        yield "the test split has no objects, so scores are undefined"
     if test["num_images"] < FEW_TESTED:
         count = test["num_images"]
         yield f"{count} test images are few: intervals will be wide, and most differences between settings uncertain"

@@ -67,7 +67,7 @@ def study_new(
     path = STUDIES / f"{name}.yaml"
     parse_section({"study": name}, "study", Name, path)
     if path.exists():
-        raise UserError(path, "is there already; nothing was changed", hint="choose another name, or delete the file")
+        raise UserError(path, "already exists; nothing was changed", hint="choose another name, or delete the file")
     with tempfile.TemporaryDirectory() as scratch:
         with _words_for(path):
             found = discover(folder)
@@ -95,7 +95,7 @@ def study_new(
     lines += [*trial.weights_lines(no_weights), *_time(facts, settings, seconds, seeds)]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     looked_at = Path("data/contact_sheets") / name
-    lines += [("look", f"{looked_at}/: a sheet of each split, images with their boxes, odd ones first")]
+    lines += [("look", f"{looked_at}/: a contact sheet of each split: images with their boxes, unusual ones first")]
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
     said = _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
     write_contact_sheets(splits, manifest, looked_at)
@@ -116,7 +116,7 @@ def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
     link = Path("datasets") / name
     if link.exists() and not link.is_symlink() and not link.samefile(absolute):
         hint = "choose another name for the study, or move that folder"
-        raise UserError(link, "is there already and is another folder; nothing was changed", found=absolute, hint=hint)
+        raise UserError(link, "already exists and is another folder; nothing was changed", found=absolute, hint=hint)
     return link, absolute
 
 
@@ -188,10 +188,10 @@ def _time(facts: Facts, settings: Settings, seconds: Sequence[float], seeds: int
     each = [shown_at_full_size * one * seeds for one in seconds]
     parts = ", ".join(f"{backbone} {duration(one)}" for backbone, one in zip(BACKBONES, each, strict=True))
     lines = [
-        ("time", f"training takes about {duration(sum(each))} on this machine ({parts}): a step of each was tried")
+        ("time", f"training takes about {duration(sum(each))} on this machine ({parts}), estimated from one step each")
     ]
     if sum(each) > LONG_S and settings.epochs > FIRST_LOOK_EPOCHS:
-        lines.append(("", f"for a first look: delete the study and make it again with --epochs {FIRST_LOOK_EPOCHS}"))
+        lines.append(("", f"for a first look: delete the study and create it again with --epochs {FIRST_LOOK_EPOCHS}"))
     return lines
 
 

@@ -45,12 +45,12 @@ $optimizer
   precision: auto      # bfloat16 where the device computes in it
   device: auto         # cuda, then mps, then cpu
   workers: $workers           # threads that read images ahead
-  checkpoint_every_s: 60.0   # an interrupted training goes on from there
+  checkpoint_every_s: 60.0   # an interrupted training resumes from there
 $validation
 test:
   size: $size            # shorter side in pixels; $size_why
   max_size: $max_size        # longer side in pixels, at most; 90 % of the images reach `size`
-  score_threshold: 0.05  # what is less sure is not kept
+  score_threshold: 0.05  # detections with a lower score are dropped
   max_candidates: 1000   # (location, class) pairs per level
   nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the better one stays
   max_detections: 100    # per image, the number that COCO's AP looks at
@@ -77,7 +77,7 @@ statistics:            # of the intervals and tests in every table
   seed: 0              # of the bootstrap; the same for all runs, so that differences are paired
 
 tracking:
-  checkpoints: all     # in MLflow: all, best or none; hard links, so they take no room of their own
+  checkpoints: all     # in MLflow: all, best or none; hard links, so they take no extra space
 
 tables:
   - {kind: runs, title: Backbones, vary: backbone, where: {epochs: $epochs, num_convs: $num_convs}}
@@ -94,7 +94,7 @@ _PRETRAINED = """\
   weights: imagenet    # torchvision's IMAGENET1K_V1, downloaded at the first training
   batch_norm: frozen   # statistics of ImageNet; batches are too small for statistics of their own"""
 _FROM_SCRATCH = """\
-  weights: none        # the ImageNet weights could not be had; with them: imagenet, and batch_norm: frozen
+  weights: none        # the ImageNet weights were not available; with them: imagenet, and batch_norm: frozen
   batch_norm: trained  # frozen statistics make sense with pretrained weights only
   zero_init_residual: true   # each residual block starts as the identity: deep backbones learn sooner from scratch"""
 _SGD = """\
@@ -110,7 +110,7 @@ _ADAMW = """\
 _VALIDATION = """\
   validate_every: 1    # epochs between evaluations on the validation images; their AP is in the training curves
   keep: last           # the weights; or best: those of the highest validation AP
-  patience: null       # or a number: end when the highest validation AP is so many epochs old
+  patience: null       # or a number: stop when validation AP has not improved for this many epochs
 """
 
 _ONE_SEED = "further seeds (`seed: 1`),\n# needed before a difference says anything certain about the settings"
@@ -141,7 +141,7 @@ _DATA = {
     "test_fraction": "of the images, by their sha256, so always the same: taken out of training to test on",
     "validation_fraction": "share of the training images for the validation split; 0: none",
     "classes": "",
-    "keypoints": "how many, and numbers for each: they follow the box in each line, and are not read",
+    "keypoints": "number of keypoints, and numbers for each: they follow the box in each line, and are ignored",
     "difficult": "or ignore: neither object nor background",
     "outside_boxes": "",
     "damaged": "an image, annotation or line that cannot be used stops `fcos prepare`; or leave-out",

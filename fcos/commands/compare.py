@@ -148,7 +148,7 @@ def _check_gate(rows: Sequence[Row], baseline: str | None, gate: Gate | None, re
         raise UserError(f"--baseline {baseline}", "no such row", expected=f"one of {', '.join(names)}")
     if gate is not None and not replicates:
         hint = "leave out --replicates 0"
-        raise UserError("fcos compare", "a condition is judged by intervals", found="--replicates 0", hint=hint)
+        raise UserError("fcos compare", "the --fail options need intervals", found="--replicates 0", hint=hint)
 
 
 def _refuse_same_repeats(rows: Sequence[Row]) -> None:
@@ -159,9 +159,9 @@ def _refuse_same_repeats(rows: Sequence[Row]) -> None:
             same = [str(path) for path, of_path in zip(row.paths, digests, strict=True) if of_path == repeated]
             raise UserError(
                 f"row {row.name}",
-                "repeats with the same content",
+                "files with the same content",
                 found=", ".join(same),
-                expected="a training of its own behind each file",
+                expected="one training per file",
             )
 
 

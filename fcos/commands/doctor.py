@@ -61,14 +61,14 @@ def doctor() -> list[Finding]:
 def verify_files() -> list[Finding]:
     """Return a finding for each file whose content differs from what DVC recorded."""
     found = verify()
-    whole = Finding("files", f"{found.count - len(found.damaged)} of {found.count} hold what DVC recorded")
+    whole = Finding("files", f"{found.count - len(found.damaged)} of {found.count} match what DVC recorded")
     return [whole, *(_damaged(names) for names in found.damaged)]
 
 
 def _damaged(names: list[Path]) -> Finding:
     listed = " ".join(shlex.quote(str(name)) for name in names)
-    cure = f"where you did not change it yourself: rm -f {listed}; then `fcos study run` makes it anew"
-    return Finding("files", f"{names[-1]} holds something else than DVC recorded", cure)
+    cure = f"if you did not change it yourself: rm -f {listed}; then `fcos study run` creates it again"
+    return Finding("files", f"{names[-1]} differs from what DVC recorded", cure)
 
 
 def _study() -> list[Finding]:
@@ -85,7 +85,7 @@ def _study() -> list[Finding]:
         findings += _batches(study.runs, layout)
     except UserError as error:
         prepared = (layout.data / "manifest.json").exists()
-        cure = str(error) if prepared else "type `fcos prepare`, or `make repro` for everything"
+        cure = str(error) if prepared else "run `fcos prepare`, or `make repro` for the whole study"
         findings.append(Finding("data", "damaged" if prepared else "not prepared yet", cure))
     trained = sum(layout.weights(name).exists() for name in study.runs)
     return [*findings, Finding("trained", f"{trained} of {len(study.runs)} runs")]

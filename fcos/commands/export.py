@@ -65,9 +65,9 @@ class Check:
 
     def __str__(self) -> str:
         return (
-            f"{self.boxes} boxes of ours on {self.images} images: boxes differ by at most "
+            f"{self.boxes} PyTorch boxes on {self.images} images: coordinates differ by at most "
             f"{self.box_difference:.2g} pixels, scores by {self.score_difference:.2g}; "
-            f"{self.unpaired} have no partner"
+            f"{self.unpaired} boxes have no match"
         )
 
 
@@ -96,7 +96,7 @@ def export(
         check = _check(Detector(weights), load(scratch), check_images(weights))
         if not check.passed:
             raise ExportDiffers(
-                f"{out} was not written: it finds other boxes than ours; {check} "
+                f"{out} was not written: its boxes differ from PyTorch's; {check} "
                 f"(allowed: {BOX_TOLERANCE} pixels, {SCORE_TOLERANCE})"
             )
     return out, check
@@ -201,7 +201,7 @@ def _check(detector: Detector, run: Runs, images: Sequence[ImageArray]) -> Check
     if total.boxes == 0:
         raise UserError(
             "--score",
-            "the network finds nothing in the images to check on, so that the file cannot be checked",
+            "the network detects nothing in the check images, so the exported file cannot be checked",
             found=detector.test.score_threshold,
             expected="a score that some box reaches",
             hint="give a lower --score",

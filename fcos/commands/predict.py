@@ -80,7 +80,7 @@ def checked_identity(scored: ScoredRun, path: Path) -> Identity:
     if differs is not None:
         key, found, expected = differs
         raise UserError(
-            path, f"was trained with another {key} than params.yaml has", found=found, expected=expected, hint=hint
+            path, f"was trained with a {key} that differs from params.yaml", found=found, expected=expected, hint=hint
         )
     return identity
 

@@ -111,7 +111,7 @@ def score_text(content: dict[str, Any]) -> str:
     ]
     if statistics["replicates"]:
         intervals = (
-            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} draws of the "
+            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} bootstrap samples of the "
             + drawn(statistics)
         )
     else:
@@ -142,7 +142,7 @@ def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{option} {out}", "cannot be written", found=parent, expected="a folder that you may write to")
     if any(out.exists() and path.exists() and out.samefile(path) for path in inputs):
-        raise UserError(f"{option} {out}", "is one of the files to be read", expected="another name")
+        raise UserError(f"{option} {out}", "is also an input file", expected="another name")
 
 
 def _write_classes(content: Mapping[str, Any], path: Path) -> None:

@@ -46,7 +46,7 @@ def use_study(name: str, *, force: bool) -> Path | None:
             raise UserError(
                 DEFAULT_PATH,
                 "has changes that are not saved in studies/; nothing was changed",
-                expected="a params.yaml that equals a ready-made study",
+                expected="a params.yaml identical to a file in studies/",
                 hint=f"keep them as studies/NAME.yaml, or drop them with `fcos study use {name} --force`",
             )
         kept = DEFAULT_PATH.with_name("params.local.yaml")
@@ -67,7 +67,7 @@ def _path(name: str) -> Path:
     path = STUDIES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(list_studies())
-        hint = None if known else "go to the folder of the project"
+        hint = None if known else "run this in the project folder"
         raise UserError(path, "no such study", found=name, expected=f"one of {known}" if known else None, hint=hint)
     return path
 

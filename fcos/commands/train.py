@@ -91,7 +91,7 @@ def _train(
     with scratch.alone():
         if scratch.put_back(layout.run(run.name)):
             _keep_role(layout, run)
-            say(f"{run.name} had finished training: its files are put back (to train anew, delete {scratch.folder})")
+            say(f"{run.name} has already been trained: its files were restored (to retrain, delete {scratch.folder})")
             return
         observer.started(run_name=run.name, key=key)
         assert run.epochs is not None

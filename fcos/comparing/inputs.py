@@ -73,7 +73,7 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
     protocol = choices.protocol
     if not path.is_dir():
         if choices.split is not None:
-            raise UserError(f"--split {choices.split}", "is of a folder", found=f"--gt {path}", hint="leave it out")
+            raise UserError(f"--split {choices.split}", "needs a folder", found=f"--gt {path}", hint="leave it out")
         truth = read_truth(path, protocol, area_from_box=choices.area_from_box)
         return _opened(truth, describe(path), [], choices)
     from fcos.comparing.truth_folder import find_truth  # imports readers that a COCO file does not need
@@ -134,13 +134,13 @@ def _areas(text: str) -> dict[str, tuple[float, float]]:
     sides = _numbers(text, ",")
     if len(sides) != 2 or not 0 < sides[0] < sides[1]:
         expected = "two sides in pixels, the smaller first: 32,96 is COCO's small up to 32 x 32, large from 96 x 96"
-        raise UserError(f"--areas {text}", "is not two sides", expected=expected)
+        raise UserError(f"--areas {text}", "must be two sizes", expected=expected)
     return areas_between(*sides)
 
 
 def _thresholds(text: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     expected = "thresholds above 0 and up to 1: 0.5, or 0.5,0.75, or LOW:HIGH:STEP as in 0.5:0.95:0.05"
-    wrong = UserError(f"--iou {text}", "is not IoU thresholds", expected=expected)
+    wrong = UserError(f"--iou {text}", "must be IoU thresholds", expected=expected)
     parts = _numbers(text, ":" if ":" in text else ",")
     if ":" in text:
         if len(parts) != 3 or parts[2] <= 0 or parts[1] < parts[0] or (parts[1] - parts[0]) / parts[2] > 1000:

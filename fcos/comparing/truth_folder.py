@@ -40,7 +40,7 @@ def find_truth(folder: Path, split: str | None) -> tuple[Path | dict[str, Any], 
         raise UserError(
             f"--split {split}", f"no such split in {folder}", found=", ".join(there), expected="one of these"
         )
-    others = "".join(f"; --split {name} is there too" for name in there if name != chosen)
+    others = "".join(f"; also available: --split {name}" for name in there if name != chosen)
     sentence = f"ground truth is the {'only' if not others else chosen} split of {folder}, {found.layout}{others}"
     if source is None:
         return Path(found.data["root"]) / found.data[f"{chosen}_annotations"], sentence

@@ -166,10 +166,10 @@ def _archives_of_a_download(data: VocData | CocoData) -> None:
     if data.archives is not None and data.download is None:
         raise Wrong(
             "archives",
-            "there is no `download` that would read it",
+            "has no effect without `download`",
             found=data.archives,
             expected="`download` and the folder of its archives",
-            hint="add `download`, or take archives out and give the unpacked folder: fcos source --at FOLDER",
+            hint="add `download`, or remove `archives` and give the unpacked folder: fcos source --at FOLDER",
         )
 
 
@@ -183,10 +183,10 @@ def _one_way_to_hold_out(data: _Data, key: str) -> None:
     if data.validation_fraction > 0 and getattr(data, key) is not None:
         raise Wrong(
             "validation_fraction",
-            f"images are held out in two ways: `{key}` is given too",
+            f"two settings define the validation split: `{key}` is set too",
             found=data.validation_fraction,
             expected=f"validation_fraction or {key}",
-            hint="take one of the two out",
+            hint="remove one of the two",
         )
 
 
@@ -195,15 +195,13 @@ def _one_way_to_test(data: _FilesData, key: str) -> None:
     if split is not None and fraction > 0:
         raise Wrong(
             "test_fraction",
-            f"test images come from two places: `{key}` is given too",
+            f"two settings define the test split: `{key}` is set too",
             found=fraction,
             expected=f"test_fraction or {key}",
-            hint=f"set {key}: null, or take test_fraction out",
+            hint=f"set {key}: null, or remove test_fraction",
         )
     if split is None and fraction == 0:
-        raise Wrong(
-            key, "there is nothing to test on", found="null", expected=f"a {key}", hint="or set test_fraction: 0.2"
-        )
+        raise Wrong(key, "there is no test split", found="null", expected=f"a {key}", hint="or set test_fraction: 0.2")
 
 
 def _differ(data: _Data, keys: tuple[str, ...], what: str) -> None:

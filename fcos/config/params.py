@@ -100,9 +100,9 @@ def _names_are_runs(params: Params, path: Path) -> None:
         where = f"{path}: tables.{index}"
         if isinstance(table, RunsTable):
             _require(
-                bool(rows_of(table, params.runs)), f"{where}.where", "no run agrees", table.where, list(params.runs)
+                bool(rows_of(table, params.runs)), f"{where}.where", "matches no run", table.where, list(params.runs)
             )
-            _require(table.vary not in table.where, f"{where}.where", "holds what is varied", table.where, [])
+            _require(table.vary not in table.where, f"{where}.where", "contains the varied key", table.where, [])
         elif table.kind == "reference":
             _require(len(references) == 1, where, "needs one run with `role: reference`", references, [])
         else:
@@ -119,7 +119,7 @@ def _choices_have_images(params: Params, path: Path) -> None:
         if choose_on == "validation" and not params.data.holds_out:
             raise UserError(
                 f"{path}: {key}.choose_on",
-                "no images are held out to choose on",
+                "there is no validation split to choose on",
                 found=choose_on,
                 expected=f"{otherwise}, or data with a validation split",
                 hint=f"set data.validation_fraction: 0.1, or {key}.choose_on: {otherwise}",
@@ -128,10 +128,10 @@ def _choices_have_images(params: Params, path: Path) -> None:
         if run.train.validate_every is not None and not params.data.holds_out:
             raise UserError(
                 f"{path}: train.validate_every",
-                f"no images are held out to validate {run.name} on",
+                f"there is no validation split to validate {run.name} on",
                 found=run.train.validate_every,
                 expected="data with a validation split",
-                hint="set data.validation_fraction: 0.1, or take validate_every out",
+                hint="set data.validation_fraction: 0.1, or remove validate_every",
             )
 
 

@@ -46,7 +46,7 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        hint = "go to the folder of the project, or choose a study there: fcos study use shapes"
+        hint = "run this in the project folder, or choose a study there: fcos study use shapes"
         raise UserError(path, "cannot be read", found=error.strerror, hint=hint) from None
     except UnicodeDecodeError as error:
         raise UserError(path, "is not text in UTF-8", found=error, hint="save it as UTF-8") from None
@@ -102,7 +102,7 @@ def _mistake(details: Any, value: Any, path: Path, prefix: Sequence[str]) -> Use
     found = details["input"]
     hint = None
     if isinstance(found, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", found):
-        hint = "YAML reads this as text; write the number with a point, as in 1.0e-4"
+        hint = "YAML reads this as text; write the number with a decimal point, as in 1.0e-4"
     return UserError(where, "wrong value", found=repr(found), expected=details["msg"], hint=hint)
 
 

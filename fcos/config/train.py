@@ -60,7 +60,7 @@ class TrainConfig(Section):
             key = "keep" if self.keep == "best" else "patience"
             raise Wrong(
                 key,
-                "needs a validation while it trains",
+                "needs validation during training",
                 found=getattr(self, key),
                 expected="`validate_every` too, a number of epochs",
                 hint="add validate_every: 1",

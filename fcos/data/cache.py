@@ -132,10 +132,10 @@ def keep_images(
         "gpu": "kept on the GPU",
         "ram": "kept in RAM",
         "disk": f"kept in {file}",
-        "none": "decoded whenever they are shown",
+        "none": "decoded each time they are used",
     }
     smaller = sum(factor > 1 for factor in factors)
-    much_larger = f"; {smaller} reduced, more than twice as large as they are shown" if smaller else ""
+    much_larger = f"; {smaller} downscaled: more than twice the size the network gets" if smaller else ""
     say(f"images: {len(split.images)} {said[where]}, {needed / 1e6:.0f} MB{much_larger}")
     if where == "none":
         return Images(split, shown=shown)
@@ -200,7 +200,7 @@ def _decode_to(file: Path, images: Images, needed: int) -> None:
             with whole_file(file) as part:
                 _write(part, images)
     except OSError as error:
-        raise UserError(file, "cannot be written", found=error, hint="free the disk, or set `cache: none`") from None
+        raise UserError(file, "cannot be written", found=error, hint="free some space, or set `cache: none`") from None
 
 
 def _mapped(file: Path) -> Tensor:

@@ -87,9 +87,9 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     if not image_dir.is_dir():
         raise UserError(
             image_dir,
-            "the folder of the images is gone",
+            "the image folder no longer exists",
             expected=f"the folder that `{PREPARE}` found",
-            hint="put it back and type `fcos source`; where the data lie elsewhere now: fcos source --at FOLDER",
+            hint="put it back and run `fcos source`; if the data have moved: fcos source --at FOLDER",
         )
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
 
@@ -104,7 +104,7 @@ def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:
     if not held_out.images:
         raise UserError(
             data_dir / "validation.json",
-            f"no images are held out to {purpose} on",
+            f"there are no validation images to {purpose} on",
             found="0 images",
             expected=f"some, since params.yaml has {setting}",
             hint=f"set data.validation_fraction: 0.1 and run `{PREPARE}`",

@@ -9,8 +9,8 @@ from typing import Any
 from fcos.errors import UserError, names_of
 
 EXPECTED = (
-    "a key of the images, a table FILE of image and group, a number (of characters that file names of a group share), "
-    "or a mark such as _ (file names of a group agree before the last one)"
+    "a key of the image entries, a CSV FILE of image,group, a number N (the first N characters of file names), "
+    "or a separator such as _ (the file name up to the last one)"
 )
 
 
@@ -71,7 +71,7 @@ def _of_key(members: Sequence[Member], key: str, where: str) -> list[str]:
     if without:
         known = names_of(sorted({name for member in members for name in member.record})) or "none"
         found = f"{without} of {len(members)} images without `{key}`; keys of images are {known}"
-        raise UserError(where, "is no key of all images", found=found, expected=EXPECTED)
+        raise UserError(where, "some images lack it", found=found, expected=EXPECTED)
     return [str(member.record[key]) for member in members]
 
 

@@ -76,7 +76,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None, bits: int = 16, 
         stored = (image.height, image.width)
         turned = displayed_size(image)
         if size is not None and size not in (turned, stored):
-            raise UserError(path, "is not the image of its annotation", found=_text(turned), expected=_text(size))
+            raise UserError(path, "differs in size from its annotation", found=_text(turned), expected=_text(size))
         # A decoder that reduces the image itself, such as JPEG's, leaves nothing to reduce afterwards.
         divided = factor > 1 and image.draft(None, (stored[1] // factor, stored[0] // factor)) is not None
         if size in (None, turned):
@@ -111,7 +111,7 @@ def opened(source: Path | BytesIO, name: str | Path | None = None) -> Iterator[I
     except UnidentifiedImageError:
         expected = f"one of {', '.join(FORMATS)}"
         raise UserError(
-            name, "is not an image that is read", expected=expected, hint="convert it, or fetch it again"
+            name, "is not a supported image", expected=expected, hint="convert it, or fetch it again"
         ) from None
     except Exception as error:
         found = f"{type(error).__name__}: {error}"

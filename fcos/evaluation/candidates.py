@@ -71,10 +71,10 @@ def check_candidates(path: Path, of_image: Mapping[int, Candidates], split: Coco
     images = split.image_sizes.keys()
     unknown, missing = of_image.keys() - images, images - of_image.keys()
     if unknown or missing:
-        parts = [f"image ids {names_of(sorted(unknown))}: {len(unknown)} too much"] if unknown else []
+        parts = [f"image ids {names_of(sorted(unknown))}: {len(unknown)} too many"] if unknown else []
         parts += [f"{len(missing)} of {len(images)} missing: {names_of(sorted(missing))}"] if missing else []
         expected = f"the {len(images)} images of the split"
-        raise UserError(path, "holds other images than the split", found="; ".join(parts), expected=expected, hint=hint)
+        raise UserError(path, "its images are not the split's", found="; ".join(parts), expected=expected, hint=hint)
     for image_id, candidates in of_image.items():
         odd = candidates.labels[(candidates.labels < 0) | (candidates.labels >= len(split.categories))]
         if len(odd):

@@ -109,7 +109,7 @@ class Demo:
                 return decode(self._uploads[name], self._bits)
             if name in self._test_images:
                 return read_image(self._test_images[name], bits=self._bits)
-        raise Refused(HTTPStatus.NOT_FOUND, "The image is not here any more: choose it again.")
+        raise Refused(HTTPStatus.NOT_FOUND, "The image is no longer available: choose it again.")
 
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
         """Return the image as JPEG, reduced to the size that the page shows."""
@@ -162,7 +162,7 @@ def decode(data: bytes, bits: int = 16) -> ImageArray:
         with opened(io.BytesIO(data), "the image") as image:
             width, height = image.size
     except UserError:
-        raise Refused(HTTPStatus.BAD_REQUEST, "This is not an image that can be read: JPEG, PNG, WebP ...") from None
+        raise Refused(HTTPStatus.BAD_REQUEST, "This is not a supported image file (JPEG, PNG, WebP ...).") from None
     if width * height > MAX_PIXELS:
         most = f"{MAX_PIXELS // 1_000_000} million pixels are the limit"
         raise Refused(HTTPStatus.BAD_REQUEST, f"The image is too large, {width} x {height}: {most}.")
@@ -172,7 +172,7 @@ def decode(data: bytes, bits: int = 16) -> ImageArray:
         try:
             return read_image(Path(file.name), bits=bits)
         except UserError:
-            raise Refused(HTTPStatus.BAD_REQUEST, "The image is damaged, or of an unusual kind.") from None
+            raise Refused(HTTPStatus.BAD_REQUEST, "The image is damaged, or its format is not supported.") from None
 
 
 def _load(path: Path, test: TestConfig, _modified_ns: int) -> Detector:

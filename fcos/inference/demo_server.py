@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise
         except Exception:
             traceback.print_exc()
-            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, _error("something went wrong; the terminal says what")
+            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, _error("something went wrong; see the terminal")
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **SECURITY}.items():
             self.send_header(name, value)
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in hosts:
             raise Refused(HTTPStatus.FORBIDDEN, f"open http://{hosts[0]}")
         if self.headers.get("Origin", f"http://{hosts[0]}") not in [f"http://{host}" for host in hosts]:
-            raise Refused(HTTPStatus.FORBIDDEN, "requests of other sites are refused")
+            raise Refused(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
 
     def _get(self) -> tuple[str, bytes]:
         match self.path.split("?")[0].split("/")[1:]:

@@ -47,7 +47,7 @@ class Weights:
             run = Run.model_validate({"role": None, **identity.run})
         except ValidationError as error:
             found = f"run.{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
-            raise UserError(path, "names a network that this version does not know", found=found) from None
+            raise UserError(path, "describes a network that this version does not support", found=found) from None
         _check_size(path, run)
         default = TestConfig(size=max(run.train.sizes), max_size=run.train.max_size)
         return Weights(path=path, identity=identity, run=run, test=test or default)
@@ -73,13 +73,13 @@ def _check_size(path: Path, run: Run) -> None:
     at_least = 2 * 9 * channels**2 * (run.num_convs + 1)  # one tower of 3 x 3 convolutions, two bytes per weight
     if at_least > size:
         found = f"{run.num_convs} convolutions of {channels} channels, in {size} bytes"
-        raise UserError(path, "says that it is of a larger network than it holds", found=found)
+        raise UserError(path, "its header describes a larger network than the file contains", found=found)
 
 
 def _weights_path(run_name: str, params: Mapping[str, Any]) -> Path:
     runs = params.get("runs", {})
     if "study" not in params or run_name not in runs:
-        expected = f"a file, or one of {', '.join(runs) or 'no run: there is no params.yaml here'}"
+        expected = f"a file, or one of {', '.join(runs) or 'the runs of params.yaml (not found here)'}"
         raise UserError("RUN_OR_FILE", f"no run and no file called {run_name!r}", expected=expected)
     return Layout(parse_section(params, "study", Name)).weights(run_name)
 

@@ -115,10 +115,10 @@ def _imagenet(name: str) -> dict[str, Tensor]:
         url, path = imagenet_file(name)
         raise UserError(
             "params.yaml: model.weights",
-            f"the ImageNet weights of {name} cannot be had; nothing was changed",
+            f"the ImageNet weights of {name} are not available; nothing was changed",
             found=getattr(error, "reason", None) or error,
             expected=f"{url} at {path}",
-            hint=f"put {path.name} there in place of what is there, or anywhere with `weights: FILE`, or set "
+            hint=f"put {path.name} there (replace an existing file), or anywhere with `weights: FILE`, or set "
             "`weights: none`",
         ) from None
     return state

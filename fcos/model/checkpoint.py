@@ -17,7 +17,7 @@ from fcos.model.file_kinds import kind_of
 from fcos.records import SplitCategory, odd_value
 
 DIVERGED = "lower train.learning_rate, or set train.clip_grad_norm"
-OTHER = "train again, or take another file"
+OTHER = "train again, or use another file"
 STATE_DICT = "a state dict, as torch.save(model.state_dict(), FILE) writes it"
 
 
@@ -64,7 +64,7 @@ class Identity:
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 path,
-                "is not one of our files: it does not say what it holds",
+                "is not a weights file of fcos: its header is missing or incomplete",
                 expected="a file written by `fcos train` or `fcos import-checkpoint`",
             ) from None
 
@@ -103,7 +103,7 @@ def read_identity(path: Path, *, hint: str) -> Identity:
     except (safetensors.SafetensorError, OSError) as error:
         foreign = path.is_file() and path.suffix != ".safetensors"
         found = kind_of(path) if foreign else error
-        hint = f"fcos import-checkpoint {path} --run RUN, where it holds {STATE_DICT}" if foreign else hint
+        hint = f"fcos import-checkpoint {path} --run RUN, if it contains {STATE_DICT}" if foreign else hint
         raise UserError(path, "is not a whole safetensors file", found=found, hint=hint) from None
 
 
@@ -159,7 +159,7 @@ def check_same_classes(path: Path, found: list[dict[str, Any]], expected: list[d
     if pairs[0] != pairs[1]:
         raise UserError(
             path,
-            "the weights were trained on other classes than the data has",
+            "the classes of the weights differ from those of the data",
             found=f"{len(found)} classes: {_named(found)}",
             expected=f"{len(expected)} classes: {_named(expected)}",
             hint="train again, or prepare the data that the weights were trained on",

@@ -49,7 +49,7 @@ def select_classes(state: dict[str, Tensor], category_ids: Sequence[int], path: 
     if num_outputs != max(category_ids) + 1:
         raise UserError(
             path,
-            "the checkpoint has another number of classes than the data",
+            "the checkpoint and the data have different numbers of classes",
             found=f"{num_outputs} class outputs",
             expected=f"{len(category_ids)} (the data's classes) or {max(category_ids) + 1} (one for each id from 0)",
             hint="import it into a study whose data has its classes",

@@ -34,7 +34,7 @@ def kind_of(path: Path) -> str:
         return "an ONNX model"
     if start.startswith(b"\x80"):
         return f"a pickle {_MORE}"
-    return "no file of torch.save"
+    return "not a torch.save file"
 
 
 def _kind_of_zip(path: Path) -> str:

@@ -111,7 +111,7 @@ def _notes(content: Content) -> list[str]:
         return ["No intervals and no tests: --replicates 0."]
     notes = [
         f"Intervals are of {100 * statistics['confidence']:g} %: bias-corrected bootstrap, {statistics['replicates']} "
-        f"draws of the {drawn(statistics)}, the same for all rows; a difference is paired by image. Holm's p "
+        f"samples of the {drawn(statistics)}, the same for all rows; a difference is paired by image. Holm's p "
         "and the intervals in the sentences are corrected for the number of pairs; the intervals in the table are not."
     ]
     single = [row["name"] for row in content["rows"] if row["n"] == 1]

@@ -102,7 +102,7 @@ class RunResults:
         if len(detections) != expected:
             raise UserError(
                 path,
-                "is not what was evaluated",
+                "does not match the evaluation",
                 found=f"{len(detections)} detections",
                 expected=f"{expected}, as evaluation.json says",
                 hint=self.hint(path.name),
@@ -179,7 +179,7 @@ def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: Manif
     """Read the files of every run of params.yaml; anything else in `runs_dir` is ignored."""
     digest = manifest["splits"]["test"]["digest"]
     if digest != split.digest:
-        raise UserError("manifest.json", "is of other data than test.json", found=digest, expected=split.digest)
+        raise UserError("manifest.json", "differs in data from test.json", found=digest, expected=split.digest)
     runs = {name: _read_run(params, run, runs_dir / name) for name, run in params.runs.items()}
     return StudyResults(params, split, manifest, runs)
 
@@ -241,5 +241,5 @@ def _agree(
     differs = first_difference(found, expected)
     if differs is not None:
         key, is_, should = differs
-        problem = f"{results.folder / file} has another {key} than this cell stands for"
+        problem = f"{results.folder / file} has a different {key} from this table cell"
         raise UserError(cell, problem, found=is_, expected=should, hint=results.hint(file))

@@ -42,7 +42,7 @@ def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
     yield
     digest = sha256_json(before)
     if before != stage_inputs(stage) or _source_changed(stage, study, started):
-        say(f"not recorded in DVC, which will run {stage} again: what it reads changed while it ran")
+        say(f"{stage} was not recorded in DVC and will run again: its inputs changed while it ran")
         return
     note = _note(stage, study)
     if not ends:
@@ -68,7 +68,7 @@ def record(stage: Stage, study: str) -> None:
     elif is_busy(why_not):
         say(f"not recorded in DVC yet, since another DVC is running: the next `fcos study run` records {stage}")
     else:
-        say(f"not recorded in DVC, which will run {stage} again: {why_not}")
+        say(f"{stage} was not recorded in DVC and will run again: {why_not}")
 
 
 def record_pending(study: str, stages: list[Stage]) -> None:

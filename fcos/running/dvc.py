@@ -78,7 +78,7 @@ def is_project() -> bool:
 
 def ask_dvc() -> tuple[dict[str, str] | None, str | None]:
     """Return by address why DVC would run each stage; or None and the reason why DVC could not be asked."""
-    done = _run("status", "--json", waiting="waiting for `dvc status`: DVC reads what it has not seen yet")
+    done = _run("status", "--json", waiting="waiting for `dvc status`: DVC is hashing new files")
     with contextlib.suppress(json.JSONDecodeError):
         if done.returncode == 0:
             return {address: _why(changes) for address, changes in json.loads(done.stdout).items()}, None
@@ -113,13 +113,13 @@ def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:
     except OSError:
         return []
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
-        hint = f"git checkout -- {lock}, or delete it: `fcos study run` writes it anew"
+        hint = f"git checkout -- {lock}, or delete it: `fcos study run` creates it again"
         raise UserError(lock, "is damaged", expected="what DVC wrote", hint=hint) from None
 
 
 def commit(addresses: Sequence[str]) -> str | None:
     """Have DVC record the existing files as outputs of the stages; return why it could not, or None."""
-    done = _run("commit", "--force", *addresses, waiting="waiting for `dvc commit`: DVC reads what was made")
+    done = _run("commit", "--force", *addresses, waiting="waiting for `dvc commit`: DVC is hashing the outputs")
     return None if done.returncode == 0 else _error(done.stderr)
 
 
@@ -196,14 +196,14 @@ def refuse_dead_locks() -> None:
     Raises:
         UserError: the lock file is damaged or names a process that is not DVC; with the process, if any, and a hint.
     """
-    cure = f"where no DVC is running: rm {RWLOCK}"
+    cure = f"if no DVC is running: rm {RWLOCK}"
     for _ in range(READ_TRIES):  # a running DVC may be writing it
         with contextlib.suppress(*_MALFORMED):
             pids = _pids_of_rwlock()
             break
         time.sleep(0.1)
     else:
-        problem = "is damaged, so that DVC stops: one was killed while it wrote this"
+        problem = "is damaged and blocks DVC: a DVC process was killed while writing it"
         raise UserError(RWLOCK, problem, found=f"{RWLOCK.stat().st_size} bytes", expected="JSON", hint=cure)
     strangers = [holder for holder in _living(pids) if not holder.is_dvc]
     if strangers:

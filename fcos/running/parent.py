@@ -40,7 +40,7 @@ def _watch(parents: list[psutil.Process | None]) -> None:
     look = threading.Event()
     while all(map(_is_alive, parents)):
         look.wait(LOOK_S)
-    say("the process that started this command was killed: it ends too")
+    say("this command stops, since the process that started it was killed")
     os.kill(os.getpid(), signal.SIGTERM)
     look.wait(END_S)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -223,7 +223,7 @@ def _notes(plan: StudyPlan) -> str:
     said = [f"Ranges are {low:g} to {high:g} times the estimate; training times are for one of the parallel trainings."]
     if not plan.where.startswith(("cpu", "mps")):
         return said[0]
-    return " ".join([*said, "What a GPU would change is unknown until a training has run on it."])
+    return " ".join([*said, "The time on a GPU is unknown until a training has run on it."])
 
 
 def _range(seconds: float, factors: tuple[float, float]) -> str:

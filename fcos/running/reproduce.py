@@ -86,7 +86,7 @@ def restore(stages: Sequence[str], children: ChildProcesses, progress: StudyProg
                 done.add(event.address)
                 progress.settle(event.address, ran=False)
     if child.returncode and not any(event_of(line) for line in lines):
-        hint = "see that DVC's remote answers: dvc status --cloud"
+        hint = "check that DVC's remote answers: dvc status --cloud"
         raise UserError("dvc repro --pull", "failed", found="\n".join(lines[-5:]), hint=hint)
     return done
 

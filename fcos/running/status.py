@@ -86,7 +86,7 @@ class StatusReader:
         if whole and whole["alive"] and "open" in whole:
             still_open, begun = whole["open"], whole["begun"]
         elif whole and whole["alive"]:
-            still_open, unasked = dict.fromkeys(stage.address for stage in stages), "`fcos study run` is looking"
+            still_open, unasked = dict.fromkeys(stage.address for stage in stages), "`fcos study run` is checking"
         else:
             changed, unasked = (None, "it is running") if at_work else self._ask(layout)
             addresses: list[str] = [stage.address for stage in stages]

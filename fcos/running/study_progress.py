@@ -109,8 +109,8 @@ class StudyProgress:
 
 
 def _unusable(why: str) -> UserError:
-    hint = "go to the folder of the project; source .venv/bin/activate"
+    hint = "change to the project folder and run: source .venv/bin/activate"
     if is_project():
-        hint = "do what DVC says; `dvc doctor` and `dvc status -v` say more"
+        hint = "follow DVC's message; `dvc doctor` and `dvc status -v` show details"
     expected = "DVC in this Python, and a project with dvc.yaml and .dvc/"
     return UserError("DVC", "cannot be used here", found=why, expected=expected, hint=hint)

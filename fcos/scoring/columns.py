@@ -80,7 +80,7 @@ def what(value: Any) -> str:
     text = repr(value)
     if isinstance(value, list) and len(text) > 60:
         return f"a list of {len(value)}"
-    kind = {str: "text ", bool: "a truth value, "}.get(type(value), "")
+    kind = {str: "text ", bool: "a boolean, "}.get(type(value), "")
     return kind + (text if len(text) <= 60 else f"{text[:57]}...")
 
 

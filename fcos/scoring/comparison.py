@@ -68,7 +68,7 @@ class Comparison:
             return f"{pair}: the two results are the same"
         if np.isnan(low):
             difference = "no difference" if value == 0 else f"{value:+.1f} AP"
-            why = "it is the same under every draw of the images" if self.is_supported else "an AP has no interval"
+            why = "it is the same in every bootstrap sample" if self.is_supported else "an AP has no interval"
             return f"{pair}: {difference}, which cannot be judged: {why}"
         numbers = f"{round(value, 1) + 0.0:+.1f} AP {interval_text(low, high)}"  # + 0.0: no -0.0
         if not self.is_significant(0):
@@ -94,7 +94,7 @@ class Gate:
             return f"{pair.row}: the difference to {pair.other} has no interval"
         if self.margin is not None and low < -self.margin:
             lower = f"{-100 * low:.1f} lower than that of {pair.other}"
-            return f"{pair.row}: AP may be {lower}, more than {100 * self.margin:g}"
+            return f"{pair.row}: AP may be {lower}, which exceeds the margin of {100 * self.margin:g}"
         if self.better and low <= 0:
             return f"{pair.row}: an AP higher than that of {pair.other} is not shown"
         return None

@@ -120,7 +120,7 @@ def _empty(table: ResultTable) -> Iterator[Finding]:
     ):
         count = int(which.sum())
         if count:
-            yield Finding(kind, count, total, f"{count} of {total} boxes have {words}: they can find nothing")
+            yield Finding(kind, count, total, f"{count} of {total} boxes have {words}: they cannot match any object")
 
 
 def _outside(table: ResultTable, truth: Truth) -> Iterator[Finding]:
@@ -195,7 +195,7 @@ def _ties_and_copies(table: ResultTable) -> Iterator[Finding]:
             count,
             total,
             f"{count} of {total} detections share their score with another ({different} different scores): "
-            "the order of the file decides between them, and moves AP",
+            "their order in the file decides the ranking, and affects AP",
         )
 
 
@@ -227,7 +227,7 @@ def _beyond(matches: Matches, total: int) -> Iterator[Finding]:
             "detections_beyond_the_limit",
             count,
             total,
-            f"{count} of {total} detections are not looked at: only the {limit} highest-scoring of an image and class "
+            f"{count} of {total} detections are not scored: only the {limit} highest-scoring of an image and class "
             "are (--max-detections)",
         )
     objects = np.bincount((truth.label * truth.num_images + truth.image)[~truth.crowd], minlength=1)
@@ -238,7 +238,7 @@ def _beyond(matches: Matches, total: int) -> Iterator[Finding]:
             lost,
             int(objects.sum()),
             f"{lost} of {int(objects.sum())} objects cannot be found: an image has up to {int(objects.max())} of a "
-            f"class, and {limit} detections are looked at (--max-detections)",
+            f"class, but only {limit} detections are scored (--max-detections)",
         )
 
 
@@ -249,7 +249,7 @@ def _lost(matches: Matches, truth: Truth) -> Iterator[Finding]:
     kept = (matches.gt != truth.zero) | matches.is_ignored
     columns = {name: getattr(matches, name)[kept] for name in ("detection", "area", "threshold", "gt")}
     theirs, ours = (coco_metrics(m, truth)["metrics"]["AP"] for m in (replace(matches, **columns), matches))
-    said = "" if theirs is None else f": its AP would be {100 * theirs:.2f} for {100 * ours:.2f}"
+    said = "" if theirs is None else f": its AP would be {100 * theirs:.2f} instead of {100 * ours:.2f}"
     yield Finding(
         "annotation_id_0",
         1,

@@ -133,7 +133,7 @@ def _read_predictions(file: Path, path: Path, lookup: Lookup, rows: _Rows) -> No
     labels, scores, corners = (content[key] for key in _MMDET)
     if not len(labels) == len(scores) == len(corners):
         found = f"{len(labels)}, {len(scores)} and {len(corners)}"
-        raise UserError(file, f"{', '.join(_MMDET)} differ in length", found=found, expected="one of each a detection")
+        raise UserError(file, f"{', '.join(_MMDET)} differ in length", found=found, expected="one each per detection")
     image, name = _image_of(file, path, lookup)
     records = [{"label": label} for label in labels]
     number = numbers(values_of(records, str(file), "label", expected="a number"), f"{file}: labels", "label")

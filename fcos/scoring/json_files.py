@@ -13,7 +13,7 @@ import orjson
 
 from fcos.errors import UserError
 
-_REWRITE = "write the file anew as COCO JSON"
+_REWRITE = "rewrite the file as COCO JSON"
 _BINARY = {  # first bytes of files that hold results in other formats than JSON
     b"\x80": "a Python pickle, which can run any code when it is read",
     b"PK": "a zip archive, or a PyTorch file",

@@ -44,7 +44,7 @@ def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
     reasons = {
         "no_interval_few_images": (
             poor,
-            f"a class stands on fewer than {FEWEST} images there, with too few other classes to go by",
+            f"a class relies on fewer than {FEWEST} images there, and too few other classes support the estimate",
         ),
         "no_interval_near_100": (near, f"above {100 * NEAR_ONE:g}, interval coverage is too low"),
     }

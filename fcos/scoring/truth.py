@@ -184,7 +184,7 @@ def _parts(content: Any, where: str) -> tuple[Records, Records, Records]:
             "is not ground truth",
             found=what(content),
             expected="an object with `images`, `annotations` and `categories`",
-            hint="give ground truth with --gt; a list is what a detector's results are",
+            hint="give ground truth with --gt; a list looks like a detector's results",
         )
     for key in _PARTS:
         if key not in content:
@@ -206,7 +206,7 @@ def _refuse_lvis(images: Records, categories: Records, where: str) -> None:
             where,
             "is ground truth of LVIS, which COCO's protocol does not score",
             found=", ".join(found),
-            expected="every class annotated in every image: in LVIS a class is judged only where it was looked for",
+            expected="every class annotated in every image: in LVIS a class is scored only in images checked for it",
             hint="score it with the package lvis, or take these keys out to score all classes on all images",
         )
 

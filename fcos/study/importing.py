@@ -40,7 +40,7 @@ def import_weights(source: Path, run: Run, split: CocoSplit, target: Path) -> No
     """Write the weights in `source` to `target` as those of `run`; torchvision FCOS state dicts are converted."""
     if not source.is_file():
         problem = "is a folder" if source.is_dir() else "no such checkpoint"
-        raise UserError(source, problem, expected="one of our files or a torchvision FCOS state dict")
+        raise UserError(source, problem, expected="a weights file of fcos, or a torchvision FCOS state dict")
     if source.suffix == ".safetensors":
         found = read_identity(source, hint="name another file")
         check_same_classes(source, found.categories, split.categories)

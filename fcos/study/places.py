@@ -46,7 +46,7 @@ def fetch(config: DataConfig) -> None:
             "no such folder; nothing was changed",
             found=config.root,
             expected="the folder of the images and annotations",
-            hint=f"correct data.root, put the data there, or say where they lie on this machine: {HERE}",
+            hint=f"correct data.root, put the data there, or give their folder on this machine: {HERE}",
         )
 
 
@@ -111,13 +111,13 @@ def place_root(config: DataConfig, at: Path) -> None:
     """Make `data.root` a link to `at`, the folder that has the data of the study on this machine."""
     where = "params.yaml: data.root"
     if isinstance(config, ShapesData):
-        raise UserError("params.yaml: data.source", "shapes are drawn and lie nowhere", hint="leave --at out")
+        raise UserError("params.yaml: data.source", "shapes are generated and have no folder", hint="leave --at out")
     root = Path(config.root)
     if not at.is_dir():
         raise UserError(at, "no such folder; nothing was changed", expected="the folder of the images and annotations")
     if root.is_absolute():
         hint = "write a path in this project, such as datasets/mine, into data.root"
-        raise UserError(where, "is absolute, so that it can lie nowhere else", found=root, hint=hint)
+        raise UserError(where, "is an absolute path, so --at cannot change it", found=root, hint=hint)
     here = project_root() / root
     if here.is_symlink() or not here.exists() or not here.samefile(at):
         link_root(here, _unpacked(config, at))
@@ -139,7 +139,7 @@ def _unpacked(config: DataConfig, at: Path) -> Path:
             f"does not have {config.download}; nothing was changed",
             found=", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])]),
             expected=voc if config.download == "voc2007" else "a folder with annotations/, train2017/ and val2017/",
-            hint="name another folder, an empty one to download into, or that of the archives as data.archives",
+            hint="give another folder, an empty one for the download, or set data.archives to that of the archives",
         )
     return found or at
 
@@ -154,7 +154,7 @@ def link_root(root: Path, at: Path) -> None:
         return
     if root.exists() and not root.is_symlink():
         hint = "move that folder, or leave --at out to use it"
-        raise UserError(root, "is a folder, and not the one that is given; nothing was changed", found=at, hint=hint)
+        raise UserError(root, "already exists and is another folder; nothing was changed", found=at, hint=hint)
     make_link(root, at)
 
 
@@ -186,11 +186,11 @@ def drop_dangling(layout: Layout) -> None:
 
 def _check_place(place: Path) -> None:
     if not place.exists():
-        hint = f"correct data.root and the other keys of data, or say where the data lie: {HERE}"
+        hint = f"correct data.root and the other keys of data, or give the folder of the data: {HERE}"
         raise UserError(place, "no such file or folder; nothing was changed", hint=hint)
     if Path.cwd().is_relative_to(place.resolve()):
         hint = "move the data into a folder of their own"
-        raise UserError(place, "holds this project itself, whose files change all the time", hint=hint)
+        raise UserError(place, "contains this project itself, whose files change all the time", hint=hint)
 
 
 def make_link(link: Path, target: Path) -> None:

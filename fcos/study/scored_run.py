@@ -81,7 +81,7 @@ class ScoredRun:
         differs = first_difference(file.header, expected)
         if differs is not None:
             key, found, wanted = differs
-            raise UserError(path, f"was computed with another {key}", found=found, expected=wanted, hint=hint)
+            raise UserError(path, f"was computed with a different {key}", found=found, expected=wanted, hint=hint)
         check_candidates(path, file.of_image, self.split, hint=hint)
         return file
 

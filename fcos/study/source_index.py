@@ -38,7 +38,7 @@ class Changes:
 
 def changed_text(changes: Changes) -> str:
     """Describe the changes and the stages that they cause to run."""
-    return f"the source changed: {changes}; prepare runs, and what reads a split that it changes"
+    return f"the source changed: {changes}; prepare will run again, and so will the stages that read a changed split"
 
 
 def source_changes(layout: Layout) -> Changes | None:
@@ -94,7 +94,7 @@ def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
         try:
             status = path.stat()
         except FileNotFoundError:
-            raise UserError(path, "is a link to nothing", found=path.readlink(), hint="take it away") from None
+            raise UserError(path, "is a broken link", found=path.readlink(), hint="take it away") from None
         if not stat.S_ISREG(status.st_mode):
             raise UserError(path, "is not a file", expected="images and annotations only", hint="take it away")
         yield path, status

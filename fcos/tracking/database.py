@@ -38,7 +38,7 @@ def check_database(path: Path) -> None:
             (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.OperationalError as error:  # "is locked", "unable to open"
-        raise Unusable(f"{error}; another program may hold it, or its permissions are not yours") from None
+        raise Unusable(f"{error}; another program may be using it, or you may lack permission") from None
     except sqlite3.DatabaseError as error:
         raise Damaged(str(error)) from None
     if said != "ok":

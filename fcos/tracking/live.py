@@ -62,7 +62,7 @@ class LiveRun:
                 break
             except Exception as error:  # no failure of logging may stop a training
                 if not told:
-                    say(f"training continues without MLflow and keeps retrying ({error}); later: fcos sync-mlflow")
+                    say(f"training continues without MLflow and keeps retrying ({error}); to upload: fcos sync-mlflow")
                 told = True
             if self._closing.wait(RETRY_S):
                 break

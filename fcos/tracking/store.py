@@ -48,7 +48,7 @@ class StoreUnavailable(Exception):
             return "check the user name and password (MLFLOW_TRACKING_USERNAME and _PASSWORD, or in the address)"
         if _WRONG.search(str(self)):
             return "set MLFLOW_TRACKING_URI to a server (http://HOST:5000) or a database (sqlite:////FILE), or unset it"
-        return "start it and repeat the command"
+        return "start the server and run the command again"
 
 
 def tracking_uri() -> str:

@@ -1,10 +1,10 @@
-"""The state of a training in an object store or wherever else fsspec reaches, for nodes that share no folder."""
+"""The state of a training in an object store, or any store that fsspec supports, for nodes that share no folder."""
 
 from pathlib import Path
 
 
 class RemoteStates:
-    """A folder at a URL, with one file a name; an upload is whole or does not count."""
+    """A folder at a URL, with one file per name; an incomplete upload is ignored."""
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -41,7 +41,7 @@ class RemoteStates:
             raise OSError(f"{self.url}: {str(error) or repr(error)}") from error
 
     def drop(self) -> None:
-        """Delete the folder with all that is in it."""
+        """Delete the folder and everything in it."""
         if self._files.exists(self._folder):
             self._files.rm(self._folder, recursive=True)
 

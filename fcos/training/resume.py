@@ -72,7 +72,7 @@ class Scratch:
             found = str(error).partition("\n")[0][:200]
             say(
                 f"warning: the state of step {state['step']} could not be saved ({found}; {free:,} MB are free at "
-                f"{self.folder}); training goes on, and would resume from the state before"
+                f"{self.folder}); training continues; if stopped, it resumes from the previous state"
             )
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
@@ -87,7 +87,7 @@ class Scratch:
             return None
         except Exception as error:  # torch's reader raises many types
             found = (str(error).partition("\n")[0] or repr(error))[:200]
-            say(f"warning: {self.path} is damaged ({found}); beginning anew")
+            say(f"warning: {self.path} is damaged ({found}); starting from the beginning")
             self.path.unlink()
             return None
         return state
@@ -125,7 +125,7 @@ class Scratch:
         """
         if self.shared or self.remote:
             if owner := self._read_owner():
-                say(f"this training is taken over from {_named(owner)}")
+                say(f"taking over this training from {_named(owner)}")
             self._write_owner({**_this_process(), "mark": self._mark})
             try:
                 yield
@@ -179,7 +179,7 @@ class Scratch:
                 self.folder,
                 "another process has taken over this training, so this one ends and writes nothing",
                 found=_named(owner) if owner else "its results are recorded",
-                hint="nothing is to be done: the engine took this process for dead",
+                hint="no action is needed: the engine assumed that this process was dead",
             )
 
     def _drop_others(self) -> None:

@@ -288,10 +288,10 @@ def _annotated_size(image: SourceImage, file: _File) -> tuple[int, int]:
     swapped = ": width and height look swapped" if image.size == file.size[::-1] else ""
     raise UserError(
         f"{image.described_in}: {image.file_name}",
-        f"states another size than its image has{swapped}",
+        f"has a size that differs from its image's{swapped}",
         found=f"{image.size[1]} x {image.size[0]} pixels",
         expected=f"{file.size[1]} x {file.size[0]} pixels",
-        hint="exchange the two numbers" if swapped else "fix the annotation: its boxes belong to another image",
+        hint="swap the two numbers" if swapped else "fix the annotation: its boxes belong to another image",
     )
 
 
@@ -395,7 +395,7 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
                     f"the same image is in both splits (same {what}); nothing was changed",
                     found=f"{len(shared)}, first: {second} {shared[0][0]} = {first} {shared[0][1]}",
                     expected="splits without a common image: scores on training images mean nothing",
-                    hint="take them out of one split; where only the ids agree, number the images anew",
+                    hint="remove them from one split; if only the ids are equal, renumber the images",
                 )
 
 

@@ -35,10 +35,10 @@ def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip
     boxes = [(one, box) for one in images for box in one.image.boxes if box.bbox[2] > 0 and box.bbox[3] > 0]
     outside = [(one, box) for one, box in boxes if _outside(box, one.size) > CLIP_TOLERANCE]
     if boxes and all(max(box.bbox[2:]) < (2 if box_format == "corners" else 1) for _, box in boxes):
-        problem = f"none of the {len(boxes)} boxes is a pixel wide"
+        problem = f"all {len(boxes)} boxes are smaller than a pixel"
         raise _strange(boxes[0], problem, "numbers in pixels", "are they fractions of the image? multiply by its size")
     if len(outside) >= FEW and all(_inside_as_corners(box, one.size, box_format) for one, box in boxes):
-        problem = f"{len(outside)} of {len(boxes)} boxes leave their image, and all are inside if read as corners"
+        problem = f"{len(outside)} of {len(boxes)} boxes exceed their image, but all are inside if read as corners"
         expected = "x, y, width, height" if box_format == "xywh" else "cx, cy, width, height"
         raise _strange(outside[0], problem, expected, "convert x1, y1, x2, y2 to that")
     if clip or not outside:
@@ -142,7 +142,7 @@ def refuse_damaged(items: Sequence[Damaged], *, leave_out: bool) -> None:
     raise UserError(
         items[0].where,
         f"{len(items)} images, annotations or lines cannot be used; nothing was changed",
-        found="\n            ".join([*counted, f"which are, in {above or '.'}:", *listed, *more]),
+        found="\n            ".join([*counted, f"these are, in {above or '.'}:", *listed, *more]),
         expected=items[0].expected if len(kinds) == 1 else None,
         hint=f"{items[0].hint if len(kinds) == 1 and items[0].hint else 'fix them'}, {all_of_them}",
     )

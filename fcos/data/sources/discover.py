@@ -37,7 +37,7 @@ def discover(folder: Path) -> Discovered:
             folder,
             "annotations in several layouts",
             found="; ".join(f"{one.layout}, with {_annotations(one)}" for one in found),
-            expected="one: which of them is right?",
+            expected="one layout",
             hint="move the other annotations out of the folder",
         )
     broken = next((look.broken for look in looks if look.broken), None)
@@ -58,7 +58,7 @@ def _annotations(one: Discovered) -> str:
 def _no_folder(folder: Path) -> UserError:
     archive = folder.is_file() and folder.suffix.lower() in ARCHIVES
     found = "an archive" if archive else "a file" if folder.exists() else "nothing"
-    hint = "unpack it first, and name the folder that it made" if archive or _is_zip(folder) else None
+    hint = "unpack it first, and give the extracted folder" if archive or _is_zip(folder) else None
     return UserError(folder, "no such folder", found=found, expected=LOOKED_FOR, hint=hint)
 
 
@@ -84,7 +84,7 @@ def _nothing_known(tree: Tree, seen: list[str]) -> UserError:
     kinds = {
         f"{len(images)} images": images,
         "archives": tree.ending(ARCHIVES),
-        "images of kinds that are not read": tree.ending(OTHER_IMAGES),
+        "images in unsupported formats": tree.ending(OTHER_IMAGES),
     }
     counted = [f"{what} ({shortly(files, 3)})" for what, files in kinds.items() if files]
     counted += [f"other files: {shortly(others)}"] if others else []

@@ -69,7 +69,7 @@ def _look_into(root: Path, file: str) -> _Json:
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
         labelme = isinstance(content, dict) and "shapes" in content
-        return _Json(file, why_not="Labelme's, which is not read: export COCO" if labelme else "not COCO")
+        return _Json(file, why_not="Labelme's format, not supported: export as COCO" if labelme else "not COCO")
     names = [image["file_name"] for image in content["images"] if isinstance(image, dict) and "file_name" in image]
     names = [name for name in names if isinstance(name, str)]
     if not content.get("categories") or not names:
@@ -88,7 +88,7 @@ def _one_a_split(good: list[_Json]) -> tuple[list[_Json], list[str]]:
         by_split[split_in(one.name)].append(one)
     if "train" not in by_split:
         return good, []
-    unused = [f"{one.name}: its name speaks of no split" for one in by_split.pop(None, [])]
+    unused = [f"{one.name}: its name contains no split" for one in by_split.pop(None, [])]
     used = []
     for alike in by_split.values():
         instances = [one for one in alike if "instances" in one.name.rpartition("/")[2]]
@@ -121,7 +121,7 @@ def _image_folder(tree: Tree, one: _Json) -> str:
     if not leading:
         raise UserError(
             tree.root / one.name,
-            "its images are nowhere below the folder",
+            "its images are not in this folder",
             found=f"no {one.names[0]} in {tree.root} or a folder below it",
             expected="the images that it names",
             hint="put them there",

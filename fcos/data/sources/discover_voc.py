@@ -40,7 +40,7 @@ def look_for_voc(tree: Tree) -> LayoutMatch:
     unused += [f"{folder}: {len(of_folder[folder])} XML files without an image" for folder in idle]
     with_xml = {stem(file) for file in xmls}
     free = [file for file in images if stem(file) not in with_xml and not any(below(file, p.images) for p in pairs)]
-    unused += [f"{len(free)} images without an XML file elsewhere ({shortly(free, 3)})"] if free else []
+    unused += [f"{len(free)} images in other folders without an XML file ({shortly(free, 3)})"] if free else []
     found.unused.extend(unused)
     return LayoutMatch(found, seen)
 

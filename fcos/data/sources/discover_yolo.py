@@ -83,7 +83,7 @@ def _double_endings(images: list[str], texts: list[str]) -> list[str]:
     """Describe label files that are named a.jpg.txt."""
     names = {image.rpartition("/")[2] for image in images}
     alike = [file for file in texts if stem(file) in names]
-    found = f"{len(alike)} text files that are called like an image and .txt behind it ({shortly(alike, 3)})"
+    found = f"{len(alike)} text files named like an image with .txt appended ({shortly(alike, 3)})"
     return [f"{found}: YOLO's label of a.jpg is a.txt, so rename them"] if alike else []
 
 
@@ -129,7 +129,7 @@ def _part(tree: Tree, above: str, pairs: Sequence[Pair], listed: str | None = No
     labels = label_root(above, [pair for pair in pairs if below(pair.images, above)])
     if labels is None:
         found = "; ".join(f"{pair.images} with {pair.labels}" for pair in pairs[:8])
-        expected = "the labels of a split in one folder, with the sub-folders that the images have"
+        expected = "all labels of a split in one folder, with the same subfolders as the images"
         raise UserError(tree.root / above, "labels in several places", found=found, expected=expected)
     return _Part(above, labels, listed)
 
@@ -141,7 +141,7 @@ def _by_yaml(tree: Tree, pairs: list[Pair], data_yaml: DataYaml) -> _Splits:
     for split, text in data_yaml.splits.items():
         place = find_place(tree, text)
         if place is None:
-            splits.unused.append(f"{data_yaml.name}: {text!r} for {split} is not there")
+            splits.unused.append(f"{data_yaml.name}: {text!r} for {split} does not exist")
         elif place in used:
             splits.unused.append(
                 f"{data_yaml.name}: {text!r} for {split} is not used, since {used[place]} names the same folder"
@@ -183,10 +183,10 @@ def _complete(tree: Tree, pairs: list[Pair], splits: _Splits, named: set[str], u
             or place in used
             or any(below(p.images, place) for p in splits.parts.values())
         ):
-            splits.unused += [f"{pair.images}: data.yaml names it for no split" for pair in alike]
+            splits.unused += [f"{pair.images}: data.yaml lists it for no split" for pair in alike]
             continue
         splits.parts[split] = _part(tree, place, alike)
-        why = "data.yaml names another folder, which is not there" if split in named else "data.yaml does not say so"
+        why = "the folder in data.yaml does not exist" if split in named else "data.yaml does not say so"
         splits.assumed.append(f"{place} is taken for {split} by its name ({why})")
 
 
@@ -195,7 +195,7 @@ def _above_listed(tree: Tree, listed: str) -> str:
     files = [names.find(line.strip())[0] for line in read_lines(tree.root / listed) if line.strip()]
     found = [file for file in files if file]
     if not found:
-        raise UserError(tree.root / listed, "names no image that is there", expected="an image a line")
+        raise UserError(tree.root / listed, "lists no existing image", expected="an image a line")
     return common(map(parent, found))
 
 
@@ -226,7 +226,7 @@ def _idle(tree: Tree, splits: _Splits, images: list[str], labelled: list[Pair], 
     known = {pair.images for pair in labelled}
     without = {pair.images for pair in empty}
     said = " ".join(splits.unused)
-    why = dict.fromkeys(known, "labels, but for no split") | dict.fromkeys(without, "label files that are all empty")
+    why = dict.fromkeys(known, "is in no split") | dict.fromkeys(without, "only empty label files")
     return [
         f"{tree.root / place} has images but {why.get(place, 'no labels')} and is left out ({count})"
         for place, count in sorted(counts.items())

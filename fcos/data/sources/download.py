@@ -99,12 +99,12 @@ def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) 
                 "the data set cannot be stored here",
                 found=error,
                 expected="a folder that can be written",
-                hint="correct data.root, or what stands in its way, and repeat the command",
+                hint="correct data.root or remove what blocks it, and run the command again",
             ) from None
         free = shutil.disk_usage(root).free / 1e9
         raise UserError(
             root,
-            "the disk is full; what was fetched is kept, the data set is not ready",
+            "the disk is full; the downloaded part is kept, but the data set is incomplete",
             found=f"{free:.1f} GB free",
             hint="free some space and run the command again: it resumes",
         ) from None
@@ -140,7 +140,7 @@ def _fetch(archive: Archive, store: Path, mine: Path | None, missing: Sequence[A
         found=("\n" + " " * 12).join(answers),
         expected=f"the archive with md5 {archive.md5}",
         hint=f"repeat the command later, or fetch by hand {' and '.join(map(str, missing))} and put them into {store}, "
-        "or into a folder that data.archives names; where the data set lies unpacked: fcos source --at FOLDER",
+        "or into the folder of data.archives; if you have it unpacked: fcos source --at FOLDER",
     )
 
 
@@ -165,7 +165,7 @@ def _take(archive: Archive, source: str, part: Path) -> None:
     part.unlink()
     if not resumed:
         raise _NoAnswer(f"{why}; it was deleted")
-    say(f"{source}: {why}, after what another try had left; it was deleted and is fetched from its start")
+    say(f"{source}: {why} after resuming a partial file; it was deleted and is downloaded again")
     _take(archive, source, part)
 
 
@@ -205,7 +205,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _NoAnswer(f"the connection broke: {error!r}") from None
+        raise _NoAnswer(f"the connection failed: {error!r}") from None
 
 
 def _md5(path: Path) -> str:

@@ -37,7 +37,7 @@ def pair_folders(images: Iterable[str], labels: Iterable[str], where: Path) -> t
         best = _nearest(pairs, where)
         chosen.append(best)
         unused += [
-            f"{pair.labels}: its labels have the names of images in {pair.images}, whose labels are in {best.labels}"
+            f"{pair.labels}: not used: the labels of {pair.images} are taken from {best.labels}"
             for pair in pairs
             if pair != best
         ]

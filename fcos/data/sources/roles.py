@@ -36,14 +36,14 @@ def roles(parts: Mapping[str, T], where: Path) -> tuple[dict[str, T], list[str]]
     for name in parts:
         split = split_in(name)
         if split is None or split in names:
-            problem = "two folders for one split" if split else "a folder that is neither for training nor for testing"
+            problem = "two folders for one split" if split else "a folder name that contains no train, val or test"
             expected = "names with train, val (or valid) and test, each once"
             found = f"{name}, {names[split]}" if split else f"{name}, among {shortly(parts)}"
-            raise UserError(where, problem, found=found, expected=expected, hint="rename or move away one of them")
+            raise UserError(where, problem, found=found, expected=expected, hint="rename one of them, or move it away")
         names[split] = name
     if "train" not in names:
         found = shortly(parts)
-        raise UserError(where, "no split is for training", found=found, expected="one with train in its name")
+        raise UserError(where, "there is no training split", found=found, expected="one with train in its name")
     assumed = []
     if "test" not in names:
         names["test"] = names.pop("validation")

@@ -62,7 +62,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 def read_yaml(path: Path) -> Any:
     """Return the value in a YAML file, with every scalar as text: `no`, `007` and `1.50` are names."""
-    return parse_yaml(read_text(path), path, loader=Texts, hint="fix that line; a tab is no indentation")
+    return parse_yaml(read_text(path), path, loader=Texts, hint="fix that line; indent with spaces, not with tabs")
 
 
 def class_name(value: Any, where: object) -> str:
@@ -72,9 +72,9 @@ def class_name(value: Any, where: object) -> str:
     if value != value.strip() or any(map(_is_unseen, value)):
         raise UserError(
             where,
-            "a class name has characters that one cannot see",
+            "a class name has invisible characters or surrounding spaces",
             found=ascii(value),
-            expected="a text without control characters and without blanks around it",
+            expected="text without control characters or surrounding spaces",
             hint="correct the name",
         )
     return value

@@ -73,10 +73,10 @@ def _refuse(path: Path, link: bool) -> None:
     lost = link and not path.exists()
     raise UserError(
         path,
-        "is a link to nothing" if lost else "is neither a file nor a folder",
+        "is a broken link" if lost else "is neither a file nor a folder",
         found=f"-> {path.readlink()}" if lost else "a FIFO, a socket or a device",
         expected="regular files and folders, or links to them",
-        hint="put back what the link names, or remove the link" if lost else "move it away",
+        hint="restore the target of the link, or remove the link" if lost else "move it away",
     )
 
 

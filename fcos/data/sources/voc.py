@@ -140,7 +140,7 @@ class _Images:
         if alike and stated in self._files:
             raise Damaged(
                 annotation,
-                "states another image than the one of its name",
+                "its <filename> and its own name refer to different images",
                 found=f"<filename>{stated}</filename>, and there are {self.folder / stated} and {alike[0]}",
                 expected="one image for each XML file",
                 hint="correct <filename>, or rename the file",
@@ -206,7 +206,7 @@ def _read_object(node: Element, annotation: Path, ignore_difficult: bool, seen: 
             "bndbox must hold four numbers: there is no <bndbox>",
             found=f"{name} with {tags}",
             expected="<bndbox> with xmin, ymin, xmax, ymax",
-            hint="convert the annotation: turned boxes and polygons are not read",
+            hint="convert the annotation: rotated boxes and polygons are not supported",
         )
     seen.counts["objects with several boxes, each of which became an object"] += len(corners) > 1
     return [

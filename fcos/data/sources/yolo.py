@@ -142,7 +142,7 @@ def _check_labels(
 
 def _stray(path: Path, image_dir: Path, other: str | None) -> Damaged:
     kinds = ", ".join(SUFFIXES)
-    found = f"{other}, a kind that is not read" if other else f"no {path.stem} ({kinds}) below {image_dir}"
+    found = f"{other}, an unsupported format" if other else f"no {path.stem} ({kinds}) below {image_dir}"
     return Damaged(
         path,
         "a label file without its image; nothing was changed",
@@ -195,7 +195,7 @@ class _LineReader:
                 "a number is not in 0..1",
                 found=line.strip()[:200],
                 expected="fractions of the image's width and height",
-                hint="fix the line; pixels are divided by the image's size",
+                hint="fix the line; divide pixel coordinates by the image's width and height",
             )
         self._seen.counts["polygons, each of which became the box around it (a turned box loses its angle)"] += polygon
         return SourceBox(self._names[index], _bbox(numbers))
@@ -204,7 +204,7 @@ class _LineReader:
         allowed = count == self._columns if self._columns else count == 4 or (count >= 6 and count % 2 == 0)
         if not allowed:
             expected = f"a class and {self._columns} numbers (data.keypoints)" if self._columns else LINE
-            hint = "take the last number out, if it is a score" if count == 5 and not self._columns else "fix the line"
+            hint = "remove the last number if it is a score" if count == 5 and not self._columns else "fix the line"
             raise Damaged(where, f"has {count + 1} numbers", found=line.strip()[:200], expected=expected, hint=hint)
 
 

@@ -63,7 +63,7 @@ def _add_yaml(found: DataYaml, tree: Tree, file: str, content: dict[str, Any]) -
     found.keypoints = _keypoints(path, content.get("kpt_shape")) or found.keypoints
     idle = sorted(content.keys() - _READ)
     if idle:
-        found.unused.append(f"{file}: keys that say nothing about the data here: {shortly(idle)}")
+        found.unused.append(f"{file}: keys that are not used here: {shortly(idle)}")
 
 
 def names_in_yaml(path: Path, names: Any) -> list[str]:
@@ -107,10 +107,10 @@ def _one_place(tree: Tree, path: Path, key: str, value: Any) -> str:
             return above
         raise UserError(
             f"{path}: {key}",
-            f"names {len(folders)} folders, and beside them in {above}/ there are other images",
+            f"lists {len(folders)} folders, but {above}/ also contains other images",
             found=shortly(others),
             expected="all folders of images below one folder",
-            hint="write a list of the images (train.txt) and name that, or move the others away",
+            hint="write a list of the images (train.txt) and give its name here, or move the others away",
         )
     raise UserError(
         f"{path}: {key}",
@@ -150,7 +150,7 @@ def _keypoints(path: Path, shape: Any) -> list[int] | None:
     numbers = [whole(number) for number in shape] if isinstance(shape, list) else []
     plain = [number for number in numbers if number is not None and number > 0]
     if len(plain) != 2 or len(numbers) != 2:
-        raise UserError(f"{path}: kpt_shape", "is not two numbers", found=repr(shape), expected="[how many, 2 or 3]")
+        raise UserError(f"{path}: kpt_shape", "is not two numbers", found=repr(shape), expected="[keypoints, 2 or 3]")
     return plain
 
 
@@ -182,7 +182,7 @@ def agreed_names(tree: Tree, data_yaml: DataYaml) -> tuple[list[str], Path]:
                 f"has other class names than {tree.root / first}",
                 found=shortly(other),
                 expected=shortly(names),
-                hint="the numbers of the labels mean one thing only: correct or remove one of the two files",
+                hint="each class number must have one name: correct or remove one of the two files",
             )
     return names, tree.root / first
 
@@ -194,7 +194,7 @@ def names_in_lines(path: Path) -> list[str]:
         lines.pop()
     if not all(lines):
         number = lines.index("") + 1
-        problem = "a blank line among the names of classes"
+        problem = "a blank line among the class names"
         hint = "each line is one class number: name that class, or delete the line if there is none"
         raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", hint=hint)
     if not lines:

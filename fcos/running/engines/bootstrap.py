@@ -1,4 +1,4 @@
-"""The first thing that a job does on a node: get the code of the commit and an environment, and go on in them.
+"""The first step of a job on a node: get the code of the commit and an environment, and start the worker in them.
 
 The coordinator copies this file beside job.json; it runs under any Python 3.9 or newer, without this project.
 """
@@ -64,7 +64,7 @@ def _python(clone: Path, folder: Path, environment: "dict[str, str]") -> Path:
     with _locked(folder / "lock"):
         _drop_old(mine, 2)
         if not (mine / "complete").exists():
-            print(f"making the environment of {lock.name} in {mine}", flush=True)
+            print(f"creating the environment from {lock.name} in {mine}", flush=True)
             _call(sys.executable, "-m", "venv", "--clear", str(mine), environment=environment)
             python = str(mine / "bin" / "python")
             pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -93,7 +93,7 @@ def _drop_old(mine: Path, keep: int) -> None:
 
 
 def _use(folder: Path) -> None:
-    """Hold a lock on the folder until this process ends, also after it has replaced itself by the worker."""
+    """Hold a lock on the folder until this process ends, even after the worker has replaced it."""
     file = os.open(folder / "in-use", os.O_RDWR | os.O_CREAT, 0o644)
     os.set_inheritable(file, True)
     fcntl.flock(file, fcntl.LOCK_SH)

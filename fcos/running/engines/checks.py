@@ -26,13 +26,13 @@ def commit_to_run(options: EngineOptions) -> tuple[str, str]:
     """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
-        hint = "git init, commit, and push to a repository that the nodes reach"
-        raise UserError("git", "a cluster runs a commit, and this is no git repository with one", hint=hint)
+        hint = "git init, commit, and push to a repository that the nodes can reach"
+        raise UserError("git", "cluster jobs run a git commit, but this folder has none", hint=hint)
     changed = (_git("status", "--porcelain", "--", *_CODE) or "").splitlines()
     if changed:
         raise UserError(
             "git",
-            f"{len(changed)} files are not committed, so that nodes would run other code or settings",
+            f"{len(changed)} files are not committed, so the nodes would run different code or settings",
             found=", ".join(line[3:] for line in changed[:5]),
             hint="commit and push them",
         )
@@ -43,7 +43,7 @@ def commit_to_run(options: EngineOptions) -> tuple[str, str]:
     refuse_password(repository, "the repository")
     tips = _git("ls-remote", repository)
     if tips is None:
-        raise UserError("git", "the repository does not answer", found=repository, hint="git ls-remote says why")
+        raise UserError("git", "the repository does not answer", found=repository, hint="run git ls-remote to see why")
     if not any(_contains(line.split()[0], commit) for line in tips.splitlines()):
         raise UserError(
             "git", "this commit is not pushed", found=commit[:12], expected=f"a branch of {repository}", hint="git push"
@@ -61,7 +61,7 @@ def dvc_config() -> str:
     if "url" not in remote:
         raise UserError(
             "dvc",
-            "has no default remote, which carries data and results between machines",
+            "has no default remote, but needs one to transfer data and results",
             hint="dvc remote add --default NAME URL, with a URL that the nodes reach too: docs/team.md",
         )
     refuse_password(remote["url"], "DVC's remote")
@@ -82,7 +82,7 @@ def tracking_uri(environment: Mapping[str, str]) -> str:
     if not uri or uri.startswith(("sqlite", "file")) or "://" not in uri:
         raise UserError(
             "MLFLOW_TRACKING_URI",
-            "is a file of this machine, which several nodes cannot write",
+            "is a file on this machine, to which the nodes cannot write",
             found=uri or "unset: mlflow.db",
             expected="http://SERVER:5000",
             hint="start a server (docs/team.md) and export its address",
@@ -120,7 +120,7 @@ def shared_scratch(options: EngineOptions) -> Path:
     if not folder.is_absolute() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(
             "engine.yaml: scratch",
-            "is no folder that can be written here",
+            "is not a writable folder on this machine",
             found=options.scratch,
             expected="an absolute path that means the same folder on this machine and on all nodes",
         )
@@ -134,7 +134,7 @@ def refuse_password(address: str, what: str) -> None:
             what,
             "has a password or a token in its address, which would be written into files of the jobs",
             found=re.sub(r"(\w+://)[^\s]*@", r"\1***@", address),
-            hint="take it out, and give it to the nodes by `secrets:` in engine.yaml or a credential helper",
+            hint="remove it, and pass it to the nodes with `secrets:` in engine.yaml or a credential helper",
         )
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a study on a cluster: what the engine says of each, with the progress that the job itself publishes."""
+"""The jobs of a study on a cluster: their states from the engine, and the progress that each job reports."""
 
 import os
 import time
@@ -37,7 +37,7 @@ class ClusterStatus:
     def lines(self) -> list[str]:
         """Return a headline, and a line for each job."""
         if self.silent:
-            return [f"{self.engine} does not answer, which says nothing about its jobs: {self.silent}"]
+            return [f"{self.engine} does not answer, but its jobs may still be running: {self.silent}"]
         rows = [[job.run_name, str(state), _progress(state, beat)] for job, state, beat in self.jobs]
         return [f"jobs on {self.engine}:", *left_table(rows).splitlines()]
 

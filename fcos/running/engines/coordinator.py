@@ -47,7 +47,7 @@ def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> l
         detach: return once all is submitted; the same command later takes the results.
 
     Raises:
-        UserError: something does not let the study run there; nothing was submitted.
+        UserError: the study cannot run there; nothing was submitted.
     """
     study = params.read()
     scratch = checks.shared_scratch(options)
@@ -71,7 +71,7 @@ def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> l
             keep_jobs(study.study, engine.name, options, jobs)
             _submit(engine, options, jobs, spec, study, progress)
             if detach:
-                progress.print("not waiting: `fcos status` shows the jobs; the same command takes their results")
+                progress.print("not waiting: `fcos status` shows the jobs; run this again to fetch their results")
                 return []
             if failed := _follow(engine, jobs, study, children, progress):
                 return failed
@@ -103,7 +103,7 @@ def _prepare(children: ChildProcesses, progress: StudyProgress) -> None:
     if not reproduce(addresses, {}, "prepare", children, progress):
         raise UserError("fcos study run", "a stage failed; see its output above", found="prepare")
     if why := push(addresses):
-        hint = "see that the remote answers: dvc status --cloud; nothing was submitted"
+        hint = "check that the remote answers: dvc status --cloud; nothing was submitted"
         raise UserError("dvc push", "the prepared data could not be pushed", found=why, hint=hint)
 
 
@@ -130,7 +130,7 @@ def _restore(study: Params, jobs: Sequence[Job], children: ChildProcesses, progr
     stages = [stage.address for job in jobs for stage in stages_of(job.run_name, study)]
     restored = restore([address for address in stages if address in progress.open], children, progress)
     if restored:
-        progress.print(f"{len(restored)} stages were taken from the remote")
+        progress.print(f"{len(restored)} stages were restored from the remote")
     still_open = set(_open_runs(study, progress))
     return [job for job in jobs if job.run_name in still_open]
 
@@ -143,12 +143,12 @@ def _submit(
     study: Params,
     progress: StudyProgress,
 ) -> None:
-    """Submit those jobs that the engine does not have at work."""
+    """Submit those jobs that the engine is not already running."""
     there = engine.states(jobs) if jobs else {}
     _drop_old({job.folder for job in jobs})
     for job in jobs:
         if (state := there.get(job.run_name)) and state.is_open:
-            progress.print(f"{job.run_name}: {state}, submitted before")
+            progress.print(f"{job.run_name}: {state}, already submitted")
             continue
         (job.folder / "ended.json").unlink(missing_ok=True)
         stages = [stage.name for stage in stages_of(job.run_name, study)]
@@ -197,17 +197,17 @@ def _follow(
 
 @contextlib.contextmanager
 def _leaving_jobs(progress: StudyProgress) -> Iterator[None]:
-    """Tell whoever stops the coordinator that the jobs go on."""
+    """Tell whoever stops the coordinator that the jobs keep running."""
     try:
         yield
     except KeyboardInterrupt:
-        progress.print("the jobs go on; `fcos status` shows them, `fcos study cancel` ends them")
+        progress.print("the jobs keep running; `fcos status` shows them, `fcos study cancel` stops them")
         raise
 
 
 def failure_text(job: Job, state: JobState, log: Path | None) -> str:
     """Return what is known of a failed job: node, reason, log and its last lines."""
-    what = str(state) if state.state == FAILED else f"{state}, but DVC's remote has not all of its results"
+    what = str(state) if state.state == FAILED else f"{state}, but DVC's remote does not have all of its results"
     lines: list[str] = []
     with contextlib.suppress(OSError):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []

@@ -15,8 +15,8 @@ SAY_AGAIN_S = 60.0
 def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> Iterator[tuple[Job, JobState]]:
     """Yield each job with its last state as it ends, and tell of each change of the others.
 
-    A job that asks for another try, and that the engine has not started again by itself, is submitted again. Silence of
-    the engine is told and waited for: it says nothing about its jobs.
+    A job that asks to be started again is submitted again, unless the engine has already started it. If the engine
+    does not answer, that is reported and waited for: its jobs may still be running.
     """
     open_jobs, last, silent_since = list(jobs), dict[str, JobState](), None
     while open_jobs:
@@ -26,7 +26,7 @@ def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> I
         except EngineSilent as error:
             now = time.monotonic()
             if silent_since is None or now - silent_since > SAY_AGAIN_S:
-                tell(f"the engine does not answer, which says nothing about its jobs: {error}")
+                tell(f"the engine does not answer, but its jobs may still be running: {error}")
                 silent_since = now
             time.sleep(engine.poll_s)
             continue
@@ -46,10 +46,10 @@ def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> I
 
 
 def last_word(job: Job) -> JobState:
-    """Return what a job itself left of its end, for an engine that no longer knows it."""
+    """Return the final state that a job itself recorded, for an engine that no longer knows the job."""
     end = _end(job)
     if end is None:
-        return JobState(FAILED, why="the engine does not know the job, and it left no word of its end")
+        return JobState(FAILED, why="the engine does not know the job, and the job left no exit code")
     code, node = end.get("code"), str(end.get("node"))
     return JobState(DONE, node) if code == 0 else JobState(FAILED, node, why=f"exit code {code}")
 

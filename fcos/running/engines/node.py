@@ -1,4 +1,4 @@
-"""What trainings on this machine depend on beside their code: torch, the kind of device and the number format."""
+"""What trainings on this machine depend on besides their code: torch, the kind of device and the number format."""
 
 import functools
 import json

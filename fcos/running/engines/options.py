@@ -1,4 +1,4 @@
-"""`engine.yaml`: where and how the jobs of an engine run on this site. It is no part of a study, nor of its results."""
+"""`engine.yaml`: where and how the jobs of an engine run on this site. It is not part of a study or of its results."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ class EngineOptions(Section):
     node_scratch: str = "/tmp/fcos-$USER"  # noqa: S108  # on each node; clones and environments
     keep: int = Field(default=3, ge=1)  # clones and environments that a node keeps
     python: str | None = None  # an interpreter that has everything; default: made from requirements.txt
-    threads: int = Field(default=1, ge=1)  # CPU threads of a training, of which the last bits of its weights depend
+    threads: int = Field(default=1, ge=1)  # CPU threads of a training; the last bits of its weights depend on them
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["bfloat16", "float32"] | None = None  # default: bfloat16 on CUDA, on a CPU what this one takes
     data: str | None = None  # the folder of the data on each node, as for `fcos source --at`
@@ -43,9 +43,9 @@ def read_options(path: Path) -> EngineOptions:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             path,
-            "cannot be read: a cluster needs to know at least the folder that its nodes share",
+            "cannot be read: it must name at least the folder that the nodes share",
             found=error,
             expected=EXAMPLE,
-            hint="docs/team.md explains all settings; --engine-options names another file",
+            hint="docs/team.md explains all settings; to use another file: --engine-options FILE",
         ) from None
     return validate(parse_yaml(text, path), EngineOptions, path=path)

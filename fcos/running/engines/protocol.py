@@ -76,4 +76,4 @@ class Engine(Protocol):
 
 
 class EngineSilent(Exception):
-    """An engine did not answer; its jobs may go on."""
+    """An engine did not answer; its jobs may still be running."""

@@ -44,14 +44,14 @@ class Training:
         self.process.terminate()
 
     def _wait(self) -> None:
-        """Give the room of this actor free when the job has ended, whether somebody waits for it or not."""
+        """Free the resources of this actor when the job has ended, whether or not anybody waits for it."""
         import json
 
         import ray
 
         code = self.process.wait()
         ended = self.folder / "ended.json"
-        if not ended.exists():  # it did not come as far as to write it itself
+        if not ended.exists():  # the job ended before it could write the file itself
             ended.write_text(json.dumps({"code": code, "node": self.state()}))
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
@@ -110,7 +110,7 @@ class RayEngine:
         return found
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Ask the jobs to end; those that wait for a node are taken back."""
+        """Ask the jobs to end; those that wait for a node are withdrawn."""
         states = self.states(jobs)
         for job in jobs:
             if (state := states.get(job.run_name)) and (actor := self._find(job)):

@@ -13,7 +13,7 @@ from fcos.running.engines.protocol import DONE, FAILED, QUEUED, RUNNING, EngineS
 
 _COMMANDS = ("sbatch", "squeue", "scancel")
 GRACE_S = 60  # before the time limit, for a training to save its state
-# Environment of a job beside what the user exports: SLURM itself adds the rest of a login.
+# Environment of a job besides what the user exports: SLURM itself adds the rest of a login.
 _ALWAYS = ("HOME", "USER", "LANG")
 _STATES = {
     **dict.fromkeys(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"), QUEUED),
@@ -99,7 +99,7 @@ def _state(state: str, node: str, restarts: str, code: str, reason: str) -> JobS
 
 
 def _missing(command: str) -> UserError:
-    hint = "run this where SLURM's commands are, or leave --engine out to train here"
+    hint = "run this on a machine with SLURM's commands, or omit --engine to train here"
     return UserError("--engine slurm", "this machine has no such command", found=command, hint=hint)
 
 
@@ -107,6 +107,6 @@ def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
     if done.returncode:
         said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
-        hint = "see `slurm:` in engine.yaml for the options that are handed on"
+        hint = "check the sbatch options under `slurm:` in engine.yaml"
         raise UserError(f"slurm: {command[0]}", "failed", found=said, hint=hint)
     return done.stdout

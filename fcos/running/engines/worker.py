@@ -28,7 +28,7 @@ from fcos.study.layout import SCRATCH, STATES, Layout
 
 PUSH_TRIES = 12
 PUSH_WAIT_S = 5.0  # doubled after each try, up to ten minutes: an hour in all
-STOP_S = 50.0  # for the stage at work to save its state
+STOP_S = 50.0  # for the running stage to save its state
 MISTAKE = 2
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         code = MISTAKE
     except _Stopped:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        say("stopped by the engine; the next try goes on from the state that is saved")
+        say("stopped by the engine; the next attempt resumes from the saved state")
         code = AGAIN
     except subprocess.CalledProcessError as error:
         code = error.returncode
@@ -109,10 +109,10 @@ def check_node(job: Mapping[str, Any]) -> None:
         if here[name] != wanted:
             raise UserError(
                 f"node {node_name()}",
-                f"has another {name}, which changes the weights; nothing was run",
+                f"has a different {name}, which would change the weights; nothing was run",
                 found=here[name],
                 expected=wanted,
-                hint="choose like nodes by the options of the engine, or change engine.yaml or its environment",
+                hint="select equal nodes with the engine's options, or change engine.yaml or the node's environment",
             )
 
 
@@ -134,7 +134,7 @@ def _restore_data(job: Mapping[str, Any]) -> None:
         differs = (changed or {}).get(prepare) or (changed or {}).get(source) or why or "the prepared data"
         raise UserError(
             f"node {node_name()}",
-            "the data differ from the coordinator's, or the remote has not what it prepared; nothing was run",
+            "the data differ from the coordinator's, or the remote lacks the prepared data; nothing was run",
             found=differs,
             expected="the same images and annotations",
             hint="copy them to this node, to data.root or to the folder that engine.yaml names as `data`",
@@ -151,10 +151,10 @@ def _only_restoring() -> Iterator[None]:
 
 
 def push(addresses: Sequence[str]) -> None:
-    """Push the results of stages, trying again for about an hour while the remote is away.
+    """Push the results of stages, trying again for about an hour while the remote does not answer.
 
     Raises:
-        CalledProcessError: the remote was away all the time; the results stay in the shared scratch.
+        CalledProcessError: the remote never answered; the results stay in the shared scratch.
     """
     wait_s = PUSH_WAIT_S
     for attempt in range(PUSH_TRIES):
