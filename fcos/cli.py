@@ -322,12 +322,14 @@ def study_run(
 def study_cancel() -> None:
     """End the jobs of the active study on a cluster; what they have saved is kept."""
     from fcos.running.engines.jobs_file import submitted
+    from fcos.running.engines.protocol import EngineSilent
 
     found = submitted(_params().study)
-    if found is None:
-        raise UserError("fcos study cancel", "no job of this study was submitted to a cluster from this folder")
-    found.engine().cancel(found.jobs)
-    _echo(f"cancelled on {found.engine_name}: {', '.join(job.run_name for job in found.jobs)}")
+    try:
+        cancelled = found.cancel() if found else []
+    except EngineSilent as error:
+        raise UserError("fcos study cancel", "the engine does not answer; nothing was cancelled", found=error) from None
+    _echo(f"cancelled: {', '.join(cancelled)}" if cancelled else "no job of this study is waiting or running")
 
 
 @app.command(epilog="Example: fcos source --at /data/cells")

@@ -90,6 +90,15 @@ def test_a_job_that_asks_for_another_turn_gets_one(jobs):
     assert said == ["a: stopped on n1, submitted again"]
 
 
+def test_a_cancelled_job_gets_no_other_turn(jobs):
+    """Its training saves its state at SIGTERM as at a preemption, and asks to be started again."""
+    write_json(jobs[0].folder / "ended.json", {"code": bootstrap.AGAIN, "node": "n1"})
+    jobs[0].mark_cancelled(True)
+    engine = Scripted({"a": JobState(FAILED, "n1", why="exit code 75"), "b": JobState(DONE)})
+    states, _ = followed(engine, jobs)
+    assert engine.submitted == [] and str(states["a"]) == "failed on n1 (cancelled)"
+
+
 def test_a_job_that_the_engine_has_forgotten_is_judged_by_its_own_word(jobs):
     write_json(jobs[0].folder / "ended.json", {"code": 0, "node": "n1"})
     states, _ = followed(Scripted({}), jobs)
@@ -144,7 +153,7 @@ def test_an_address_without_a_secret_is_taken(address):
 
 @pytest.mark.parametrize("uri", ["", "sqlite:///mlflow.db", "file:///runs", "runs"])
 def test_a_store_that_nodes_cannot_share_is_refused(uri):
-    with pytest.raises(UserError, match="the nodes cannot write"):
+    with pytest.raises(UserError, match="nodes cannot write to a file of this machine"):
         tracking_uri({"MLFLOW_TRACKING_URI": uri})
 
 
@@ -161,7 +170,7 @@ def test_settings_of_a_site_are_checked(tmp_path):
 
 def test_status_tells_what_the_engine_says_and_how_far_a_job_is(workspace, tmp_path, monkeypatch):
     job = Job("smoke-one-epoch-1", "one-epoch", tmp_path / "smoke" / "jobs" / "smoke-one-epoch-1")
-    job.folder.mkdir(parents=True)
+    write_json(job.folder / "job.json", {})
     keep_jobs("smoke", "slurm", EngineOptions(scratch=str(tmp_path)), [job])
     engine = Scripted({"one-epoch": JobState(RUNNING, "n2", requeued=1)})
     monkeypatch.setattr("fcos.running.engines.jobs_file.make_engine", lambda *_: engine)
@@ -174,6 +183,8 @@ def test_status_tells_what_the_engine_says_and_how_far_a_job_is(workspace, tmp_p
     assert ask_cluster("smoke").beats["train", "one-epoch"]["alive"]
     monkeypatch.setattr(cluster_status, "SILENT_S", -1.0)
     assert ask_cluster("smoke").lines()[1].endswith("train 3 of 8 steps, silent for 0 s")
+    os.utime(job.folder / "job.json", (time.time() + 60,) * 2)  # submitted anew: the report is of its predecessor
+    assert ask_cluster("smoke").lines()[1] == "one-epoch  running on n2, requeued 1 x"
     engine.answers = [EngineSilent("no controller")]
     assert ask_cluster("smoke").lines() == ["slurm does not answer, but its jobs may still be running: no controller"]
     assert ask_cluster("another") is None

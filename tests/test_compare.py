@@ -135,7 +135,7 @@ def test_an_annotation_of_id_0_is_scored_and_what_pycocotools_would_lose_is_said
     found = read("n.json")
     right, theirs = (coco_eval_of_files(gt, "dets.json").stats.tolist() for gt in ("from_1.json", "gt.json"))
     assert [found[name] for name in METRICS] == right and theirs[0] < right[0]
-    assert f"its AP would be {100 * theirs[0]:.2f} for {100 * right[0]:.2f}" in done.stdout
+    assert f"its AP would be {100 * theirs[0]:.2f} instead of {100 * right[0]:.2f}" in done.stdout
     (finding,) = [finding for finding in found["diagnosis"] if finding["kind"] == "annotation_id_0"]
     assert finding["count"] == 1 and finding["total"] == len(truth["annotations"])
 

@@ -140,7 +140,8 @@ def test_a_study_on_a_cluster_equals_a_local_one(tmp_path, team, run_locally, en
         assert results_of(ours.project, run) == results_of(local, run)
     assert tables_of(ours.project) == tables_of(local) != {}
     assert ours.run(engine) == "11 of 11 stages done\n"
-    # Another clone, which has nothing: everything is taken from the remote.
+    # Another clone, which has nothing but the lock files: everything is taken from the remote.
+    ours.push()
     call(tmp_path, "git", "clone", "-q", "-b", "main", str(tmp_path / "origin.git"), "other")
     ours.project = tmp_path / "other"
     ours.write_options()
@@ -209,14 +210,19 @@ def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(tmp_p
 
 
 def test_cancelled_jobs_end_and_are_not_started_again(team):
+    """Neither by SLURM nor by the command that follows them."""
     ours, cluster = team(small(epochs=1000))
     assert "not waiting" in ours.run("slurm", "--detach")
-    wait_until(lambda: ours.steps("one-epoch"))
-    ours.fcos("study", "cancel")
-    name = f"--name={ours.folder_of('one-epoch').name}"
-    wait_until(lambda: not cluster.ask("squeue", "--noheader", name))
-    assert "cancelled" in ours.fcos("status")
+    before = jobs_of(cluster)
+    process = ours.start("slurm")
+    wait_until(lambda: ours.steps("one-epoch") and "already submitted" in process.log.read_text(), process)
+    assert "cancelled: one-epoch" in ours.fcos("study", "cancel")
+    assert process.wait(LIMIT_S) == 1, process.log.read_text()
+    assert "one-epoch: failed" in process.log.read_text() and "(cancelled)" in process.log.read_text()
+    assert not cluster.ask("squeue", "--noheader", f"--name={ours.folder_of('one-epoch').name}")
+    assert "(cancelled)" in ours.fcos("status") and jobs_of(cluster) == before
     assert list(ours.scratch.glob("smoke/one-epoch-*/state.pt"))
+    assert "no job of this study" in ours.fcos("study", "cancel")
 
 
 def test_a_remote_that_is_away_is_waited_for(team):

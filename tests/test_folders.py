@@ -353,7 +353,7 @@ def test_a_split_of_several_folders_is_the_folder_above_them() -> None:
     )  # fmt: skip
     save_image(SET / "images/all/dawn/d.jpg")
     said = refusal()
-    assert "data.yaml: train: names 2 folders" in said and "images/all/dawn" in said
+    assert "data.yaml: train: lists 2 folders" in said and "images/all/dawn" in said
 
 
 def test_a_split_whose_file_cannot_be_read_is_not_no_split() -> None:

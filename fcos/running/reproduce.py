@@ -22,6 +22,7 @@ from fcos.running.dvc import (
 )
 from fcos.running.parent import STARTED_BY, this_process
 from fcos.running.processes import ChildProcesses
+from fcos.running.stages import what_is_open
 from fcos.running.study_progress import StudyProgress
 
 RETRY_S = 2.0
@@ -76,15 +77,15 @@ def restore(stages: Sequence[str], children: ChildProcesses, progress: StudyProg
         UserError: DVC failed before it came to any stage, as where its remote is away.
     """
     command = dvc("repro", "--pull", "--keep-going", "--single-item", *stages)
-    done, lines = set(), []
     with children.start(command, _environment({RESTORE_ONLY: "1"}), errors=subprocess.STDOUT) as child:
         assert child.stdout is not None
-        for line in child.stdout:
-            lines.append(line.rstrip())
-            event = event_of(line)
-            if isinstance(event, Skipped):
-                done.add(event.address)
-                progress.settle(event.address, ran=False)
+        lines = [line.rstrip() for line in child.stdout]
+    # Asked, since DVC is silent about a stage whose lock file was there already and whose outputs it has pulled.
+    changed, _ = ask_dvc()
+    still_open = set(stages) if changed is None else what_is_open(progress.stages, changed)
+    done = {address for address in stages if address not in still_open}
+    for address in done:
+        progress.settle(address, ran=False)
     if child.returncode and not any(event_of(line) for line in lines):
         hint = "check that DVC's remote answers: dvc status --cloud"
         raise UserError("dvc repro --pull", "failed", found="\n".join(lines[-5:]), hint=hint)

@@ -149,7 +149,8 @@ def status_text(status: Status) -> str:
         )
     if not status.at_work and status.count(DONE) < len(status.states):
         again = "to resume" if status.whole or status.count(INTERRUPTED) else "to run what is left"
-        lines.append(f"{again}: fcos study run")
+        engine = f" --engine {status.cluster.engine}" if status.cluster else ""
+        lines.append(f"{again}: fcos study run{engine}")
     return "\n".join(lines).rstrip()
 
 

@@ -33,7 +33,10 @@ def main() -> None:
 def _secrets(file: "str | None") -> "dict[str, str]":
     if file is None:
         return {}
-    lines = Path(os.path.expandvars(file)).expanduser().read_text(encoding="utf-8").splitlines()
+    path = Path(os.path.expandvars(file)).expanduser()
+    if path.stat().st_mode & 0o077:
+        print(f"warning: others can read {path}; chmod 600 keeps it to yourself", flush=True)
+    lines = path.read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("=") for line in map(str.strip, lines) if line and not line.startswith("#"))
     return {name.strip().removeprefix("export "): value.strip().strip("\"'") for name, _, value in pairs}
 

@@ -1,5 +1,6 @@
 """What must hold before anything is submitted to a cluster; each refusal names its cause."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -32,7 +33,7 @@ def commit_to_run(options: EngineOptions) -> tuple[str, str]:
     if changed:
         raise UserError(
             "git",
-            f"{len(changed)} files are not committed, so the nodes would run different code or settings",
+            f"{len(changed)} of its files differ from the commit, so the nodes would run different code or settings",
             found=", ".join(line[3:] for line in changed[:5]),
             hint="commit and push them",
         )
@@ -82,8 +83,8 @@ def tracking_uri(environment: Mapping[str, str]) -> str:
     if not uri or uri.startswith(("sqlite", "file")) or "://" not in uri:
         raise UserError(
             "MLFLOW_TRACKING_URI",
-            "is a file on this machine, to which the nodes cannot write",
-            found=uri or "unset: mlflow.db",
+            "names no server, and nodes cannot write to a file of this machine",
+            found=uri or "nothing: the default is mlflow.db in this folder",
             expected="http://SERVER:5000",
             hint="start a server (docs/team.md) and export its address",
         )
@@ -117,12 +118,16 @@ def shared_scratch(options: EngineOptions) -> Path:
         UserError: it does not exist, is relative, or cannot be written.
     """
     folder = Path(os.path.expandvars(options.scratch))
+    if folder.is_absolute() and folder.parent.is_dir():
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
     if not folder.is_absolute() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(
             "engine.yaml: scratch",
             "is not a writable folder on this machine",
             found=options.scratch,
             expected="an absolute path that means the same folder on this machine and on all nodes",
+            hint=f"correct it, or make the folder: mkdir -p {options.scratch}",
         )
     return folder
 

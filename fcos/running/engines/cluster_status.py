@@ -9,7 +9,7 @@ from typing import Any
 from fcos.errors import UserError
 from fcos.progress import duration
 from fcos.reporting.text_tables import left_table
-from fcos.running.engines.follow import last_word
+from fcos.running.engines.follow import state_of
 from fcos.running.engines.jobs_file import submitted
 from fcos.running.engines.protocol import RUNNING, EngineSilent, Job, JobState
 from fcos.running.heartbeat import HeartbeatContent, read_heartbeats
@@ -72,8 +72,16 @@ def ask_cluster(study: str) -> ClusterStatus | None:
         states = found.engine().states(found.jobs)
     except (EngineSilent, UserError) as error:
         return ClusterStatus(found.engine_name, str(error), [])
-    jobs = [(job, states.get(job.run_name) or last_word(job), of_run.get(job.run_name)) for job in found.jobs]
+    jobs = [(job, state_of(job, states), _of(job, of_run.get(job.run_name))) for job in found.jobs]
     return ClusterStatus(found.engine_name, None, jobs)
+
+
+def _of(job: Job, beat: HeartbeatContent | None) -> HeartbeatContent | None:
+    """Return the report of a job, or None if it is one of an earlier job."""
+    try:
+        return beat if beat and beat["updated"] >= (job.folder / "job.json").stat().st_mtime else None
+    except OSError:
+        return None
 
 
 def _progress(state: JobState, beat: HeartbeatContent | None) -> str:

@@ -16,7 +16,7 @@ from fcos.config import params
 from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.errors import UserError
-from fcos.files import sha256_file, write_json, write_text
+from fcos.files import read_json, sha256_file, write_json, write_text
 from fcos.formats import FORMAT
 from fcos.running.by_hand import drop_recorded, record_pending
 from fcos.running.dvc import push
@@ -102,8 +102,9 @@ def _prepare(children: ChildProcesses, progress: StudyProgress) -> None:
     addresses = [Stage(name).address for name in _PREPARED]
     if not reproduce(addresses, {}, "prepare", children, progress):
         raise UserError("fcos study run", "a stage failed; see its output above", found="prepare")
+    progress.print("pushing the prepared data")
     if why := push(addresses):
-        hint = "check that the remote answers: dvc status --cloud; nothing was submitted"
+        hint = "check that the remote answers: dvc status --cloud; nothing new was submitted"
         raise UserError("dvc push", "the prepared data could not be pushed", found=why, hint=hint)
 
 
@@ -112,6 +113,7 @@ def _common(study: Params, options: EngineOptions, scratch: Path) -> dict[str, A
     return {
         "format": FORMAT,
         "study": study.study,
+        "options": options.model_dump(),
         "threads": options.threads,
         "scratch": str(scratch),
         "states": options.states,
@@ -148,15 +150,23 @@ def _submit(
     _drop_old({job.folder for job in jobs})
     for job in jobs:
         if (state := there.get(job.run_name)) and state.is_open:
-            progress.print(f"{job.run_name}: {state}, already submitted")
+            progress.print(f"{job.run_name}: {state}, already submitted{_with_other_options(job, options)}")
             continue
         (job.folder / "ended.json").unlink(missing_ok=True)
+        job.mark_cancelled(False)
         stages = [stage.name for stage in stages_of(job.run_name, study)]
         weights = _weights(study.runs[job.run_name], options)
         write_json(job.folder / "job.json", {**spec, **weights, "run": job.run_name, "stages": stages})
         write_text(job.folder / "bootstrap.py", Path(bootstrap.__file__).read_text(encoding="utf-8"))
         engine.submit(job)
         progress.print(f"{job.run_name}: submitted to {engine.name}")
+
+
+def _with_other_options(job: Job, options: EngineOptions) -> str:
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        if read_json(job.folder / "job.json", hint="fcos study run")["options"] != options.model_dump():
+            return " with the engine.yaml of then; for the present one: fcos study cancel, then run again"
+    return ""
 
 
 def _weights(run: Run, options: EngineOptions) -> dict[str, Any]:

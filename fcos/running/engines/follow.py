@@ -31,8 +31,9 @@ def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> I
             time.sleep(engine.poll_s)
             continue
         for job in list(open_jobs):
-            state = states.get(job.run_name) or last_word(job)
-            if state.state == FAILED and exit_code(job) == AGAIN:
+            state = state_of(job, states)
+            if state.state == FAILED and exit_code(job) == AGAIN and not job.is_cancelled:
+                (job.folder / "job.json").touch()  # what its predecessor reported is older
                 engine.submit(job)
                 tell(f"{job.run_name}: stopped on {state.node}, submitted again")
             elif not state.is_open:
@@ -43,6 +44,14 @@ def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> I
             last[job.run_name] = state
         if open_jobs:
             time.sleep(engine.poll_s)
+
+
+def state_of(job: Job, states: Mapping[str, JobState]) -> JobState:
+    """Return what the engine says of a job, or what the job itself has left; cancelled by the user is called so."""
+    state = states.get(job.run_name) or last_word(job)
+    if state.state == FAILED and job.is_cancelled:
+        return JobState(FAILED, state.node, state.requeued, why="cancelled")
+    return state
 
 
 def last_word(job: Job) -> JobState:

@@ -29,6 +29,21 @@ class Submitted:
         """
         return make_engine(self.engine_name, self.options)
 
+    def cancel(self) -> list[str]:
+        """End the jobs that wait or run, and return their runs.
+
+        Raises:
+            UserError: the engine cannot be used on this machine.
+            EngineSilent: the engine does not answer.
+        """
+        engine = self.engine()
+        states = engine.states(self.jobs)
+        ended = [job for job in self.jobs if job.run_name in states and states[job.run_name].is_open]
+        for job in ended:
+            job.mark_cancelled(True)
+        engine.cancel(ended)
+        return [job.run_name for job in ended]
+
 
 def keep_jobs(study: str, engine: str, options: EngineOptions, jobs: Sequence[Job]) -> None:
     """Write down the jobs."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+CANCELLED = "cancelled"  # a file in the folder of a job
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 
 
@@ -20,6 +21,22 @@ class Job:
     def command(self) -> list[str]:
         """What a node has to run; any Python 3 will do."""
         return ["python3", str(self.folder / "bootstrap.py"), str(self.folder / "job.json")]
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the user has cancelled the job; an engine and the job itself then do not start it again."""
+        return self._cancelled.exists()
+
+    def mark_cancelled(self, yes: bool) -> None:
+        """Record whether the user has cancelled the job."""
+        if yes:
+            self._cancelled.touch()
+        else:
+            self._cancelled.unlink(missing_ok=True)
+
+    @property
+    def _cancelled(self) -> Path:
+        return self.folder / CANCELLED
 
     @property
     def log(self) -> Path:

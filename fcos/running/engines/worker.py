@@ -22,6 +22,7 @@ from fcos.progress import say
 from fcos.running.dvc import RESTORE_ONLY, ask_dvc, dvc, dvc_environment
 from fcos.running.engines.bootstrap import AGAIN
 from fcos.running.engines.node import ask_node
+from fcos.running.engines.protocol import CANCELLED
 from fcos.running.parent import STARTED_BY, this_process
 from fcos.running.stages import Stage
 from fcos.study.layout import SCRATCH, STATES, Layout
@@ -58,7 +59,7 @@ def main() -> None:
     end = {"code": code, "node": node_name(), "started": started, "ended": time.time()}
     with contextlib.suppress(OSError):
         write_json(path.with_name("ended.json"), end)
-    if code == AGAIN:
+    if code == AGAIN and not path.with_name(CANCELLED).exists():
         _requeue()
     sys.exit(code)
 
