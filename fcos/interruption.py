@@ -1,9 +1,11 @@
 """Postpone the stop that a signal requests until the work can be saved."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
-_postponed: list[bool] = []  # one entry per block: whether a signal has arrived in it
+SAME_S = 2.0  # requests within this time are one: SLURM, DVC and a parent process may all send a signal
+_since: list[float | None] = []  # one entry per block: when a stop was first requested in it
 
 
 def postpone() -> bool:
@@ -11,17 +13,19 @@ def postpone() -> bool:
 
     It must not wait outside a block, or after a second request.
     """
-    if not _postponed or _postponed[-1]:
+    if not _since:
         return False
-    _postponed[-1] = True
-    return True
+    now = time.monotonic()
+    if _since[-1] is None:
+        _since[-1] = now
+    return now - _since[-1] < SAME_S
 
 
 @contextlib.contextmanager
 def postponed() -> Iterator[Callable[[], bool]]:
     """Delay a signal until the block asks for it by the yielded function: True if a stop was requested."""
-    _postponed.append(False)
+    _since.append(None)
     try:
-        yield lambda: _postponed[-1]
+        yield lambda: _since[-1] is not None
     finally:
-        _postponed.pop()
+        _since.pop()

@@ -12,6 +12,7 @@ from conftest import ROOT, wait_until
 
 from fcos.errors import UserError
 from fcos.files import write_json
+from fcos.interruption import postpone, postponed
 from fcos.running.engines import bootstrap, cluster_status, follow
 from fcos.running.engines.checks import refuse_password, tracking_uri
 from fcos.running.engines.cluster_status import ClusterStatus, ask_cluster
@@ -199,6 +200,21 @@ def test_a_file_of_secrets_is_read_as_a_shell_would(tmp_path, monkeypatch):
     (tmp_path / "secrets").write_text("# team\n\nexport KEY=abc=\nQUOTED='a b'\n TOKEN = x \n")
     assert bootstrap._secrets("$PLACE/secrets") == {"KEY": "abc=", "QUOTED": "a b", "TOKEN": "x"}
     assert bootstrap._secrets(None) == {}
+
+
+def test_signals_that_come_together_are_one_request_to_stop(monkeypatch):
+    """SLURM sends SIGTERM to the worker and to the training, and the worker interrupts the training as well."""
+    now = 100.0
+    monkeypatch.setattr("fcos.interruption.time.monotonic", lambda: now)
+    assert not postpone()  # nothing to save
+    with postponed() as is_requested:
+        assert not is_requested()
+        assert postpone() and is_requested()
+        now += 1.0
+        assert postpone()
+        now += 60.0
+        assert not postpone()  # somebody insists
+    assert not postpone()
 
 
 def test_nodes_install_by_the_same_uv():

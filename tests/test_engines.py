@@ -42,9 +42,10 @@ def small(**changes):
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory):
-    """The address of MLflow's server."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
-        yield uri
+    """The address of MLflow's server, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with mlflow_server(folder) as uri:
+        yield uri, folder
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def team(tmp_path, clusters, tracking):
 
     def make(params, engine="slurm"):
         cluster = clusters(engine)
-        return Team(tmp_path, params, tracking, cluster), cluster
+        return Team(tmp_path, params, tracking[0], cluster), cluster
 
     yield make
     # What a failed test leaves, and a lost node.
@@ -130,7 +131,7 @@ def end(process, number):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_study_on_a_cluster_equals_a_local_one(tmp_path, team, run_locally, engine):
+def test_a_study_on_a_cluster_equals_a_local_one(tmp_path, team, tracking, run_locally, engine):
     params = smoke()
     local = run_locally(params)
     ours, cluster = team(params, engine)
@@ -148,7 +149,8 @@ def test_a_study_on_a_cluster_equals_a_local_one(tmp_path, team, run_locally, en
     said = ours.run(engine)
     assert "8 stages were restored from the remote" in said and "submitted" not in said
     assert results_of(ours.project, "one-epoch") == results_of(local, "one-epoch")
-    written = [path for path in [*ours.scratch.rglob("*"), *cluster.folder.rglob("*")] if path.is_file()]
+    places = (ours.scratch, cluster.folder, tracking[1])  # job files and logs, the engine's spools, parameters and tags
+    written = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(written) > 8 and [path for path in written if SECRET.encode() in path.read_bytes()] == []
     assert engine != "slurm" or SECRET not in cluster.ask("scontrol", "show", "job", "-d")
 
@@ -211,7 +213,9 @@ def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(tmp_p
 
 def test_cancelled_jobs_end_and_are_not_started_again(team):
     """Neither by SLURM nor by the command that follows them."""
-    ours, cluster = team(small(epochs=1000))
+    params = small(epochs=1000)
+    params["train"]["checkpoint_every_s"] = 3600.0  # no state is due: the signals are what saves one
+    ours, cluster = team(params)
     assert "not waiting" in ours.run("slurm", "--detach")
     before = jobs_of(cluster)
     process = ours.start("slurm")
