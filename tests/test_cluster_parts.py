@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, wait_until
 
 from fcos.errors import UserError
@@ -245,3 +246,58 @@ def test_the_worker_s_lock_outlives_a_change_of_program(tmp_path):
     finally:
         child.kill()
         child.wait()
+
+
+OWNER = """
+import sys
+from pathlib import Path
+import torch
+from fcos.training.remote_states import RemoteStates
+from fcos.training.resume import Scratch
+
+folder, url, value = sys.argv[1:]
+scratch = Scratch(Path(folder), shared=not url, remote=RemoteStates(url) if url else None)
+with scratch.alone():
+    print("mine", flush=True)
+    sys.stdin.readline()
+    scratch.save({"model": {"w": torch.full((3,), float(value))}, "step": 1})
+    print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize("place", ["folder", "URL"])
+def test_of_two_processes_the_last_one_owns_a_training(tmp_path, place):
+    """The first one believed dead saves nothing more, and says why; the files of the second one stand."""
+    url = f"file://{tmp_path}/states" if place == "URL" else ""
+
+    def start(value):
+        folder = tmp_path / (f"node-{value}" if url else "shared") / "run-key"
+        process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(folder), url, value],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        said = []
+        while "mine\n" not in said:
+            assert process.poll() is None
+            said.append(process.stdout.readline())
+        return process, said
+
+    first, said = start("1")
+    assert said == ["mine\n"]
+    second, said = start("2")
+    assert f"taking over this training from process {first.pid} on " in said[0]
+    said = second.communicate("\n")[0]
+    assert second.returncode == 0 and "saved" in said
+    said = first.communicate("\n")[0]
+    assert first.returncode == 1 and "another process has taken over this training" in said
+    folder = tmp_path / ("states" if url else "shared/run-key")
+    assert {path.name for path in folder.iterdir()} == {"state.pt", "owner.json"}
+    assert torch.load(folder / "state.pt")["model"]["w"].tolist() == [2.0, 2.0, 2.0]
+    third, said = start("3")  # the second one has ended well: nothing to take over
+    assert said == ["mine\n"]
+    third.kill()
+    third.communicate()

@@ -1,11 +1,12 @@
 """Settings, seeds and conventions affect the results: each test fails if one of them is not used."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
-from conftest import write_params
+from conftest import ROOT, write_params
 from data_helpers import coco_box, coco_content, coco_image, exif, pixels, prepare_as_found, write_coco
 from PIL import Image
 from torch import nn
@@ -243,3 +244,9 @@ def test_an_object_of_exactly_32_by_32_is_counted_as_medium(tmp_path):
     )
     manifest = prepare_as_found(root, tmp_path / "prepared")
     assert manifest["splits"]["train"]["per_size"] == {"small": 0, "medium": 1, "large": 0}
+
+
+def test_every_mutation_has_its_line():
+    """`make mutations` takes hours, so a line that was rewritten would not be missed for long."""
+    mutations = json.loads((ROOT / "tests" / "mutations.json").read_text())
+    assert [one["what"] for one in mutations if (ROOT / one["file"]).read_text().count(one["old"]) != 1] == []
