@@ -300,7 +300,7 @@ def test_links_follow_the_settings(pets, tmp_path):
     ("root", "at", "message"),
     [
         ("pets", "other", "pets: already exists and is another folder"),
-        ("/pets", "other", "data.root: is absolute"),
+        ("/pets", "other", "data.root: is an absolute path"),
         ("datasets/pets", "missing", "missing: no such folder"),
     ],
 )
