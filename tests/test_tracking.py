@@ -514,7 +514,7 @@ def test_a_password_in_the_words_of_a_driver_is_not_shown(monkeypatch: pytest.Mo
 def test_a_refused_password_is_not_called_a_server_that_is_away() -> None:
     assert "user name and password" in StoreUnavailable("API request failed with error code 401").hint
     assert "user name and password" in StoreUnavailable('FATAL: password authentication failed for user "u"').hint
-    assert "start it" in StoreUnavailable("Connection refused").hint
+    assert "start the server" in StoreUnavailable("Connection refused").hint
 
 
 @pytest.mark.usefixtures("away")
