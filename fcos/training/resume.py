@@ -58,7 +58,7 @@ class Scratch:
         """Save the state of an unfinished training; if that fails, the previous state is kept and training continues.
 
         Raises:
-            UserError: the weights are not finite.
+            UserError: the weights are not finite, or another process has taken over the training.
         """
         check_finite(state["model"], f"training step {state['step']}", DIVERGED)
         self._check_owner()
