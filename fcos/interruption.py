@@ -16,9 +16,8 @@ def postpone() -> bool:
     if not _since:
         return False
     now = time.monotonic()
-    if _since[-1] is None:
-        _since[-1] = now
-    return now - _since[-1] < SAME_S
+    first = _since[-1] = _since[-1] or now
+    return now - first < SAME_S
 
 
 @contextlib.contextmanager
