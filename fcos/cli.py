@@ -183,7 +183,7 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, stop)
     sys.unraisablehook = hear_again
-    if "DVC_STAGE" in os.environ and "FCOS_RESTORE_ONLY" in os.environ:
+    if _is_only_restored():
         sys.exit(NOT_RESTORED)
     try:
         app()
@@ -199,6 +199,15 @@ def main() -> None:
     last_word = f"error: {mistake}" if mistake else f"\nInterrupted. Finished work is kept; to resume: {_typed()}"
     print(visible(last_word.encode(errors="replace").decode()), file=sys.stderr)
     sys.exit(MISTAKE if mistake else INTERRUPTED)
+
+
+def _is_only_restored() -> bool:
+    """Whether this is a stage that DVC has not found in its caches, and was not to run."""
+    if "DVC_STAGE" not in os.environ:
+        return False
+    from fcos.running.dvc import RESTORE_ONLY
+
+    return RESTORE_ONLY in os.environ
 
 
 def _typed() -> str:

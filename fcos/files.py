@@ -111,6 +111,14 @@ def read_json(path: Path, *, hint: str) -> Any:
         raise UserError(path, "is not JSON", found=error, hint=hint) from None
 
 
+def read_note(path: Path) -> dict[str, Any]:
+    """Read a JSON object that only helps if it is there; empty if it is missing or damaged."""
+    with contextlib.suppress(UserError):
+        content = read_json(path, hint="")
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
 

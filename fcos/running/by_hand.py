@@ -16,8 +16,7 @@ from typing import Any
 import yaml
 
 from fcos.config.section import read_params
-from fcos.errors import UserError
-from fcos.files import md5_file, project_root, read_json, sha256_json, write_json
+from fcos.files import md5_file, project_root, read_note, sha256_json, write_json
 from fcos.progress import say
 from fcos.running.dvc import commit, is_busy, is_project, recorded_outputs
 from fcos.running.stages import Stage
@@ -77,7 +76,7 @@ def record_pending(study: str, stages: list[Stage]) -> None:
         return
     for stage in stages:
         note = _note(stage, study)
-        content = _read(note)
+        content = read_note(note)
         if not content.get("ended"):
             continue
         if content.get("inputs") == sha256_json(stage_inputs(stage)):
@@ -159,14 +158,7 @@ def _value(params: Mapping[str, Any], key: str) -> Any:
 
 def _first_half(note: Path) -> str | None:
     """Return the digest of the inputs of the stage's first command, or None if that was not run by hand."""
-    return _read(note).get("inputs")
-
-
-def _read(note: Path) -> dict[str, Any]:
-    with contextlib.suppress(UserError):
-        content = read_json(note, hint="fcos study run")
-        return content if isinstance(content, dict) else {}
-    return {}
+    return read_note(note).get("inputs")
 
 
 def _note(stage: Stage, study: str) -> Path:

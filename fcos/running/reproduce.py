@@ -22,7 +22,7 @@ from fcos.running.dvc import (
 )
 from fcos.running.parent import STARTED_BY, this_process
 from fcos.running.processes import ChildProcesses
-from fcos.running.stages import what_is_open
+from fcos.running.stages import Stage, what_is_open
 from fcos.running.study_progress import StudyProgress
 
 RETRY_S = 2.0
@@ -65,6 +65,28 @@ def reproduce(
             return False
         waiting.say()
         time.sleep(RETRY_S)
+
+
+def prepare(children: ChildProcesses, progress: StudyProgress) -> list[str]:
+    """Bring the data of the study up to date, before any run; return the addresses of their stages.
+
+    Raises:
+        UserError: a stage failed.
+    """
+    addresses = [Stage(name).address for name in ("source", "prepare")]
+    if not reproduce(addresses, {}, "prepare", children, progress):
+        raise stage_failed("prepare")
+    return addresses
+
+
+def stage_failed(what: str) -> UserError:
+    """Return the error for a stage that failed in `what`: a run, or a DVC."""
+    return UserError(
+        "fcos study run",
+        "a stage failed; see its output above",
+        found=what,
+        hint="fix the cause and run `fcos study run` again; finished stages are skipped",
+    )
 
 
 def restore(stages: Sequence[str], children: ChildProcesses, progress: StudyProgress) -> set[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fcos.config import params
 from fcos.config.params import Params
-from fcos.errors import UserError
 from fcos.progress import say
 from fcos.running.by_hand import drop_recorded, record_pending
 from fcos.running.dvc import allow_without_git
@@ -18,10 +17,10 @@ from fcos.running.engines.protocol import FAILED, Job
 from fcos.running.heartbeat import STUDY, heartbeat
 from fcos.running.jobs import slots, suitable_jobs
 from fcos.running.processes import ChildProcesses
-from fcos.running.reproduce import reproduce
-from fcos.running.stages import Stage, all_stages
+from fcos.running.reproduce import prepare, reproduce, stage_failed
+from fcos.running.stages import all_stages
 from fcos.running.study_progress import StudyProgress
-from fcos.running.time_left import cost
+from fcos.running.time_left import longest_first
 
 
 def run_study(jobs: int | None) -> None:
@@ -54,30 +53,17 @@ def _bring_up_to_date(study: Params, jobs: int, children: ChildProcesses, progre
         each = f", with {threads} {'thread' if threads == '1' else 'threads'} each" if threads else ""
         say(f"{len(study.runs)} runs, {jobs} at a time{each}")
         with progress.shown():
-            before_runs = [Stage(name).address for name in ("source", "prepare")]
-            if not reproduce(before_runs, {}, "prepare", children, progress):
-                raise _failure("prepare")
+            prepare(children, progress)
             failed = _run_all(study, LocalEngine(study, of_each, children, progress), progress)
         if failed:
-            raise _failure(", ".join(failed))
+            raise stage_failed(", ".join(failed))
     if not reproduce([], {}, None, children, progress):
-        raise _failure("dvc repro")
-
-
-def _failure(what: str) -> UserError:
-    return UserError(
-        "fcos study run",
-        "a stage failed; see its output above",
-        found=what,
-        hint="fix the cause and run `fcos study run` again; finished stages are skipped",
-    )
+        raise stage_failed("dvc repro")
 
 
 def _run_all(study: Params, engine: LocalEngine, progress: StudyProgress) -> list[str]:
     """Bring every run up to date and return the names of those that failed; a failure does not stop other runs."""
-    # The longest run starts first, so that it does not run alone at the end.
-    names = sorted(study.runs, key=lambda name: cost(study.runs[name]), reverse=True)
-    jobs = [Job(name, name, Path()) for name in names]
+    jobs = [Job(name, name, Path()) for name in longest_first(study.runs)]
     for job in jobs:
         engine.submit(job)
     try:

@@ -43,6 +43,11 @@ def cost(run: Run) -> int:
     return epochs * int(run.backbone.removeprefix("resnet"))
 
 
+def longest_first(runs: Mapping[str, Run]) -> list[str]:
+    """Return the names of the runs, the longest first, so that it does not run alone at the end."""
+    return sorted(runs, key=lambda name: cost(runs[name]), reverse=True)
+
+
 def time_left(study: Params, states: Sequence[StageState], *, jobs: int) -> TimeLeft:
     """Estimate the time left of the unfinished stages, with `jobs` parallel runs.
 

@@ -57,7 +57,12 @@ class Layout:
     def unfinished(self) -> Path:
         """Folder for unfinished work, which DVC does not track; in the original project, or shared by the nodes."""
         shared = os.environ.get(SCRATCH)
-        return Path(shared) / self.study if shared else project_root() / "runs" / self.study / ".scratch"
+        return Path(shared) / self.study if shared else self.own_unfinished
+
+    @property
+    def own_unfinished(self) -> Path:
+        """Folder for unfinished work in the original project, also in DVC's temporary copies and on a cluster."""
+        return project_root() / "runs" / self.study / ".scratch"
 
     @property
     def is_shared(self) -> bool:
@@ -67,11 +72,11 @@ class Layout:
     @property
     def by_hand(self) -> Path:
         """Records of stages that were run by hand and that DVC has not recorded yet."""
-        return project_root() / "runs" / self.study / ".scratch" / "by-hand"
+        return self.own_unfinished / "by-hand"
 
     def scratch(self, name: str, key: str) -> Path:
         """Return the folder for the unfinished work of a training; of this machine, if its state is kept at a URL."""
-        place = project_root() / "runs" / self.study / ".scratch" if STATES in os.environ else self.unfinished
+        place = self.own_unfinished if STATES in os.environ else self.unfinished
         return place / f"{name}-{key[:16]}"
 
     def states_url(self, name: str, key: str) -> str | None:

@@ -1,5 +1,6 @@
 """The provenance of a result: where, when and with which versions it was computed. It is no part of its identity."""
 
+import os
 import platform
 import subprocess
 import time
@@ -17,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 def provenance(started: float, **more: Any) -> Provenance:
     """Return commit, versions and times of the calling command; `started` is its time.time()."""
     where: Provenance = {
-        "commit": _git("rev-parse", "HEAD") if _is_ours() else None,
+        "commit": git("rev-parse", "HEAD") if _is_ours() else None,
         "clean_tree": _clean(),
         "versions": {
             "fcos": __version__,
@@ -32,17 +33,19 @@ def provenance(started: float, **more: Any) -> Provenance:
     return where
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """Return what git says of this folder, or None if it fails or is missing; it never asks for a password."""
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=quiet)
     except OSError:  # a missing git must not lose the result
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.strip("\n") if done.returncode == 0 else None
 
 
 def _is_ours() -> bool:
     """Whether git's repository is this project's; an unpacked archive may be inside of another repository."""
-    top = _git("rev-parse", "--show-toplevel")
+    top = git("rev-parse", "--show-toplevel")
     return top is not None and Path(top).resolve() == project_root().resolve()
 
 
@@ -50,5 +53,5 @@ def _clean() -> bool | None:
     """Whether code and settings are committed; lock files and reports are not checked, since a run writes them."""
     if not _is_ours():
         return None
-    status = _git("status", "--porcelain", "--", "fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml")
+    status = git("status", "--porcelain", "--", "fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml")
     return None if status is None else status == ""

@@ -4,6 +4,7 @@ The coordinator copies this file beside job.json; it runs under any Python 3.9 o
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 UV_VERSION = "0.13.9"  # as in the Makefile
 AGAIN = 75  # EX_TEMPFAIL: another try, perhaps elsewhere, may succeed
@@ -20,11 +22,12 @@ def main() -> None:
     """Prepare the node as job.json says and replace this process by the worker."""
     path = Path(sys.argv[1])
     job = json.loads(path.read_text(encoding="utf-8"))
-    environment = {**os.environ, **_secrets(job["secrets"])}
-    place = Path(os.path.expandvars(job["node_scratch"]))
+    options = job["options"]
+    environment = {**os.environ, **_secrets(options["secrets"])}
+    place = Path(os.path.expandvars(options["node_scratch"]))
     place.mkdir(parents=True, exist_ok=True)
     clone = _clone(job, place / "clones" / job["commit"], environment)
-    python = job["python"] or str(_python(clone, place / "environments", environment))
+    python = options["python"] or str(_python(clone, place / "environments", environment))
     environment["PATH"] = os.pathsep.join([str(Path(python).parent), environment.get("PATH", "")])
     os.chdir(clone)
     os.execve(python, [python, "-m", "fcos.running.engines.worker", str(path)], environment)
@@ -41,27 +44,23 @@ def _secrets(file: "str | None") -> "dict[str, str]":
     return {name.strip().removeprefix("export "): value.strip().strip("\"'") for name, _, value in pairs}
 
 
-def _clone(job: "dict[str, object]", folder: Path, environment: "dict[str, str]") -> Path:
+def _clone(job: "dict[str, Any]", folder: Path, environment: "dict[str, str]") -> Path:
     """Return a clone at the job's commit. A job started again on the node finds its own; two jobs share none."""
-    mine = folder / str(job["run"])
+    mine: Path = folder / job["run"]
     with _locked(folder.parent / "lock"):
-        _drop_old(folder, int(str(job["keep"])))
+        _drop_old(folder, job["options"]["keep"])
         if not (mine / ".git").is_dir():
             part = mine.with_name(f".{mine.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.parent.mkdir(parents=True, exist_ok=True)
-            _call("git", "clone", "--quiet", str(job["repository"]), str(part), environment=environment)
-            _call(
-                "git", "-C", str(part), "checkout", "--quiet", "--detach", str(job["commit"]), environment=environment
-            )
+            _call("git", "clone", "--quiet", job["repository"], str(part), environment=environment)
+            _call("git", "-C", str(part), "checkout", "--quiet", "--detach", job["commit"], environment=environment)
             part.rename(mine)
     return mine
 
 
 def _python(clone: Path, folder: Path, environment: "dict[str, str]") -> Path:
     """Return the Python of an environment with exactly what requirements.txt of the commit pins."""
-    import hashlib
-
     lock = clone / "requirements.txt"
     mine = folder / hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
     with _locked(folder / "lock"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from fcos.errors import UserError
 from fcos.running.dvc import default_remote
 from fcos.running.engines.options import EngineOptions
+from fcos.study.provenance import git
 from fcos.training.remote_states import RemoteStates
 
 # What a job takes from the commit. Lock files and reports are not checked, since a run writes them.
@@ -25,11 +26,11 @@ def commit_to_run(options: EngineOptions) -> tuple[str, str]:
     Raises:
         UserError: there is no git repository, it has changes that are not committed, or the commit is not pushed.
     """
-    commit = _git("rev-parse", "HEAD")
+    commit = git("rev-parse", "HEAD")
     if commit is None:
         hint = "git init, commit, and push to a repository that the nodes can reach"
         raise UserError("git", "cluster jobs run a git commit, but this folder has none", hint=hint)
-    changed = (_git("status", "--porcelain", "--", *_CODE) or "").splitlines()
+    changed = (git("status", "--porcelain", "--", *_CODE) or "").splitlines()
     if changed:
         raise UserError(
             "git",
@@ -37,12 +38,12 @@ def commit_to_run(options: EngineOptions) -> tuple[str, str]:
             found=", ".join(line[3:] for line in changed[:5]),
             hint="commit and push them",
         )
-    repository = options.repository or _git("remote", "get-url", "origin")
+    repository = options.repository or git("remote", "get-url", "origin")
     if repository is None:
         hint = "git remote add origin URL, or `repository:` in engine.yaml"
         raise UserError("git", "the nodes have nowhere to clone from: there is no remote `origin`", hint=hint)
     refuse_password(repository, "the repository")
-    tips = _git("ls-remote", repository)
+    tips = git("ls-remote", repository)
     if tips is None:
         raise UserError("git", "the repository does not answer", found=repository, hint="run git ls-remote to see why")
     if not any(_contains(line.split()[0], commit) for line in tips.splitlines()):
@@ -117,7 +118,7 @@ def shared_scratch(options: EngineOptions) -> Path:
     Raises:
         UserError: it does not exist, is relative, or cannot be written.
     """
-    folder = Path(os.path.expandvars(options.scratch))
+    folder = options.shared
     if folder.is_absolute() and folder.parent.is_dir():
         with contextlib.suppress(OSError):
             folder.mkdir(exist_ok=True)
@@ -146,17 +147,3 @@ def refuse_password(address: str, what: str) -> None:
 def _contains(tip: str, commit: str) -> bool:
     command = ["git", "merge-base", "--is-ancestor", commit, tip]  # fails if the tip is not here
     return tip == commit or subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-        )
-    except OSError:
-        return None
-    return done.stdout.strip("\n") if done.returncode == 0 else None

@@ -1,9 +1,7 @@
 """The jobs of a study on a cluster: their states from the engine, and the progress that each job reports."""
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fcos.errors import UserError
@@ -66,7 +64,7 @@ def ask_cluster(study: str) -> ClusterStatus | None:
     found = submitted(study)
     if found is None:
         return None
-    beats = read_heartbeats(study, Path(os.path.expandvars(found.options.scratch)) / study)
+    beats = read_heartbeats(study, found.options.shared / study)
     of_run = {run: beat for (_, run), beat in sorted(beats.items(), key=lambda item: item[1]["updated"])}
     try:
         states = found.engine().states(found.jobs)

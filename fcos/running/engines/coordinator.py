@@ -5,7 +5,6 @@ started again, or not wait at all.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from fcos.config import params
 from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.errors import UserError
-from fcos.files import read_json, sha256_file, write_json, write_text
+from fcos.files import read_note, sha256_bytes, sha256_file, write_json, write_text
 from fcos.formats import FORMAT
 from fcos.running.by_hand import drop_recorded, record_pending
 from fcos.running.dvc import push
@@ -25,19 +24,18 @@ from fcos.running.engines.follow import ended
 from fcos.running.engines.jobs_file import forget_jobs, keep_jobs
 from fcos.running.engines.node import ask_node
 from fcos.running.engines.options import EngineOptions
-from fcos.running.engines.protocol import DONE, FAILED, Engine, Job, JobState
+from fcos.running.engines.protocol import DONE, ENDED, FAILED, Engine, Job, JobState
 from fcos.running.heartbeat import STUDY, heartbeat
 from fcos.running.processes import ChildProcesses
-from fcos.running.reproduce import reproduce, restore
-from fcos.running.stages import Stage, all_stages, stages_of
+from fcos.running.reproduce import prepare, reproduce, restore
+from fcos.running.stages import all_stages, stages_of
 from fcos.running.study_progress import StudyProgress
-from fcos.running.time_left import cost
+from fcos.running.time_left import longest_first
 from fcos.study.layout import Layout
 from fcos.training.remote_states import RemoteStates
 
 LAST_LINES = 20  # of the log of a failed run
 KEPT_JOBS = 100  # folders of jobs with their logs
-_PREPARED = ("source", "prepare")
 
 
 def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> list[str]:
@@ -87,21 +85,22 @@ def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> l
 
 def _open_runs(study: Params, progress: StudyProgress) -> list[str]:
     """Return the runs that have an open stage, the longest first."""
-    names = [name for name in study.runs if any(stage.address in progress.open for stage in stages_of(name, study))]
-    return sorted(names, key=lambda name: cost(study.runs[name]), reverse=True)
+    return [
+        name
+        for name in longest_first(study.runs)
+        if any(stage.address in progress.open for stage in stages_of(name, study))
+    ]
 
 
 def _job(name: str, study: Params, scratch: Path, commit: str) -> Job:
-    place = hashlib.sha256(str(scratch).encode()).hexdigest()[:6]  # two copies of a study may share a cluster
+    place = sha256_bytes(str(scratch).encode())[:6]  # two copies of a study may share a cluster
     full = f"{study.study}-{name}-{commit[:12]}-{place}"
     return Job(full, name, scratch / study.study / "jobs" / full)
 
 
 def _prepare(children: ChildProcesses, progress: StudyProgress) -> None:
     """Prepare the data here and push them."""
-    addresses = [Stage(name).address for name in _PREPARED]
-    if not reproduce(addresses, {}, "prepare", children, progress):
-        raise UserError("fcos study run", "a stage failed; see its output above", found="prepare")
+    addresses = prepare(children, progress)
     progress.print("pushing the prepared data")
     if why := push(addresses):
         hint = "check that the remote answers: dvc status --cloud; nothing new was submitted"
@@ -114,14 +113,7 @@ def _common(study: Params, options: EngineOptions, scratch: Path) -> dict[str, A
         "format": FORMAT,
         "study": study.study,
         "options": options.model_dump(),
-        "threads": options.threads,
         "scratch": str(scratch),
-        "states": options.states,
-        "node_scratch": options.node_scratch,
-        "keep": options.keep,
-        "python": options.python,
-        "data": options.data,
-        "secrets": options.secrets,
         "prepared": Path("stages/prepare/dvc.lock").read_text(encoding="utf-8"),
         "manifest": sha256_file(Layout(study.study).data / "manifest.json"),
     }
@@ -152,7 +144,7 @@ def _submit(
         if (state := there.get(job.run_name)) and state.is_open:
             progress.print(f"{job.run_name}: {state}, already submitted{_with_other_options(job, options)}")
             continue
-        (job.folder / "ended.json").unlink(missing_ok=True)
+        (job.folder / ENDED).unlink(missing_ok=True)
         job.mark_cancelled(False)
         stages = [stage.name for stage in stages_of(job.run_name, study)]
         weights = _weights(study.runs[job.run_name], options)
@@ -163,10 +155,9 @@ def _submit(
 
 
 def _with_other_options(job: Job, options: EngineOptions) -> str:
-    with contextlib.suppress(UserError, KeyError, TypeError):
-        if read_json(job.folder / "job.json", hint="fcos study run")["options"] != options.model_dump():
-            return " with the engine.yaml of then; for the present one: fcos study cancel, then run again"
-    return ""
+    if read_note(job.folder / "job.json").get("options") == options.model_dump():
+        return ""
+    return " with the engine.yaml of then; for the present one: fcos study cancel, then run again"
 
 
 def _weights(run: Run, options: EngineOptions) -> dict[str, Any]:

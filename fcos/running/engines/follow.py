@@ -1,13 +1,12 @@
 """Wait for jobs, whatever the engine."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from fcos.errors import UserError
-from fcos.files import read_json
+from fcos.files import read_note
 from fcos.running.engines.bootstrap import AGAIN
-from fcos.running.engines.protocol import DONE, FAILED, Engine, EngineSilent, Job, JobState
+from fcos.running.engines.protocol import DONE, ENDED, FAILED, Engine, EngineSilent, Job, JobState
 
 SAY_AGAIN_S = 60.0
 
@@ -32,7 +31,7 @@ def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> I
             continue
         for job in list(open_jobs):
             state = state_of(job, states)
-            if state.state == FAILED and exit_code(job) == AGAIN and not job.is_cancelled:
+            if state.state == FAILED and read_note(job.folder / ENDED).get("code") == AGAIN and not job.is_cancelled:
                 (job.folder / "job.json").touch()  # what its predecessor reported is older
                 engine.submit(job)
                 tell(f"{job.run_name}: stopped on {state.node}, submitted again")
@@ -50,27 +49,14 @@ def state_of(job: Job, states: Mapping[str, JobState]) -> JobState:
     """Return what the engine says of a job, or what the job itself has left; cancelled by the user is called so."""
     state = states.get(job.run_name) or last_word(job)
     if state.state == FAILED and job.is_cancelled:
-        return JobState(FAILED, state.node, state.requeued, why="cancelled")
+        return replace(state, why="cancelled")
     return state
 
 
 def last_word(job: Job) -> JobState:
     """Return the final state that a job itself recorded, for an engine that no longer knows the job."""
-    end = _end(job)
-    if end is None:
+    end = read_note(job.folder / ENDED)
+    if not end:
         return JobState(FAILED, why="the engine does not know the job, and the job left no exit code")
     code, node = end.get("code"), str(end.get("node"))
     return JobState(DONE, node) if code == 0 else JobState(FAILED, node, why=f"exit code {code}")
-
-
-def exit_code(job: Job) -> int | None:
-    """Return the exit code of a job's last end, or None if it left none."""
-    code = (_end(job) or {}).get("code")
-    return code if isinstance(code, int) else None
-
-
-def _end(job: Job) -> Mapping[str, object] | None:
-    with contextlib.suppress(UserError):
-        end = read_json(job.folder / "ended.json", hint="fcos study run")
-        return end if isinstance(end, dict) else None
-    return None

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fcos.config.section import validate
 from fcos.errors import UserError
-from fcos.files import project_root, read_json, write_json
+from fcos.files import read_json, write_json
 from fcos.running.engines.choice import make_engine
 from fcos.running.engines.options import EngineOptions
 from fcos.running.engines.protocol import Engine, Job
+from fcos.study.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,4 @@ def submitted(study: str) -> Submitted | None:
 
 
 def _path(study: str) -> Path:
-    return project_root() / "runs" / study / ".scratch" / "engine.json"
+    return Layout(study).own_unfinished / "engine.json"

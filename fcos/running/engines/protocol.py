@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-CANCELLED = "cancelled"  # a file in the folder of a job
+CANCELLED, ENDED = "cancelled", "ended.json"  # files in the folder of a job
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fcos.errors import UserError
 from fcos.running.engines.options import EngineOptions
-from fcos.running.engines.protocol import QUEUED, RUNNING, EngineSilent, Job, JobState
+from fcos.running.engines.protocol import ENDED, QUEUED, RUNNING, EngineSilent, Job, JobState
 
 NAMESPACE = "fcos"
 ANSWER_S = 3.0  # an actor that has not answered by then waits for room on a node
@@ -82,7 +82,7 @@ class RayEngine:
 
     def submit(self, job: Job) -> None:
         """Start the actor; it waits by itself until a node has room for it."""
-        for name in ("started", "ended.json"):
+        for name in ("started", ENDED):
             (job.folder / name).unlink(missing_ok=True)
         options = {"name": job.name, "lifetime": "detached", "max_restarts": -1, **self._more}
         self._actor.options(**options).remote(job.command, str(job.folder))

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fcos.progress import say
 from fcos.running.dvc import RESTORE_ONLY, ask_dvc, dvc, dvc_environment
 from fcos.running.engines.bootstrap import AGAIN
 from fcos.running.engines.node import ask_node
-from fcos.running.engines.protocol import CANCELLED
+from fcos.running.engines.protocol import CANCELLED, ENDED
 from fcos.running.parent import STARTED_BY, this_process
 from fcos.running.stages import Stage
 from fcos.study.layout import SCRATCH, STATES, Layout
@@ -58,7 +58,7 @@ def main() -> None:
         code = error.returncode
     end = {"code": code, "node": node_name(), "started": started, "ended": time.time()}
     with contextlib.suppress(OSError):
-        write_json(path.with_name("ended.json"), end)
+        write_json(path.with_name(ENDED), end)
     if code == AGAIN and not path.with_name(CANCELLED).exists():
         _requeue()
     sys.exit(code)
@@ -84,13 +84,14 @@ def _requeue() -> None:
 
 def _work(job: Mapping[str, Any]) -> None:
     say(f"{job['study']} {job['run']} at {job['commit'][:12]} on {node_name()}")
-    os.environ |= {"OMP_NUM_THREADS": str(job["threads"]), SCRATCH: job["scratch"], STARTED_BY: this_process()}
+    options = job["options"]
+    os.environ |= {"OMP_NUM_THREADS": str(options["threads"]), SCRATCH: job["scratch"], STARTED_BY: this_process()}
     if job["tracking_uri"]:
         os.environ["MLFLOW_TRACKING_URI"] = job["tracking_uri"]
-    if job["states"]:
-        os.environ[STATES] = job["states"]
-    if job["data"]:
-        os.environ["FCOS_DATA_ROOT"] = os.path.expandvars(job["data"])
+    if options["states"]:
+        os.environ[STATES] = options["states"]
+    if options["data"]:
+        os.environ["FCOS_DATA_ROOT"] = os.path.expandvars(options["data"])
     check_node(job)
     write_text(Path(".dvc/config.local"), job["dvc_config"])
     _restore_data(job)
@@ -128,8 +129,7 @@ def _restore_data(job: Mapping[str, Any]) -> None:
     write_text(Path("stages/prepare/dvc.lock"), job["prepared"])
     _call(dvc("repro", "--single-item", source))  # links are of this node alone
     changed, why = ask_dvc()
-    with _only_restoring():
-        _call(dvc("repro", "--pull", "--single-item", prepare), fails=False)
+    _call(dvc("repro", "--pull", "--single-item", prepare), {RESTORE_ONLY: "1"}, fails=False)
     manifest = layout.data / "manifest.json"
     if not manifest.is_file() or sha256_file(manifest) != job["manifest"]:
         differs = (changed or {}).get(prepare) or (changed or {}).get(source) or why or "the prepared data"
@@ -140,15 +140,6 @@ def _restore_data(job: Mapping[str, Any]) -> None:
             expected="the same images and annotations",
             hint="copy them to this node, to data.root or to the folder that engine.yaml names as `data`",
         )
-
-
-@contextlib.contextmanager
-def _only_restoring() -> Iterator[None]:
-    os.environ[RESTORE_ONLY] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[RESTORE_ONLY]
 
 
 def push(addresses: Sequence[str]) -> None:
@@ -170,9 +161,9 @@ def push(addresses: Sequence[str]) -> None:
     return None
 
 
-def _call(command: Sequence[str], *, fails: bool = True) -> None:
-    """Run a command; if this job is stopped, let the command save its work first."""
-    with subprocess.Popen(command, env=dvc_environment({}), process_group=0) as process:
+def _call(command: Sequence[str], environment: Mapping[str, str] | None = None, *, fails: bool = True) -> None:
+    """Run a command, with `environment` added to that of this process; if this job is stopped, let it save first."""
+    with subprocess.Popen(command, env=dvc_environment(environment or {}), process_group=0) as process:
         try:
             code = process.wait()
         except BaseException:
