@@ -718,7 +718,8 @@ def doctor(
         connect(renew=False)
         findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
-        findings.append(Finding("tracking", "not reachable", f"{error}; to log the runs later: `fcos sync-mlflow`"))
+        what = f"{error}; {error.hint}; to log the runs later: `fcos sync-mlflow`"
+        findings.append(Finding("tracking", "not reachable", what))
     findings += verify_files() if verify else []
     _echo(findings_text(findings))
     raise typer.Exit(1 if any(finding.problem for finding in findings) else 0)
