@@ -384,9 +384,13 @@ def train(run_name: RunName) -> None:
     """Train one run, or import its checkpoint; an interrupted training resumes."""
     params = _params(run_name)
     from fcos.commands.train import train
+    from fcos.distributed import rank_to_be
     from fcos.study.validator import SplitValidator
     from fcos.tracking.live import LiveRun
 
+    if rank_to_be() > 0:  # the first rank records and tracks the training
+        train(run_name, None, SplitValidator)
+        return
     with _at_work(params, "train", run_name), contextlib.closing(LiveRun(params.study)) as observer:
         train(run_name, observer, SplitValidator)
     _track(params, [run_name])
@@ -419,7 +423,11 @@ def predict(
     """Run the network on the test and validation images and store its candidates (boxes before NMS)."""
     params = _params(run_name)
     from fcos.commands.predict import predict
+    from fcos.distributed import rank_to_be
 
+    if rank_to_be() > 0:
+        predict(run_name, views.value)
+        return
     first_of_two = views is Views.tta
     with _at_work(params, "tta" if first_of_two else "predict", run_name, ends=not first_of_two):
         predict(run_name, views.value)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import sigmoid_focal_loss
 
+from fcos import distributed
 from fcos.structures import HeadOutputs, LocationTargets
 
 EPSILON = 1e-7  # avoids 0 / 0 for boxes without area; torchvision's value
@@ -13,11 +14,14 @@ EPSILON = 1e-7  # avoids 0 / 0 for boxes without area; torchvision's value
 def detection_losses(outputs: HeadOutputs, targets: LocationTargets) -> tuple[dict[str, Tensor], Tensor]:
     """Return the classification, regression and centerness losses and the number of positives, all scalars.
 
+    The number of positives, by which the losses are divided, is that of all ranks: the losses of the batch are the sums
+    over the ranks.
+
     The losses are computed in float32 whatever dtype the network ran in. They mask instead of indexing the positive
     locations, so that the host does not wait for the device.
     """
     positive = targets.positive_mask  # (B, R)
-    num_positives = positive.sum()
+    num_positives = distributed.total(positive.sum())
     divisor = num_positives.clamp(min=1)
     class_logits = outputs.class_logits.float()
     classes = torch.arange(class_logits.shape[-1], device=class_logits.device)

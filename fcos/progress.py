@@ -15,6 +15,8 @@ T = TypeVar("T")
 Result = TypeVar("Result")
 PLAIN_INTERVAL_S = 20.0
 FEW = 8  # so few items are done before threads for them would have started
+# Of several ranks (fcos/distributed.py), the first one speaks for all.
+IS_SILENT = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
 # Callbacks for every update, from which `fcos status` knows the progress of a command (fcos/running/heartbeat.py).
 watchers: list[Callable[["Progress"], None]] = []
 
@@ -29,6 +31,8 @@ def duration(seconds: float) -> str:
 
 def say(message: str) -> None:
     """Print a line to standard error without breaking a progress bar; control characters in it are escaped."""
+    if IS_SILENT:
+        return
     tqdm.write(visible(message), file=sys.stderr)
 
 
@@ -42,7 +46,7 @@ class Progress:
         self.first = done
         self.bar = (
             tqdm(total=total, initial=done, desc=visible_line(description), unit=unit, dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if sys.stderr.isatty() and not IS_SILENT
             else None
         )
         self._tell()
@@ -70,6 +74,8 @@ class Progress:
             watcher(self)
 
     def _line(self) -> None:
+        if IS_SILENT:
+            return
         self.last_line = time.monotonic()
         elapsed = self.last_line - self.started
         worked = self.done - self.first

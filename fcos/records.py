@@ -31,6 +31,7 @@ class Provenance(TypedDict):
     seconds: float
     training_seconds: NotRequired[float]
     device: NotRequired[str]
+    devices: NotRequired[int]  # devices that shared the work
     dtype: NotRequired[str]
     threads: NotRequired[int]
     peak_memory_mb: NotRequired[int]

@@ -92,7 +92,7 @@ def test_gradients_are_clipped_where_asked_for(monkeypatch, limit, weight):
     losses = lambda model, *_: ({"classification": 10 * model.weight.sum()}, torch.tensor(1))  # noqa: E731
     monkeypatch.setattr("fcos.training.step.compute_losses", losses)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    train_step(model, None, None, optimizer, dtype=torch.float32, clip_grad_norm=limit)
+    train_step(model, "a batch", None, optimizer, dtype=torch.float32, clip_grad_norm=limit)
     assert model.weight.item() == pytest.approx(weight, rel=1e-5)
 
 

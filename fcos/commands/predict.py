@@ -1,16 +1,19 @@
 """`fcos predict RUN`: run the network once per view and store its candidates (boxes before NMS)."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from fcos import distributed
 from fcos.config.data import DataConfig
 from fcos.config.section import parse_section, read_params
 from fcos.config.tta import TtaConfig
 from fcos.data.cache import keep_images
 from fcos.data.dataset import DetectionDataset
+from fcos.detections import Candidates
 from fcos.errors import UserError, first_difference
 from fcos.evaluation.candidates import save_candidates
 from fcos.evaluation.predictor import Predictor, Timing, predict_split
@@ -36,33 +39,42 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     data: DataConfig = parse_section(read_params(), "data", DataConfig)  # type: ignore[arg-type]
     weights_path = scored.layout.weights(name)
     identity = checked_identity(scored, weights_path)
-    device = find_device(scored.test.device)
-    dtype = find_dtype(scored.test.precision, device)
-    dtype_name = str(dtype).removeprefix("torch.")
-    model = load_model(scored.run, identity, weights_path)
-    predictor = Predictor(
-        model=model,
-        grid=build_grid(scored.run.model),
-        device=device,
-        dtype=dtype,
-        score_threshold=scored.test.score_threshold,
-        max_candidates=scored.test.max_candidates,
-        graphs=make_graphs(model, device, dtype, wanted=scored.test.cuda_graphs),
-    )
-    digest = sha256_file(weights_path)
-    suffix = "" if views == "test" else "_tta"
-    timings = {}
-    with whole_dir(scored.dir / f"candidates{suffix}") as folder:
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(distributed.joined(1, find_device(scored.test.device), []))
+        dtype = find_dtype(scored.test.precision, device)
+        dtype_name = str(dtype).removeprefix("torch.")
+        model = load_model(scored.run, identity, weights_path)
+        predictor = Predictor(
+            model=model,
+            grid=build_grid(scored.run.model),
+            device=device,
+            dtype=dtype,
+            score_threshold=scored.test.score_threshold,
+            max_candidates=scored.test.max_candidates,
+            graphs=make_graphs(model, device, dtype, wanted=scored.test.cuda_graphs),
+        )
+        digest = sha256_file(weights_path)
+        suffix = "" if views == "test" else "_tta"
+        timings = {}
+        # All ranks find the same; the first one writes it.
+        first = distributed.rank() == 0
+        folder = stack.enter_context(whole_dir(scored.dir / f"candidates{suffix}")) if first else None
         for part, sizes in _passes(scored, views):
             shown = max(sizes.values()), scored.test.max_size
             images = keep_images(part.split, data.cache, device=device, folder=part.layout.decoded, shown=shown)
             dataset = DetectionDataset(part.split, images)
             for view, size in sizes.items():
                 header = part.header(weights_sha256=digest, size=size, dtype=dtype_name)
-                timings[view] = _predict_view(predictor, dataset, part, folder / f"{view}.safetensors", header)
+                candidates, timings[view] = _predict_view(predictor, dataset, part, view, header)
+                if folder is not None:
+                    save_candidates(folder / f"{view}.safetensors", candidates, header)
+        devices = distributed.size()
+    if not first:
+        return
     where = provenance(
         started,
         device=device_name(device),
+        devices=devices,
         dtype=dtype_name,
         batch_size=scored.test.batch_size,
         threads=torch.get_num_threads(),
@@ -100,16 +112,14 @@ def _passes(scored: ScoredRun, views: Literal["test", "tta"]) -> list[tuple[Scor
 
 
 def _predict_view(
-    predictor: Predictor, dataset: DetectionDataset, scored: ScoredRun, path: Path, header: dict[str, Any]
-) -> Timing:
-    candidates, timing = predict_split(
+    predictor: Predictor, dataset: DetectionDataset, scored: ScoredRun, view: str, header: dict[str, Any]
+) -> tuple[dict[int, Candidates], Timing]:
+    return predict_split(
         predictor,
         dataset,
         shorter=header["view"]["size"],
         longest=header["view"]["max_size"],
         batch_size=scored.test.batch_size,
         workers=scored.test.workers,
-        description=f"predict {scored.run.name} {path.stem}",
+        description=f"predict {scored.run.name} {view}",
     )
-    save_candidates(path, candidates, header)
-    return timing

@@ -1,5 +1,6 @@
 """`fcos train RUN`: train one run of the study, or import its checkpoint."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from fcos import distributed
 from fcos.config.data import DataConfig
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
@@ -46,10 +48,13 @@ class Observer(Protocol):
         """Called with the rows of the steps since the last call."""
 
 
-def train(name: str, observer: Observer, validator_of: Callable[[Run, CocoSplit], Validator] | None = None) -> None:
+def train(
+    name: str, observer: Observer | None, validator_of: Callable[[Run, CocoSplit], Validator] | None = None
+) -> None:
     """Write model.safetensors, history.csv and train.json of the run `name`.
 
     Args:
+        observer: of the first rank; None for the others.
         validator_of: makes the validator that scores the run during training; called if `train.validate_every` is set.
     """
     params = read_params()
@@ -68,7 +73,7 @@ def train(name: str, observer: Observer, validator_of: Callable[[Run, CocoSplit]
 
 
 def _train(
-    run: Run, split: CocoSplit, layout: Layout, observer: Observer, validator: Validator | None, *, cache: str
+    run: Run, split: CocoSplit, layout: Layout, observer: Observer | None, validator: Validator | None, *, cache: str
 ) -> None:
     started = time.time()
     config = run.train
@@ -88,12 +93,22 @@ def _train(
     )
     url = layout.states_url(run.name, key)
     scratch = Scratch(layout.scratch(run.name, key), layout.is_shared, RemoteStates(url) if url else None)
-    with scratch.alone():
-        if scratch.put_back(layout.run(run.name)):
-            _keep_role(layout, run)
-            say(f"{run.name} has already been trained: its files were restored (to retrain, delete {scratch.folder})")
+    first = distributed.rank_to_be() == 0
+    number = distributed.number_of(config.devices, device)
+    command = ["train", run.name]
+    with contextlib.ExitStack() as stack:
+        if first:
+            stack.enter_context(scratch.alone())
+        restored = first and scratch.put_back(layout.run(run.name))
+        device = stack.enter_context(distributed.joined(1 if restored else number, device, command))
+        if distributed.from_first(restored):
+            if first:
+                _keep_role(layout, run)
+                again = f"to retrain, delete {scratch.folder}"
+                say(f"{run.name} has already been trained: its files were restored ({again})")
             return
-        observer.started(run_name=run.name, key=key)
+        if observer is not None:
+            observer.started(run_name=run.name, key=key)
         assert run.epochs is not None
         shown = max(config.sizes), config.max_size
         model = build_model(run, len(split.categories), pretrained=start or run.model.weights == "imagenet")
@@ -108,8 +123,11 @@ def _train(
             dtype=dtype,
             scratch=scratch,
             validation=validation,
-            on_rows=observer.rows,
+            on_rows=_ignore if observer is None else observer.rows,
         )
+        validated = validation.summary(model, device)
+        if not first:
+            return
         identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
         save_weights(layout.weights(run.name), model.state_dict(), identity)
         columns = COLUMNS if validator is None else (*COLUMNS, *VALIDATION)
@@ -121,11 +139,12 @@ def _train(
             digest=sha256_file(layout.weights(run.name)),
             imported_from=None,
             start_digest=start_digest,
-            validation=validation.summary(model, device),
+            validation=validated,
             provenance=provenance(
                 started,
                 training_seconds=round(history.seconds, 3),
                 device=device_name(device),
+                devices=distributed.size(),
                 dtype=dtype_name,
                 threads=torch.get_num_threads(),
                 peak_memory_mb=round(peak_memory_mb(device)),
@@ -135,6 +154,10 @@ def _train(
             ),
         )
         scratch.finish([layout.run(run.name) / name for name in OUTPUTS])
+
+
+def _ignore(_: Sequence[Row]) -> None:
+    """Only the first rank reports rows."""
 
 
 def _start_file(run: Run) -> Path | None:

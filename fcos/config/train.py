@@ -8,6 +8,7 @@ from fcos.config.section import Section, Wrong
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Devices = PositiveInt | Literal["all"]
 Sizes = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
@@ -17,7 +18,8 @@ class TrainConfig(Section):
     `sizes` are lengths of the shorter side in pixels, one of which is chosen at random for each image.
     `batches: by_shape` puts images of similar shape into one batch to reduce padding. `validate_every: N` scores the
     validation split every N epochs; `keep: best` keeps the weights with the highest validation AP, and `patience: P`
-    ends a training whose validation AP has not improved for P epochs.
+    ends a training whose validation AP has not improved for P epochs. `devices: N` or `all` trains on several devices;
+    `batch_size` is that of all of them.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -33,6 +35,7 @@ class TrainConfig(Section):
     clip_grad_norm: PositiveFloat | None = None
     precision: Precision = "auto"
     device: Device = "auto"
+    devices: Devices = 1
     cuda_graphs: bool = True
     workers: NonNegativeInt = 2
     checkpoint_every_s: NonNegativeFloat = 60.0
@@ -41,7 +44,7 @@ class TrainConfig(Section):
     patience: PositiveInt | None = None
 
     # These keys decide where and how fast a training runs, but not its weights.
-    _MACHINE: ClassVar = frozenset({"device", "cuda_graphs", "workers", "checkpoint_every_s"})
+    _MACHINE: ClassVar = frozenset({"device", "devices", "cuda_graphs", "workers", "checkpoint_every_s"})
     _VALIDATION: ClassVar = frozenset({"validate_every", "keep", "patience"})
 
     @property

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import fcos.data.images
+from fcos import distributed
 from fcos.data.coco import CocoSplit
 from fcos.data.images import read_annotated, reduced_size, reduction
 from fcos.errors import UserError
@@ -126,7 +127,8 @@ def keep_images(
     factors = [_factor(image, shown) for image in split.images]
     file = folder / f"{_key(split, factors)}.rgb"
     free = free_bytes(device, file, needed)
-    where = choose(needed, free) if cache == "auto" else cache
+    shared = {"gpu": 0, "ram": 0} if distributed.size() > 1 else {}  # one copy for all ranks of a machine
+    where = choose(needed, {**free, **shared}) if cache == "auto" else cache
     _check_room(where, needed, free, device)
     said = {
         "gpu": "kept on the GPU",

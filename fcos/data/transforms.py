@@ -55,9 +55,14 @@ def make_batch(
     views: Sequence[View],
     device: torch.device,
     memory_format: torch.memory_format = torch.channels_last,
+    padded: tuple[int, int] | None = None,
 ) -> Batch:
-    """Return the batch of the samples in their views; its images are float32, normalised and padded with zeros."""
-    height, width = padded_size([view.size for view in views])
+    """Return the batch of the samples in their views; its images are float32, normalised and padded with zeros.
+
+    Args:
+        padded: (height, width) to pad to; by default `padded_size` of the views.
+    """
+    height, width = padded or padded_size([view.size for view in views])
     images = torch.empty((len(samples), 3, height, width), device=device, memory_format=memory_format).zero_()
     together: dict[tuple[int, int, tuple[int, int]], list[int]] = defaultdict(list)
     for row, (sample, view) in enumerate(zip(samples, views, strict=True)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fcos import distributed
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.images import resized_size
 from fcos.data.transforms import View, make_batch, padded_size, send
@@ -84,6 +85,8 @@ def predict_split(
 ) -> tuple[dict[int, Candidates], Timing]:
     """Return the candidates of every image by image id, in the split's order, and the time they took.
 
+    Several ranks share the batches, which stay the same, and all return the candidates of all images.
+
     Only images of one padded size share a batch, since padding affects an image through convolutions and GroupNorm:
     otherwise the predictions of an image would depend on the other images of its batch.
 
@@ -92,11 +95,12 @@ def predict_split(
         description: title of the progress bar; None shows no progress and skips the warm-up that the timing needs.
     """
     views = [View(resized_size(dataset.size(i), shorter, longest)) for i in range(len(dataset))]
-    batches = _batches_of_one_shape(views, batch_size)
+    batches = list(distributed.share(_batches_of_one_shape(views, batch_size)))
     if description is not None:
-        _warm_up(predictor, dataset, batches[0], views)
+        _warm_up(predictor, dataset, batches[:1], views)
     found: dict[int, list[Candidates]] = defaultdict(list)
-    progress = None if description is None else Progress(description, len(dataset), unit="images")
+    num_images = sum(map(len, batches))
+    progress = None if description is None else Progress(description, num_images, unit="images")
     started = time.perf_counter()
     forward_s = 0.0
     for indices, samples in zip(batches, load_ahead(dataset, batches, workers=workers), strict=True):
@@ -107,6 +111,9 @@ def predict_split(
             found[sample.image_id].append(candidates)
         if progress:
             progress.update(len(indices))
+    for other, theirs in enumerate(distributed.gather(dict(found))):
+        for image_id, results in theirs.items() if other != distributed.rank() else ():
+            found[image_id] += results
     timing = Timing(len(dataset), time.perf_counter() - started, forward_s)
     if progress:
         progress.close()
@@ -127,6 +134,7 @@ def _batches_of_one_shape(views: list[View], batch_size: int) -> list[list[int]]
     ]
 
 
-def _warm_up(predictor: Predictor, dataset: DetectionDataset, indices: list[int], views: list[View]) -> None:
-    """Run one batch, so that the time for building kernels is not measured."""
-    predictor([dataset[index] for index in indices], [views[index] for index in indices])
+def _warm_up(predictor: Predictor, dataset: DetectionDataset, batches: list[list[int]], views: list[View]) -> None:
+    """Run these batches, so that the time for building kernels is not measured."""
+    for indices in batches:
+        predictor([dataset[index] for index in indices], [views[index] for index in indices])

@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ResNet, get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -45,7 +46,7 @@ class Backbone(nn.Module):
         super().train(mode)
         if self.frozen_statistics:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, _BatchNorm):  # SyncBatchNorm too
                     module.eval()
         return self
 

@@ -50,8 +50,10 @@ class Cell:
 
 
 def trained_on(where: Provenance) -> str:
-    """Return the device and the number format of a training."""
-    return f"{where.get('device', DASH)}, {where.get('dtype', DASH)}"
+    """Return the devices and the number format of a training."""
+    devices = where.get("devices", 1)
+    times = f"{devices} x " if devices > 1 else ""
+    return f"{times}{where.get('device', DASH)}, {where.get('dtype', DASH)}"
 
 
 @dataclass(frozen=True, kw_only=True)

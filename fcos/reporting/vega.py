@@ -3,6 +3,7 @@
 Source: Satyanarayan, Moritz, Wongsuphasawat, Heer, "Vega-Lite: A Grammar of Interactive Graphics", 2017.
 """
 
+import functools
 import io
 import re
 from collections.abc import Sequence
@@ -94,6 +95,7 @@ def _write_png(spec: Spec, path: Path) -> str:
     return svg
 
 
+@functools.cache
 def script() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed for an offline page; it defines `vegaEmbed`."""
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VERSION)

@@ -16,8 +16,14 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def suitable_jobs(runs: Iterable[Run]) -> int:
-    """Return the number of `runs` to train in parallel: one per GPU, or on a CPU one per core, limited by memory."""
+    """Return the number of `runs` to train in parallel: one per GPU, or on a CPU one per core, limited by memory.
+
+    A run on several devices is trained alone.
+    """
+    runs = list(runs)
     devices = {run.train.device for run in runs}
+    if any(run.train.devices != 1 for run in runs):
+        return 1
     if "mps" in devices or ("auto" in devices and sys.platform == "darwin"):
         return 1
     by_cores = max(1, min(os.cpu_count() or 1, available_memory() // JOB_BYTES))
@@ -32,7 +38,7 @@ def slots(jobs: int, runs: Iterable[Run]) -> list[dict[str, str]]:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     shared = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
     gpus = num_gpus() if {run.train.device for run in runs} & {"auto", "cuda"} else 0
-    if gpus < 2:
+    if gpus < 2 or jobs == 1:
         return [shared] * jobs
     names = [name for name in os.environ.get(_VISIBLE, "").split(",") if name] or [str(gpu) for gpu in range(gpus)]
     return [{**shared, _VISIBLE: names[job % len(names)]} for job in range(jobs)]

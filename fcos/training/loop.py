@@ -5,12 +5,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import tee
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fcos import distributed
 from fcos.config.train import TrainConfig
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.transforms import View, draw_view, make_batch, padded_size
@@ -21,6 +24,7 @@ from fcos.model.device import find_memory_format
 from fcos.model.graphs import make_graphs
 from fcos.progress import Progress, say
 from fcos.training.optimizer import learning_rate, make_optimizer
+from fcos.training.ranks import synchronise_norms
 from fcos.training.resume import Scratch
 from fcos.training.step import Assigner, train_step
 from fcos.training.validation import Validation
@@ -40,6 +44,16 @@ class Plan:
     epochs: int
     seed: int
     config: TrainConfig
+
+    @cached_property
+    def image_ids(self) -> list[int]:
+        """The image ids in the order of the data."""
+        return list(self.image_sizes)
+
+    @property
+    def smallest_batch(self) -> int:
+        """The number of images of the last batch of an epoch."""
+        return len(self.image_sizes) % self.config.batch_size or self.config.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,9 +97,8 @@ class Plan:
     def mean_pixels(self, most: int = 200) -> float:
         """Return the pixels of an image in its batch, padding included: the mean over `most` batches of an epoch."""
         pixels = images = 0
-        ids = list(self.image_sizes)
         for batch in self._epoch(0)[:most]:
-            height, width = padded_size([self.view(0, ids[index]).size for index in batch])
+            height, width = padded_size([self.view(0, self.image_ids[index]).size for index in batch])
             pixels, images = pixels + height * width * len(batch), images + len(batch)
         return pixels / images
 
@@ -169,33 +182,39 @@ def fit(
 
     If `scratch` holds a state, training resumes from it and ends with the same weights as without interruption, bit for
     bit on a CPU. A signal that asks for the end waits for the step at work, whose state is saved first.
+
+    Each of several ranks computes its part of every batch; the first one saves.
     """
     config = plan.config
     keep_freed_memory()
     memory_format = find_memory_format(device, dtype)
     model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
+    model = synchronise_norms(model, device, smallest_batch=plan.smallest_batch)
     optimizer = make_optimizer(model, config)
     graphs = make_graphs(model, device, dtype, wanted=config.cuda_graphs)
     first_step, history = _resume(scratch, model, optimizer, validation, device)
     progress = Progress("train", plan.num_steps, unit="steps", done=first_step)
     saved_at = time.monotonic()
-    samples_of = load_ahead(dataset, plan.batches(first_step), workers=config.workers)
+    batches, ours = tee(plan.batches(first_step))
+    samples_of = load_ahead(dataset, map(distributed.share, ours), workers=config.workers)
     with postponed() as is_requested:
-        for step, samples in enumerate(samples_of, start=first_step):
+        for step, (indices, samples) in enumerate(zip(batches, samples_of, strict=True), start=first_step):
             epoch = step // plan.steps_per_epoch
             lr = plan.lr(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            views = [plan.view(epoch, sample.image_id) for sample in samples]
-            batch = make_batch(samples, views, device, memory_format)
+            image_ids = [plan.image_ids[index] for index in indices]
+            views = [plan.view(epoch, image_id) for image_id in image_ids]
+            padded = padded_size([view.size for view in views])
+            batch = make_batch(samples, distributed.share(views), device, memory_format, padded) if samples else None
             clip = config.clip_grad_norm
             on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=clip, graphs=graphs)
-            history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, batch.image_ids)
+            history.add({"step": step, "epoch": epoch, "lr": lr}, on_device, image_ids)
             epochs, rest = divmod(step + 1, plan.steps_per_epoch)
             validate = rest == 0 and validation.is_due(epochs)
             last = step + 1 == plan.num_steps
-            save = not last and time.monotonic() - saved_at >= config.checkpoint_every_s
-            stop = not last and is_requested()
+            is_time = distributed.rank() == 0 and time.monotonic() - saved_at >= config.checkpoint_every_s
+            save, stop = distributed.any_of(not last and is_time, not last and is_requested())
             if save or stop or last or validate or (step + 1) % READ_EVERY == 0:
                 rows = history.read()
                 if validate:
@@ -205,7 +224,8 @@ def fit(
             if validate and validation.is_enough(epochs):
                 break
             if save or stop:
-                scratch.save(_state(model, optimizer, history, validation, step + 1))
+                if distributed.rank() == 0:
+                    scratch.save(_state(model, optimizer, history, validation, step + 1))
                 saved_at = time.monotonic()
             if stop:
                 raise KeyboardInterrupt
@@ -223,7 +243,10 @@ def _resume(
     validation: Validation,
     device: torch.device,
 ) -> tuple[int, History]:
-    state = scratch.load(device)
+    if distributed.size() == 1:
+        state = scratch.load(device)
+    else:
+        state = distributed.from_first(scratch.load(torch.device("cpu")) if distributed.rank() == 0 else None)
     if state is None:
         return 0, History([])
     model.load_state_dict(state["model"])

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fcos import distributed
 from fcos.assignment import assign_targets
 from fcos.losses import detection_losses
 from fcos.model.graphs import Graphs, run
 from fcos.model.locations import LocationGrid
 from fcos.structures import Batch, HeadOutputs, LocationTargets
+from fcos.training.ranks import sum_gradients
+
+LOSSES = ("classification", "regression", "centerness")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ def compute_losses(
 
 def train_step(
     model: nn.Module,
-    batch: Batch,
+    batch: Batch | None,
     assigner: Assigner,
     optimizer: torch.optim.Optimizer,
     *,
@@ -61,14 +65,26 @@ def train_step(
     The returned scalars stay on the device (no synchronisation).
 
     Args:
+        batch: this rank's part of the batch; None if other ranks have all its images.
         graphs: of `model` in `dtype`, on CUDA; None launches each kernel by itself.
     """
-    losses, num_positives = compute_losses(model, batch, assigner, dtype, graphs)
-    total = torch.stack(list(losses.values())).sum()
+    losses, num_positives = (
+        _no_losses(model) if batch is None else compute_losses(model, batch, assigner, dtype, graphs)
+    )
+    parts = torch.stack(list(losses.values()))
+    total = parts.sum()
     optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    if batch is not None:
+        total.backward()  # type: ignore[no-untyped-call]
+    sum_gradients(model)
     if clip_grad_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip_grad_norm)
     optimizer.step()
-    parts = {f"loss_{name}": loss.detach() for name, loss in losses.items()}
-    return {"loss": total.detach(), **parts, "num_positives": num_positives}
+    summed = distributed.total(torch.stack([total.detach(), *parts.detach()])).unbind()
+    return dict(zip(("loss", *(f"loss_{name}" for name in losses)), summed, strict=True), num_positives=num_positives)
+
+
+def _no_losses(model: nn.Module) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what `compute_losses` returns, for a rank without images."""
+    zero = next(model.parameters()).detach().new_zeros(())
+    return dict.fromkeys(LOSSES, zero), distributed.total(zero.long())
