@@ -277,6 +277,10 @@ def test_strangers_are_refused(server, headers):
         assert request(server, "GET", "/study", Host=own, Origin=f"http://{own}")[0] == 200
 
 
+def test_it_listens_on_this_machine_only(server):
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+
+
 @pytest.mark.parametrize(
     "path",
     ["/../params.yaml", "/images/..%2f..%2fparams.yaml", "/images/%2fetc%2fpasswd", "/demo.html", "/x"],
