@@ -3,14 +3,16 @@
 import gzip
 import json
 import re
+import shutil
 import struct
+import subprocess
 import zipfile
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_mistake
+from conftest import ROOT, assert_mistake
 from data_helpers import CAT, save_image, small_coco, small_voc, small_yolo, voc_xml, write
 from safetensors.torch import save_file
 
@@ -122,6 +124,12 @@ def test_a_small_checkpoint_never_becomes_a_large_one(workspace, run, kind):
                 evil.writestr(name, plain.read(name))
     problem = "is not a state dict" if kind == "expanded" else "would unpack to more than 10 times its size"
     assert_mistake(run("import-checkpoint", "evil.pth", "--run", "one-epoch"), f"evil.pth: {problem}")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_the_ui_listens_on_this_machine_only():
+    said = subprocess.run(["make", "-n", "ui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"mlflow server .*--host 127\.0\.0\.1 ", said)
 
 
 def test_a_small_gz_file_never_fills_the_memory(monkeypatch):
