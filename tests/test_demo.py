@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -154,22 +155,108 @@ def test_uploads_are_kept_as_files_and_not_as_pixels(server, monkeypatch):
     assert [request(server, "GET", f"/images/{name}")[0] for name in names][0::3] == [404, 200]
 
 
-def test_a_client_that_sends_drop_by_drop_is_left(server, monkeypatch):
-    monkeypatch.setattr(demo_server, "BODY_S", 0.2)
+@pytest.mark.parametrize(
+    "head",
+    ["POST /images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n", "GET /study HTTP/1.1\r\nX: ", ""],
+    ids=["body", "header", "first line"],
+)
+def test_a_client_that_sends_drop_by_drop_is_left(server, monkeypatch, head):
+    monkeypatch.setattr(demo_server, "REQUEST_S", 0.2)
     with socket.create_connection(("127.0.0.1", server.server_port)) as client:
-        head = f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\nContent-Length: 1000000\r\n\r\n"
-        client.sendall(head.encode())
+        client.sendall(head.format(host=f"127.0.0.1:{server.server_port}").encode())
         client.setblocking(False)
 
         def answered():
-            with contextlib.suppress(BlockingIOError, ConnectionError):
-                if answer := client.recv(1000):
-                    return answer
+            try:
+                return client.recv(1000) or b"closed"
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                return b"closed"
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 client.send(b"x")
             return None
 
-        assert b" 408 " in wait_until(answered)
+        assert (b" 408 " if "POST" in head else b"closed") in wait_until(answered)
+
+
+def raw(server, head, body=b""):
+    """What a client receives that sends these bytes; {host} is the address of the server."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_S) as client:
+        client.sendall(head.format(host=f"127.0.0.1:{server.server_port}").replace("\n", "\r\n").encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        return client.makefile("rb").read()
+
+
+POST = "POST /detections HTTP/1.1\nHost: {host}\n"
+NEXT = "GET /study HTTP/1.1\nHost: {host}\n\n"
+
+
+AMBIGUOUS = {
+    "two lengths": (f"{POST}Content-Length: 4\nContent-Length: 0\n\nnull{NEXT}", 400),
+    "a length and parts": (f"{POST}Content-Length: 4\nTransfer-Encoding: chunked\n\nnull{NEXT}", 411),
+    "parts": (f"{POST}Transfer-Encoding: chunked\n\n4\nnull\n0\n\n{NEXT}", 411),
+    "a length without end": (f"{POST}Content-Length: {'9' * 5000}\n\n{NEXT}", 413),
+    "a length below zero": (f"{POST}Content-Length: -4\n\nnull{NEXT}", 411),
+    "a signed length": (f"{POST}Content-Length: +4\n\nnull{NEXT}", 411),
+    "a body where none belongs": (f"GET /study HTTP/1.1\nHost: {{host}}\nContent-Length: 4\n\n{NEXT}", 400),
+    "two hosts": (f"GET /study HTTP/1.1\nHost: {{host}}\nHost: evil.example\n\n{NEXT}", 400),
+    "no host": (f"GET /study HTTP/1.0\n\n{NEXT}", 403),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_request_that_can_be_read_in_two_ways_is_refused_and_nothing_after_it_is_read(server, capsys, sent, status):
+    answer = raw(server, sent)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()) and answer.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in answer and capsys.readouterr().err == ""
+
+
+def test_a_body_that_never_comes_is_no_traceback(server, capsys, monkeypatch):
+    monkeypatch.setattr(demo_server, "REQUEST_S", 0.2)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT_S) as client:
+        client.sendall(f"{POST}Content-Length: 4\n\n".format(host=f"127.0.0.1:{server.server_port}").encode())
+        assert b" 408 " in client.recv(1000)
+    assert capsys.readouterr().err == ""
+
+
+def test_requests_sent_at_once_are_answered_in_turn(server):
+    asked = json.dumps({"image": "test-17", "run": RUN, "score": 0.3, "nms": 0.6})
+    answer = raw(server, NEXT + POST + f"Content-Length: {len(asked)}\n\n", asked.encode()) + raw(server, 3 * NEXT)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == 5 * [b"200"]
+
+
+def test_connections_beyond_the_limit_are_closed(server):
+    server.connections = threading.BoundedSemaphore(2)
+    address = ("127.0.0.1", server.server_port)
+    with socket.create_connection(address) as first, socket.create_connection(address):
+        with socket.create_connection(address, timeout=LIMIT_S) as third:
+            assert third.recv(1) == b""
+        first.close()
+
+        def answered():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return request(server, "GET", "/study")[0]
+
+        assert wait_until(answered) == 200
+
+
+def test_few_uploads_are_in_memory_at_the_same_time(server, monkeypatch):
+    server.uploads = threading.BoundedSemaphore(1)
+    with monkeypatch.context() as context:
+        context.setattr(server.demo, "add", lambda _: str(server.uploads.acquire(blocking=False)))
+        assert [request(server, "POST", "/images", png())[1]["image"] for _ in range(2)] == ["False", "False"]
+    server.uploads.acquire()
+    monkeypatch.setattr(demo_server, "UPLOAD_WAIT_S", 0)
+    assert request(server, "POST", "/images", png())[0] == 503
+    server.uploads.release()
+    assert request(server, "POST", "/images", png())[0] == 200
+
+
+def test_an_image_that_says_it_is_huge_is_too_large(server):
+    header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    data = png()[:8] + b"\0\0\0\r" + header + zlib.crc32(header).to_bytes(4, "big") + png()[33:]
+    assert "too large: 50 million pixels" in request(server, "POST", "/images", data)[1]["error"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +275,10 @@ def test_strangers_are_refused(server, headers):
     port = server.server_port
     for own in (f"127.0.0.1:{port}", f"localhost:{port}"):
         assert request(server, "GET", "/study", Host=own, Origin=f"http://{own}")[0] == 200
+
+
+def test_it_listens_on_this_machine_only(server):
+    assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

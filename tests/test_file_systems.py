@@ -1,4 +1,4 @@
-"""Operations that some file systems refuse: locks on NFS without its lock service, hard links on FAT and FUSE.
+"""Operations that some file systems refuse: locks on NFS without its lock service, links on FAT, SMB and FUSE.
 
 They cannot be mounted here, so the calls are made to raise what these raise.
 """
@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fcos.errors import UserError
 from fcos.files import link_or_copy
 from fcos.locks import locked
 from fcos.running.heartbeat import heartbeat, read_heartbeats
+from fcos.study.places import make_link
 from fcos.training.resume import Scratch
 
 
@@ -60,6 +62,14 @@ def test_without_locks_a_command_at_work_is_known_by_its_process(no_locks, capsy
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 4194999'))
     assert [beat["alive"] for beat in read_heartbeats("smoke").values()] == [False]
     assert capsys.readouterr().err.count("has no locks") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_symbolic_links_own_data_need_another_place(monkeypatch, number):
+    monkeypatch.setattr(os, "symlink", raising(number))
+    with pytest.raises(UserError, match=r"images: its file system has no symbolic links(.|\n)*local disk"):
+        make_link(Path("data/.source/pets/images"), Path("pets"))
+    assert not list(Path("data/.source/pets").iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.EMLINK])

@@ -83,11 +83,10 @@ def test_everything_is_in_mlflow(project, monkeypatch):
     assert logged.get("AP50_high") == evaluation["intervals"]["AP50"]["high"]
     assert logged["gain_AP50/missed"] == evaluation["analysis"]["errors"]["missed"]["delta_ap50"]
     assert [output.model_id for output in run.outputs.model_outputs]
-    # DVC's cache, the workspace and MLflow name one file on the disk.
+    # The workspace and MLflow name one file on the disk.
     weights = folder / "runs/smoke/one-epoch/model.safetensors"
     stored = [path for path in (folder / "mlruns").rglob("model.safetensors") if path.samefile(weights)]
-    cached = [path for path in (folder / ".dvc/cache").rglob("*") if path.is_file() and path.samefile(weights)]
-    assert len(stored) == 1 and len(cached) == 1
+    assert len(stored) == 1
 
 
 def test_dvc_shows_metrics_and_plots(project):
@@ -124,8 +123,33 @@ def test_changing_a_run_runs_that_run_and_the_report(own_project):
     assert stages_run(output) == sorted([*own, "report", "source"])
 
 
+def test_damage_of_the_workspace_leaves_the_cache_whole(own_project):
+    """Valid JSON, CSV and weights of other content, written into the files that DVC has put there."""
+    names = ("metrics.json", "evaluation.json", "history.csv", "model.safetensors")
+    paths = [own_project / "runs/smoke/one-epoch" / name for name in names]
+    call(own_project, "dvc", "checkout", "--relink")
+    before = {path: path.read_bytes() for path in paths}
+    for path, content in before.items():
+        status = path.stat()
+        path.chmod(0o644)
+        with path.open("r+b") as stream:
+            stream.write(content.replace(b"1", b"2"))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert path.read_bytes() != content
+    said = fcos(own_project, "doctor", "--verify", code=1)
+    damaged = re.findall(r"rm -f (.*); then", said)
+    assert sorted(damaged) == sorted(str(path.relative_to(own_project)) for path in paths)  # none of the cache
+    for path in paths:
+        path.unlink()
+    assert repro(own_project) == []
+    assert {path: path.read_bytes() for path in paths} == before
+    paths[0].write_text("{}")
+    call(own_project, "dvc", "checkout", "--force")
+    assert paths[0].read_bytes() == before[paths[0]]
+
+
 def test_a_file_that_the_disk_has_damaged_is_found_and_made_anew(own_project):
-    """Two bytes of metrics.json, under the same size and time: DVC sees nothing, and would put it back."""
+    """Two bytes of metrics.json, in a project whose cache is linked: DVC sees nothing, and would put it back."""
     metrics = own_project / "runs/smoke/one-epoch/metrics.json"
     content, md5 = metrics.read_bytes(), md5_file(metrics)
     cached = own_project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]

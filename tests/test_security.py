@@ -1,14 +1,18 @@
 """Attacks through untrusted files: each promise of docs/security.md is tested with an attack."""
 
+import gzip
 import json
 import re
+import shutil
 import struct
+import subprocess
+import zipfile
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_mistake
+from conftest import ROOT, assert_mistake
 from data_helpers import CAT, save_image, small_coco, small_voc, small_yolo, voc_xml, write
 from safetensors.torch import save_file
 
@@ -17,6 +21,7 @@ from fcos.config.params import read
 from fcos.errors import UserError
 from fcos.progress import Progress, say
 from fcos.running.study_progress import StudyProgress
+from fcos.scoring import json_files
 from fcos.training.resume import Scratch
 from fcos.visible import markdown, visible
 
@@ -104,6 +109,36 @@ def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
     image = next(Path("coco").rglob("*.jpg"))
     image.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     assert_mistake(run("study", "new", "mine", "--from", "coco"), image.name)
+
+
+@pytest.mark.parametrize("kind", ["compressed", "expanded"])
+def test_a_small_checkpoint_never_becomes_a_large_one(workspace, run, kind):
+    """torch.load unpacks compressed members, and a tensor may repeat one number without end."""
+    prepare()
+    if kind == "expanded":
+        torch.save({"a": torch.zeros(1).expand(2**60)}, "evil.pth")
+    else:
+        torch.save({"a": torch.zeros(2_500_000)}, "plain.pth")
+        with zipfile.ZipFile("plain.pth") as plain, zipfile.ZipFile("evil.pth", "w", zipfile.ZIP_DEFLATED) as evil:
+            for name in plain.namelist():
+                evil.writestr(name, plain.read(name))
+    problem = "is not a state dict" if kind == "expanded" else "would unpack to more than 10 times its size"
+    assert_mistake(run("import-checkpoint", "evil.pth", "--run", "one-epoch"), f"evil.pth: {problem}")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_the_ui_listens_on_this_machine_only():
+    said = subprocess.run(["make", "-n", "ui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"mlflow server .*--host 127\.0\.0\.1 ", said)
+
+
+def test_a_small_gz_file_never_fills_the_memory(monkeypatch):
+    monkeypatch.setattr(json_files, "ALWAYS_UNPACKED", 1000)
+    Path("evil.json.gz").write_bytes(gzip.compress(b"[" + b" " * 10**6) + gzip.compress(b"]"))
+    with pytest.raises(UserError, match=r"evil.json.gz: would unpack to more than 100 times its size"):
+        json_files.read_json_file(Path("evil.json.gz"))
+    Path("parts.json.gz").write_bytes(gzip.compress(b"[1,") + gzip.compress(b"2]") + bytes(512))
+    assert json_files.read_json_file(Path("parts.json.gz")) == [1, 2]
 
 
 NAMED = [{"id": 1, "name": "cat"}]

@@ -114,8 +114,9 @@ class Demo:
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
         """Return the image as JPEG, reduced to the size that the page shows."""
         side = THUMBNAIL_SIDE if thumbnail else SHOWN_SIDE
-        image = Image.fromarray(self.image(name))
-        image.thumbnail((side, side))
+        with self._lock:
+            image = Image.fromarray(self.image(name))
+            image.thumbnail((side, side))
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=80 if thumbnail else 92)
         return stream.getvalue()
@@ -158,13 +159,15 @@ class Demo:
 
 def decode(data: bytes, bits: int = 16) -> ImageArray:
     """Decode the bytes of an image file; raises Refused with the reason if they are not an accepted image."""
+    most = f"{MAX_PIXELS // 1_000_000} million pixels are the limit"
     try:
         with opened(io.BytesIO(data), "the image") as image:
             width, height = image.size
-    except UserError:
+    except UserError as error:
+        if "is too large" in str(error.problem):
+            raise Refused(HTTPStatus.BAD_REQUEST, f"The image is too large: {most}.") from None
         raise Refused(HTTPStatus.BAD_REQUEST, "This is not a supported image file (JPEG, PNG, WebP ...).") from None
     if width * height > MAX_PIXELS:
-        most = f"{MAX_PIXELS // 1_000_000} million pixels are the limit"
         raise Refused(HTTPStatus.BAD_REQUEST, f"The image is too large, {width} x {height}: {most}.")
     with NamedTemporaryFile() as file:
         file.write(data)

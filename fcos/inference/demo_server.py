@@ -1,8 +1,12 @@
 """HTTP server of the demo on 127.0.0.1, which serves only the page of this package."""
 
 import errno
+import io
 import json
+import re
+import socket
 import sys
+import threading
 import time
 import traceback
 from http import HTTPStatus
@@ -16,7 +20,11 @@ from fcos.inference.demo import MAX_BYTES, Demo, Refused
 
 HOST = "127.0.0.1"
 MAX_JSON_BYTES = 10_000
-BODY_S = 60.0  # longest time for receiving an upload, which comes from this machine
+REQUEST_S = 60.0  # longest time for receiving the head of a request, and then its body, from this machine
+MAX_CONNECTIONS = 64  # a browser opens six for each of its windows
+MAX_UPLOADS = 2  # received at the same time, since each is held in memory
+UPLOAD_WAIT_S = 60.0  # longest time for which another upload waits
+ONCE = ("Host", "Origin", "Content-Length")  # headers whose repetition has no meaning
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -30,10 +38,31 @@ class DemoServer(ThreadingHTTPServer):
     """The web server of `fcos demo`, on this machine's loopback address only."""
 
     daemon_threads = True
+    request_queue_size = MAX_CONNECTIONS
 
     def __init__(self, demo: Demo, port: int) -> None:
         self.demo = demo
+        self.connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.uploads = threading.BoundedSemaphore(MAX_UPLOADS)
         super().__init__((HOST, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a connection; connections beyond the limit are closed at once."""
+        if not self.connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread
+            self.connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer the requests of a connection in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore the error of a page that is closed before the answer is complete."""
@@ -56,10 +85,42 @@ def make_server(demo: Demo, port: int) -> DemoServer:
         ) from None
 
 
+class _Incoming(socket.SocketIO):
+    """What a client sends, up to a point in time: a client that sends drop by drop is left then."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, "r")
+        self.connection = connection
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait from now on for the next part of a request."""
+        self.until = time.monotonic() + REQUEST_S
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read some bytes; raises TimeoutError when the time is over."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.connection.settimeout(left)
+        try:
+            return super().readinto(buffer)
+        finally:
+            self.connection.settimeout(REQUEST_S)  # for the answer
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds without a byte
+
+    def setup(self) -> None:
+        super().setup()
+        self.incoming = _Incoming(self.connection)
+        self.rfile = io.BufferedReader(self.incoming)
+
+    def handle_one_request(self) -> None:
+        self.incoming.wait()
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -75,13 +136,14 @@ class _Handler(BaseHTTPRequestHandler):
         status, kind, body = HTTPStatus.OK, "application/json", b""
         try:
             self._refuse_strangers()
+            self._refuse_ambiguous()
             kind, body = find()
         except Refused as refused:
             status, body = refused.status, _error(str(refused))
             self.close_connection = True  # the request body was not read
         except UserError as error:  # a missing or damaged file
             status, body = HTTPStatus.BAD_REQUEST, _error(str(error))
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             raise
         except Exception:
             traceback.print_exc()
@@ -103,6 +165,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Origin", f"http://{hosts[0]}") not in [f"http://{host}" for host in hosts]:
             raise Refused(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
 
+    def _refuse_ambiguous(self) -> None:
+        """Refuse a request whose end another program may see elsewhere: what follows would be a request of its own."""
+        if twice := [name for name in ONCE if len(self.headers.get_all(name, [])) > 1]:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"more than one {twice[0]}")
+        if "Transfer-Encoding" in self.headers:
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, "a body with its length is expected, and not in parts")
+        if self.command == "GET" and self.headers.get("Content-Length", "0") != "0":
+            raise Refused(HTTPStatus.BAD_REQUEST, "no body is expected")
+
     def _get(self) -> tuple[str, bytes]:
         match self.path.split("?")[0].split("/")[1:]:
             case [""]:
@@ -118,24 +189,34 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self) -> tuple[str, bytes]:
         match self.path:
             case "/images":
-                return _json({"image": self.server.demo.add(self._body(MAX_BYTES))})
+                return _json({"image": self._upload()})
             case "/detections":
                 return _json(self.server.demo.detect(**_asked(self._body(MAX_JSON_BYTES))))
         raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
 
     def _body(self, most: int) -> bytes:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
+        if not re.fullmatch("[0-9]+", length):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length of the body is missing")
-        if int(length) > most:
+        if len(length) > 15 or int(length) > most:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"That is too large: {most:,} bytes are the limit")
-        body, until = bytearray(), time.monotonic() + BODY_S
-        while len(body) < int(length):
-            part = self.rfile.read1(int(length) - len(body))
-            if not part or time.monotonic() > until:
-                raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"it did not arrive within {BODY_S:.0f} seconds")
-            body += part
-        return bytes(body)
+        self.incoming.wait()
+        try:
+            body = self.rfile.read(int(length))
+        except TimeoutError:
+            body = b""
+        if len(body) < int(length):
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"it did not arrive within {REQUEST_S:.0f} seconds")
+        return body
+
+    def _upload(self) -> str:
+        """Receive an image and return its id; few at a time, since their bytes are in memory."""
+        if not self.server.uploads.acquire(timeout=UPLOAD_WAIT_S):
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "other images are being received: try again")
+        try:
+            return self.server.demo.add(self._body(MAX_BYTES))
+        finally:
+            self.server.uploads.release()
 
 
 def _asked(body: bytes) -> dict[str, Any]:

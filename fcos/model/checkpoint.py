@@ -13,7 +13,7 @@ from torch import Tensor
 from fcos.errors import UserError
 from fcos.files import whole_file
 from fcos.formats import header_metadata, header_of
-from fcos.model.file_kinds import kind_of
+from fcos.model.file_kinds import kind_of, refuse_compressed
 from fcos.records import SplitCategory, odd_value
 
 DIVERGED = "lower train.learning_rate, or set train.clip_grad_norm"
@@ -128,7 +128,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
         else:
+            refuse_compressed(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # torch's reader raises many types
         # torch's message is not shown, since it says how to run the code in an untrusted file.
         found = error if path.suffix == ".safetensors" or isinstance(error, OSError) else kind_of(path)
@@ -143,13 +146,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_weight(name: object, value: object) -> bool:
-    """Whether this is a name and a dense tensor with data; sparse, quantised, complex and meta tensors are not."""
+    """Whether this is a name and a dense tensor with data of its own.
+
+    Sparse, quantised, complex and meta tensors are not, nor are expanded ones, which repeat few numbers without end.
+    """
     return (
         isinstance(name, str)
         and isinstance(value, Tensor)
         and value.layout is torch.strided
         and value.device.type == "cpu"
         and not (value.is_quantized or value.is_complex())
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 
 

@@ -3,6 +3,9 @@
 import zipfile
 from pathlib import Path
 
+from fcos.errors import UserError
+
+MAX_RATIO = 10  # of the unpacked size of a checkpoint to that of its file
 _LOOKED_AT = 4096
 _BEGINNINGS = (
     (b"\x89HDF", "an HDF5 file, as Keras writes it"),
@@ -35,6 +38,22 @@ def kind_of(path: Path) -> str:
     if start.startswith(b"\x80"):
         return f"a pickle {_MORE}"
     return "not a torch.save file"
+
+
+def refuse_compressed(path: Path) -> None:
+    """Raise UserError if torch would unpack far more from this file than it has; torch.save compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_RATIO * path.stat().st_size:
+        raise UserError(
+            path,
+            f"would unpack to more than {MAX_RATIO} times its size",
+            found=f"{size:,} bytes in {path.stat().st_size:,}",
+            expected="a file of torch.save, which compresses nothing",
+            hint="save it again with torch.save",
+        )
 
 
 def _kind_of_zip(path: Path) -> str:

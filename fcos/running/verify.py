@@ -1,7 +1,8 @@
 """Check that files still have the content that DVC recorded.
 
 DVC trusts the size and time of a file. It does not notice a change by a disk error or a careless program that keeps
-both, and restores the changed content from the cache, since workspace and cache are two names of one file.
+both. If `cache.type` allows hard links, it even restores the changed content from the cache, since workspace and cache
+are two names of one file then.
 """
 
 import json

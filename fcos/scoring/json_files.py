@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ import orjson
 
 from fcos.errors import UserError
 
+MAX_RATIO = 100  # of unpacked to packed bytes; JSON of detections has about 5
+ALWAYS_UNPACKED = 64 << 20  # bytes that are unpacked at any ratio
 _REWRITE = "rewrite the file as COCO JSON"
 _BINARY = {  # first bytes of files that hold results in other formats than JSON
     b"\x80": "a Python pickle, which can run any code when it is read",
@@ -49,10 +50,7 @@ def text_of(path: Path) -> bytes:
     """Return the decompressed content of a text file as UTF-8 without a byte order mark."""
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(path, "is a damaged .gz file", found=error, hint="copy it again") from None
+        data = _decompressed(data, path)
     kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), None)
     if kind is not None:
         raise UserError(path, "is not JSON", found=kind, expected="JSON, or JSON in a .gz file", hint=_AS_JSON)
@@ -63,6 +61,32 @@ def text_of(path: Path) -> bytes:
         return data.decode(encoding).encode()
     except UnicodeError as error:
         raise UserError(path, "is not JSON", found=error, hint=_REWRITE) from None
+
+
+def _decompressed(data: bytes, path: Path) -> bytes:
+    """Return the content of a .gz file, which may have several parts; zeros may follow the last one."""
+    most = max(ALWAYS_UNPACKED, MAX_RATIO * len(data))
+    parts: list[bytes] = []
+    rest = data
+    try:
+        while rest:
+            part = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # with the header and checksum of gzip
+            parts.append(part.decompress(rest, most + 1))
+            most -= len(parts[-1])
+            if most < 0:
+                raise UserError(
+                    path,
+                    f"would unpack to more than {MAX_RATIO} times its size",
+                    found=f"{len(data):,} bytes packed",
+                    expected="JSON in a .gz file",
+                    hint="if that is right, unpack it and name the unpacked file",
+                )
+            if not part.eof:
+                raise EOFError("it ends before its end-of-stream marker")
+            rest = part.unused_data.lstrip(b"\0")
+    except (EOFError, zlib.error) as error:
+        raise UserError(path, "is a damaged .gz file", found=error, hint="copy it again") from None
+    return b"".join(parts)
 
 
 def parse(text: bytes, path: Path) -> Any:

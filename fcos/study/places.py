@@ -6,6 +6,7 @@ docs/decisions/2026-11-25-the-source-is-linked.md.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ _SUFFIXES = {"train": "", "validation": "-validation", "test": "-test"}
 SLOTS = (*(part + suffix for part in ("images", "labels", "lists") for suffix in _SUFFIXES.values()), "groups")
 UNUSED = "nothing of the source\n"  # not empty, since DVC warns about empty outputs
 HERE = "fcos source --at FOLDER"
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)  # what FAT, SMB and FUSE say to a symlink
 NAMED = 5  # entries of a wrong folder that an error lists
 
 
@@ -202,7 +204,18 @@ def make_link(link: Path, target: Path) -> None:
         return
     link.parent.mkdir(parents=True, exist_ok=True)
     _clear(link)
-    link.symlink_to(wanted)
+    try:
+        link.symlink_to(wanted)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        raise UserError(
+            link,
+            "its file system has no symbolic links",
+            found=error.strerror,
+            expected="a file system with them for a study of data of your own",
+            hint="move the project to a local disk, the data may stay; see docs/how-to/resume.md",
+        ) from None
 
 
 def _clear(path: Path) -> None:

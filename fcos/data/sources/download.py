@@ -4,18 +4,16 @@ import errno
 import hashlib
 import http.client
 import shutil
-import tarfile
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcos.data.sources.unpack import CHUNK, STORE, unpack
 from fcos.errors import UserError
-from fcos.progress import Progress, say, track
+from fcos.progress import Progress, say
 
-CHUNK = 1 << 20
 TIMEOUT_S = 30.0  # for the response and for each read from it
 
 
@@ -84,12 +82,12 @@ def download(archives: Sequence[Archive], root: Path, mine: Path | None = None) 
     Raises:
         UserError: no source provides an archive, or it cannot be unpacked or stored.
     """
-    store = root / ".downloads"
+    store = root / STORE
     try:
         store.mkdir(parents=True, exist_ok=True)
         missing = [archive for archive in archives if not _done(archive, store).exists()]
         for index, archive in enumerate(missing):
-            _unpack(_fetch(archive, store, mine, missing[index:]), root)
+            unpack(_fetch(archive, store, mine, missing[index:]), root)
             _done(archive, store).touch()
             (store / archive.name).unlink(missing_ok=True)
     except OSError as error:
@@ -180,14 +178,16 @@ def _append(source: str, part: Path) -> bool:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return have > 0  # the file is complete
         raise _NoAnswer(error) from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a redirection to no address
         raise _NoAnswer(getattr(error, "reason", None) or repr(error)) from None
     with response:
+        if not isinstance(response, http.client.HTTPResponse):
+            raise _NoAnswer("a redirection to another protocol")
         if response.headers.get_content_type() == "text/html":
             raise _NoAnswer("a web page instead of the archive")
         resumed: bool = have > 0 and response.status == http.HTTPStatus.PARTIAL_CONTENT
         have = have if resumed else 0
-        expected = have + int(response.headers.get("Content-Length") or 0)
+        expected = have + (response.length or 0)
         progress = Progress(f"fetch {part.stem}", expected >> 20, unit="MB", done=have >> 20)
         with part.open("ab" if resumed else "wb") as stream:
             while chunk := _read(response):
@@ -217,19 +217,3 @@ def _md5(path: Path) -> str:
             progress.update(len(chunk) >> 20)
     progress.close()
     return digest.hexdigest()
-
-
-def _unpack(path: Path, root: Path) -> None:
-    try:
-        if path.suffix == ".tar":
-            with tarfile.open(path) as archive:
-                members = archive.getmembers()
-                for member in track(members, f"unpack {path.name}", total=len(members), unit="files"):
-                    archive.extract(member, root, filter="data")
-        else:
-            with zipfile.ZipFile(path) as zipped:
-                names = zipped.namelist()
-                for name in track(names, f"unpack {path.name}", total=len(names), unit="files"):
-                    zipped.extract(name, root)
-    except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(path, "cannot be unpacked", found=error, hint="delete it and repeat the command") from None
