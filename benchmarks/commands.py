@@ -35,7 +35,7 @@ def main() -> None:
             apart.append(seconds(project, *([predict, evaluate] * len(VIEWS))))
             sweep.append(seconds(project, [*fcos, "nms-sweep", RUN]))
             single.append(seconds(project, evaluate))
-        seconds(project, ["dvc", "repro", "--force"])  # what was run by hand above is DVC's again
+        seconds(project, ["dvc", "repro", "--force"])  # records in dvc.lock what was run by hand above
         nothing = [seconds(project, ["dvc", "repro"]) for _ in range(3)]
         help_s = [seconds(project, ["fcos", "--help"]) for _ in range(5)]
     lines = [

@@ -42,7 +42,7 @@ THREE = np.array([3.0, 2.0, 1.0])  # shares of the objects of three classes
 POOR = Detector(recall=0.2, jitter=0.25, confidence=0.0, clutter=40.0)
 NEARLY_PERFECT = Detector(recall=0.995, jitter=0.002, confidence=6.0, clutter=0.3)
 CLUSTERED = {"evenness": 0.3, "themed": 1.0}
-COPIES = 10  # of a scene, with the same detections: frames of a film that stands still
+COPIES = 10  # of each image, with the same detections: frames of a video of a still scene
 
 
 def with_a_rare(expected: float, images: int = 200) -> Any:
@@ -51,7 +51,7 @@ def with_a_rare(expected: float, images: int = 200) -> Any:
     return np.array([0.6 * others, 0.4 * others, expected])
 
 
-# Shares of the classes, the detector, the images of a test set, and how objects lie in them.
+# Shares of the classes, the detector, the number of test images, and the distribution of the objects over them.
 SMALL: dict[str, Any] = {
     "3 classes, 20 images": (THREE, FIRST, 20),
     "3 classes, 72 images": (THREE, FIRST, 72),
@@ -170,12 +170,12 @@ def _population(
 ) -> Matches:
     truth = draw_images(np.random.default_rng(0), images // copies, class_weights=shares, **lie)
     found = detect(np.random.default_rng([2, seed]), truth, detector)
-    first = len(truth["images"]) + 1  # beyond all ids
+    first = len(truth["images"]) + 1  # larger than all ids
     drawn = _copied(truth["images"], copies, id=first)
     annotations = _copied(truth["annotations"], copies, image_id=first, id=len(truth["annotations"]) + 1)
     split = CocoSplit(drawn, truth["categories"], annotations, Path())
     matches = match(_copied(found, copies, image_id=first), split)
-    # The other area ranges would double the time and say nothing new.
+    # The other area ranges would double the time without new information.
     all_areas = matches.area == 0
     columns = {key: getattr(matches, key)[all_areas] for key in ("detection", "area", "threshold", "gt")}
     return replace(matches, **columns)
@@ -183,7 +183,7 @@ def _population(
 
 def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict[str, Any]]:
     """The records several times, each time with ids moved on by so much."""
-    if copies == 1:  # millions of them
+    if copies == 1:  # avoids copying millions of records
         return records
     return [
         {**record, **{key: record[key] + copy * step for key, step in ids.items()}}

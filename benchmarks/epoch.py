@@ -110,7 +110,7 @@ def our_epochs(
     kept: list[DetectionDataset] = []
 
     def first() -> None:
-        # Not `auto`: a file on the disk would be found by the next repetition.
+        # Not `auto`, since the next repetition would find a file on the disk.
         where = "gpu" if device.type == "cuda" else "ram"
         kept[:] = [DetectionDataset(split, keep_images(split, where, device=device, folder=folder))]
         later()
@@ -118,9 +118,7 @@ def our_epochs(
     def later() -> None:
         where = {"device": device, "dtype": dtype, "scratch": scratch}
         fit(model, kept[0], assigner, plan, **where, validation=none, on_rows=lambda _: None)  # type: ignore[arg-type]
-        shutil.rmtree(
-            scratch.folder, ignore_errors=True
-        )  # a long epoch saves its state, from which the next one would resume
+        shutil.rmtree(scratch.folder, ignore_errors=True)  # no epoch resumes from the state of another one
 
     return first, later
 

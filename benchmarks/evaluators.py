@@ -101,7 +101,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     sys.stdout.flush()
     with Path(os.devnull).open("w") as nothing:
-        os.dup2(nothing.fileno(), 1)  # some print from other languages
+        os.dup2(nothing.fileno(), 1)  # some packages print from C++ or Rust
     fcos = {"ours": ours, "before": before}.get(name)
     package = None if fcos else evaluator(name)
     for line in sys.stdin:

@@ -36,7 +36,7 @@ from fcos.study.build import build_grid, build_model
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)
-CANDIDATES = 200  # an image, before NMS, of a trained network at the study's threshold
+CANDIDATES = 200  # boxes per image before NMS, of a trained network at the study's threshold
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def main() -> None:
 def run_study(project: Path, study: str) -> tuple[float, float]:
     """Seconds of the study, and the share of its stages that is not work."""
     subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
-    # The clone's code, and all of its stages anew: DVC's cache is not in it.
+    # Runs the clone's code and all of its stages, since the clone has no DVC cache.
     environment = {**os.environ, "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "true"}
     fcos = [sys.executable, "-m", "fcos"]
     subprocess.run([*fcos, "study", "use", study, "--force"], cwd=project, env=environment, check=True)

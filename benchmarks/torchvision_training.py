@@ -48,7 +48,7 @@ from fcos.training.loop import Plan
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses
 
-# What torchvision has no setting for is set to what it has: 32 groups, ranges of 4 to 8 strides, the last one open.
+# Settings that torchvision fixes: 32 groups, ranges of 4 to 8 strides, and no upper bound at the last level.
 MODEL = ModelConfig(
     weights="none",
     batch_norm="trained",
@@ -196,7 +196,7 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: P
     config = TRAIN.model_copy(update={"precision": precision})
     device = find_device(config.device)
     train_split, test_split = read_split(out / "data", "train"), read_split(out / "data", "test")
-    # As `fcos train` has them: decoded once, wherever there is room.
+    # Images are decoded once, as in `fcos train`, and kept wherever there is room.
     images = keep_images(train_split, "auto", device=device, folder=out)
     train_set, test_set = DetectionDataset(train_split, images), DetectionDataset(test_split)
     run = Run(
@@ -222,7 +222,7 @@ def compare(root: Path, out: Path, *, seeds: int, epochs: int, precision: Precis
     write_data(data, out / "data")
     shutil.copy(out / "data" / "test.json", out / "gt.json")
     trainings = [(implementation, seed) for seed in range(seeds) for implementation in IMPLEMENTATIONS]
-    # One thread each: two threads of one training wait for each other wherever something else runs on a core.
+    # One thread for each training, since the two threads of a training wait for each other on a busy machine.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run_one, out, name, seed, epochs, precision) for name, seed in trainings]
         rows = [future.result() for future in futures]

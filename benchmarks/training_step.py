@@ -31,7 +31,7 @@ from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses, train_step
 
 NUM_CLASSES = 20
-OBJECTS = 3  # a VOC2007 image has 2.4 on average
+OBJECTS = 3  # a VOC2007 image has 2.4 objects on average
 MODEL = ModelConfig(weights="none", batch_norm="frozen", fpn_channels=128, group_norm_groups=32)
 TEST = TestConfig()
 
@@ -152,7 +152,7 @@ def their_step(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        return loss.item()  # as the reference script does, to stop on NaN
+        return loss.item()  # as in the reference script, which stops on NaN
 
     return step, (forward, list(model.parameters()))
 

@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 STUDY = "shapes"
-SHOWN = ("resnet18-e12-c3", "resnet34-e12-c4", "resnet34-e30-c3")  # in the gallery, which has room for three
+SHOWN = ("resnet18-e12-c3", "resnet34-e12-c4", "resnet34-e30-c3")  # shown in the gallery, which has room for three
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def take_report(page: Page) -> None:
     page.goto((ROOT / "reports" / STUDY / "index.html").as_uri())
     page.wait_for_selector("html[data-charts]")
     save(page.screenshot(), "report")
-    page.evaluate("document.querySelector('.runs').style.position = 'static'")  # it would lie over what is taken
+    page.evaluate("document.querySelector('.runs').style.position = 'static'")  # it would cover the table
     page.locator("#table-4").scroll_into_view_if_needed()
     save(page.locator("#table-4").screenshot(), "report-table")
     for run in page.locator('input[name="run"]').all():

@@ -154,7 +154,7 @@ class ExportFormat(StrEnum):
 
 
 MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
-NOT_RESTORED = 3  # of a stage that DVC was only to restore from its caches
+NOT_RESTORED = 3  # exit code of a stage that DVC was only to restore from its caches
 AGAIN_S = 0.1  # delay before a lost signal is sent again
 
 

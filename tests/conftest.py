@@ -17,12 +17,12 @@ from quick_fcos import quick_fcos
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
-READY_MADE = ("coco2017", "shapes", "smoke", "voc2007", "voc2007-seeds")  # whoever runs the tests may have others
+READY_MADE = ("coco2017", "shapes", "smoke", "voc2007", "voc2007-seeds")  # the tester's clone may have more
 # A wait ends with the state that it waits for; this only keeps a fault from lasting for ever.
 LIMIT_S = 300.0
 expect.set_options(timeout=1000 * LIMIT_S)
 
-# What a user, a git hook or a CI system may have set, and what changes what programs do or print.
+# Variables of a user, a git hook or a CI system that change what programs do or print.
 FOREIGN = re.compile(
     r"(DVC|MLFLOW|GIT|MPL|TQDM|CLICOLOR|TTY|CONDA|XDG_\w+_HOME|TORCH_HOME|VIRTUAL_ENV|PYTHONWARNINGS|SOURCE_DATE_EPOCH"
     r"|NO_COLOR|FORCE_COLOR|PY_COLORS|GITHUB_ACTIONS|\w+_proxy)",
@@ -33,16 +33,16 @@ OWN = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_CONFIG_NOSYSTEM": "1",
     "COLUMNS": "100",
-    # No test reaches beyond this machine: nobody listens there.
+    # Nothing listens at these addresses, so that no test reaches beyond this machine.
     "http_proxy": "http://127.0.0.1:9",
     "https_proxy": "http://127.0.0.1:9",
     "no_proxy": "127.0.0.1,localhost",
 }
-# The checkout may belong to another user than the one who runs the tests.
+# The checkout may belong to a user other than the one who runs the tests.
 GIT_CONFIG = "[user]\nname = Tests\nemail = tests@example.org\n[safe]\ndirectory = *\n"
 
 
-@pytest.hookimpl(trylast=True)  # pytest itself has looked at the colours that the user wants
+@pytest.hookimpl(trylast=True)  # pytest has already read the user's colour settings
 def pytest_configure(config):
     """An environment and a home folder of the tests' own, which xdist's workers and all processes inherit."""
     if hasattr(config, "workerinput"):
@@ -156,7 +156,7 @@ def chromium():
     if path is None:
         assert not os.environ.get("FCOS_NEEDS_BROWSER"), "no chromium is installed"
         pytest.skip("no chromium: apt-get install chromium")
-    # Without these it looks for hosts of its maker at every start.
+    # Otherwise Chromium contacts its maker's hosts at every start.
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -82,7 +82,7 @@ CAT = voc_object("cat", (11, 6, 40, 30))
 DOG = voc_object("dog", (1, 1, WIDTH, HEIGHT))
 
 
-def small_voc(root: Path = Path("pictures"), /, **train: Any) -> Path:
+def small_voc(root: Path = Path("photos"), /, **train: Any) -> Path:
     """Two training images and one for testing; `train` sets the objects of training images."""
     return write_voc(root, {"trainval": {"000001": [CAT], "000002": [DOG], **train}, "test": {"000003": [CAT, DOG]}})
 

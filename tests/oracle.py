@@ -19,7 +19,7 @@ from fcos.model.locations import LocationGrid
 from fcos.training.step import Assigner
 
 STRIDES = (8, 16, 32, 64, 128)
-# torchvision's FCOS in our words: what it does not let one choose.
+# torchvision's fixed settings in our terms.
 ORACLE_RANGES: list[list[float | None]] = [[0, 64], [64, 128], [128, 256], [256, 512], [512, None]]
 GRID = LocationGrid(strides=STRIDES, offset=0.0, step_from_padding=True)
 ASSIGNER = Assigner(grid=GRID, regression_ranges=ORACLE_RANGES, center_sampling_radius=1.5, inclusive=False)
@@ -60,7 +60,7 @@ def published_oracle() -> OracleFCOS:
         torch.manual_seed(0)
         oracle = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
         _make_confident(oracle)
-        _freeze(oracle.backbone.body)  # only where it loads weights does torchvision build frozen BatchNorms
+        _freeze(oracle.backbone.body)  # torchvision builds frozen BatchNorms only for pretrained weights
     return oracle
 
 
@@ -68,7 +68,7 @@ def _make_confident(oracle: OracleFCOS) -> None:
     for name, parameter in oracle.head.named_parameters():
         if name.endswith("weight") and parameter.dim() == 4:
             nn.init.normal_(parameter, std=0.05)
-    # Regression of some strides, and scores on both sides of the threshold.
+    # Regression is a few strides, and scores are on both sides of the threshold.
     nn.init.constant_(oracle.head.regression_head.bbox_reg.bias, 2.0)
     nn.init.constant_(oracle.head.classification_head.cls_logits.bias, -2.0)
 

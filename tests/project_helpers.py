@@ -17,7 +17,7 @@ import pytest
 import yaml
 from conftest import ROOT, wait_until
 
-PATH = os.environ["PATH"]  # of the real commands; the fixture `quick` puts others before them
+PATH = os.environ["PATH"]  # has the real commands; the fixture `quick` puts others before them
 
 
 def _git(*arguments):

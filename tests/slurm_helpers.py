@@ -50,7 +50,7 @@ class Slurm:
             f"SlurmctldPort={controller}",
             "SlurmUser=root",
             "AuthType=auth/munge",
-            f"AuthInfo=socket={socket_path},cred_expire=5",  # so long a job of a lost node waits, and 120 s by default
+            f"AuthInfo=socket={socket_path},cred_expire=5",  # timeout for a lost node's job; 120 s by default
             "CredType=cred/munge",
             "ProctrackType=proctrack/pgid",
             "TaskPlugin=task/none",

@@ -32,7 +32,7 @@ class Team:
         self.scratch.mkdir()
         self.remote.mkdir()
         self.project.mkdir()
-        # What a login sets on a node, and a secret that must not turn up anywhere.
+        # Variables of a login on a node, and a secret that must not appear anywhere.
         secrets = {"DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "AWS_SECRET_ACCESS_KEY": SECRET}
         secrets |= {"HOME": os.environ["HOME"], "DVC_SITE_CACHE_DIR": os.environ["DVC_SITE_CACHE_DIR"]}
         (folder / "secrets").write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
@@ -90,7 +90,7 @@ class Team:
 
     def steps(self, run):
         """How many steps a training has published."""
-        with contextlib.suppress(OSError, ValueError):  # it is about to begin, or has ended
+        with contextlib.suppress(OSError, ValueError):  # the training has not started yet, or has ended
             return json.loads((self.scratch / self.study / "at-work" / f"train@{run}.json").read_text()).get("done", 0)
         return 0
 
@@ -112,7 +112,7 @@ def mlflow_server(folder):
         "--artifacts-destination",
         f"{folder}/artifacts",
     ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nine more processes
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nine additional processes
     with (folder / "mlflow.log").open("w") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, env=environment, cwd="/"

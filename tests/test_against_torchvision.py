@@ -156,8 +156,8 @@ def test_detections_equal_torchvisions_on_odd_sizes(networks, seed):
     generator = torch.Generator().manual_seed(seed)
     height, width = torch.randint(40, 150, (2,), generator=generator).tolist()
     image = torch.rand(3, height, width, generator=generator)
-    # No resizing, so that rounding of sizes has no part in it. All candidates: torchvision's have boxes without area
-    # among them, of locations in the padding, which are none to us.
+    # Images are not resized, so rounded sizes do not matter. All candidates are compared: torchvision's include boxes
+    # without area, of locations in the padding, which we leave out.
     oracle.transform.min_size, oracle.transform.max_size = (min(height, width),), max(height, width)
     oracle.topk_candidates = oracle.detections_per_img = 10_000
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_state_dicts_convert_both_ways(backbone):
     assert_same_tensors(to_torchvision(from_torchvision(theirs)), theirs)
     assert_same_tensors(from_torchvision(to_torchvision(own)), own)
     assert_same_tensors(to_torchvision(own), theirs)
-    oracle.load_state_dict(to_torchvision(own))  # strict: every name is known there
+    oracle.load_state_dict(to_torchvision(own))  # strict, so every name must be known
 
 
 def assert_same_tensors(found, expected):
@@ -228,7 +228,7 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
     oracle = published_oracle().eval()
     theirs = oracle.state_dict()
     assert not any(name.endswith("num_batches_tracked") for name in theirs)
-    oracle.load_state_dict(to_torchvision(from_torchvision(theirs)))  # the counters that it lacks do no harm
+    oracle.load_state_dict(to_torchvision(from_torchvision(theirs)))  # missing counters are accepted
     assert_same_tensors(oracle.state_dict(), theirs)
 
     params = yaml.safe_load(Path("studies/coco2017.yaml").read_text())
@@ -250,7 +250,7 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
     torch.testing.assert_close(outputs.class_logits, expected["cls_logits"][..., kept], **close)
     torch.testing.assert_close(outputs.pred_ltrb, expected["bbox_regression"], **close)
     torch.testing.assert_close(outputs.centerness_logits, expected["bbox_ctrness"][..., 0], **close)
-    assert outputs.class_logits.std() > 0.1  # the image is seen, and another class would be far off
+    assert outputs.class_logits.std() > 0.1  # the outputs depend on the image, and another class would differ by more
 
 
 def prepare_nothing(folder, category_ids):

@@ -130,7 +130,7 @@ def images_of(dice: Dice) -> list[tuple[str, str, bytes]]:
     splits = dice.pick([("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")])
     kind = dice.pick(["jpg"] * 5 + list(FORMATS))
     count = dice.pick(range(1, 4))
-    fresh = dice.pick(range(10)) > 0  # else copies
+    fresh = dice.pick(range(10)) > 0  # otherwise copies
     return [
         (split, f"{split}{i}.{kind}", IMAGES[(3 * number + i) if fresh else i, kind])
         for number, split in enumerate(splits)

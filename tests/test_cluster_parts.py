@@ -185,7 +185,7 @@ def test_status_tells_what_the_engine_says_and_how_far_a_job_is(workspace, tmp_p
     assert ask_cluster("smoke").beats["train", "one-epoch"]["alive"]
     monkeypatch.setattr(cluster_status, "SILENT_S", -1.0)
     assert ask_cluster("smoke").lines()[1].endswith("train 3 of 8 steps, silent for 0 s")
-    os.utime(job.folder / "job.json", (time.time() + 60,) * 2)  # submitted anew: the report is of its predecessor
+    os.utime(job.folder / "job.json", (time.time() + 60,) * 2)  # submitted again, so the report is of its predecessor
     assert ask_cluster("smoke").lines()[1] == "one-epoch  running on n2, requeued 1 x"
     engine.answers = [EngineSilent("no controller")]
     assert ask_cluster("smoke").lines() == ["slurm does not answer, but its jobs may still be running: no controller"]
@@ -214,7 +214,7 @@ def test_signals_that_come_together_are_one_request_to_stop(monkeypatch):
         now += 1.0
         assert postpone()
         now += 60.0
-        assert not postpone()  # somebody insists
+        assert not postpone()  # a second request
     assert not postpone()
 
 
@@ -297,7 +297,7 @@ def test_of_two_processes_the_last_one_owns_a_training(tmp_path, place):
     folder = tmp_path / ("states" if url else "shared/run-key")
     assert {path.name for path in folder.iterdir()} == {"state.pt", "owner.json"}
     assert torch.load(folder / "state.pt")["model"]["w"].tolist() == [2.0, 2.0, 2.0]
-    third, said = start("3")  # the second one has ended well: nothing to take over
+    third, said = start("3")  # the second process ended normally, so there is nothing to take over
     assert said == ["mine\n"]
     third.kill()
     third.communicate()

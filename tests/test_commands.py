@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     """The smoke study prepared, one run trained and predicted; tests work on copies of it."""
     folder = tmp_path_factory.mktemp("trained")
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
-    # Confident enough to find something: 2 + 1 epochs, and a low threshold.
+    # Two epochs after one of warm-up and a low threshold are enough to detect something.
     params["runs"]["one-epoch"]["epochs"] = 2
     params["test"]["score_threshold"] = 0.001
     train_and_predict(folder, params)
@@ -309,7 +309,7 @@ def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch)
         say(validation, f"candidates_tta/validation-{view}", lambda _, box=of_validation: [box])
     looked_at = remember_nms(monkeypatch, "tta")
     found = tta("one-epoch")
-    assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views there, one here
+    assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views on validation, one on test
     assert (found["split"], found["chosen"]) == ("validation", 1)
     assert found["validation_digest"] == validation.split.digest
     assert found["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", hint="").header
@@ -327,7 +327,7 @@ def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch)
 
 def test_choosing_on_held_out_images_that_are_not_there_says_what_to_do(study):
     study["nms_sweep"]["choose_on"] = study["tta"]["choose_on"] = "validation"
-    write_params(study)  # and the prepared data are those of before
+    write_params(study)  # while the prepared data have no validation split
     for command in (nms_sweep, tta, lambda name: predict(name, "tta")):
         with pytest.raises(UserError, match=r"validation.json: there are no validation images(.|\n)*fcos prepare"):
             command("one-epoch")
@@ -350,7 +350,7 @@ def test_other_held_out_images_than_were_predicted_are_refused(held_out):
 
 
 def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, capsys):
-    monkeypatch.setenv("DVC_STAGE", "nms_sweep@one-epoch")  # the report tells MLflow
+    monkeypatch.setenv("DVC_STAGE", "nms_sweep@one-epoch")  # the report stage logs to MLflow
     for command, former, steps, chosen in (
         (
             "nms-sweep",
@@ -513,7 +513,7 @@ def test_a_truncated_image_is_named_when_it_is_decoded(study):
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(UserError, match=rf"{path.name}: cannot be decoded"):
         predict("one-epoch", "test")
-    assert (RUN / "candidates" / "test.safetensors").exists()  # of before: nothing is lost
+    assert (RUN / "candidates" / "test.safetensors").exists()  # the previous file is kept
 
 
 def test_an_exported_checkpoint_imports_to_the_same_weights(study, tmp_path):
@@ -528,7 +528,7 @@ def test_an_exported_checkpoint_imports_to_the_same_weights(study, tmp_path):
     assert all(torch.equal(imported[name], weights[name]) for name in weights)
     summary = json.loads(Path("runs/smoke/reference/train.json").read_text())
     assert summary["imported_from"] == "fcos.pth"
-    predict("reference", "test")  # and they are a run like any other
+    predict("reference", "test")  # a run like any other
 
 
 def test_a_published_checkpoint_with_one_output_per_coco_id_is_cut_to_the_classes(study, tmp_path):
@@ -580,7 +580,7 @@ def pixels_of(path):
 
 
 def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
-    images = tmp_path / "pictures"
+    images = tmp_path / "photos"
     (images / "more").mkdir(parents=True)
     shutil.copy("data/smoke/images/test/000017.png", images / "a.png")
     Image.fromarray(np.full((40, 90), 127, np.uint8)).save(images / "more" / "grey.jpg")
@@ -595,7 +595,7 @@ def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
     of_a = [record for record in found if record["image_id"] == 1]
     assert of_a and {record["category"] for record in of_a} <= {"circle", "square", "triangle"}
     assert (pixels_of(tmp_path / "out" / "0001-a.png") != pixels_of(images / "a.png")).any()
-    # A weights file needs no params.yaml: it knows its network itself.
+    # A weights file describes its network, so it needs no params.yaml.
     weights = (RUN / "model.safetensors").resolve()
     monkeypatch.chdir(tmp_path)
     assert detect([images / "a.png"], str(weights), tmp_path / "alone") is not None

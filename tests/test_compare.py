@@ -57,7 +57,8 @@ def folder(tmp_path, monkeypatch):
     rng = random.Random(7)
     split = make_truth(rng, images=30)
     write("gt.json", {"images": split.images, "categories": split.categories, "annotations": split.annotations})
-    # Nobody looks for class 9, which has no object: two classes, one of them unknown, would have no interval.
+    # Without detections, class 9, which has no object, is undefined; with two defined classes there would be no
+    # interval.
     write("dets.json", [result for result in make_results(rng, split) if result["category_id"] != 9])
     return tmp_path
 
@@ -178,7 +179,7 @@ def test_confidence_and_seed_are_used(folder, run):
 
     usual = interval()
     assert interval() == usual
-    # Normal quantiles at 75 % and 97.5 %: 0.6745 and 1.9600; Student's of so few images a little more apart.
+    # Normal quantiles at 75 % and 97.5 % are 0.6745 and 1.9600; Student's t with few images differs slightly.
     assert interval("--confidence", "0.5") == pytest.approx(usual * 0.6745 / 1.96, rel=0.05)
     assert interval("--seed", "1") != usual
 
@@ -334,7 +335,7 @@ def test_long_lists_of_ids_are_shortened(tmp_path):
     with pytest.raises(UserError) as mistake:
         read_results(tmp_path / "dets.json", read_truth(tmp_path / "gt.json"))
     text = str(mistake.value)
-    assert "[0].category_id: 10 of 80 category ids are not in the ground truth" in text  # 0 and nine of the gaps
+    assert "[0].category_id: 10 of 80 category ids are not in the ground truth" in text  # 0 and nine unused ids
     assert "category ids 0, 1, 2, 3, 4, 5, 6, 7, 8, ..., 79 (80 of them)" in text
     assert "category ids 1, 2, 3, 4, 5, 6, 7, 8, 9, ..., 90 (80 of them)" in text
 
@@ -377,7 +378,7 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
         re.MULTILINE,
     )
     assert "Rows of one file (a, b, bad) say nothing certain about settings" in said
-    # A paired difference is surer than its two sides: they share their images.
+    # A paired difference has a smaller standard error than its two rows, since they share their images.
     alone = math.hypot(a["intervals"]["AP"]["standard_error"], b["intervals"]["AP"]["standard_error"])
     assert pairs["b", "a"]["metrics"]["AP"]["standard_error"] < 0.8 * alone
 
@@ -432,7 +433,7 @@ def test_repeats_are_one_row(run, detectors, monkeypatch, tmp_path):
     assert "three" not in header and "worse against good: " in said
     (pair,) = read(tmp_path / "comparison.json")["differences"]
     assert pair["about"] == "one training against three trainings, with the spread between seeds of other rows"
-    # Over images, what the three seeds share: their mean covariance. On top of it the variance of a mean of three.
+    # Over images: the mean covariance, which the three seeds share. Added to it: the variance of a mean of three.
     truth, weights = read_truth(detectors / "gt.json"), draw_weights(300, replicates=200, seed=0)
     matches = [match_table(read_results(detectors / f"s{n}.json", truth).table, truth.objects) for n in range(3)]
     drawn = [drawn_metrics(score(of_seed, weights), of_seed) for of_seed in matches]
@@ -480,7 +481,7 @@ def pair_of(value, low, high, p, *, trainings=(1, 1), **more):
             "b against a: +1.3 AP [0.8, 1.8], significant (Holm p < 0.001); these networks, over images",
         ),
         (
-            pair_of(0.066, -0.027, 0.165, 0.4),  # not "at most 16.5 AP either way": towards a it is 2.7 at most
+            pair_of(0.066, -0.027, 0.165, 0.4),  # not "at most 16.5 AP either way", since a is at most 2.7 better
             "b against a: no difference shown, +6.6 AP [-2.7, 16.5]; these networks, over images",
         ),
         (
@@ -527,7 +528,7 @@ def test_names_of_rows(tmp_path, monkeypatch):
     assert names("r50/dets.json", "r18/dets.json", "other.json") == ["r50/dets", "r18/dets", "other"]
     assert names("1/r/d.json", "2/r/d.json") == ["1/r/d", "2/r/d"]
     assert parse_rows(["n=a.json,b.json"]) == [Row("n", [Path("a.json"), Path("b.json")])]
-    # An = or a , in the name of a file or folder that is there is part of it.
+    # If the file or folder exists, = and , are part of its name.
     write("lr=0.1,x.json", [])
     assert parse_rows(["lr=0.1,x.json"]) == [Row("lr=0.1,x", [Path("lr=0.1,x.json")])]
     assert parse_rows(["runs/lr=1/a.json"]) == [Row("a", [Path("runs/lr=1/a.json")])]

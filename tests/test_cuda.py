@@ -67,7 +67,7 @@ def fake(monkeypatch):
     Such tensors cannot be pinned; those that would be are yielded.
     """
     pinned = []
-    kept = (transforms._mean_and_std, assignment._bounds)  # of a real device before, or of none afterwards
+    kept = (transforms._mean_and_std, assignment._bounds)  # tensors of a real device before, and of none afterwards
     for of in kept:
         of.cache_clear()
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
@@ -89,7 +89,7 @@ def cuda_model() -> nn.Module:
 
 def test_a_step_keeps_to_its_device_and_the_host_runs_on(samples, fake):
     model, assigner = cuda_model(), build_assigner(MODEL)
-    for _ in range(2):  # the first step makes what is kept: locations, bounds, mean and std
+    for _ in range(2):  # the first step creates cached tensors: locations, bounds, mean and std
         fake.clear()
         with Copies() as copies:
             batch = make_batch(samples, VIEWS, CUDA)

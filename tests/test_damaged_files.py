@@ -41,7 +41,7 @@ def study(finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "study"))
-    # For tests of readers: drawing, and trying batches, take seconds.
+    # These tests are about readers; drawing and batch trials would take seconds.
     monkeypatch.setattr("fcos.reporting.report.draw_run_images", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write_png", lambda *_: None)

@@ -29,7 +29,7 @@ from project_helpers import (
 
 from fcos.files import sha256_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]  # what is killed or signalled is real: `started`
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]  # `started` runs real processes
 TRAIN = address("train", "one-epoch")
 RUN = Path("runs/smoke/one-epoch")
 SCRATCH = Path("runs/smoke/.scratch")
@@ -107,7 +107,7 @@ def test_stages_run_by_hand_count(tmp_path):
     before = digests(project)
     shown = fcos(project, "status")
     assert "prepare    done" in shown and "one-epoch  done" in shown
-    assert finished(project) == []  # DVC has it
+    assert finished(project) == []  # DVC has recorded it
     output = fcos(project, "study", "run")
     assert stages_run(output) == ["evaluate@one-epoch", "predict@one-epoch", "report"]
     assert digests(project) == before
@@ -144,7 +144,7 @@ def test_a_busy_dvc_is_told_later(project):
     assert "waiting for another DVC" in output and "the next `fcos study run` records train one-epoch" in output
     shown = "recorded in DVC: train one-epoch is done"
     with started(project, *FCOS, "study", "run", ready=lambda: shown in log_of(project)) as process:
-        process.send_signal(signal.SIGINT)  # what it goes on with is tested elsewhere
+        process.send_signal(signal.SIGINT)  # another test checks how it continues
         process.wait()
     assert "train@one-epoch" not in changed_stages(project)
 
@@ -173,7 +173,7 @@ def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project
     before = digests(project)
     assert before and "one-epoch has already been trained" in call(project, "dvc", "repro", TRAIN)
     assert digests(project) == before and finished(project) != []
-    fcos(project, "source")  # any command that asks DVC: it has the training now
+    fcos(project, "source")  # any command that asks DVC records the training
     assert finished(project) == []
 
 

@@ -37,9 +37,9 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.knows_ranges = True
         self.states_length = True
-        self.break_after: dict[str, int] = {}  # ends the connection after so many bytes, once for each name
-        self.pages: set[str] = set()  # answered with a web page and code 200, as firewalls do
-        self.silent: set[str] = set()  # never answered
+        self.break_after: dict[str, int] = {}  # name -> number of bytes after which the connection ends, once
+        self.pages: set[str] = set()  # served as a web page with code 200, as firewalls do
+        self.silent: set[str] = set()  # never answered, so the client times out
         self.over = threading.Event()
 
     def archive(self, name: str) -> Archive:
@@ -203,7 +203,7 @@ def test_archive_put_there_by_hand_is_used_without_network(voc: Server) -> None:
 def test_the_second_archive_alone_is_fetched_where_the_first_is_done(voc: Server) -> None:
     trainval, test = voc.archives()
     download([trainval], ROOT)
-    run_prepare(**VOC2007)  # VOCdevkit/ is there, and yet not whole
+    run_prepare(**VOC2007)  # VOCdevkit/ exists but is incomplete
     assert [name for name, _ in voc.requests] == [TRAINVAL, TEST]
     assert test in ARCHIVES["voc2007"]
 
@@ -248,7 +248,7 @@ def test_server_without_ranges_starts_again(voc: Server) -> None:
 
 
 def test_part_that_is_the_whole_already_is_taken(voc: Server) -> None:
-    # The run stopped between the last byte and the renaming: the server answers 416, there is nothing after it.
+    # The run stopped between the last byte and the renaming, so the server answers 416.
     write(STORE / "marker", "").with_name(f"{TRAINVAL}.part").write_bytes(voc.files[TRAINVAL])
     download(voc.archives(), ROOT)
     assert voc.requests == [(TRAINVAL, f"bytes={len(voc.files[TRAINVAL])}-"), (TEST, None)]
@@ -266,7 +266,7 @@ def test_unpacking_that_broke_off_is_repeated_from_the_fetched_archive(voc: Serv
     trainval, test = voc.archives()
     (STORE / TRAINVAL).parent.mkdir(parents=True)
     (STORE / TRAINVAL).write_bytes(voc.files[TRAINVAL])
-    write(ROOT / "VOCdevkit/VOC2007/Annotations/000005.xml", "<anno")  # as far as it came
+    write(ROOT / "VOCdevkit/VOC2007/Annotations/000005.xml", "<anno")  # incomplete, since the run stopped here
     download([trainval, test], ROOT)
     assert [name for name, _ in voc.requests] == [TEST]
     assert unpacked() == made("made-trainval", "made-test")
@@ -310,7 +310,7 @@ def test_address_that_is_gone_leaves_prepared_data_as_they_are(voc: Server) -> N
 def test_full_disk_while_fetching(voc: Server) -> None:
     STORE.mkdir(parents=True)
     part = STORE / f"{TRAINVAL}.part"
-    part.symlink_to("/dev/full")  # every write to it: no space left on device
+    part.symlink_to("/dev/full")  # every write fails with "no space left on device"
     message = refusal(voc.archives())
     assert "the disk is full" in message
     assert "GB free" in message
@@ -349,7 +349,7 @@ def test_root_that_cannot_be_written_is_refused(voc: Server) -> None:
 
 
 def test_archive_that_would_write_elsewhere_is_stopped(server: Server) -> None:
-    # Python's `data` filter: no member leaves the folder.
+    # Python's `data` filter lets no member leave the folder.
     write(Path("evil.txt"), "evil")
     with tarfile.open("evil.tar", "w") as tar:
         tar.add("evil.txt", "../outside.txt")
@@ -488,7 +488,7 @@ def test_a_vocdevkit_elsewhere_is_used_in_place(voc: Server, given: str) -> None
     assert [manifest["splits"][split]["num_images"] for split in ("train", "test")] == [1, 1]
     assert [image["file_name"] for image in read("train")["images"]] == ["2007_1.jpg"]
     assert voc.requests == [] and snapshot(Path("elsewhere")) == before
-    place_root(config, Path(given).resolve())  # once more
+    place_root(config, Path(given).resolve())  # a second time
     assert ROOT.resolve() == Path("elsewhere/VOCdevkit/VOC2007").resolve()
 
 
@@ -521,7 +521,7 @@ def test_an_empty_folder_elsewhere_is_downloaded_into(voc: Server) -> None:
     place_root(config, Path("elsewhere").resolve())
     run_prepare(**VOC2007)
     assert len(voc.requests) == 2 and Path("elsewhere/VOCdevkit/VOC2007/JPEGImages").is_dir()
-    place_root(config, Path("elsewhere").resolve())  # in which a download began
+    place_root(config, Path("elsewhere").resolve())  # a download was started here
     assert ROOT.resolve() == Path("elsewhere").resolve()
 
 

@@ -258,7 +258,7 @@ def test_other_files_given_as_checkpoints_are_told_by_their_kind(workspace, run,
     assert "weights_only" not in imported.stderr + detected.stderr
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of sparse tensors
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about sparse tensors
 @pytest.mark.parametrize(
     "tensors",
     [

@@ -670,7 +670,7 @@ def test_copies_with_other_boxes_are_merged_and_counted() -> None:
     for copy in "bd":
         (SET / f"images/train/{copy}.jpg").write_bytes((SET / "images/train/a.jpg").read_bytes())
     manifest = prepared()
-    assert counts(manifest)["train"] == (1, 2)  # the cat of `b` lies on that of `a`
+    assert counts(manifest)["train"] == (1, 2)  # the cats of `a` and `b` overlap
     assert manifest["counts"]["copies of an image with other boxes, merged into the first"] == 2
 
 

@@ -179,7 +179,7 @@ def test_images_of_a_group_are_held_out_together():
     assert manifest["splits"]["validation"]["num_images"] == 6
     run_prepare(**FILM, validation_fraction=0.2)
     names = {split: {image["file_name"][:5] for image in read(split)["images"]} for split in ("train", "validation")}
-    assert names["train"] & names["validation"]  # as they are torn apart without it
+    assert names["train"] & names["validation"]  # without groups, scenes are split
 
 
 def test_a_study_draws_groups():
@@ -232,10 +232,10 @@ def test_a_key_of_coco_images_is_their_group():
 def test_near_copies_among_test_images_are_said():
     root = write_yolo(Path("yolo"), {"train": {"t": [YOLO_DOG]}, "val": {name: [YOLO_CAT] for name in "abcdef"}})
     assert run_prepare(**FILM)["near_copies"]["images"] == 0
-    with Image.open(root / "images/val/a.jpg") as image:  # the next frame: moved, and stored anew
+    with Image.open(root / "images/val/a.jpg") as image:  # like the next frame: shifted and recompressed
         image.crop((1, 0, 60, 40)).resize((60, 40)).save(root / "images/val/next.jpg", quality=60)
     write(root / "labels/val/next.txt", YOLO_CAT)
-    Image.new("RGB", (60, 40), "white").save(root / "images/val/white.jpg")  # two like it say nothing
+    Image.new("RGB", (60, 40), "white").save(root / "images/val/white.jpg")  # uniform images are not compared
     Image.new("RGB", (60, 40), "grey").save(root / "images/val/grey.jpg")
     manifest = run_prepare(**FILM)
     assert manifest["near_copies"] == {"images": 2, "compared": 7, "pairs": [["a.jpg", "next.jpg"]]}

@@ -55,7 +55,7 @@ class Case:
         return build_model(self.run, len(self.split.categories), pretrained=False)
 
 
-# The number format of `precision: auto` on this processor: one without bfloat16 takes half an hour to emulate it.
+# The number format of `precision: auto` on this processor; emulating bfloat16 would take half an hour.
 AS_SHIPPED = find_dtype("auto", CPU)
 
 
@@ -143,7 +143,7 @@ def test_first_50_losses(workspace, smoke_params):
 
 
 BCCD = {"source": "voc", "root": str(REAL_DATA / "bccd"), "train_split": "train", "test_split": "test"}
-# Data, epochs besides the warm-up, and the AP in percent from which on a comparison says something.
+# Data, epochs after the warm-up, and the AP in percent that a comparison needs.
 ON_DRAWN, ON_REAL = (None, 4, 5), (BCCD, 1, 10)
 
 
@@ -152,7 +152,7 @@ def test_average_precision_is_that_of_the_plain_path(workspace):
     """On real images, where they are here."""
     data, epochs, at_least = ON_REAL if Path(BCCD["root"]).is_dir() else ON_DRAWN
     settings = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text())
-    settings["model"]["initial_ltrb"] = 1.0  # learns sooner
+    settings["model"]["initial_ltrb"] = 1.0  # learns faster
     if data is not None:
         settings |= {"study": "bccd", "data": data}
         settings["train"] |= {"batch_size": 4, "sizes": [64, 96], "max_size": 128}

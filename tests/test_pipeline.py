@@ -79,11 +79,11 @@ def test_everything_is_in_mlflow(project, monkeypatch):
     charts = ("training-curves", "errors", "precision-recall", "confusion", "calibration", "difficulty", "classes")
     assert figures == {f"figures/{name}.png" for name in ("detections", "worst", *charts)}
     evaluation = json.loads((folder / "runs/smoke/reference/evaluation.json").read_text())
-    logged = trainings["reference"].data.metrics  # what finds nothing has no interval, and then MLflow has none
+    logged = trainings["reference"].data.metrics  # without detections there is no interval, and none is logged
     assert logged.get("AP50_high") == evaluation["intervals"]["AP50"]["high"]
     assert logged["gain_AP50/missed"] == evaluation["analysis"]["errors"]["missed"]["delta_ap50"]
     assert [output.model_id for output in run.outputs.model_outputs]
-    # DVC's cache, the workspace and MLflow name one file on the disk.
+    # DVC's cache, the workspace and MLflow share one file on the disk.
     weights = folder / "runs/smoke/one-epoch/model.safetensors"
     stored = [path for path in (folder / "mlruns").rglob("model.safetensors") if path.samefile(weights)]
     cached = [path for path in (folder / ".dvc/cache").rglob("*") if path.is_file() and path.samefile(weights)]
@@ -95,7 +95,7 @@ def test_dvc_shows_metrics_and_plots(project):
     shown = json.loads(call(folder, "dvc", "metrics", "show", "--json"))[""]["data"]
     assert sorted(shown) == [f"runs/smoke/{run}/metrics.json" for run in sorted(RUNS)]
     metrics = json.loads((folder / "runs/smoke/reference/metrics.json").read_text())
-    defined = {name: value for name, value in metrics.items() if value is not None}  # 64 pixels hold no large object
+    defined = {name: value for name, value in metrics.items() if value is not None}  # 64 pixels fit no large object
     assert shown["runs/smoke/reference/metrics.json"]["data"] == defined and len(metrics) == 12
     plots = json.loads(call(folder, "dvc", "plots", "show", "--json"))["data"]
     kinds = {name: plot[0]["type"] for name, plot in plots.items()}

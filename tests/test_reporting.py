@@ -48,8 +48,8 @@ METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
 EVIL = "<script>alert('$x_1$ | `class`')</script>"
 SHAPES = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text())
-# What the expected values below rest on, so that tuning the study changes no test.
-SHAPES["runs"] = {name: run for name, run in SHAPES["runs"].items() if not name.endswith("-s1")}  # one seed a row
+# Settings that the expected values depend on, fixed so that tuning the study changes no test.
+SHAPES["runs"] = {name: run for name, run in SHAPES["runs"].items() if not name.endswith("-s1")}  # one seed per row
 SHAPES["test"] |= {"size": 128, "max_size": 160, "score_threshold": 0.1, "max_candidates": 1000}
 SHAPES["tta"]["sizes"] = [96, 112, 128, 144, 160]
 SHAPES["nms_sweep"]["thresholds"] = [0.5, 0.6, 0.7]
@@ -57,7 +57,7 @@ SHAPES["runs"]["resnet18-reference"]["seed"] = 1
 TRAINED = "resnet18-e12-c3"
 REFERENCE = "resnet18-reference"
 RUNS = list(SHAPES["runs"])
-BACKBONES = 3  # index of the table
+BACKBONES = 3  # AP of each run; `metrics` derives the other metrics from it.
 # AP of each run; the others follow from it in `metrics`.
 AP = {
     REFERENCE: 0.32,
@@ -348,10 +348,10 @@ def test_published_numbers_stand_below_ours_with_their_difference(built: Study) 
     assert list(frame.loc[1, METRICS]) == [33.9, 60.5, 33.8, 7.2, 20.6, 41.9]
     # 33 - 33.9, 58 - 60.5, 34 - 33.8, undefined, 23 - 20.6, 38 - 41.9.
     assert list(frame.loc[2, METRICS]) == pytest.approx([-0.9, -2.5, 0.2, np.nan, 2.4, -3.9], nan_ok=True)
-    assert list(frame.iloc[-1][["backbone", "source", "AP"]]) == ["resnet152", "published", 40.0]  # without ours
+    assert list(frame.iloc[-1][["backbone", "source", "AP"]]) == ["resnet152", "published", 40.0]  # not trained here
     markdown = (built.out_dir / "report.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:8]] for line in markdown.splitlines() if line.startswith("|")]
-    # 1.96 times the s.d. of the draws, 1 AP.
+    # 1.96 times the standard deviation of the bootstrap samples, 1 AP.
     assert ["resnet18", "33.0 ± 2.0", "58.0 ± 2.0", "34.0 ± 2.0", "—", "23.0 ± 2.0", "38.0 ± 2.0"] in cells
     assert ["resnet18 (published)", "33.9", "60.5", "33.8", "7.2", "20.6", "41.9"] in cells
     assert ["resnet18 (ours - published)", "-0.9", "-2.5", "+0.2", "—", "+2.4", "-3.9"] in cells
@@ -437,7 +437,7 @@ def test_a_choice_made_on_held_out_images_is_scored_once_on_test(tmp_path: Path)
     for run, file in ((REFERENCE, "tta.json"), (TRAINED, "nms_sweep.json")):
         study.edit(run, file, lambda c: c.update(validation_digest="held out"))
     with pytest.raises(UserError, match=r"tta_replicates\.safetensors has a different numbers from this table cell"):
-        study.build()  # they are of the numbers before
+        study.build()  # they belong to the previous metrics
     for run, stem in ((REFERENCE, "tta"), (TRAINED, "nms_sweep")):
         content = read_json(study.runs_dir / run / f"{stem}.json", hint="")
         steps = sweep_steps(content) if stem == "nms_sweep" else {"chosen": content["metrics"]}
@@ -553,12 +553,12 @@ def test_runs_that_differ_in_seed_only_are_averaged(tmp_path: Path) -> None:
     assert np.isnan(first["APs"])
     assert first["run"] == f"{TRAINED}, resnet18-s1, resnet18-s2"
     assert [row["n"] for row in others] == [1, 1, 1, 1]
-    # The other learning rate is no repeat, and the report says what else differs.
+    # A run with another learning rate is not a repeat, and the report says what else differs.
     assert others[-1]["run"] == "resnet18-lr"
     assert "The rows also differ in train.learning_rate." in markdown
     assert "means over n seeds" in markdown
-    # Seeds: s.d. 2 / sqrt(3) = 1.155; draws 1.0; together 1.53 with 2 * (1.53 / 1.155)^4 = 6.2 degrees of freedom,
-    # of which Student's t is 2.43: 3.7.
+    # Seeds: s.d. 2 / sqrt(3) = 1.155; bootstrap samples: 1.0; together 1.53 with 2 * (1.53 / 1.155)^4 = 6.2 degrees of
+    # freedom, for which Student's t is 2.43: 3.7.
     assert (first["AP high"] - first["AP low"]) / 2 == pytest.approx(3.7, abs=0.05)
 
 
@@ -866,18 +866,18 @@ def test_links_of_the_page_lead_somewhere(built: Study) -> None:
 def test_markdown_has_no_html_of_others_and_its_images_exist(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
     assert "<" not in markdown
-    assert r"\|" in markdown  # of the class name: it would end a cell
+    assert r"\|" in markdown  # of the class name, where it would end a cell
     images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
-    assert len(images) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, one of detections
+    assert len(images) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, and one of detections
     assert all((built.out_dir / image).is_file() for image in images)
 
 
 def test_pages_say_what_is_wrong_with_each_run(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if line.startswith("|")]
-    # In each of 8 images the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 missed; the
-    # second detection of class 3 is a duplicate below all others. So AP50 is 1 and 0, mean 50; with the missed out of
-    # the count class 7 has no object and no detection, AP 0 still.
+    # In each of 8 images the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 is missed; the
+    # second detection of class 3 is a duplicate with the lowest score. So AP50 is 1 and 0, with mean 50; if missed
+    # objects are not counted, class 7 has no object and no detection, and its AP stays 0.
     row = next(row for row in cells if row[0] == TRAINED and len(row) == 9)
     assert row[:8] == [TRAINED, "50.0", *["+0.0"] * 6]
     # Calibration: 8 of score 0.9 all right, 8 of 0.1 all wrong: off by 0.1 each.
@@ -1160,7 +1160,7 @@ def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
     controls = shown.locator("#gallery-controls")
     controls.get_by_label("with").select_option("missed")
     expect(card.nth(1).locator("rect.faded")).to_have_count(1)
-    controls.get_by_label("score").fill("0.95")  # nothing is so sure: both objects are missed
+    controls.get_by_label("score").fill("0.95")  # above every score, so both objects are missed
     expect(card.nth(1)).to_contain_text("0 right, 0 wrong, 2 missed")
     controls.get_by_label("with").select_option("duplicate")
     expect(shown.locator(".strip")).to_have_count(0)

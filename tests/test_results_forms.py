@@ -236,7 +236,7 @@ def test_large_files_are_read_by_several_processes_to_the_same_columns(plain, mo
     read_plain = plain_results.columns_of
     monkeypatch.setattr(plain_results, "columns_of", lambda piece: calls.append(piece) or read_plain(piece))
     found = read_results(Path("dets.json"), truth).table
-    assert len(calls) == 1 and calls[0].count(b"score") < len(found) / 3  # the others read the rest
+    assert len(calls) == 1 and calls[0].count(b"score") < len(found) / 3  # child processes read the rest
     for column in ("image", "label", "boxes_xywh", "score"):
         assert np.array_equal(getattr(found, column), getattr(expected, column))
         assert getattr(found, column).dtype == getattr(expected, column).dtype
@@ -288,7 +288,7 @@ def test_a_record_written_otherwise_is_left_to_the_careful_reader(old, new):
 @pytest.mark.parametrize(
     "odd",
     [
-        {"note": "}, {"},  # a text like the border between two records
+        {"note": "}, {"},  # looks like the border between two records
         {"parts": [{"a": 1}, {"a": 2}]},
         {"image_id": "3"},
         {"score": 1},
@@ -359,7 +359,7 @@ def test_a_folder_of_yolo_labels(plain, run):
     numbers, findings = scored(run, "gt.json", "labels")
     assert numbers == pytest.approx(plain, abs=1e-12)
     assert "class numbers 0, 1, ... are person, car" in findings["classes_by_number"]["text"]
-    # By their own names, where those lie there.
+    # By the names in the folder's own classes.txt.
     write_labels("named/labels", {1: 1, 3: 0})
     Path("named/labels/classes.txt").write_text("car\nperson\n")
     assert scored(run, "gt.json", "named/labels")[0] == pytest.approx(plain, abs=1e-12)
@@ -485,7 +485,7 @@ def test_ground_truth_in_a_yolo_folder_with_splits(plain, run):
     # Boxes of label files are rounded to 1/64 pixel.
     assert numbers == pytest.approx(plain, abs=0.02)
     assert "also available: --split train" in findings["split"]["text"]
-    # Names count for more than the numbers that nobody gave.
+    # Names take precedence over numbers that were assigned here.
     names = changed(lambda results: [{**r, "category_id": {1: 1, 3: 2}[r["category_id"]]} for r in results])
     assert scored(run, "data", changed(by_stem, "stems.json", names))[0] == pytest.approx(plain, abs=0.02)
     assert read("n.json")["counts"]["images"] == 8
@@ -610,7 +610,7 @@ def tie(results):
 def test_odd_results(plain, run, change, kind, count, words):
     name = changed(change)
     numbers, findings = scored(run, "gt.json", name)
-    assert numbers == coco_eval_of_files("gt.json", name).stats.tolist()  # said, and scored as COCO does
+    assert numbers == coco_eval_of_files("gt.json", name).stats.tolist()  # reported, but scored as COCO does
     assert words in findings[kind]["text"]
     if count is not None:
         assert findings[kind]["count"] == count

@@ -20,7 +20,7 @@ from fcos.running.study_progress import StudyProgress
 from fcos.training.resume import Scratch
 from fcos.visible import markdown, visible
 
-RAN = Path("ran")  # the file that code in a file would make
+RAN = Path("ran")  # would be created by code in a file
 CALL = "!!python/object/apply:os.mkdir [ran]"
 
 
@@ -88,8 +88,8 @@ ENTITIES = {
 @pytest.mark.parametrize("entity", ENTITIES.values(), ids=ENTITIES)
 def test_entities_of_an_annotation_are_not_followed(workspace, run, entity):
     small_voc()
-    write(Path("pictures/Annotations/000001.xml"), entity + voc_xml([CAT.replace("cat", "&a11;")]))
-    assert_mistake(run("study", "new", "mine", "--from", "pictures"), "000001.xml")
+    write(Path("photos/Annotations/000001.xml"), entity + voc_xml([CAT.replace("cat", "&a11;")]))
+    assert_mistake(run("study", "new", "mine", "--from", "photos"), "000001.xml")
 
 
 def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
@@ -140,7 +140,7 @@ def test_names_are_no_paths(workspace, run, name):
     before = sorted(Path().rglob("*"))
     for command in (
         ["study", "use", "--", name],
-        ["study", "new", "--from", "pictures", "--", name],
+        ["study", "new", "--from", "photos", "--", name],
         ["train", "--", name],
     ):
         assert run(*command).returncode == 2

@@ -58,7 +58,7 @@ def fcos(*arguments, folder=None, ready):
 def has_handler(pid):
     """Whether the process catches SIGINT, as the bits of /proc say."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    # Python itself catches it from the start, so SIGTERM is looked at, which only main() does.
+    # Python catches SIGINT from the start, so this checks SIGTERM, which only main() catches.
     return int(caught[1], 16) & 1 << (signal.SIGTERM - 1)
 
 
@@ -83,12 +83,12 @@ def beat_of(study, stage, run=None):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, number):
-    smoke_params["data"]["num_train"] = 50_000  # minutes of drawing
+    smoke_params["data"]["num_train"] = 50_000  # generating these images takes minutes
     write_params(smoke_params)
     with fcos("prepare", ready=lambda: beat_of("smoke", "prepare").get("done", 0) > 20) as process:
         os.kill(process.pid, number)
         assert_stopped(process, "prepare")
-    assert list(Path("data").iterdir()) == []  # neither a whole nor a half of it
+    assert list(Path("data").iterdir()) == []  # nothing is left half written
     assert "prepare: interrupted: stopped at " in status_text(StatusReader(quick=True)())
 
 
@@ -255,18 +255,18 @@ def test_time_left_goes_by_network_epochs_and_runs_at_a_time(workspace, smoke_pa
     study = params.read()
     trainings = [StageState(Stage("train", name), "to do") for name in runs]
     assert "unknown until a training" in str(time_left(study, trainings, jobs=1))
-    # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s; nothing of ResNet-34 is known but by its
-    # layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
+    # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s. Nothing has been measured for ResNet-34, so
+    # its time is scaled by layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
     write_json(Layout("smoke").run("short") / "train.json", summary(study.runs["short"], 20.0))
     trainings[0] = StageState(Stage("train", "short"), "done")
     one = 65.0 + 2 * (5 + 20 / 36 * 3 * 34)
     assert time_left(study, trainings, jobs=1).seconds == pytest.approx(one)
     assert time_left(study, trainings, jobs=2).seconds == pytest.approx(2 * (5 + 20 / 36 * 3 * 34))
-    # Its own speed goes before all: 90 of 100 steps are left, at 2 steps a second.
+    # Its own speed takes precedence: 90 of 100 steps are left, at 2 steps a second.
     beat = {"what": "train", "first": 0, "done": 10, "total": 100, "per_second": 2.0, "started": 0.0, "alive": True}
     alone = [StageState(Stage("train", "long"), "running", beat=beat)]
     assert time_left(study, alone, jobs=1).seconds == pytest.approx(50.0)
-    # One that has only just begun has no steps to tell of: 65 s as before.
+    # A training that has just started has no speed yet: 65 s as before.
     begun = {"started": 0.0, "alive": True}
     assert time_left(study, [StageState(Stage("train", "long"), "running", beat=begun)], jobs=1).seconds == 65.0
     assert time_left(study, [StageState(Stage("predict", "long"), "to do")], jobs=1).not_counted == ["predict"]
@@ -304,7 +304,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
     with fcos("study", "run", "--jobs", jobs, ready=trains) as process:
         output = subprocess.run(
             [sys.executable, "-m", "fcos", "status", "--json"],
-            stdout=subprocess.PIPE,  # what it says of an error is in the test's own output
+            stdout=subprocess.PIPE,  # errors are shown in the test's own output
             check=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         ).stdout
@@ -314,7 +314,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
         assert states["evaluate", "one-epoch"]["state"] == "to do"
         assert status["jobs"] == int(jobs) and status["seconds_left"] > 0 and status["dvc"] == "asked"
         trainer = states["train", "one-epoch"]["at_work"]["pid"]
-        os.kill(process.pid, signal.SIGINT)  # to that process alone: it must end the others itself
+        os.kill(process.pid, signal.SIGINT)  # to this process alone, which must end its children itself
         said = assert_stopped(process, f"study run --jobs {jobs}")
     assert jobs == "1" or "2 of 11 stages done, " in said
     wait_until(lambda: has_ended(trainer))

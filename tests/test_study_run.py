@@ -14,7 +14,7 @@ from fcos.running import jobs, reproduce, study_progress
 from fcos.running.run import run_study
 from fcos.running.stages import all_stages, stages_of
 
-# Stands for DVC: writes down its arguments and the number of threads, then says and does what the test asks for.
+# A substitute for DVC: records its arguments and the number of threads, then prints and does what the test says.
 SCRIPT = """
 import os, sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def dvc(workspace, monkeypatch):
     return does, calls
 
 
-# Two runs that began without the longest one would wait for it: no process overtakes it on a busy machine.
+# Two runs that started without the longest one would wait for it, so that no process overtakes it on a busy machine.
 ONLY_WITH_LONG = """
 import time
 until = time.monotonic() + 300
@@ -68,7 +68,7 @@ def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_pa
     assert of["one-epoch"].split()[-1] == "stages/nms_sweep/dvc.yaml:nms_sweep@one-epoch"
 
 
-# What DVC says: each stage that it is asked for runs, but for predict, which has not changed.
+# Output of DVC: it runs each requested stage except predict, which has not changed.
 SAYS = """
 for stage in sys.argv[3:]:
     if "predict" in stage:
@@ -86,7 +86,7 @@ def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
         run_study(2)
     said = re.findall(r"^(\d+) of 11 stages done(.*)$", capfd.readouterr().out, re.MULTILINE)
     counts = [int(done) for done, _ in said]
-    # The last stage that DVC began, nms_sweep, is done only where DVC ends well.
+    # The last stage that DVC started, nms_sweep, is done only if DVC ends without an error.
     assert counts == sorted(set(counts)) and counts[-1] == (9 if ends else 10)
     assert len(counts) == counts[-1] - 2 and "unknown until a training" in said[0][1]
 
@@ -189,7 +189,7 @@ def test_each_job_has_its_share_of_the_cores_or_a_gpu_of_its_own(workspace, mach
     machine.setattr(jobs, "num_gpus", lambda: 2)
     gpus = [slot["CUDA_VISIBLE_DEVICES"] for slot in jobs.slots(3, on("auto", runs))]
     assert gpus == ["0", "1", "0"]
-    machine.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # what the user leaves us
+    machine.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # the devices that the user allows
     machine.setenv("OMP_NUM_THREADS", "1")
     assert jobs.slots(2, on("cuda", runs)) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "7"}]
     assert jobs.slots(2, on("cpu", runs)) == [{}, {}]

@@ -79,7 +79,7 @@ def servers():
         pytest.skip("no servers: make test-engines")
     if not shutil.which("initdb") and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         pytest.skip("no PostgreSQL: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp())  # where PostgreSQL's own user may enter
+    folder = Path(tempfile.mkdtemp())  # PostgreSQL's user needs access
     folder.chmod(0o755)
     running = Servers(folder)
     yield running
@@ -145,7 +145,7 @@ def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
     call(tmp_path, "git", "clone", "-q", str(project), str(other))
     shutil.copy(project / ".dvc" / "config", other / ".dvc" / "config")
     ran = repro(other, "--pull", "stages/evaluate/dvc.yaml:evaluate@one-epoch", **servers.environment)
-    assert ran == ["source"]  # the rest comes from S3
+    assert ran == ["source"]  # everything else comes from S3
     name = "runs/smoke/one-epoch/model.safetensors"
     assert (other / name).read_bytes() == (project / name).read_bytes()
 

@@ -40,7 +40,7 @@ from fcos.tracking.sync import sync
 
 STUDY = "tiny"
 CATEGORIES = [{"id": 3, "name": "traffic light"}, {"id": 7, "name": "cat/dog"}]
-NUM_ROWS = 130  # more than one request holds
+NUM_ROWS = 130  # more metrics than fit into one request
 METRICS = {"AP": 0.25, "AP50": 0.5, "APs": None}
 
 
@@ -54,7 +54,7 @@ def tiny_run(name: str) -> Run:
         seed=0,
         checkpoint=None,
         role=None,
-        # Nearly every location says "object", so that untrained weights find something.
+        # Nearly every location predicts an object, so that untrained weights give detections.
         model=ModelConfig(weights="none", batch_norm="trained", fpn_channels=32, prior_probability=0.9),
         train=TrainConfig(sizes=[64], max_size=64),
     )
@@ -146,7 +146,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def files(tmp_path: Path, weights: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(live, "CLOSE_S", LIMIT_S)  # the last rows are sent, on a slow machine too
+    monkeypatch.setattr(live, "CLOSE_S", LIMIT_S)  # the last rows are sent, also on a slow machine
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     renewed.clear()
     return Files(tmp_path, weights)
@@ -221,7 +221,7 @@ def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
     run, client = only_run(), connect()
     assert (run.info.run_name, run.info.status) == ("one", "FINISHED")
     kind = client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
-    assert kind == "custom_model_development"  # the UI opens at the table of runs
+    assert kind == "custom_model_development"  # makes the UI open the table of runs
     params = run.data.params
     assert (params["backbone"], params["epochs"], run.data.tags["test.size"]) == ("resnet18", "1", "64")
     assert (params["model.fpn_channels"], params["train.sizes"]) == ("32", "[64]")
@@ -313,7 +313,7 @@ def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
     said = {run.info.run_name: run for run in children}
     assert said["one tta 2"].data.params == {"num_views": "2"}
     assert said["one tta 2"].data.metrics["validation_seconds"] == 3.0
-    # Chosen on held-out images: the one number on the test images.
+    # Chosen on the validation split; test has this single result.
     chosen = said["one tta chosen"]
     assert (chosen.data.params, chosen.data.metrics["AP"]) == ({"num_views": "2"}, 0.75)
     assert chosen.data.tags["split"] == "test"
@@ -371,7 +371,7 @@ def test_numbers_stay_with_the_test_settings_they_belong_to(files: Files) -> Non
     files.sync()
     files.evaluate(size=96, ap=0.5)
     files.sync()
-    run = only_run()  # scoring the same weights again is the same run
+    run = only_run()  # scoring the same weights again updates the same run
     assert (run.data.tags["test.size"], run.data.metrics["AP"]) == ("96", 0.5)
 
 
@@ -421,7 +421,7 @@ def test_the_best_run_has_an_alias_in_the_registry(files: Files) -> None:
     files.sync("two", checkpoints="all")
     best = client.get_model_version_by_alias("fcos-tiny", "best")
     assert (best.tags["run"], best.tags["weights_sha256"]) == ("two", sha256_file(files.weights))
-    files.sync("one", "two", checkpoints="best")  # takes the weights of the others out, and their versions
+    files.sync("one", "two", checkpoints="best")  # removes the other runs' weights and versions
     assert [version.tags["run"] for version in client.search_model_versions("name = 'fcos-tiny'")] == ["two"]
 
 
@@ -436,7 +436,7 @@ def test_a_served_model_finds_boxes(files: Files, tmp_path: Path) -> None:
     command = ["mlflow", "models", "serve", "-m", "models:/fcos-tiny@best", "--env-manager", "local", "-p", str(port)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     (example,) = (tmp_path / "mlruns").rglob("serving_input_example.json")
-    # A group of its own: the server has children.
+    # A process group of its own, since the server has children.
     with subprocess.Popen([*command, "-h", "127.0.0.1"], env=environment, start_new_session=True) as server:
         try:
             answer = _post(f"http://127.0.0.1:{port}/invocations", example.read_bytes(), server)
@@ -718,7 +718,7 @@ def test_live_rows_and_synced_rows_are_one_curve(files: Files) -> None:
     run = only_run()
     assert (run.info.status, run.data.tags["history_rows"]) == ("RUNNING", "10")
     watch(range(5, 12))  # resumed from an earlier checkpoint
-    watch(range(20, 25))  # resumed after rows that were never sent: left to sync
+    watch(range(20, 25))  # resumed after rows that were never sent, which are left to `sync`
     assert only_run().data.tags["history_rows"] == "12"
     files.train()
     files.sync()

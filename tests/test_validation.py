@@ -70,7 +70,7 @@ def test_with_the_last_weights_kept_it_changes_nothing(study):
     key, losses = json.loads((RUN / "train.json").read_text())["training_key"], pd.read_csv(RUN / "history.csv")
     digest = sha256_file(RUN / "model.safetensors")
     del study["train"]["validate_every"]
-    summary, _ = trained(study, None)  # the same key: the finished training is put back
+    summary, _ = trained(study, None)  # the key is equal, so the finished training is restored
     assert summary["training_key"] == key and "validation" in summary
     forget_trainings()
     summary, plain = trained(study, None)
@@ -83,15 +83,15 @@ def test_with_the_last_weights_kept_it_changes_nothing(study):
 
 def test_the_best_weights_are_kept(study):
     study["train"]["keep"] = "best"
-    planted = Planted(0.1, 0.3, None, 0.3)  # of equal ones the first; where COCO defines none it is the lowest
+    planted = Planted(0.1, 0.3, None, 0.3)  # the first of equal ones is kept; an undefined AP is the lowest
     summary, tensors = trained(study, planted)
     assert equal(tensors, planted.weights[1]) and not equal(tensors, planted.weights[3])
-    assert equal(tensors, planted.weights[4])  # they are what is scored on training images
+    assert equal(tensors, planted.weights[4])  # the best weights are scored on training images
     assert planted.scored == ["validation"] * 4 + ["training"]
     found = summary["validation"]
     assert (found["epoch"], found["epochs"], found["AP"], found["training_AP"]) == (2, 4, 0.3, 0.9)
     history = pd.read_csv(RUN / "history.csv")
-    assert history["validation_AP"].dropna().to_dict() == {2: 0.1, 5: 0.3, 11: 0.3}  # by step, three to an epoch
+    assert history["validation_AP"].dropna().to_dict() == {2: 0.1, 5: 0.3, 11: 0.3}  # three steps per epoch
 
 
 def test_patience_ends_a_training(study, capsys):
@@ -118,7 +118,7 @@ def test_a_resumed_training_keeps_the_same_weights(study, settings):
     found = [0.1, 0.3, 0.2, 0.25, 0.2]
     summary, tensors = trained(study, Planted(*found), epochs=4)
     forget_trainings()
-    for after, there in ((5, found), (3, found[1:])):  # dies after step 5, then, from step 4 on, after step 7
+    for after, there in ((5, found), (3, found[1:])):  # killed after step 5, then, resumed at step 4, after step 7
         with pytest.raises(KeyboardInterrupt):
             trained(study, Planted(*there), epochs=4, observer=Stopper(after))
     (RUN / "model.safetensors").unlink()

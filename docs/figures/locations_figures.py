@@ -125,7 +125,7 @@ def sampling() -> Figure:
         (axes[1], MODEL.center_sampling_radius, "center sampling"),
     ):
         matched = assign(scene.boxes[None], locations, radius=radius).matched_gt_index[0]
-        # Each box as if it were alone: what it could have.
+        # Positive locations of each box as if it were the only one.
         alone = assign(scene.boxes[:, None], locations, radius=radius).positive_mask  # (M, R)
         ambiguous = alone.sum(dim=0) > 1
         show(ax, scene)

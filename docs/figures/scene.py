@@ -25,9 +25,9 @@ from fcos.model.locations import Locations
 from fcos.structures import LocationTargets
 from fcos.study.build import build_grid
 
-SIZE = 512  # pixels at which the network sees the image
+SIZE = 512  # side in pixels of the network's input
 MODEL = ModelConfig()
-EVERYWHERE = 1e9  # a radius of center sampling that leaves nothing out
+EVERYWHERE = 1e9  # a radius of center sampling that covers every box
 COLOURS = (BLUE, ORANGE, GREEN, PINK)
 
 
@@ -35,7 +35,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK)
 class Scene:
     """An image as the network sees it, with its objects from large to small."""
 
-    image: NDArray[np.uint8]  # (H, W, 3), half as large as it is seen
+    image: NDArray[np.uint8]  # (H, W, 3), at half of the network's resolution
     boxes: Tensor  # (M, 4) in pixels of SIZE x SIZE
     names: list[str]
 

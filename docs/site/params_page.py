@@ -74,7 +74,7 @@ def keys(section: str) -> list[str]:
 def _rows(section: str, model: type[Section], described: dict[str, str]) -> list[list[str]]:
     rows = []
     schemas = model.model_json_schema()["properties"]
-    # What decides which keys there are comes first.
+    # Keys that decide which other keys exist come first.
     for key, schema in sorted(schemas.items(), key=lambda pair: pair[0] not in VARIANTS):
         what = described.get(f"{section}.{key}") or _comment(model, key)
         if not what:

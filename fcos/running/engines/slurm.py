@@ -13,7 +13,7 @@ from fcos.running.engines.protocol import DONE, FAILED, QUEUED, RUNNING, EngineS
 
 _COMMANDS = ("sbatch", "squeue", "scancel")
 GRACE_S = 60  # before the time limit, for a training to save its state
-# Environment of a job besides what the user exports: SLURM itself adds the rest of a login.
+# Variables that every job gets besides those that the user exports; SLURM adds the rest of a login.
 _ALWAYS = ("HOME", "USER", "LANG")
 _STATES = {
     **dict.fromkeys(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"), QUEUED),
