@@ -408,7 +408,9 @@ def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_f
     assert ["num_convs 4 - num_convs 3", "-0.1 ± 0.3 (n.s.)"] in cells
     assert ["30 epochs - 12 epochs", "+0.5 ± 0.3"] in cells
     assert "intervals and differences are about these networks, over images." in markdown
-    assert re.search(r"To detect 1 AP \(.*\), two networks need about \d+ test images like these; how many", markdown)
+    assert re.search(
+        r"To detect 1 AP \(.*\), comparing two networks takes about \d+ test images like these; how many", markdown
+    )
 
 
 def test_a_choice_made_on_the_test_images_is_named(built: Study) -> None:
@@ -445,7 +447,7 @@ def test_a_choice_made_on_held_out_images_is_scored_once_on_test(tmp_path: Path)
         write_replicates(study, run, f"{stem}_replicates", steps, identity)
     markdown = (study.build() / "report.md").read_text()
     assert list(study.table(1)["views"]) == ["1 view", "3 views", "relative change (%)"]
-    assert "(3 of 5) was chosen on held-out training images" in markdown
+    assert "(3 of 5) was chosen on the validation split" in markdown
     sweep = study.table(2)
     assert list(sweep["NMS IoU"]) == ["0.5", "0.6", "0.7", "0.6, chosen"]
     assert list(sweep["scored on"]) == ["validation"] * 3 + ["test"]
@@ -512,7 +514,7 @@ def test_no_sentence_says_more_than_the_trainings_show(tmp_path: Path, case: str
     aps = {"resnet34-e12-c4": of_four, **{name: ap for name, (_, ap) in more.items()}}
     markdown = (make_study(tmp_path, raw, aps).build() / "report.md").read_text().replace("\\", "")
     assert f"**Do more convolutions in the heads help?** {sentence}\n" in markdown
-    assert "selected as the highest on its own test images" in markdown
+    assert "chosen by its AP on these test images" in markdown
     every = "one training each" in case
     assert ("What other seeds of the same settings would give is not in them." in markdown) == every
 

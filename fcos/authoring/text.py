@@ -36,12 +36,12 @@ $ranges
 train:
 $optimizer
   batch_size: $batch_size        # images; `fcos doctor` says how many fit
-  batches: by_shape    # images of like shape share a batch: less padding to compute
+  batches: by_shape    # images of similar shape share a batch: less padding to compute
   warmup_epochs: $warmup_epochs     # linear, besides the run's epochs
   sizes: $sizes   # shorter side in pixels, drawn per image; from 0.6 of test.size
   max_size: $max_size      # longer side in pixels, at most
-  horizontal_flip: 0.5 # probability; 0.0 where left and right are not the same, as in text
-  clip_grad_norm: null # or a number, where the loss jumps
+  horizontal_flip: 0.5 # probability; 0.0 if mirrored objects are different objects, as in text
+  clip_grad_norm: null # or a number, if the loss jumps
   precision: auto      # bfloat16 where the device computes in it
   device: auto         # cuda, then mps, then cpu
   workers: $workers           # threads that read images ahead
@@ -52,8 +52,8 @@ test:
   max_size: $max_size        # longer side in pixels, at most; 90 % of the images reach `size`
   score_threshold: 0.05  # detections with a lower score are dropped
   max_candidates: 1000   # (location, class) pairs per level
-  nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the better one stays
-  max_detections: 100    # per image, the number that COCO's AP looks at
+  nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the one with the lower score is removed
+  max_detections: 100    # per image, as many as COCO's AP counts
   batch_size: 8          # images; changes no number
   precision: auto      # as in train
   device: auto         # as in train
@@ -114,7 +114,7 @@ _VALIDATION = """\
 """
 
 _ONE_SEED = "further seeds (`seed: 1`),\n# needed before a difference says anything certain about the settings"
-_SEEDS = "runs that differ\n# in the seed are one row of a table, and show how much chance there is"
+_SEEDS = "runs that differ\n# in the seed are one row of a table, with their standard deviation"
 
 # Meanings of the keys of `data`, in the order in which the keys are written.
 _DATA = {
@@ -205,7 +205,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
 def _entry(key: str, value: Any) -> str:
     if key == "classes":
         names = [_flow([name])[1:-1] for name in value]
-        return f"  classes:   # all there are, in the order of their numbers in the network\n{_filled(names)}"
+        return f"  classes:   # all classes, in the order of their numbers in the network\n{_filled(names)}"
     comment = _OUTSIDE[value] if key == "outside_boxes" else _DAMAGED if value == "leave-out" else _DATA[key]
     if value is None:
         comment = _NULL.get(key, "there is none, see test_fraction")

@@ -76,7 +76,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
         ("Versions", _distinct(versions, ", ")),
         ("Commit", _distinct(_commit(where) for where in made_by)),
         ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
-        ("Prediction", f"{duration(predicted)}, all test images once by each run"),
+        ("Prediction", f"{duration(predicted)} for one pass of every run over the test images"),
     ]
 
 
