@@ -429,7 +429,7 @@ def test_repeats_are_one_row(run, detectors, monkeypatch, tmp_path):
     assert header.split()[:2] == ["n", "AP"] and header.endswith("s.d. of AP")
     row = next(line for line in first if line.startswith("good "))
     assert row.split()[1] == "3" and row.endswith(f"{100 * np.std(of_seed, ddof=1):.2f}")
-    assert "Rows of one file (worse) take the spread between seeds from the rows of several." in said
+    assert "Rows of one file (worse) use the standard deviation between seeds of the rows with several files." in said
     assert "three" not in header and "worse against good: " in said
     (pair,) = read(tmp_path / "comparison.json")["differences"]
     assert pair["about"] == "one training against three trainings, with the spread between seeds of other rows"

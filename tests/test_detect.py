@@ -155,7 +155,7 @@ def test_images_need_not_be_drawn(here, weights, monkeypatch, capsys, option):
 
 def test_images_of_ones_own_are_neither_overwritten_nor_found_in_the_output(here, weights):
     original = save_image(Path("photos/a.png")).read_bytes()
-    with pytest.raises(UserError, match="an image of yours would be overwritten"):
+    with pytest.raises(UserError, match="an input image would be overwritten"):
         detect([Path("photos")], str(weights), Path("photos"))
     assert Path("photos/a.png").read_bytes() == original
     for _ in range(2):

@@ -516,7 +516,7 @@ def test_no_sentence_says_more_than_the_trainings_show(tmp_path: Path, case: str
     assert f"**Do more convolutions in the heads help?** {sentence}\n" in markdown
     assert "chosen by its AP on these test images" in markdown
     every = "one training each" in case
-    assert ("What other seeds of the same settings would give is not in them." in markdown) == every
+    assert ("They do not include the spread between seeds of the same settings." in markdown) == every
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -526,7 +526,7 @@ def test_what_the_test_split_is_too_small_for_is_said(tmp_path: Path) -> None:
     study = make_study(tmp_path, raw)
     markdown = (study.build() / "report.md").read_text()
     assert "Objects in 8 test images only: intervals from fewer than 50 are a little too narrow." in markdown
-    assert "Fewer than 10 test objects, whose AP says little: " in markdown and "AP is the mean over" not in markdown
+    assert "Fewer than 10 test objects, so AP is uncertain: " in markdown and "AP is the mean over" not in markdown
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -1054,7 +1054,7 @@ def test_the_report_says_which_weights_were_picked_and_shows_over_fitting(tmp_pa
     for name in ("report.md", "index.html"):
         said = (study.out_dir / name).read_text()
         assert f"The weights of {TRAINED} are those of the epoch with the highest AP on the validation images" in said
-        assert "makes that number optimistic; the test images were not looked at for it" in said
+        assert "makes that number optimistic; the test images were not used for it" in said
         assert f"{TRAINED} ended after epoch 9 of 13" in said and "had not risen for 5 epochs" in said
         assert all(text in said for text in ("87.6 (29 images)", "41.2 (30 images)", "41.2 (epoch 4)"))
     assert "AP on the validation images" in (study.out_dir / "index.html").read_text()  # of the training curves

@@ -391,7 +391,7 @@ def test_polygons_with_a_confidence_are_the_boxes_around_them(pair, run):
         ("0 0.5 0.5 0.1 0.1 0.9 7", ["img_0002.txt:2: has 7 numbers"]),
         ("person 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2: is not numbers", "person"]),
         ("0 0.5 nan 0.1 0.1 0.9", ["img_0002.txt:2: is not numbers"]),
-        ("0.5 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2: its class is no whole number"]),
+        ("0.5 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2: its class is not a whole number"]),
         ("0 320 240 64 48 0.9", ["img_0002.txt:2: is in pixels"]),
         ("2 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2.category_id: 1 of 3 category ids"]),
     ],

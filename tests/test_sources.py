@@ -751,7 +751,7 @@ def test_turned_image_follows_the_size_of_its_annotation(width: int, height: int
     assert np.array_equal(decoded, clockwise if turned else stored)
     entry = read("train")["images"][0]
     assert (entry["width"], entry["height"]) == (width, height)
-    assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
+    assert [odd["what"] for odd in read("manifest")["odd"]] == ["rotated by EXIF"]
 
 
 def test_turned_image_without_a_stated_size_is_taken_as_displayed() -> None:
@@ -838,7 +838,7 @@ def test_half_turned_image_is_turned_and_listed() -> None:
     # A rotation by 180 degrees keeps the size; annotation tools show images rotated, so boxes are read that way.
     stored = pixels("a")
     assert np.array_equal(replace_image(Image.fromarray(stored), orientation=3), stored[::-1, ::-1])
-    assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
+    assert [odd["what"] for odd in read("manifest")["odd"]] == ["rotated by EXIF"]
 
 
 # Held-out images ----------------------------------------------------------------------------------------------------

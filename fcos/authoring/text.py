@@ -129,15 +129,15 @@ _DATA = {
     "train_annotations": "COCO JSON, or a folder of VOC XML; relative to root, as all files and folders here",
     "train_images": "a folder of images",
     "train_labels": "a text file for each image, by the same name",
-    "train_list": "a file with an image a line: those of the folder that are used",
+    "train_list": "a file with one image per line; other images in the folder are ignored",
     "validation_annotations": "to choose settings on",
     "validation_images": "a folder of images; validation is what settings are chosen on",
     "validation_labels": "their labels",
-    "validation_list": "a file with an image a line",
+    "validation_list": "a file with one image per line",
     "test_annotations": "the report's numbers are computed on it",
     "test_images": "a folder of images; the report's numbers are computed on the test split",
     "test_labels": "their labels",
-    "test_list": "a file with an image a line",
+    "test_list": "a file with one image per line",
     "test_fraction": "of the images, by their sha256, so always the same: taken out of training to test on",
     "validation_fraction": "share of the training images for the validation split; 0: none",
     "classes": "",
@@ -150,8 +150,8 @@ _DATA = {
 _NULL = {"train_split": "all of the folder of XML files"}
 _DAMAGED = "an image, annotation or line that cannot be used is left out, and listed in manifest.json; or error"
 _OUTSIDE = {
-    "error": "a box over the border by more than a pixel stops `fcos prepare`; or clip",
-    "clip": "boxes reach over the border by more than a pixel: clipped, and listed in manifest.json",
+    "error": "a box that extends beyond the border by more than a pixel stops `fcos prepare`; or clip",
+    "clip": "boxes extend beyond the border by more than a pixel: clipped, and listed in manifest.json",
 }
 
 

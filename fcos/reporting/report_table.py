@@ -96,7 +96,7 @@ class ReportTable:
             )
         single = [n == 1 for n in self.frame.get("n", ())]
         if any(single) and SPREAD in self.frame:
-            notes.append("Rows with n = 1 take the spread between seeds from the rows with more.")
+            notes.append("Rows with n = 1 use the standard deviation between seeds of the rows with n > 1.")
         elif any(single):
             notes.append(
                 "Each row is one training: intervals and differences are about these networks, over images. What other "

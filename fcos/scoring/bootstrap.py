@@ -166,7 +166,7 @@ def difference(first: Sample, second: Sample, *, confidence: float, spread: Spre
         ValueError: the numbers of replicates differ.
     """
     if first.replicates.shape[1] != second.replicates.shape[1]:
-        raise ValueError("a paired difference needs the same draws on both sides")
+        raise ValueError("a paired difference needs the same bootstrap samples for both rows")
     return _estimate([first, second], [1.0, -1.0], confidence, spread)
 
 

@@ -78,7 +78,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A condition on the AP of each row against the baseline, judged by the lower end of the interval.
+    """A condition on the AP of each row against the baseline, judged by the lower bound of the interval.
 
     `margin` is how much lower an AP may be (non-inferiority), as a fraction; None sets no such condition. `better`
     demands that AP is higher.

@@ -207,7 +207,7 @@ def _refuse_lvis(images: Records, categories: Records, where: str) -> None:
             "is ground truth of LVIS, which COCO's protocol does not score",
             found=", ".join(found),
             expected="every class annotated in every image: in LVIS a class is scored only in images checked for it",
-            hint="score it with the package lvis, or take these keys out to score all classes on all images",
+            hint="score it with the package lvis, or remove these keys to score all classes on all images",
         )
 
 

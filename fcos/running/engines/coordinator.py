@@ -157,7 +157,7 @@ def _submit(
 def _with_other_options(job: Job, options: EngineOptions) -> str:
     if read_note(job.folder / "job.json").get("options") == options.model_dump():
         return ""
-    return " with the engine.yaml of then; for the present one: fcos study cancel, then run again"
+    return " with an earlier engine.yaml; to use the present one: fcos study cancel, then run again"
 
 
 def _weights(run: Run, options: EngineOptions) -> dict[str, Any]:
