@@ -46,7 +46,7 @@ COPIES = 10  # of each image, with the same detections: frames of a video of a s
 
 
 def with_a_rare(expected: float, images: int = 200) -> Any:
-    """Shares of three classes, of whose last a test set has so many objects on average."""
+    """Return the shares of three classes such that the last has `expected` objects in a test set on average."""
     others = 3.02 * images - expected
     return np.array([0.6 * others, 0.4 * others, expected])
 
@@ -133,9 +133,8 @@ def simulate(population: int, images: int, draws: int, replicates: int) -> dict[
 def small(
     draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None, grouped: bool = False
 ) -> dict[str, Any]:
-    """How often intervals of AP hold the population's, and how often a true difference is called another one.
-
-    Both of those that are printed: `printed` and `judged` say how many are; `before` is the first without support.
+    """Return how often intervals contain the true AP, and how often the test rejects the true difference. `printed` and
+    `judged` are the counts behind the two rates; `before` is the first rate without the correction for support.
     """
     pools = [_population(SMALL_POPULATION, detector, seed, shares, **(lie or {})) for seed in (0, 1)]
     truth = [_numbers(pool, np.ones((1, SMALL_POPULATION)))[0, 0] for pool in pools]
@@ -182,7 +181,7 @@ def _population(
 
 
 def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict[str, Any]]:
-    """The records several times, each time with ids moved on by so much."""
+    """Return copies of the records whose ids are shifted in each copy."""
     if copies == 1:  # avoids copying millions of records
         return records
     return [
@@ -193,7 +192,7 @@ def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict
 
 
 def _subset(matches: Matches, images: Ints) -> Matches:
-    """The matches of a test set of these images."""
+    """Return the matches of a test set of these images."""
     truth = matches.truth
     chosen = np.zeros(truth.num_images, dtype=bool)
     chosen[images] = True
@@ -230,7 +229,7 @@ def _numbers(matches: Matches, weights: Any) -> Floats:
 
 
 def _intervals(sample: Sample) -> dict[str, tuple[Floats, Floats]]:
-    """Ours, and the usual ones that a reader may ask about."""
+    """Return our intervals and the usual alternatives."""
     value, replicates = sample.values[0], sample.replicates[0]
     ours = estimate(sample, confidence=CONFIDENCE)
     z = norm.ppf((1 + CONFIDENCE) / 2)

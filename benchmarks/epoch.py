@@ -100,7 +100,7 @@ Program = Callable[[], Any]
 def our_epochs(
     run: Run, truth: dict[str, Any], folder: Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[Program, Program]:
-    """A first epoch, for which nothing is decoded yet, and a later one, which has what the first has kept."""
+    """Return a first epoch, before which no image is decoded, and a later one, which uses the cache of the first."""
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], folder)
     model = build_model(run, NUM_CLASSES, pretrained=False)
     assigner = build_assigner(run.model)

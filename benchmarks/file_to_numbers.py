@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def commit_before(folder: Path) -> Path | None:
-    """The code of the commit before; None in a clone that has not got it."""
+    """Return the code of the earlier commit; None if the clone does not have it."""
     found = subprocess.run(["git", "archive", BEFORE, "fcos"], cwd=ROOT, capture_output=True, check=False)
     if found.returncode != 0:
         return None
@@ -144,7 +144,7 @@ def measured(
 
 
 def equal(numbers: dict[str, list[float]]) -> None:
-    """Refuse to compare the speed of evaluators that say different things."""
+    """Refuse to compare the speed of evaluators whose metrics differ."""
     reference = numbers["pycocotools"]
     for name, found in numbers.items():
         exact = name in ("ours", "before")

@@ -83,7 +83,7 @@ def draw_images(
 
 
 def write_images(folder: Path, truth: dict[str, Any]) -> None:
-    """A JPEG file for each image of `truth`: smooth noise, which compresses about as well as a photograph."""
+    """Write a JPEG file of smooth noise for each image of `truth`."""
     for image in truth["images"]:
         size = image["width"], image["height"]
         small = np.random.default_rng(image["id"]).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
@@ -126,7 +126,7 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, h
 
 
 def coco_sized(generator: Generator, num_images: int = COCO2017_IMAGES) -> tuple[dict[str, Any], list[Any]]:
-    """Ground truth and results of the size of COCO val2017."""
+    """Return ground truth and results of the size of COCO val2017."""
     truth = draw_images(generator, num_images, objects_per_image=7.36, class_weights=COCO2017_WEIGHTS)
     return truth, detect(generator, truth, Detector(clutter=COCO2017_CLUTTER))
 

@@ -74,7 +74,7 @@ class Detector(Protocol):
 
 
 class Ours:
-    """As `fcos train`, `fcos predict` and `fcos evaluate` do it."""
+    """Train, predict and score as the commands of this project do."""
 
     def __init__(self, run: Run, num_classes: int, device: torch.device) -> None:
         self.model = build_model(run, num_classes, pretrained=False)
@@ -123,7 +123,7 @@ class Torchvisions:
 
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Detections]:
-        """Detections of each sample, in pixels of its image."""
+        """Return the detections of each sample, in pixels of its image."""
         batch = make_batch(samples, views, next(self.model.parameters()).device)
         outputs, anchors, per_level = self._run(batch)
         found = self.model.postprocess_detections(
@@ -140,7 +140,7 @@ class Torchvisions:
         return results
 
     def _run(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
-        """Head outputs, anchors of each image, and the number of anchors of each level."""
+        """Return head outputs, the anchors of each image, and the number of anchors of each level."""
         images = batch.images.contiguous()
         features = list(self.model.backbone(images).values())
         sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
@@ -165,7 +165,7 @@ def _predict(predictor: Any, dataset: DetectionDataset) -> dict[int, Detections]
 
 
 def batches(dataset: DetectionDataset, plan: Plan, device: torch.device) -> Iterator[Batch]:
-    """The batches of a whole training: a function of the plan's seed, whoever trains on them."""
+    """Return the batches of a whole training, which depend only on the seed of the plan."""
     for step, samples in enumerate(load_ahead(dataset, plan.batches(0), workers=plan.config.workers)):
         epoch = step // plan.steps_per_epoch
         yield make_batch(samples, [plan.view(epoch, sample.image_id) for sample in samples], device)

@@ -26,7 +26,7 @@ SHOWN = ("resnet18-e12-c3", "resnet34-e12-c4", "resnet34-e30-c3")  # shown in th
 
 
 def main() -> None:
-    """Take all of them."""
+    """Take all screenshots."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -84,7 +84,7 @@ def serving(*command: str) -> Iterator[str]:
 
 
 def save(png: bytes, name: str) -> None:
-    """As docs/images/NAME.png, of a palette: a third of the size."""
+    """Write docs/images/NAME.png with a palette, which takes a third of the size."""
     image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(IMAGES / f"{name}.png", optimize=True)
     print(f"docs/images/{name}.png: {image.width} x {image.height}")

@@ -26,7 +26,7 @@ ASSIGNER = Assigner(grid=GRID, regression_ranges=ORACLE_RANGES, center_sampling_
 
 
 def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: int = 0) -> tuple[OracleFCOS, FCOS]:
-    """Two networks with the same weights, random enough to be confident about something."""
+    """Return two networks with the same weights, random enough for some high scores."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = get_model(backbone, weights=None)
@@ -55,7 +55,7 @@ def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: i
 
 
 def published_oracle() -> OracleFCOS:
-    """torchvision's `fcos_resnet50_fpn` for COCO's ids 0..90 as it is with published weights, but with random ones."""
+    """Return torchvision's `fcos_resnet50_fpn` for COCO's ids 0..90, as with published weights but with random ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         oracle = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
@@ -85,7 +85,7 @@ def _freeze(module: nn.Module) -> None:
 
 
 def oracle_anchors(feature_sizes: tuple[tuple[int, int], ...], padded_size: tuple[int, int]) -> Tensor:
-    """torchvision's anchors of one image, (R, 4): squares of a stride's side around the locations."""
+    """Return torchvision's anchors of one image, (R, 4): squares around the locations with the stride as side."""
     generator = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
     features = [torch.zeros(1, 1, *size) for size in feature_sizes]
     return generator(ImageList(torch.zeros(1, 3, *padded_size), [padded_size]), features)[0]

@@ -46,7 +46,7 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @contextmanager
 def quick_fcos(folder: Path):
-    """A search path for commands with those three, which works while the block lasts."""
+    """Yield a search path with these three commands, which work until the block ends."""
     path, client = folder / "socket", folder / "bin" / "python"
     client.parent.mkdir()
     client.write_text(CLIENT.format(python=sys.executable, path=str(path), tools=TOOLS))
@@ -64,7 +64,7 @@ def quick_fcos(folder: Path):
 
 
 def wait_for_commands(path: str) -> None:
-    """Fork for each command; this returns in the process that shall run one."""
+    """Fork for each command; this returns only in the child process, which runs the command."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()

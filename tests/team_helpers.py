@@ -1,4 +1,4 @@
-"""What a team shares: a git repository, a DVC remote, MLflow's server, and a folder that all nodes see."""
+"""The shared parts of a team: a git repository, a DVC remote, MLflow's server, and a folder that all nodes see."""
 
 import contextlib
 import csv
@@ -61,7 +61,7 @@ class Team:
         call(self.project, "git", "push", "-q", "origin", "HEAD:main")
 
     def run(self, engine, *arguments, code=0):
-        """`fcos study run` on a cluster; its output."""
+        """Run `fcos study run` on a cluster and return its output."""
         command = [sys.executable, "-m", "fcos", "study", "run", "--engine", engine, *arguments]
         return call(self.project, *command, code=code, **self.environment)
 
@@ -69,7 +69,7 @@ class Team:
         return call(self.project, sys.executable, "-m", "fcos", *arguments, code=code, **self.environment)
 
     def start(self, engine, *arguments):
-        """The same as a process, whose output is in the file `log` of the process."""
+        """Start the same as a process, whose output is in the file `log` of the process."""
         log = self.folder / f"output-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "fcos", "study", "run", "--engine", engine, *arguments]
         with log.open("w") as stream:
@@ -85,11 +85,11 @@ class Team:
         return process
 
     def folder_of(self, run):
-        """The folder of the job of a run."""
+        """Return the folder of the job of a run."""
         return next((self.scratch / self.study / "jobs").glob(f"{self.study}-{run}-*"))
 
     def steps(self, run):
-        """How many steps a training has published."""
+        """Return the number of steps that a training has published."""
         with contextlib.suppress(OSError, ValueError):  # the training has not started yet, or has ended
             return json.loads((self.scratch / self.study / "at-work" / f"train@{run}.json").read_text()).get("done", 0)
         return 0
@@ -102,7 +102,7 @@ class Team:
 
 @contextmanager
 def mlflow_server(folder):
-    """A server of MLflow on loopback; its address."""
+    """Start a server of MLflow on loopback and yield its address."""
     (port,) = free_ports(1)
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -133,18 +133,18 @@ def _answers(url):
 
 
 def results_of(project, run):
-    """The content of what must not depend on where a run was trained."""
+    """Return the content of the files that must not depend on where a run was trained."""
     folder = Path(project) / "runs" / "smoke" / run
     files = {name: (folder / name).read_bytes() for name in ("model.safetensors", "detections.json", "metrics.json")}
     return {**files, "history": _rows(folder / "history.csv")}
 
 
 def tables_of(project):
-    """The tables of the report by name."""
+    """Return the tables of the report by name."""
     return {path.name: _rows(path) for path in sorted(Path(project).glob("reports/smoke/tables/**/*.csv"))}
 
 
 def _rows(path):
-    """The rows of a CSV file without times."""
+    """Return the rows of a CSV file without times."""
     with path.open(newline="") as stream:
         return [{name: row[name] for name in row if not TIMES.search(name)} for row in csv.DictReader(stream)]

@@ -25,7 +25,7 @@ SPECIAL = ("false_positives", "false_negatives")
 
 
 def truth(*objects, images=(1,), classes=(A, B), crowd=()):
-    """A split of (image, category, bbox); `crowd` has the places of those that are ignored."""
+    """Return a split of (image, category, bbox); `crowd` has the indices of ignored ones."""
     annotations = [
         {"id": n + 1, "image_id": i, "category_id": k, "bbox": box, "area": box[2] * box[3], "iscrowd": int(n in crowd)}
         for n, (i, k, box) in enumerate(objects)
@@ -35,7 +35,7 @@ def truth(*objects, images=(1,), classes=(A, B), crowd=()):
 
 
 def found(*detections):
-    """COCO results of (image, category, score, bbox)."""
+    """Return COCO results of (image, category, score, bbox)."""
     return [{"image_id": i, "category_id": k, "score": score, "bbox": box} for i, k, score, box in detections]
 
 
@@ -115,7 +115,7 @@ def test_an_error_on_a_found_object_is_removed_and_of_several_the_surest_is_corr
 
 
 def test_each_kind_is_repaired_as_if_the_others_were_not_there():
-    """One object that two errors are meant for: either repair finds it, the less sure one behind a false positive."""
+    """Two errors concern one object: fixing either of them finds it, the lower-scoring one after a false positive."""
     split = truth((1, A, box(0, 0)))
     errors = analysed(split, found((1, A, 0.9, box(0, 0, 10, 25)), (1, B, 0.8, box(0, 0))))["errors"]
     assert errors["localisation"] == {"count": 1, "delta_ap50": pytest.approx(1.0)}
@@ -290,7 +290,7 @@ def test_confusion_counts_nothing_on_a_crowd_region():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The images of EACH_KIND, which is magenta, with class names that matplotlib or a font might stumble over."""
+    """Draw the images of EACH_KIND, which are magenta, with class names that are difficult for matplotlib or a font."""
     folder = tmp_path_factory.mktemp("analysis")
     Image.new("RGB", (200, 200), (255, 0, 255)).save(folder / "1.png")
     categories = [{"id": A, "name": "ca$h_{x} $\\frac"}, {"id": B, "name": "猫 кот"}]
@@ -308,7 +308,7 @@ def pixels_of(path):
 
 
 def is_colour(pixels, colour):
-    """Where an image (H, W, 3) has a colour, given or take what its palette of 256 does."""
+    """Return where an image (H, W, 3) has a colour, up to the rounding of its 256-colour palette."""
     rgb = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
     return np.abs(pixels - rgb).max(axis=2) < 12
 
@@ -323,7 +323,7 @@ def test_images_are_drawn_with_the_boxes_of_each_class(drawn, name):
 
 
 def test_gallery_says_what_became_of_each_box(tmp_path):
-    """The kinds of EACH_KIND_FOUND as its comments have them."""
+    """Check the kinds of EACH_KIND_FOUND against its comments."""
     Image.new("RGB", (200, 200)).save(tmp_path / "1.png")
     split = CocoSplit(EACH_KIND.images, EACH_KIND.categories, EACH_KIND.annotations, tmp_path)
     gallery = Gallery(split, [[{"image_id": 1}]])

@@ -145,7 +145,7 @@ def test_page_says_what_is_committed(side_by_side: Any) -> None:
 
 
 def test_intervals_of_few_images_hold_better_than_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 classes on 20 images: of 60 intervals 57 should hold; those of the draws alone, 40 (docs/statistics.md)."""
+    """Of 60 intervals, 57 should contain the truth; without the correction, 40 do (docs/statistics.md)."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     import coverage
 

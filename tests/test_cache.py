@@ -55,7 +55,7 @@ def file_of(folder):
 
 
 def on_a_device(split):
-    """What `gpu` gives, on a device that every machine has."""
+    """Return decoded images as with `gpu`, on a device that every machine has."""
     return Images(split, torch.empty(decoded_bytes(split), dtype=torch.uint8, device=CPU))
 
 
@@ -77,7 +77,7 @@ def test_every_mode_gives_the_same_samples(split, keep):
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_they_are(split, tmp_path, cache, capsys):
-    """Shown at 20 x 30 at most: those of 40 x 60 and 64 x 32 are halved; one of 33 x 47 is not twice as large."""
+    """At a target of 20 x 30, images of 40 x 60 and 64 x 32 are halved; one of 33 x 47 is less than twice as large."""
     whole, small = (
         keep_images(split, cache, device=CPU, folder=tmp_path / ".scratch", shown=shown) for shown in (None, (20, 30))
     )
@@ -285,7 +285,7 @@ def test_every_mode_gives_the_same_batches(split, keep):
 
 
 def test_a_batch_for_training_after_one_for_prediction(split):
-    """What is kept from a batch of inference mode must not reach autograd."""
+    """Tensors that are cached in inference mode must not be used by autograd."""
     samples, views = [DetectionDataset(split)[0]], [View((32, 64))]
     with torch.inference_mode():
         make_batch(samples, views, CPU)

@@ -201,7 +201,7 @@ def test_a_store_that_is_away_stops_nothing(workspace, monkeypatch, run):
 
 @pytest.mark.parametrize("uri", ["http://[", "postgresql://u:p@h:bad/x", "ftp://x", "foo"])
 def test_what_ends_a_report_goes_on_whatever_the_store_is(workspace, monkeypatch, capsys, run, uri):
-    """The numbers are on disk: it ends well, with one line; `fcos sync-mlflow` and `fcos doctor` say what is wrong."""
+    """If only the upload fails, the command succeeds with one line; `fcos sync-mlflow` and `fcos doctor` say why."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     train = Path("runs/smoke/one-epoch/train.json")
     train.parent.mkdir(parents=True)

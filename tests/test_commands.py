@@ -43,7 +43,7 @@ RUN = Path("runs/smoke/one-epoch")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The smoke study prepared, one run trained and predicted; tests work on copies of it."""
+    """Return the smoke study: prepared, one run trained and predicted; tests work on copies of it."""
     folder = tmp_path_factory.mktemp("trained")
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
     # Two epochs after one of warm-up and a low threshold are enough to detect something.
@@ -55,7 +55,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_and_held_out(trained, tmp_path_factory):
-    """The trained study with 4 of its 16 training images held out and every setting chosen on them, predicted."""
+    """Return the trained study with 4 of its 16 training images for validation, on which every setting is chosen."""
     folder = tmp_path_factory.mktemp("held_out") / "study"
     shutil.copytree(trained, folder)
     before = Path.cwd()
@@ -75,13 +75,13 @@ def trained_and_held_out(trained, tmp_path_factory):
 
 @pytest.fixture
 def study(trained, tmp_path, monkeypatch):
-    """A copy of the trained study as the current folder, with its params as plain data."""
+    """Return the params of a copy of the trained study, which is the current folder."""
     return copied(trained, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def held_out(trained_and_held_out, tmp_path, monkeypatch):
-    """The same of the study with held-out images."""
+    """Return the same for the study with a validation split."""
     return copied(trained_and_held_out, tmp_path, monkeypatch)
 
 
@@ -219,7 +219,7 @@ def test_tta_of_held_out_images_is_predicted_only_to_be_chosen_on(held_out):
 
 
 def say(scored, name, boxes_of):
-    """Write candidates of the split of `scored`: `boxes_of(n)` gives (part of its width, score) for the n-th object."""
+    """Write candidates of `scored`'s split: `boxes_of(n)` gives (share of the width, score) for the n-th object."""
     path = RUN / f"{name}.safetensors"
     header = read_candidates(path, hint="").header
     assert header["data_digest"] == scored.split.digest
@@ -241,7 +241,7 @@ def say(scored, name, boxes_of):
 
 
 def remember_nms(monkeypatch, module):
-    """On which images a command applies NMS at which threshold, one after the other: (number of images, IoU)."""
+    """Record each call of NMS as (number of images, IoU threshold)."""
     looked_at = []
 
     def remember(of_image, *, nms_iou_threshold, max_detections):
@@ -257,17 +257,17 @@ EXACT, NARROW = 1.0, 0.58
 
 
 def exact_first(number):
-    """At 0.6 narrow boxes survive and are false positives above the exact boxes of later objects: 0.5 is better."""
+    """At 0.6, narrow boxes remain as false positives above the exact boxes of later objects, so 0.5 is better."""
     return [(EXACT, 0.99 * 0.97**number), (NARROW, 0.985 * 0.97**number)]
 
 
 def narrow_first(number):
-    """At 0.5 exact boxes are suppressed, and IoU 0.60 to 0.95 find nothing: 0.6 is better."""
+    """At 0.5, exact boxes are suppressed, and IoU 0.60 to 0.95 find nothing, so 0.6 is better."""
     return [(EXACT, 0.985 * 0.97**number), (NARROW, 0.99 * 0.97**number)]
 
 
 def test_the_nms_threshold_is_chosen_on_held_out_images(held_out, monkeypatch):
-    """Validation prefers 0.6, test 0.5: what is chosen is 0.6, and test is scored there only."""
+    """On validation 0.6 is better, on test 0.5, so 0.6 is chosen and test is scored only there."""
     test = ScoredRun.open("one-epoch")
     validation = test.on_validation()
     say(test, "candidates/test", exact_first)
@@ -297,7 +297,7 @@ def test_the_nms_threshold_is_chosen_on_held_out_images(held_out, monkeypatch):
 
 
 def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch):
-    """On validation the first view is exact and the others spoil it, on test the second mends the first.
+    """On validation, the first view is exact and the others are worse; on test, the second view corrects the first.
 
     Scores are 0.9 times the width on test and 0.5 over it on validation: exact boxes come first there, last here.
     """
@@ -405,7 +405,7 @@ def test_a_view_that_was_not_predicted_says_what_to_type(study):
 
 
 def damage_candidates(path, change):
-    """Change the tensors of a file of candidates, as a copy that went wrong or somebody's script would."""
+    """Change the tensors of a file of candidates, as a bad copy or a user's script would."""
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -414,7 +414,7 @@ def damage_candidates(path, change):
 
 
 def put(name, index, value):
-    """A change of one entry of a tensor."""
+    """Return a change of one entry of a tensor."""
     return lambda tensors: tensors[name].__setitem__(index, value)
 
 

@@ -52,7 +52,7 @@ def read(path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """gt.json and dets.json, with crowds, ties and results in no order, in the current folder."""
+    """Write gt.json and dets.json into the current folder, with crowds, ties and results in random order."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(7)
     split = make_truth(rng, images=30)
@@ -65,7 +65,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def detectors(tmp_path_factory):
-    """300 synthetic images; two equally good detectors, one that is clearly worse, three seeds of a good one."""
+    """Write 300 synthetic images, two equally good detectors, a clearly worse one, and three seeds of a good one."""
     synthetic = load_synthetic()
     path = tmp_path_factory.mktemp("detectors")
     truth = synthetic.draw_images(np.random.default_rng(1), 300)
@@ -111,7 +111,7 @@ def test_the_numbers_are_those_of_pycocotools_on_the_same_files(folder, run):
 
 
 def test_the_order_of_tied_scores_in_the_file_counts(folder, run):
-    """The same results in another order have other numbers, and those are pycocotools' again (cocoapi#650)."""
+    """The same results in another order have other metrics, which also equal pycocotools' (cocoapi#650)."""
     seen = set()
     for seed in range(3):
         results = read("dets.json")
@@ -216,7 +216,7 @@ def test_an_input_is_never_overwritten(folder, run):
 
 
 def put(*keys):
-    """A change: put the last of `keys` where the others lead."""
+    """Return a change that puts the last of `keys` where the others lead."""
     *path, last, value = keys
 
     def change(content):
@@ -326,7 +326,7 @@ def test_files_that_are_no_ground_truth(folder, run):
 
 
 def test_long_lists_of_ids_are_shortened(tmp_path):
-    """COCO's ids 1..90 with gaps against labels 0..79: both lists, each in one short line."""
+    """COCO's ids 1..90 with gaps against labels 0..79: both are shown, each in one short line."""
     ids = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
     categories = [{"id": i, "name": str(i)} for i in ids]
     write(tmp_path / "gt.json", {"images": [{"id": 1}], "categories": categories, "annotations": []})
@@ -554,7 +554,7 @@ def test_mistakes_in_what_to_compare(folder, run):
 
 
 def test_names_are_data(folder, run):
-    """Characters that mean something in Markdown, HTML or TeX are nothing but characters in a name."""
+    """Characters with a meaning in Markdown, HTML or TeX are literal in names."""
     write("other.json", read("dets.json")[:-5])
     assert run("compare", "--gt", "gt.json", "a|<b>$x$=dets.json", "other.json", *FEW).returncode == 0
     page = Path("comparison/comparison.md").read_text()

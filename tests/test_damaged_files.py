@@ -20,7 +20,7 @@ RUN, DATA = Path("runs/smoke/one-epoch"), Path("data/smoke")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The smoke study with one run, all but its report."""
+    """Return the smoke study with one run, complete except for its report."""
     folder = tmp_path_factory.mktemp("finished")
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
     params["runs"] = {"one-epoch": params["runs"]["one-epoch"]}
@@ -70,7 +70,7 @@ WHOLE = {
 
 
 def read_all(run, path, text, label):
-    """Call every reader on a damaged file: it is told, or not needed. Scoring reads no file of a run but one."""
+    """Call every reader on a damaged file: it reports the file or does not need it."""
     for command in READERS:
         scores = command[0] in ("evaluate", "tta", "nms-sweep")
         if scores and (path.parent == RUN and path.name != "timing_tta.json"):

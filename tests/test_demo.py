@@ -58,12 +58,12 @@ def server(study):
 
 @pytest.fixture
 def url(server):
-    """Asked for before `page`, so that the page is closed while there is still a server."""
+    """Requested before `page`, so that the page is closed before the server."""
     return f"http://127.0.0.1:{server.server_port}/"
 
 
 def request(server, method, path, body=None, **headers):
-    """Status and body, JSON as plain data."""
+    """Return status and body, with JSON as plain data."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_S)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
@@ -139,7 +139,7 @@ def test_old_uploads_go(server, monkeypatch):
 
 
 def test_uploads_are_kept_as_files_and_not_as_pixels(server, monkeypatch):
-    """Eight images of 4 million pixels and a few kB: decoded they would be 96 MB."""
+    """Eight images of 4 million pixels and a few kB would take 96 MB when decoded."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for shade in range(8):

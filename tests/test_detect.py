@@ -26,7 +26,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current folder: a weights file needs no study."""
+    """Use an empty current folder, since a weights file needs no study."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -129,7 +129,7 @@ def test_score_and_nms_decide_what_is_drawn_and_written(here, weights):
 
 
 def test_boxes_of_a_reduced_image_are_in_its_own_pixels(weights):
-    """One four times as large as it is shown is looked at like its quarter, and its boxes are four times as large."""
+    """An image four times as large as the network's input has its quarter's detections, four times as large."""
     detector = Detector.from_weights(weights)
     side = 4 * detector.test.size
     large = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)

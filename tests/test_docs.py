@@ -28,7 +28,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The built site."""
+    """Return the folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -40,7 +40,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def made_pages(monkeypatch):
-    """The modules that make pages from the code, as mkdocs finds them."""
+    """Return the modules that generate pages, loaded as by mkdocs."""
     monkeypatch.syspath_prepend(str(DOCS / "site"))
     import commands_page
     import params_page
@@ -49,7 +49,7 @@ def made_pages(monkeypatch):
 
 
 class Parsed(HTMLParser):
-    """The ids of a page and what it links to."""
+    """The ids and links of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -156,7 +156,7 @@ def test_the_figures_are_those_that_the_code_draws(tmp_path):
 
 
 def _content(path):
-    """An SVG file in parts: its text without numbers and ids, its numbers, and the images in it."""
+    """Return an SVG file in parts: its text without numbers and ids, its numbers, and its images."""
     text = path.read_text(encoding="utf-8")
     images = re.findall(r"base64,([^\"]*)", text)
     decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(float) for data in images]

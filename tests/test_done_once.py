@@ -45,7 +45,7 @@ def digests(project):
 
 
 def trainer(project):
-    """The number of the process that trains; 0 while there is none."""
+    """Return the id of the training process; 0 if there is none."""
     for lock in (project / SCRATCH).glob("one-epoch-*.lock"):
         try:
             return json.loads(lock.read_text())["pid"]
@@ -56,7 +56,7 @@ def trainer(project):
 
 @contextmanager
 def paused(project):
-    """Have the training stand still in the block, so that it cannot end before what is done there."""
+    """Suspend the training in the block, so that it cannot end before the block does."""
     pid = trainer(project)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -73,13 +73,13 @@ def is_gone(pid):
 
 
 def log_of(project):
-    """What the command that was started last has printed."""
+    """Return the output of the last command that was started."""
     return max(project.glob("output-*")).read_text()
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, quick_path):
-    """A project with prepared data, to be copied."""
+    """Return a project with prepared data, which tests copy."""
     project = copy_project(tmp_path_factory.mktemp("prepared") / "project", small_study())
     call(project, "dvc", "repro", address("prepare"), PATH=quick_path)
     return project
@@ -93,7 +93,7 @@ def project(prepared, tmp_path):
 
 @pytest.fixture
 def long_project(project):
-    """One whose training takes hours."""
+    """Return a project whose training takes hours."""
     params = small_study()
     params["runs"]["one-epoch"]["epochs"] = 100_000
     set_params(project, params)
@@ -150,7 +150,7 @@ def test_a_busy_dvc_is_told_later(project):
 
 
 def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
-    """DVC asks for its lock for three seconds when the command has ended; then it records nothing."""
+    """After a command, DVC waits three seconds for its lock, and then records nothing."""
     with started(project, *DVC, "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
         with paused(project):
             lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
@@ -217,7 +217,7 @@ def process_tree(pid):
 
 
 def test_a_training_under_nohup_goes_on(long_project):
-    """Typed by hand, it ends with nobody else."""
+    """A command that was started by hand does not end with another process."""
     script = (
         "import subprocess, sys, time\n"
         "command = ['nohup', sys.executable, '-m', 'fcos', 'train', 'one-epoch']\n"
@@ -237,13 +237,13 @@ def test_a_training_under_nohup_goes_on(long_project):
 
 
 def num_steps(project):
-    """How many steps the training says that it has made."""
+    """Return the number of steps that the training has reported."""
     beat = project / SCRATCH / "at-work/train@one-epoch.json"
     return json.loads(beat.read_text()).get("done", 0)
 
 
 def test_a_lock_that_names_another_program_is_explained(project):
-    """A killed DVC leaves its number behind, which the system gives to another process."""
+    """A killed DVC leaves its process id behind, which the system reuses."""
     with subprocess.Popen(["sleep", "1000"]) as stranger:
         try:
             info = {"pid": stranger.pid, "cmd": "dvc repro"}
@@ -264,7 +264,7 @@ def test_an_empty_lock_is_explained(project, jobs):
 
 
 def test_an_archive_without_git_below_another_repository(tmp_path):
-    """`make repro` there: DVC needs no git, and the commit of the repository around it is not taken for ours."""
+    """`make repro` in an archive: DVC needs no git, and the commit of an outer repository is not recorded."""
     call(tmp_path, "git", "init", "-q")
     (tmp_path / "notes").write_text("of others")
     call(tmp_path, "git", "add", "notes")

@@ -29,7 +29,7 @@ COCO2017 = {"source": "coco", "root": str(ROOT), "download": "coco2017"}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; keeps every request as (name, Range header)."""
+    """A server of `files` that records every request as (name, Range header)."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -106,7 +106,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Serves VOC2007 as two tars that share their folders; `prepare` fetches from here."""
+    """Serve VOC2007 as two tars that share their folders, and make `prepare` download from here."""
     for name, split, stems in ((TRAINVAL, "trainval", ("000005", "000007")), (TEST, "test", ("000001",))):
         made = Path(f"made-{split}")
         write_voc(made / "VOCdevkit/VOC2007", {split: {stem: [CAT, DOG] for stem in stems}})
@@ -119,7 +119,7 @@ def voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture
 def coco(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Serves COCO2017 as three zips; `prepare` fetches from here."""
+    """Serve COCO2017 as three zips, and make `prepare` download from here."""
     made = small_coco(Path("made-coco"))
     zips = (("annotations_trainval2017.zip", "annotations"), ("val2017.zip", "val2017"), ("train2017.zip", "train2017"))
     for name, folder in zips:
@@ -142,7 +142,7 @@ def parse_data(section: dict[str, str]) -> VocData | CocoData:
 
 
 def unpacked() -> dict[str, str]:
-    """What was unpacked: everything in the root but the store."""
+    """Return what was unpacked: everything in the root except the store."""
     return {name: digest for name, digest in snapshot(ROOT).items() if not name.startswith(".downloads")}
 
 
@@ -381,7 +381,7 @@ def test_every_archive_has_several_sources_of_its_own_name() -> None:
 
 
 def sources(server: Server, *names: str) -> Archive:
-    """The trainval archive, from a source of each name; `good`, `breaks` and `silent` have it, `wrong` another one."""
+    """Return the trainval archive with a source of each name; `wrong` has another archive."""
     whole = server.files[TRAINVAL]
     md5 = hashlib.md5(whole).hexdigest()
     server.files |= {"good": whole, "breaks": whole, "wrong": whole.replace(b"cat", b"cow")}
@@ -398,7 +398,7 @@ def test_sources_are_tried_in_turn_and_what_broke_off_is_resumed(voc: Server) ->
 
 
 def test_dead_broken_wrong_good(voc: Server) -> None:
-    """What the wrong source completes is deleted, fetched from it anew, deleted, and the good one gives it whole."""
+    """A partial file that the wrong source completed is deleted twice; then the good source sends the whole archive."""
     download([sources(voc, "gone", "breaks", "wrong", "good")], ROOT)
     wrong = [("wrong", "bytes=3000-"), ("wrong", None)]
     assert voc.requests == [("gone", None), ("breaks", None), *wrong, ("good", None)]
@@ -439,7 +439,7 @@ def test_when_all_fail_each_source_is_named_with_its_answer(voc: Server) -> None
 
 
 def own_archives(server: Server, *names: str) -> dict[str, str]:
-    """Copies in mine/, by name of their digests."""
+    """Write copies into mine/, named by their digests."""
     for name in names:
         write(Path("mine/there"), "").with_name(name).write_bytes(server.files[name])
     return snapshot(Path("mine"))

@@ -24,14 +24,14 @@ RUNS = ("reference", "one-epoch")
 
 
 def smoke():
-    """The settings of smoke; states are saved every second."""
+    """Return the settings of smoke, with states saved every second."""
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
     params["train"]["checkpoint_every_s"] = 1.0
     return params
 
 
 def small(**changes):
-    """The same with one training, and changes of its settings: epochs=30."""
+    """Return the same with one training and changes of its settings, such as epochs=30."""
     params = small_study()
     params["train"]["checkpoint_every_s"] = 1.0
     params["runs"]["one-epoch"] |= changes
@@ -40,7 +40,7 @@ def small(**changes):
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory):
-    """The address of MLflow's server, and the folder of its files."""
+    """Yield the address of MLflow's server and the folder of its files."""
     folder = tmp_path_factory.mktemp("mlflow")
     with mlflow_server(folder) as uri:
         yield uri, folder
@@ -48,7 +48,7 @@ def tracking(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clusters(tmp_path_factory):
-    """Start a cluster when it is first asked for."""
+    """Return a function that starts each cluster when it is first requested."""
     started = {}
     with ExitStack() as stack:
 
@@ -64,7 +64,7 @@ def clusters(tmp_path_factory):
 
 @pytest.fixture
 def team(tmp_path, clusters, tracking):
-    """Make a team with a study and a cluster; returns both."""
+    """Return a function that creates a team with a study and a cluster."""
 
     def make(params, engine="slurm"):
         cluster = clusters(engine)
@@ -79,7 +79,7 @@ def team(tmp_path, clusters, tracking):
 
 @pytest.fixture(scope="module")
 def run_locally(tmp_path_factory):
-    """Run a study in one process; the same study is run once."""
+    """Run a study in one process; each study is run only once."""
     done = {}
 
     def run(params):
@@ -94,23 +94,23 @@ def run_locally(tmp_path_factory):
 
 
 def steps_of(text):
-    """The step at which each part of a training was resumed."""
+    """Return the step at which each part of a training was resumed."""
     return [int(line.split()[3]) for line in text.splitlines() if line.startswith("resumed at step")]
 
 
 def jobs_of(cluster):
-    """How many jobs SLURM has seen."""
+    """Return the number of jobs that SLURM has seen."""
     return len(cluster.ask("squeue", "--noheader", "--states=all", "-o", "%i").split())
 
 
 def working_in(folder):
-    """The processes whose current folder is below `folder`."""
+    """Return the processes whose current folder is below `folder`."""
     return [process for process in psutil.process_iter(["cwd"]) if f"{folder}/" in f"{process.info['cwd']}/"]
 
 
 @contextmanager
 def frozen(folder):
-    """Have the processes that work in a folder stand still."""
+    """Suspend the processes that work in a folder."""
     processes = working_in(folder)
     assert len(processes) >= 3  # the job, DVC and the training
     for process in processes:
@@ -210,7 +210,7 @@ def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(tmp_p
 
 
 def test_cancelled_jobs_end_and_are_not_started_again(team):
-    """Neither by SLURM nor by the command that follows them."""
+    """A cancelled job is restarted neither by SLURM nor by the command that follows the jobs."""
     params = small(epochs=1000)
     params["train"]["checkpoint_every_s"] = 3600.0  # only the signals cause a state to be saved
     ours, cluster = team(params)

@@ -141,7 +141,7 @@ def test_it_is_checked_on_test_images_where_they_are_there(study, monkeypatch):
 
 
 def found(*rows):
-    """Detections from rows of (x, score, label): squares of 10 pixels."""
+    """Return detections from rows of (x, score, label): squares of 10 pixels."""
     boxes = np.array([[x, 0, x + 10, 10] for x, _, _ in rows], np.float32).reshape(-1, 4)
     return Detections(
         boxes, np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int64)

@@ -1,6 +1,5 @@
-"""Operations that some file systems refuse: locks on NFS without its lock service, hard links on FAT and FUSE.
-
-They cannot be mounted here, so the calls are made to raise what these raise.
+"""Operations that some file systems refuse: locks on NFS without a lock service, hard links on FAT and FUSE. These file
+systems cannot be mounted here, so the calls are replaced by ones that raise the same errors.
 """
 
 import errno

@@ -180,7 +180,7 @@ def test_a_image_of_impossible_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_program_is_never_started(tmp_path: Path) -> None:
-    """Pillow hands EPS to Ghostscript."""
+    """Pillow runs Ghostscript for EPS."""
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n")
     with pytest.raises(UserError, match="is not a supported image"):
         read_image(tmp_path / "a.jpg")
@@ -206,13 +206,13 @@ def test_whatever_damaged_bytes_do_to_the_decoder_the_image_is_named(tmp_path: P
 
 
 def claim_size(png: bytes, width: int, height: int) -> bytes:
-    """The PNG with another size in its header: 8 bytes of signature, 4 of length, then the type and 13 of header."""
+    """Return the PNG with another size in its header: 8 bytes of signature, 4 of length, then type and 13 of header."""
     header = png[12:16] + struct.pack(">II", width, height) + png[24:29]
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
 def damaged_exif(path: Path) -> Path:
-    """An image whose EXIF ends within its first entry: Pillow warns."""
+    """Return an image whose EXIF ends within its first entry, for which Pillow warns."""
     block = b"Exif\0\0" + b"MM\0*\0\0\0\x08" + b"\0\x03" + b"\x01\x12\0\x03\0\0"
     Image.fromarray(pixels(path.stem)).save(path, exif=block)
     return path

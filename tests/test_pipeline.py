@@ -20,7 +20,7 @@ RUNS = ["reference", "one-epoch"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, quick_path):
-    """A copy of this repository with the smoke study run to its end; what changes it works on a copy of that."""
+    """Return a copy of this repository with the finished smoke study; tests that change it copy it."""
     folder = tmp_path_factory.mktemp("project")
     copy_project(folder, (ROOT / "studies" / "smoke.yaml").read_text())
     return folder, call(folder, "python", "-m", "fcos", "study", "run", "--jobs", "2", PATH=quick_path)
@@ -28,7 +28,7 @@ def project(tmp_path_factory, quick_path):
 
 @pytest.fixture
 def own_project(project, tmp_path):
-    """The finished project to be changed; MLflow's store stays behind, which knows the folder of its files."""
+    """Return a copy of the finished project that a test may change, without MLflow's store, which has its old paths."""
     no_store = shutil.ignore_patterns("mlflow.db*", "mlruns")
     return shutil.copytree(project[0], tmp_path / "project", symlinks=True, ignore=no_store)
 
@@ -125,7 +125,7 @@ def test_changing_a_run_runs_that_run_and_the_report(own_project):
 
 
 def test_a_file_that_the_disk_has_damaged_is_found_and_made_anew(own_project):
-    """Two bytes of metrics.json, under the same size and time: DVC sees nothing, and would put it back."""
+    """Two bytes of metrics.json change, but neither size nor time: DVC notices nothing and would restore it."""
     metrics = own_project / "runs/smoke/one-epoch/metrics.json"
     content, md5 = metrics.read_bytes(), md5_file(metrics)
     cached = own_project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]

@@ -77,7 +77,7 @@ def metrics(ap: float) -> dict[str, float | None]:
 
 @dataclass
 class Study:
-    """Files of finished runs, as the commands write them."""
+    """Write the files of finished runs as the commands do."""
 
     raw: dict[str, Any]
     root: Path
@@ -231,7 +231,7 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
 
 
 def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Draws of s.d. 1 AP that all steps of all runs share, and of 0.1 AP that each has for itself, without a bias."""
+    """Return replicates with s.d. 1 AP that all steps of all runs share, and 0.1 AP of their own, without bias."""
     common = standard_normal("draws", 400)
     replicates = {}
     for step, numbers in steps.items():
@@ -244,7 +244,7 @@ def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], 
 
 
 def standard_normal(key: str, count: int) -> np.ndarray:
-    """Numbers of exactly mean 0 and s.d. 1."""
+    """Return numbers with a mean of exactly 0 and an s.d. of 1."""
     drawn = np.random.default_rng(list(key.encode())).normal(size=count)
     return (drawn - drawn.mean()) / drawn.std(ddof=1)
 
@@ -263,14 +263,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def give_costs(evaluation: Any) -> None:
-    """6, 5 ... 1 points for the kinds of errors; the made detections have none that costs anything."""
+    """Return 6, 5 ... 1 points for the error types; the synthetic detections have none with an effect."""
     for place, kind in enumerate(ERROR_KINDS):
         evaluation["analysis"]["errors"][kind]["delta_ap50"] = 0.06 - 0.01 * place
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of numbers: drawing takes seconds."""
+    """Replace the drawing of images, which takes seconds, for tests of numbers."""
     monkeypatch.setattr("fcos.reporting.report.draw_run_images", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write_png", lambda *_: None)
@@ -792,7 +792,7 @@ def test_an_imported_checkpoint_has_no_training_time_and_no_curves(tmp_path: Pat
 
 
 class Page(HTMLParser):
-    """What a browser would run, fetch or link to."""
+    """Return what a browser would run, fetch or link to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -824,7 +824,7 @@ def test_page_escapes_names_and_fetches_nothing(built: Study) -> None:
 def test_names_neither_steer_nor_turn_around_what_shows_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
 ) -> None:
-    """Escape sequences, marks of direction and line breaks in a class name, in every file that people look at."""
+    """Escape sequences, direction marks and line breaks in a class name reach no file that people read."""
     steering = "\x1b[2J\u202e\u2067\u200e\u2028\x00"
     monkeypatch.setattr(sys.modules[__name__], "EVIL", f"{steering}`|\n\n# no | heading <b>")
     study = make_study(tmp_path)
@@ -993,7 +993,7 @@ def test_reporting_loads_no_torch() -> None:
 
 @pytest.mark.parametrize("name", ["constructor", "a\ufffeb\x00"])
 def test_charts_are_whole_whatever_the_classes_and_runs_are_called(built: Study, name: str) -> None:
-    """As many marks as with other names: an empty chart raises nothing, and what XML cannot hold ends the process."""
+    """Charts have as many marks as with other names: empty charts raise nothing, and invalid XML ends the process."""
 
     def renamed(value: Any, old: str) -> Any:
         if isinstance(value, dict):
@@ -1078,7 +1078,7 @@ def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def shown(built: Study, page: Any) -> Any:
-    """The page of the report, opened from the disk, once its charts are drawn, those behind the fold too."""
+    """Open the report from the disk and wait until its charts are drawn, folded ones included."""
     page.goto((built.out_dir / "index.html").as_uri())
     first = len(OF_TABLES) + 3  # accuracy and time, training curves, errors
     page.wait_for_selector(f'html[data-charts="{first}"]')
@@ -1153,7 +1153,7 @@ def test_another_metric_can_be_chosen(shown: Any) -> None:
 
 
 def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
-    """In each image the surest detection finds the first object; the second is missed; 0.1 is not shown."""
+    """In each image the highest-scoring detection finds the first object; the second is missed; 0.1 is not shown."""
     card = shown.locator(".strip").first.locator("figure")
     expect(card.nth(0).locator("rect")).to_have_count(2)
     expect(card.nth(0)).to_contain_text("2 objects")

@@ -97,7 +97,7 @@ LAYOUTS: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_change_of_the_data_is_seen(tmp_path, layout):
-    """A label corrected, an image added, removed and replaced: bare DVC sees each, and a touch changes nothing."""
+    """DVC notices a corrected label and an added, removed or replaced image; `touch` changes nothing."""
     data, make, edit, add, remove, path_of_image = LAYOUTS[layout]
     root = make(tmp_path / "elsewhere")
     project = copy_project(tmp_path / "project", small_study(**data, root=str(root)))
@@ -207,7 +207,7 @@ def test_another_checkpoint_of_the_same_name_is_imported(tmp_path):
 
 @pytest.mark.slow
 def test_prepared_data_move_to_another_machine(tmp_path):
-    """Clone A prepares, trains and pushes; clone B, elsewhere, with the images elsewhere, has it all."""
+    """Clone A prepares, trains and pushes; clone B, in another place with other image paths, gets everything."""
     here = small_voc(tmp_path / "here")
     project = copy_project(tmp_path / "a", small_study(**VOC, root="datasets/pets"))
     fcos(project, "source", "--at", str(here))
@@ -257,7 +257,7 @@ def test_a_renamed_project_finds_its_data(tmp_path):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A folder with a small YOLO set as the source of params.yaml, linked."""
+    """Link a folder with a small YOLO set as the source of params.yaml."""
     set_params(tmp_path, small_study(**YOLO, root="pets"))
     root = small_yolo(tmp_path / "pets")
     assert source() is None

@@ -711,7 +711,7 @@ def test_yolo_validation_folders() -> None:
 
 
 def replace_image(drawn: Image.Image, *, suffix: str = "png", **image: Any) -> np.ndarray:
-    """Prepare COCO data whose first training image is this one; return it as training will read it."""
+    """Prepare COCO data whose first training image is this one; return it as training reads it."""
     name = f"image.{suffix}"
     Path("coco/train2017").mkdir(parents=True, exist_ok=True)
     extra: dict[str, Any] = {"exif": exif(image.pop("orientation"))} if "orientation" in image else {}
@@ -784,7 +784,7 @@ def test_the_frame_that_boxes_are_taken_to_be_in_is_said(orientation: int, width
 
 
 def deep_yolo(**values: int) -> None:
-    """A YOLO set of 16-bit grey PNGs, each black with a pixel of this value, by stem."""
+    """Write a YOLO set of 16-bit grey PNGs, each black with one pixel of this value, by stem."""
     small_yolo(**{stem: [YOLO_DOG] for stem in values})
     for stem, value in values.items():
         image = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
@@ -794,7 +794,7 @@ def deep_yolo(**values: int) -> None:
 
 
 def test_images_of_twelve_bits_are_shown_in_their_range_all_alike() -> None:
-    """The brightest pixel of the set has 3600 = 0xe10, so 12 bits are used, of which 8 are shown: 0xe1 and 0x5d."""
+    """The brightest pixel of the set is 3600 = 0xe10, so 12 bits are used, of which 8 are shown: 0xe1 and 0x5d."""
     deep_yolo(x=0xE10, y=0x5DC)
     manifest = run_prepare(**YOLO)
     assert "2 images have 16 bits a pixel and values up to 3600: 12 bits are shown" in manifest["notes"]
@@ -813,7 +813,7 @@ def test_images_of_all_sixteen_bits_are_described_as_before() -> None:
 
 
 def png_of_deep_colours(value: int) -> bytes:
-    """A PNG of WIDTH x HEIGHT pixels with 16 bits a colour, all of this value: Pillow writes none."""
+    """Return a PNG of WIDTH x HEIGHT pixels with 16 bits per colour, all of this value, which Pillow cannot write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -847,7 +847,7 @@ EIGHT = [f"{number:06d}" for number in range(1, 9)]
 
 
 def eight_voc(stems: list[str] = EIGHT) -> None:
-    """Training images in this order, each with one box, and one for testing."""
+    """Write training images in this order, each with one box, and one test image."""
     write_voc(Path("photos"), {"trainval": {stem: [CAT] for stem in stems}, "test": {"000009": [CAT, DOG]}})
 
 
@@ -1081,7 +1081,7 @@ def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:
 
 
 def test_no_drawn_object_hides_another() -> None:
-    """They are listed in the order in which they are painted; at most 0.15 of a box lies under each later one."""
+    """Objects are listed in painting order; at most 0.15 of a box lies under each later one."""
     draw(num_train=60, num_test=10, image_size=128, max_objects=6)
     of_image: dict[int, list[list[float]]] = {}
     for annotation in read("train")["annotations"]:

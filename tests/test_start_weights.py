@@ -28,7 +28,7 @@ FILE = Path("weights/start.pth")
 
 
 def made(name="resnet18", *, seed=1):
-    """A state dict as torchvision publishes them."""
+    """Return a state dict as torchvision publishes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_model(name, weights=None).state_dict()
@@ -132,7 +132,7 @@ def test_imagenet_weights_that_cannot_be_had_are_named(monkeypatch, broken):
 
 @pytest.fixture
 def start(workspace, smoke_params):
-    """Trains with `weights` from scratch or a file, and gives the key of the training."""
+    """Return a function that trains from scratch or a file and returns the key of the training."""
     prepare()
 
     def start(weights):

@@ -39,7 +39,7 @@ def coco_eval_of(split, results):
 
 
 def sample_of_many(values, replicates):
-    """Of so many images that the draws say all."""
+    """Return support from so many images that it needs no correction."""
     shape = values.shape[1:]
     return Sample(values, replicates, Support(np.ones(shape), np.full(shape, np.inf)))
 
@@ -97,7 +97,7 @@ def test_equal_to_coco_eval_at_an_iou_on_the_threshold():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_weight_counts_an_image_so_many_times(seed):
-    """A data set in which image i really stands weight[i] times has the same numbers."""
+    """Weights give the same metrics as a data set that repeats image i weight[i] times."""
     rng = random.Random(seed)
     split = make_truth(rng)
     results = make_results(rng, split)
@@ -159,7 +159,7 @@ def test_a_paired_difference_is_much_surer_than_its_two_sides():
 
 
 def test_what_does_not_vary_cannot_be_judged():
-    """Replicates that differ by rounding alone have no interval and no p, however large the difference."""
+    """Replicates that differ only by rounding have no interval and no p, however large the difference."""
     rounding = np.array([[[0.3], [0.3 + 1e-16], [0.3 - 1e-16]]])
     found = difference(
         sample_of_many(np.array([[0.6]]), 2 * rounding), sample_of_many(np.array([[0.3]]), rounding), confidence=0.95
@@ -290,7 +290,7 @@ def test_intervals_of_three_seeds_cover_the_truth():
 
 
 def test_a_paired_test_of_two_rows_of_three_seeds_keeps_its_level():
-    """No difference but that of seeds: at most about one in twenty is called significant."""
+    """Without a difference except that of seeds, at most about one test in twenty is significant."""
     generator = np.random.default_rng(1)
     rows = 2000
     common = generator.normal(0, 0.6, size=(1, 300, rows))
@@ -354,7 +354,7 @@ def test_a_row_of_one_training_takes_the_spread_of_the_others():
 
 
 def rows_for_power(of_images, of_seeds):
-    """Two rows of `len(of_seeds)` trainings whose difference has this s.d. over images, in AP."""
+    """Return two rows of `len(of_seeds)` trainings whose difference has this s.d. over images, in AP."""
     noise = np.random.default_rng(0).normal(size=400)
     noise = 0.01 * of_images * (noise - noise.mean()) / noise.std(ddof=1)
     values = 0.4 + 0.01 * np.array(of_seeds)[:, None]
@@ -370,7 +370,7 @@ def test_how_much_would_show_one_ap():
     # (2.03 + 0.85)^2 * 0.121 = 1.01, for n = 19 (2.03 + 0.85)^2 * 0.115 = 0.96.
     several = needed(rows_for_power(0.1, [-1.0, 0.0, 1.0]), 100, confidence=0.95)
     assert several.images == 8 and several.trainings == 19
-    assert "two settings need 19 trainings per row on the present test images" in several.sentence()
+    assert "comparing two settings takes 19 trainings per row on the present test images" in several.sentence()
     never = needed(rows_for_power(2.0, [-1.0, 0.0, 1.0]), 100, confidence=0.95)
     assert never.trainings is None and "no number of trainings is enough" in never.sentence()
     same = needed(rows_for_power(0.0, [0.0]), 100, confidence=0.95)

@@ -46,13 +46,13 @@ MINE = Path("studies/mine.yaml")
 
 @pytest.fixture(autouse=True)
 def _offline(workspace, monkeypatch):
-    """In an empty project, without asking any host for weights; a step of training is tried in a test of its own."""
+    """Use an empty project and no downloads or training steps, which have their own tests."""
     monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: None)
     monkeypatch.setattr(fcos.authoring.trial, "try_runs", lambda *_: (100, [0.1, 0.2]))
 
 
 def found(folder):
-    """Source and splits: what is written into the study but for what all have."""
+    """Return the part of the section `data` that differs between studies: source and splits."""
     data = discover(Path(folder)).data
     return {key: str(value) if key == "root" else value for key, value in data.items() if value is not None}
 
@@ -229,7 +229,7 @@ def test_splits_that_cannot_be_told_are_refused():
 
 
 def facts(*, num_train=200, image=(480, 640), objects=((100, 100),)):
-    """Images (height, width) that are all alike, with objects of these sizes."""
+    """Return facts of equal images (height, width) with objects of these sizes."""
     sizes = np.array(objects, dtype=float).reshape(-1, 2)
     return Facts(num_train, np.tile(np.array(image, dtype=float), (4, 1)), sizes, np.tile(image, (len(sizes), 1)))
 
@@ -538,7 +538,7 @@ def test_real_folders(name):
 
 
 def test_a_folder_is_refused_without_waiting_for_torch():
-    """Its import alone takes longer than the look at a folder."""
+    """Importing torch takes longer than reading a folder."""
     script = "import sys, fcos.authoring.new; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -26,7 +26,7 @@ with Path("calls").open("a") as stream:
 
 @pytest.fixture
 def dvc(workspace, monkeypatch):
-    """Have a script run instead of DVC; returns how to give it, and the calls it got."""
+    """Return a function that sets a script to run instead of DVC, and the recorded calls."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(reproduce, "RETRY_S", 0.01)
     everything = {stage.address: "new" for stage in all_stages(params.read())}
@@ -152,7 +152,7 @@ def test_without_data_nothing_is_trained(dvc):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine of eight cores without a GPU."""
+    """A machine with eight cores and no GPU."""
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr(jobs, "available_memory", lambda: 100 << 30)
@@ -163,7 +163,7 @@ def machine(monkeypatch):
 
 
 def on(device, workspace_runs):
-    """The runs of the study with trainings on a device."""
+    """Return the runs of the study with trainings on a device."""
     return [
         run.model_copy(update={"train": run.train.model_copy(update={"device": device})})
         for run in workspace_runs.values()
@@ -196,7 +196,7 @@ def test_each_job_has_its_share_of_the_cores_or_a_gpu_of_its_own(workspace, mach
 
 
 def test_without_a_driver_torch_is_not_asked_for_gpus(monkeypatch):
-    """Importing it takes seconds, and `fcos status` asks too."""
+    """torch is not imported, which takes seconds, since `fcos status` also asks for the jobs."""
     monkeypatch.setattr(jobs, "_DRIVERS", ("libnothing.so.0",))
     monkeypatch.setitem(sys.modules, "torch", None)
     jobs.num_gpus.cache_clear()

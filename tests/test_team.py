@@ -62,7 +62,7 @@ class Servers:
         }
 
     def restart_database(self):
-        """Cut all its connections, without a word to them."""
+        """Cut all its connections without notice."""
         ctl = shutil.which("pg_ctl") or str(max(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")))
         command = [ctl, "restart", "--wait", "--mode=immediate", f"--pgdata={self.folder}/postgres", "--silent"]
         as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
@@ -121,7 +121,7 @@ def test_a_state_in_an_object_store_is_found_by_another_node(tmp_path, servers, 
 
 
 def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
-    """Its database is restarted in the middle of the training: in the end each step is there, and once."""
+    """The database is restarted during the training; at the end, each step is logged exactly once."""
     monkeypatch.chdir(project)
     with (tmp_path / "log").open("w") as stream:
         process = subprocess.Popen(

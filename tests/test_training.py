@@ -129,7 +129,7 @@ def test_weight_decay_reaches_weights_of_convolutions_only():
 
 
 def test_the_training_key_covers_the_import_closure_of_train():
-    """A change in any file that decides the weights gives another key; one in a figure does not."""
+    """A change of a file that determines the weights changes the key; a change of a figure's code does not."""
     import grimp
 
     graph = grimp.build_graph("fcos", cache_dir=None)
@@ -187,7 +187,7 @@ def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypa
 
 
 def test_a_finished_training_is_put_back_and_not_made_again(workspace, smoke_params):
-    """DVC deletes the outputs of a stage before it runs it again, also where it could not record them."""
+    """DVC deletes the outputs of a stage before running it again, even if it could not record them."""
     write_params(smoke_params)
     prepare()
     train("one-epoch", Watcher())
@@ -209,7 +209,7 @@ def test_a_finished_training_is_put_back_and_not_made_again(workspace, smoke_par
 
 
 def test_the_scratch_does_not_grow(workspace, smoke_params):
-    """Finished files of one key, and the newest unfinished states of others, are kept of a run."""
+    """A run keeps finished files of one key, and the newest unfinished states of others."""
     scratch = Path("runs/smoke/.scratch")
     for number in range(5):
         (scratch / f"one-epoch-{number}").mkdir(parents=True)
@@ -242,7 +242,7 @@ train("one-epoch", Stuck())
 
 
 def test_a_training_killed_outright_resumes(workspace, smoke_params):
-    """SIGKILL at any moment: no file is half there, and the next start goes on."""
+    """After SIGKILL at any moment no file is incomplete, and the next start resumes."""
     smoke_params["runs"]["one-epoch"]["epochs"] = 8
     smoke_params["train"]["checkpoint_every_s"] = 0.0
     write_params(smoke_params)
@@ -318,7 +318,7 @@ def test_the_gradient_of_p7_is_no_leftover_memory():
 
 
 def test_feature_maps_round_up():
-    """The published study gave them rounded down: 480 rows are 60, 30, 15, 8, 4 and not 60, 30, 15, 7, 3."""
+    """The published study rounded them down: 480 rows are 60, 30, 15, 8, 4 and not 60, 30, 15, 7, 3."""
     with torch.no_grad():
         outputs = small_fcos()(torch.zeros(1, 3, 480, 640))
     assert outputs.feature_sizes == ((60, 80), (30, 40), (15, 20), (8, 10), (4, 5))
@@ -338,7 +338,7 @@ def state_at(step, value=1.0):
 
 @contextlib.contextmanager
 def full_disk(at_most):
-    """No file may grow beyond so many bytes in the block, which torch's writer meets as it meets a full disk."""
+    """Limit the size of files in the block, which torch's writer sees as a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""How the figures look: one SVG each, whose colours follow the palette of the page that shows it."""
+"""Style of the figures: one SVG each, whose colours follow the colour scheme of the page."""
 
 import io
 from pathlib import Path
@@ -46,7 +46,7 @@ STYLE: Any = {
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure as wide as the text, `height` inches high; made within `mpl.rc_context(STYLE)`."""
+    """Return an empty figure as wide as the text and `height` inches high; call it within `mpl.rc_context(STYLE)`."""
     return Figure(figsize=(WIDTH, height))
 
 
@@ -56,7 +56,7 @@ def without_axes(ax: Axes) -> None:
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """The text of an SVG file: the same each time, with each colour as a variable that a dark page changes."""
+    """Return the text of the SVG file, which is reproducible, with each colour as a variable that dark mode changes."""
     text = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
