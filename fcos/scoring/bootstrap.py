@@ -46,7 +46,7 @@ def groups_of(names: Sequence[str] | None) -> Ints | None:
 
 
 def numbered(names: Sequence[str]) -> Ints:
-    """Number the distinct names from 0 in order of appearance."""
+    """Return a number for each name, from 0 in order of first appearance."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
 

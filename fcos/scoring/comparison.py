@@ -103,7 +103,7 @@ class Gate:
 def compare_all(
     rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False, baseline: str | None = None
 ) -> list[Comparison]:
-    """Compare every row with every earlier one, or with the `baseline` only.
+    """Return the comparisons of every row with every earlier one, or with the `baseline` only.
 
     All samples must have the same metrics and bootstrap samples.
 

@@ -37,7 +37,7 @@ class _Rows:
 
 
 def read_folder(path: Path, truth: Truth) -> RawResults:
-    """Read all files in and below a folder, in the order of their names.
+    """Return the results in all files in and below a folder, in the order of their names.
 
     Raises:
         UserError: there are no such files, a line has no confidence, or the size of an image is unknown.

@@ -28,7 +28,7 @@ class VocSplit:
 
 
 def read_voc(splits: dict[str, VocSplit], *, classes: Classes | None, ignore_difficult: bool) -> Source:
-    """Read VOC XML files, each with the image of its `<filename>` or its own name; sub-folders are read too.
+    """Return the content of VOC XML files, sub-folders included; images are found by `<filename>` or the XML's name.
 
     Boxes are 1-based and inclusive: x = xmin - 1, w = xmax - xmin + 1. If `classes` is None, the classes are the sorted
     names in the files.

@@ -34,7 +34,7 @@ def read_yolo(
     classes: Classes | None = None,
     keypoints: Sequence[int] | None = None,
 ) -> Source:
-    """Read the splits, including sub-folders. An image without a label file has no objects.
+    """Return the splits, sub-folders included. An image without a label file has no objects.
 
     Numbers are fractions of the displayed image (rotated according to EXIF). A polygon of at least three points is
     replaced by its bounding box.

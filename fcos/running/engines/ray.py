@@ -88,7 +88,9 @@ class RayEngine:
         self._actor.options(**options).remote(job.command, str(job.folder))
 
     def states(self, jobs: Sequence[Job]) -> Mapping[str, JobState]:
-        """Ask all actors at once; those that have ended are unknown, and their files tell of their end."""
+        """Return the states that all actors report; actors that have ended are unknown, and their files tell of their
+        end.
+        """
         try:
             actors = {job.run_name: actor for job in jobs if (actor := self._find(job))}
             asked = {actor.state.remote(): name for name, actor in actors.items()}

@@ -56,7 +56,7 @@ class SlurmEngine:
         )
 
     def states(self, jobs: Sequence[Job]) -> Mapping[str, JobState]:
-        """Ask squeue; of several jobs of one name the last one submitted counts."""
+        """Return the states in squeue; of several jobs of one name, the last one submitted counts."""
         of_name = {job.name: job.run_name for job in jobs}
         listed = sorted(map(_fields, self._squeue(of_name)), key=lambda fields: int(fields[1]))
         return {of_name[name]: _state(*about) for name, _, *about in listed if name in of_name}
