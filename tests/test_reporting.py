@@ -468,7 +468,7 @@ WORDINGS = {
     "one training each, not shown": (
         {},
         0.381,
-        "No difference is shown between the two networks: num_convs 4 against num_convs 3 +0.1 AP [-0.2, 0.4].",
+        "No difference is shown between the two networks: num_convs 4 against num_convs 3, +0.1 AP [-0.2, 0.4].",
     ),
     # s.d. 0.71 of 38 and 39, and of 46 and 47: 8 AP with an error of sqrt(2 * 0.5 / 2) and two degrees of freedom: 3.0.
     "two trainings each": (
@@ -479,7 +479,7 @@ WORDINGS = {
     "two trainings each, not shown": (
         {"s1": ("resnet34-e12-c3", 0.39), "s2": ("resnet34-e12-c4", 0.41)},
         0.40,
-        "No difference is shown: num_convs 4 against num_convs 3 +2.0 AP [-1.0, 5.0].",
+        "No difference is shown: num_convs 4 against num_convs 3, +2.0 AP [-1.0, 5.0].",
     ),
     # s.d. 0.5 of each three: 8 AP with an error of sqrt(2 * 0.25 / 3) and four degrees of freedom: 2.78 * 0.408 = 1.1.
     "three trainings each": (

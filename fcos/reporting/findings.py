@@ -92,7 +92,7 @@ def _not_shown(comparison: Comparison) -> str:
     if comparison.identical:
         return "the two results are the same"
     value, low, high = _percents(comparison)
-    numbers = f": {comparison.row} against {comparison.other} {value:+.1f} AP {interval_text(low, high)}"
+    numbers = f": {comparison.row} against {comparison.other}, {value:+.1f} AP {interval_text(low, high)}"
     between = " between the two networks" if comparison.scope == NETWORKS else ""
     return f"no difference is shown{between}{numbers if low == low else ''}"
 
