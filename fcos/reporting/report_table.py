@@ -99,8 +99,8 @@ class ReportTable:
             notes.append("Rows with n = 1 use the standard deviation between seeds of the rows with n > 1.")
         elif any(single):
             notes.append(
-                "Each row is one training: intervals and differences are about these networks, over images. They do not "
-                "include the spread between seeds of the same settings."
+                "Each row is one training: intervals and differences are about these networks, over images. They do "
+                "not include the spread between seeds of the same settings."
             )
         weights = {results.run.name: results.weights for results in self.results}
         notes += [f"{names} have the same weights (sha256)." for names in same_content(weights.items())]
