@@ -23,7 +23,7 @@ install: $(STAMP)
 # have other hashes than those in the lock.
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || echo "uv is not to be had; pip will do"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || echo "uv is not available, so pip is used"
 ifeq ($(TORCH),cpu)
 	awk '/^[a-z]/ {skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)(\[.*\])?==/} !skip' \
 		requirements.txt > .venv/requirements-cpu.txt

@@ -35,7 +35,7 @@ def main() -> None:
             apart.append(seconds(project, *([predict, evaluate] * len(VIEWS))))
             sweep.append(seconds(project, [*fcos, "nms-sweep", RUN]))
             single.append(seconds(project, evaluate))
-        seconds(project, ["dvc", "repro", "--force"])  # what was run by hand above is DVC's again
+        seconds(project, ["dvc", "repro", "--force"])  # records in dvc.lock what was run by hand above
         nothing = [seconds(project, ["dvc", "repro"]) for _ in range(3)]
         help_s = [seconds(project, ["fcos", "--help"]) for _ in range(5)]
     lines = [
@@ -59,7 +59,7 @@ def make_project(project: Path) -> None:
 
 
 def seconds(project: Path, *commands: list[str]) -> float:
-    """Wall time of the commands one after the other."""
+    """Return the wall time of the commands, run one after the other."""
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "true"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.perf_counter()
@@ -73,7 +73,7 @@ def seconds(project: Path, *commands: list[str]) -> float:
 
 
 def absolute(what: str, values: list[float], *, target: float) -> dict[str, Any]:
-    """A line that has no peer: the best of some, since waiting is what the machine adds."""
+    """Return a line without a peer: the fastest repetition, since other load only adds time."""
     return {
         "what": what,
         "ours_s": [round(value, 3) for value in values],

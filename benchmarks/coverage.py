@@ -42,16 +42,16 @@ THREE = np.array([3.0, 2.0, 1.0])  # shares of the objects of three classes
 POOR = Detector(recall=0.2, jitter=0.25, confidence=0.0, clutter=40.0)
 NEARLY_PERFECT = Detector(recall=0.995, jitter=0.002, confidence=6.0, clutter=0.3)
 CLUSTERED = {"evenness": 0.3, "themed": 1.0}
-COPIES = 10  # of a scene, with the same detections: frames of a film that stands still
+COPIES = 10  # of each image, with the same detections: frames of a video of a still scene
 
 
 def with_a_rare(expected: float, images: int = 200) -> Any:
-    """Shares of three classes, of whose last a test set has so many objects on average."""
+    """Return the shares of three classes such that the last has `expected` objects in a test set on average."""
     others = 3.02 * images - expected
     return np.array([0.6 * others, 0.4 * others, expected])
 
 
-# Shares of the classes, the detector, the images of a test set, and how objects lie in them.
+# Shares of the classes, the detector, the number of test images, and the distribution of the objects over them.
 SMALL: dict[str, Any] = {
     "3 classes, 20 images": (THREE, FIRST, 20),
     "3 classes, 72 images": (THREE, FIRST, 72),
@@ -133,9 +133,8 @@ def simulate(population: int, images: int, draws: int, replicates: int) -> dict[
 def small(
     draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None, grouped: bool = False
 ) -> dict[str, Any]:
-    """How often intervals of AP hold the population's, and how often a true difference is called another one.
-
-    Both of those that are printed: `printed` and `judged` say how many are; `before` is the first without support.
+    """Return how often intervals contain the true AP, and how often the test rejects the true difference. `printed` and
+    `judged` are the counts behind the two rates; `before` is the first rate without the correction for support.
     """
     pools = [_population(SMALL_POPULATION, detector, seed, shares, **(lie or {})) for seed in (0, 1)]
     truth = [_numbers(pool, np.ones((1, SMALL_POPULATION)))[0, 0] for pool in pools]
@@ -170,20 +169,20 @@ def _population(
 ) -> Matches:
     truth = draw_images(np.random.default_rng(0), images // copies, class_weights=shares, **lie)
     found = detect(np.random.default_rng([2, seed]), truth, detector)
-    first = len(truth["images"]) + 1  # beyond all ids
+    first = len(truth["images"]) + 1  # larger than all ids
     drawn = _copied(truth["images"], copies, id=first)
     annotations = _copied(truth["annotations"], copies, image_id=first, id=len(truth["annotations"]) + 1)
     split = CocoSplit(drawn, truth["categories"], annotations, Path())
     matches = match(_copied(found, copies, image_id=first), split)
-    # The other area ranges would double the time and say nothing new.
+    # The other area ranges would double the time without new information.
     all_areas = matches.area == 0
     columns = {key: getattr(matches, key)[all_areas] for key in ("detection", "area", "threshold", "gt")}
     return replace(matches, **columns)
 
 
 def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict[str, Any]]:
-    """The records several times, each time with ids moved on by so much."""
-    if copies == 1:  # millions of them
+    """Return copies of the records whose ids are shifted in each copy."""
+    if copies == 1:  # avoids copying millions of records
         return records
     return [
         {**record, **{key: record[key] + copy * step for key, step in ids.items()}}
@@ -193,7 +192,7 @@ def _copied(records: list[dict[str, Any]], copies: int, **ids: int) -> list[dict
 
 
 def _subset(matches: Matches, images: Ints) -> Matches:
-    """The matches of a test set of these images."""
+    """Return the matches of a test set of these images."""
     truth = matches.truth
     chosen = np.zeros(truth.num_images, dtype=bool)
     chosen[images] = True
@@ -230,7 +229,7 @@ def _numbers(matches: Matches, weights: Any) -> Floats:
 
 
 def _intervals(sample: Sample) -> dict[str, tuple[Floats, Floats]]:
-    """Ours, and the usual ones that a reader may ask about."""
+    """Return our intervals and the usual alternatives."""
     value, replicates = sample.values[0], sample.replicates[0]
     ours = estimate(sample, confidence=CONFIDENCE)
     z = norm.ppf((1 + CONFIDENCE) / 2)

@@ -100,7 +100,7 @@ Program = Callable[[], Any]
 def our_epochs(
     run: Run, truth: dict[str, Any], folder: Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[Program, Program]:
-    """A first epoch, for which nothing is decoded yet, and a later one, which has what the first has kept."""
+    """Return a first epoch, before which no image is decoded, and a later one, which uses the cache of the first."""
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], folder)
     model = build_model(run, NUM_CLASSES, pretrained=False)
     assigner = build_assigner(run.model)
@@ -110,7 +110,7 @@ def our_epochs(
     kept: list[DetectionDataset] = []
 
     def first() -> None:
-        # Not `auto`: a file on the disk would be found by the next repetition.
+        # Not `auto`, since the next repetition would find a file on the disk.
         where = "gpu" if device.type == "cuda" else "ram"
         kept[:] = [DetectionDataset(split, keep_images(split, where, device=device, folder=folder))]
         later()
@@ -118,9 +118,7 @@ def our_epochs(
     def later() -> None:
         where = {"device": device, "dtype": dtype, "scratch": scratch}
         fit(model, kept[0], assigner, plan, **where, validation=none, on_rows=lambda _: None)  # type: ignore[arg-type]
-        shutil.rmtree(
-            scratch.folder, ignore_errors=True
-        )  # a long epoch saves its state, from which the next one would resume
+        shutil.rmtree(scratch.folder, ignore_errors=True)  # no epoch resumes from the state of another one
 
     return first, later
 

@@ -21,7 +21,7 @@ DRAWS = 2
 
 
 def ours(gt: str, detections: str, replicates: int = 0) -> list[float]:
-    """What `fcos score` does but for its output: with the lines on what is odd in the files."""
+    """Do what `fcos score` does except for its output, including the notes on unusual contents of the files."""
     from fcos.comparing.inputs import Choices, match_results, open_truth
     from fcos.scoring.numbers import coco_metrics
 
@@ -37,7 +37,7 @@ def ours(gt: str, detections: str, replicates: int = 0) -> list[float]:
 
 
 def before(gt: str, detections: str, replicates: int = 0) -> list[float]:
-    """The same of the commit before, whose modules had other names."""
+    """Do the same with the code of the earlier commit, whose modules had other names."""
     inputs = importlib.import_module("fcos.scoring.inputs")
     from fcos.scoring.matching import match
     from fcos.scoring.numbers import coco_metrics
@@ -59,7 +59,7 @@ def _drawn(matches: Any, num_images: int, replicates: int) -> Any:
 
 
 class Cocoeval:
-    """A package with pycocotools' interface."""
+    """Evaluate with a package that has pycocotools' interface."""
 
     def __init__(self, coco: Any, cocoeval: Any) -> None:
         self.coco, self.cocoeval = coco, cocoeval
@@ -77,7 +77,7 @@ class Cocoeval:
         return [float(value) for value in evaluation.stats[:12]]
 
     def draw_seconds(self, gt: str, detections: str) -> float:
-        """Of a bootstrap sample: an evaluation of its images, each once, since an image cannot count twice."""
+        """Evaluate the images of a bootstrap sample, each once, since these packages cannot count an image twice."""
         evaluation = self.evaluated(gt, detections)
         image_ids = list(evaluation.params.imgIds)
         started = time.perf_counter()
@@ -101,7 +101,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     sys.stdout.flush()
     with Path(os.devnull).open("w") as nothing:
-        os.dup2(nothing.fileno(), 1)  # some print from other languages
+        os.dup2(nothing.fileno(), 1)  # some packages print from C++ or Rust
     fcos = {"ours": ours, "before": before}.get(name)
     package = None if fcos else evaluator(name)
     for line in sys.stdin:

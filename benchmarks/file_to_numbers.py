@@ -26,10 +26,10 @@ from synthetic import COCO2017_IMAGES, VOC2007_IMAGES, Detector, coco_sized, det
 from fcos.progress import track
 
 ROOT = Path(__file__).resolve().parents[1]
-BEFORE = "78c7d94"  # the commit whose speed was to be multiplied
+BEFORE = "78c7d94"  # the commit that TARGETS["before"] refers to
 PEERS = ("ultrafast_pycocotools", "hotcoco", "faster_coco_eval")
 REFERENCE = "pycocotools"
-# How many times as fast ours is to be; of the two in Rust: at most three times as slow as the fastest.
+# Required speed relative to each peer; the two in Rust may be up to three times as fast.
 TARGETS = {"before": 4.0, "ultrafast_pycocotools": 1 / 3, "hotcoco": 1 / 3, "faster_coco_eval": 6.0, "pycocotools": 8.0}
 REPLICATES, REPLICATES_TARGET = 1000, 10.0
 
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def commit_before(folder: Path) -> Path | None:
-    """The code of the commit before; None in a clone that has not got it."""
+    """Return the code of the earlier commit; None if the clone does not have it."""
     found = subprocess.run(["git", "archive", BEFORE, "fcos"], cwd=ROOT, capture_output=True, check=False)
     if found.returncode != 0:
         return None
@@ -114,7 +114,7 @@ def measured(
     for _ in track(range(arguments.repetitions), what, total=arguments.repetitions, unit="repetitions"):
         for name, evaluator in evaluators.items():
             seconds[name].append(evaluator.ask("numbers")["seconds"])
-    for name, evaluator in evaluators.items():  # once: it takes minutes
+    for name, evaluator in evaluators.items():  # once, since it takes minutes
         if name in ("ours", "before"):
             with_replicates[name].append(evaluator.ask("replicates")["seconds"])
         else:
@@ -144,7 +144,7 @@ def measured(
 
 
 def equal(numbers: dict[str, list[float]]) -> None:
-    """Refuse to compare the speed of evaluators that say different things."""
+    """Refuse to compare the speed of evaluators whose metrics differ."""
     reference = numbers["pycocotools"]
     for name, found in numbers.items():
         exact = name in ("ours", "before")

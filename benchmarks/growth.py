@@ -31,7 +31,7 @@ from fcos.evaluation.scoring import detect_all
 from fcos.scoring.matching import match
 from fcos.scoring.numbers import coco_metrics
 
-IMAGE = (48, 64)  # height and width of the images to prepare: the files are not what is measured
+IMAGE = (48, 64)  # height and width of the images to prepare; small, since reading files is not measured
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def in_own_process(part: str, size: int) -> dict[str, Any]:
 
 
 def exponent(rows: list[dict[str, Any]]) -> float:
-    """b of seconds = a * size ** b, between the two largest sizes: the smaller ones show what is paid once."""
+    """Return b of seconds = a * size ** b from the two largest sizes, where fixed costs matter least."""
     before, last = rows[-2:]
     return round(math.log(last["seconds"] / before["seconds"]) / math.log(last["size"] / before["size"]), 2)
 
@@ -98,7 +98,7 @@ def prepare(count: int) -> float:
 
 @contextmanager
 def quiet_files(folder: Path, count: int) -> Iterator[list[str]]:
-    """`count` JPEG files, told apart by a number behind the image's end."""
+    """Write `count` JPEG files that differ in a number after the end of the image."""
     buffer = BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (*IMAGE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, format="JPEG")
@@ -109,7 +109,7 @@ def quiet_files(folder: Path, count: int) -> Iterator[list[str]]:
 
 
 def score(count: int) -> float:
-    """Match and score the made-up detections of `count` images."""
+    """Match and score the synthetic detections of `count` images."""
     generator = np.random.default_rng(0)
     truth = draw_images(generator, count)
     results = detect(generator, truth, Detector())
@@ -120,7 +120,7 @@ def score(count: int) -> float:
 
 
 def views(count: int) -> float:
-    """NMS of each view's candidates and of their union, 200 images of 200 candidates a view."""
+    """Run NMS on each view's candidates and on their union, for 200 images with 200 candidates per view."""
     rng = np.random.default_rng(0)
     of_view = []
     for _ in range(count):

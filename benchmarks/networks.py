@@ -16,7 +16,7 @@ from fcos.study.build import build_model
 
 
 def torchvisions(run: Run, num_classes: int, test: TestConfig, **more: Any) -> TorchvisionFCOS:
-    """torchvision's FCOS with the layers of `run` and the weights with which ours starts; `more` is its own."""
+    """Return torchvision's FCOS with the layers of `run` and our initial weights; `more` are its own options."""
     channels = run.model.fpn_channels
     frozen = {"norm_layer": FrozenBatchNorm2d} if run.model.batch_norm == "frozen" else {}
     resnet = get_model(run.backbone, weights=None, **frozen)

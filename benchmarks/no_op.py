@@ -45,7 +45,7 @@ def measure(folder: Path, count: int) -> None:
 
 
 def write_images(root: Path, count: int) -> None:
-    """Tiny images, each another one, with a box each; one of ten is for testing."""
+    """Write tiny, different images with one box each, a tenth of them for testing."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for part in ("images", "labels"):

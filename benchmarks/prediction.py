@@ -36,7 +36,7 @@ from fcos.study.build import build_grid, build_model
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)
-CANDIDATES = 200  # an image, before NMS, of a trained network at the study's threshold
+CANDIDATES = 200  # boxes per image before NMS, of a trained network at the study's threshold
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def find_files(folder: Path | None, number: int) -> list[Path]:
 
 
 def draw_files(folder: Path, number: int) -> list[Path]:
-    """Smooth noise: it compresses about as well as a photograph."""
+    """Return smooth noise, which compresses about as well as a photograph."""
     generator = np.random.default_rng(0)
     files = []
     for index in range(number):
@@ -114,7 +114,7 @@ def draw_files(folder: Path, number: int) -> list[Path]:
 
 
 def usual_threshold(run: Run, test: TestConfig, files: list[Path], device: torch.device, dtype: torch.dtype) -> float:
-    """The score that leaves an untrained network, whose scores all lie close together, a usual number of candidates."""
+    """Return the score threshold that gives an untrained network a usual number of candidates."""
     some = files[:4]
     candidates = our_candidates(run, test, some, device, dtype)()
     scores = -np.sort(-np.concatenate([of.scores for of in candidates.values()]))
@@ -133,7 +133,7 @@ def our_prediction(
 def our_candidates(
     run: Run, test: TestConfig, files: list[Path], device: torch.device, dtype: torch.dtype
 ) -> Callable[[], dict[int, Candidates]]:
-    """What `fcos predict` does with `files`, each time from the files."""
+    """Return a function that does the work of `fcos predict`, from `files` each time."""
     model = build_model(run, NUM_CLASSES, pretrained=False)
     predictor = Predictor(
         model=model,
@@ -156,7 +156,7 @@ def our_candidates(
     ]
 
     def predict() -> dict[int, Candidates]:
-        """`predict_split` without its warm-up, which the first round of `in_turn` is here."""
+        """Run `predict_split` without its warm-up, for which the first round of `in_turn` stands."""
         found: dict[int, Candidates] = {}
         loaded = load_ahead(DetectionDataset(split), batches, workers=test.workers)
         for indices, samples in zip(batches, loaded, strict=True):
@@ -198,7 +198,7 @@ def their_prediction(
 
 
 class Files(Dataset[Any]):
-    """Images as torchvision's reference data set has them: PIL, then float tensors of 0 to 1."""
+    """A data set as in torchvision's reference script: PIL images, converted to float tensors from 0 to 1."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files

@@ -35,9 +35,9 @@ def main() -> None:
     truth = draw_images(generator, VOC2007_IMAGES)
     results = detect(generator, truth, Detector())
     split = CocoSplit(truth["images"], truth["categories"], truth["annotations"], Path())
-    ours(split, results)  # neither pays for what is loaded once
+    ours(split, results)  # warm-up, so that neither measurement includes imports
     mine = [ours(split, results) for _ in range(arguments.repetitions)]
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # before pycocotools adds its own
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # before pycocotools allocates its own
     theirs = [pycocotools(truth, results) for _ in range(arguments.repetitions)]
     assert mine[0]["metrics"] == theirs[0]["metrics"]
     peer = [of["seconds"] for of in theirs]

@@ -19,7 +19,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def parser(description: str | None, *, repetitions: int) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have."""
+    """Return a parser with the options that all benchmarks have."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=Path, required=True, help="the JSON to write")
     made.add_argument("--repetitions", type=int, default=repetitions)
@@ -36,9 +36,8 @@ def device_named(name: str) -> torch.device:
 
 
 def in_turn(programs: Mapping[str, Program], repetitions: int, *, label: str) -> dict[str, list[float]]:
-    """Seconds of each program in each repetition: once each unmeasured, then A, B, ..., A, B, ...
-
-    In turn, because a machine that others use too is not equally fast all the time.
+    """Return the seconds of each program in each repetition, after an unmeasured warm-up, in the order A, B, A, B, ...
+    The programs take turns because the speed of a shared machine changes over time.
     """
     for program in programs.values():
         program()
@@ -54,7 +53,7 @@ def in_turn(programs: Mapping[str, Program], repetitions: int, *, label: str) ->
 
 
 def synchronize() -> None:
-    """Wait for the device, so that a clock shows work and not its order."""
+    """Wait for the device, so that a clock measures its work and not only the launch."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -62,7 +61,7 @@ def synchronize() -> None:
 def line(
     what: str, ours: list[float], theirs: list[float], *, peer: str, target: float, at_most: bool = False
 ) -> dict[str, Any]:
-    """One line of the page: the ratio theirs / ours of each repetition, or ours / theirs where `at_most` is the aim."""
+    """Return one line of the page: the ratio theirs / ours of each repetition, or ours / theirs if `at_most` is set."""
     pairs = zip(ours, theirs, strict=True)
     ratios = [mine / other if at_most else other / mine for mine, other in pairs]
     middle = statistics.median(ratios)
@@ -89,7 +88,7 @@ def write_report(path: Path, title: str, lines: list[dict[str, Any]], **settings
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Return a description of the machine."""
     cpu: dict[str, str] = {}
     if Path("/proc/cpuinfo").exists():
         pairs = (row.split(":", 1) for row in Path("/proc/cpuinfo").read_text().splitlines() if ":" in row)

@@ -44,9 +44,9 @@ def main() -> None:
 
 
 def run_study(project: Path, study: str) -> tuple[float, float]:
-    """Seconds of the study, and the share of its stages that is not work."""
+    """Return the seconds of the study and the share of its stages that is overhead."""
     subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
-    # The clone's code, and all of its stages anew: DVC's cache is not in it.
+    # Runs the clone's code and all of its stages, since the clone has no DVC cache.
     environment = {**os.environ, "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "true"}
     fcos = [sys.executable, "-m", "fcos"]
     subprocess.run([*fcos, "study", "use", study, "--force"], cwd=project, env=environment, check=True)
@@ -69,7 +69,7 @@ def run_study(project: Path, study: str) -> tuple[float, float]:
 
 
 def in_stages(heard: Iterable[tuple[float, str]]) -> float:
-    """Sum of the wall times of all stages, from (seconds, line) of what `fcos study run` prints."""
+    """Return the sum of the wall times of all stages, from (seconds, line) of the output of `fcos study run`."""
     first: dict[str, float] = {}
     last: dict[str, float] = {}
     for seconds, text in heard:
@@ -83,7 +83,7 @@ def in_stages(heard: Iterable[tuple[float, str]]) -> float:
 
 
 def work(runs: Path) -> float:
-    """Sum of the seconds that the commands measured themselves."""
+    """Return the sum of the seconds that the commands measured themselves."""
     files = [path for name in MEASURED for path in runs.glob(f"*/{name}.json")]
     return sum(float(json.loads(path.read_text())["provenance"]["seconds"]) for path in files)
 

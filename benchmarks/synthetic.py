@@ -15,12 +15,12 @@ from numpy.random import Generator
 from PIL import Image
 
 WIDTH, HEIGHT = 500, 375
-# Objects of each class in VOC2007 test, difficult ones included: counted in its annotations.
+# Objects of each class in the annotations of VOC2007 test, difficult ones included.
 CLASS_WEIGHTS = np.array(
     [311, 389, 576, 393, 657, 254, 1541, 370, 1374, 329, 299, 530, 395, 369, 5227, 592, 311, 396, 302, 361]
 )
 VOC2007_IMAGES, VOC2007_DETECTIONS = 4952, 243_000
-# COCO val2017: 80 classes, of which person has 30 % of the objects and the others fall off, 36,781 objects.
+# COCO val2017: 36,781 objects of 80 classes; person has 30 %, and the other shares decrease.
 _FALLING = 1 / (np.arange(79) + 4.0)
 COCO2017_WEIGHTS = np.concatenate(([0.3 / 0.7 * _FALLING.sum()], _FALLING))
 COCO2017_IMAGES, COCO2017_CLUTTER = 5000, 92.1
@@ -60,7 +60,7 @@ def draw_images(
     counts = generator.negative_binomial(evenness, evenness / (evenness + objects_per_image), size=num_images)
     image = np.repeat(np.arange(num_images), counts)
     total = len(image)
-    # Images have a theme: half of the objects of an image are of one class, as in photographs.
+    # Half of the objects of an image are of one class, as in photographs.
     theme = generator.choice(len(share), size=num_images, p=share)
     other = generator.choice(len(share), size=total, p=share)
     label = np.where(generator.random(total) < themed, theme[image], other)
@@ -83,7 +83,7 @@ def draw_images(
 
 
 def write_images(folder: Path, truth: dict[str, Any]) -> None:
-    """A JPEG file for each image of `truth`: smooth noise, which compresses about as well as a photograph."""
+    """Write a JPEG file of smooth noise for each image of `truth`."""
     for image in truth["images"]:
         size = image["width"], image["height"]
         small = np.random.default_rng(image["id"]).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
@@ -104,7 +104,7 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, h
     boxes = np.array([a["bbox"] for a in truth["annotations"]], dtype=float).reshape(-1, 4)
     of_object = hard[image] + shared.normal(0, 1.0, size=num_objects)
     found = generator.random(num_objects) < _odds(np.log(detector.recall / (1 - detector.recall)) - of_object)
-    # A second, worse box on one object in ten: duplicates are what NMS leaves.
+    # One object in ten has a second, worse box, as duplicates remain after NMS.
     again = found & (generator.random(num_objects) < 0.1)
     which = np.concatenate((np.flatnonzero(found), np.flatnonzero(again)))
     worse = np.repeat([1.0, 2.0], [found.sum(), again.sum()])
@@ -126,7 +126,7 @@ def detect(generator: Generator, truth: dict[str, Any], detector: Detector, *, h
 
 
 def coco_sized(generator: Generator, num_images: int = COCO2017_IMAGES) -> tuple[dict[str, Any], list[Any]]:
-    """Ground truth and results of the size of COCO val2017."""
+    """Return ground truth and results of the size of COCO val2017."""
     truth = draw_images(generator, num_images, objects_per_image=7.36, class_weights=COCO2017_WEIGHTS)
     return truth, detect(generator, truth, Detector(clutter=COCO2017_CLUTTER))
 

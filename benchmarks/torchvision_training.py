@@ -48,7 +48,7 @@ from fcos.training.loop import Plan
 from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses
 
-# What torchvision has no setting for is set to what it has: 32 groups, ranges of 4 to 8 strides, the last one open.
+# Settings that torchvision fixes: 32 groups, ranges of 4 to 8 strides, and no upper bound at the last level.
 MODEL = ModelConfig(
     weights="none",
     batch_norm="trained",
@@ -74,7 +74,7 @@ class Detector(Protocol):
 
 
 class Ours:
-    """As `fcos train`, `fcos predict` and `fcos evaluate` do it."""
+    """Train, predict and score as the commands of this project do."""
 
     def __init__(self, run: Run, num_classes: int, device: torch.device) -> None:
         self.model = build_model(run, num_classes, pretrained=False)
@@ -123,7 +123,7 @@ class Torchvisions:
 
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Detections]:
-        """Detections of each sample, in pixels of its image."""
+        """Return the detections of each sample, in pixels of its image."""
         batch = make_batch(samples, views, next(self.model.parameters()).device)
         outputs, anchors, per_level = self._run(batch)
         found = self.model.postprocess_detections(
@@ -140,7 +140,7 @@ class Torchvisions:
         return results
 
     def _run(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
-        """Head outputs, anchors of each image, and the number of anchors of each level."""
+        """Return head outputs, the anchors of each image, and the number of anchors of each level."""
         images = batch.images.contiguous()
         features = list(self.model.backbone(images).values())
         sizes = [(int(height), int(width)) for height, width in batch.image_sizes.tolist()]
@@ -165,7 +165,7 @@ def _predict(predictor: Any, dataset: DetectionDataset) -> dict[int, Detections]
 
 
 def batches(dataset: DetectionDataset, plan: Plan, device: torch.device) -> Iterator[Batch]:
-    """The batches of a whole training: a function of the plan's seed, whoever trains on them."""
+    """Return the batches of a whole training, which depend only on the seed of the plan."""
     for step, samples in enumerate(load_ahead(dataset, plan.batches(0), workers=plan.config.workers)):
         epoch = step // plan.steps_per_epoch
         yield make_batch(samples, [plan.view(epoch, sample.image_id) for sample in samples], device)
@@ -196,7 +196,7 @@ def run_one(out: Path, implementation: str, seed: int, epochs: int, precision: P
     config = TRAIN.model_copy(update={"precision": precision})
     device = find_device(config.device)
     train_split, test_split = read_split(out / "data", "train"), read_split(out / "data", "test")
-    # As `fcos train` has them: decoded once, wherever there is room.
+    # Images are decoded once, as in `fcos train`, and kept wherever there is room.
     images = keep_images(train_split, "auto", device=device, folder=out)
     train_set, test_set = DetectionDataset(train_split, images), DetectionDataset(test_split)
     run = Run(
@@ -222,7 +222,7 @@ def compare(root: Path, out: Path, *, seeds: int, epochs: int, precision: Precis
     write_data(data, out / "data")
     shutil.copy(out / "data" / "test.json", out / "gt.json")
     trainings = [(implementation, seed) for seed in range(seeds) for implementation in IMPLEMENTATIONS]
-    # One thread each: two threads of one training wait for each other wherever something else runs on a core.
+    # One thread for each training, since the two threads of a training wait for each other on a busy machine.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run_one, out, name, seed, epochs, precision) for name, seed in trainings]
         rows = [future.result() for future in futures]

@@ -31,7 +31,7 @@ from fcos.training.optimizer import make_optimizer
 from fcos.training.step import compute_losses, train_step
 
 NUM_CLASSES = 20
-OBJECTS = 3  # a VOC2007 image has 2.4 on average
+OBJECTS = 3  # a VOC2007 image has 2.4 objects on average
 MODEL = ModelConfig(weights="none", batch_norm="frozen", fpn_channels=128, group_norm_groups=32)
 TEST = TestConfig()
 
@@ -77,7 +77,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def format_of(device: torch.device, dtype: torch.dtype) -> str:
-    """What ours computes in, in words."""
+    """Return our number format as text."""
     layout = "channels_last" if find_memory_format(device, dtype) == torch.channels_last else "channels first"
     return f"{name_of(dtype)}, {layout}"
 
@@ -87,7 +87,7 @@ def repeat(step: Callable[[], Any], times: int) -> Callable[[], Any]:
 
 
 def make_samples(count: int, height: int, width: int) -> list[Sample]:
-    """Images of noise with boxes of VOC-like sizes."""
+    """Return images of noise with boxes of VOC-like sizes."""
     generator = np.random.default_rng(0)
     samples = []
     for number in range(count):
@@ -105,7 +105,7 @@ Step = tuple[Callable[[], Any], tuple[Callable[[], Any], list[nn.Parameter]]]
 
 
 def our_step(run: Run, samples: list[Sample], device: torch.device, dtype: torch.dtype) -> Step:
-    """A whole step as `fcos train` does it, and its forward pass with the parameters."""
+    """Return a whole step as in `fcos train`, its forward pass, and the parameters."""
     model = build_model(run, NUM_CLASSES, pretrained=False)
     memory_format = find_memory_format(device, dtype)
     model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
@@ -129,7 +129,7 @@ def their_step(
     dtype: torch.dtype,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Step:
-    """The body of torchvision's reference loop, from float images on the CPU."""
+    """Run the body of torchvision's reference loop, from float images on the CPU."""
     size = samples[0].image.shape[:2]
     model = torchvisions(run, NUM_CLASSES, TEST, min_size=min(size), max_size=max(size))
     model.to(device, memory_format=memory_format).train()
@@ -152,7 +152,7 @@ def their_step(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        return loss.item()  # as the reference script does, to stop on NaN
+        return loss.item()  # as in the reference script, which stops on NaN
 
     return step, (forward, list(model.parameters()))
 

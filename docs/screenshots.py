@@ -22,11 +22,11 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 STUDY = "shapes"
-SHOWN = ("resnet18-e12-c3", "resnet34-e12-c4", "resnet34-e30-c3")  # in the gallery, which has room for three
+SHOWN = ("resnet18-e12-c3", "resnet34-e12-c4", "resnet34-e30-c3")  # shown in the gallery, which has room for three
 
 
 def main() -> None:
-    """Take all of them."""
+    """Take all screenshots."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -43,7 +43,7 @@ def take_report(page: Page) -> None:
     page.goto((ROOT / "reports" / STUDY / "index.html").as_uri())
     page.wait_for_selector("html[data-charts]")
     save(page.screenshot(), "report")
-    page.evaluate("document.querySelector('.runs').style.position = 'static'")  # it would lie over what is taken
+    page.evaluate("document.querySelector('.runs').style.position = 'static'")  # it would cover the table
     page.locator("#table-4").scroll_into_view_if_needed()
     save(page.locator("#table-4").screenshot(), "report-table")
     for run in page.locator('input[name="run"]').all():
@@ -84,7 +84,7 @@ def serving(*command: str) -> Iterator[str]:
 
 
 def save(png: bytes, name: str) -> None:
-    """As docs/images/NAME.png, of a palette: a third of the size."""
+    """Write docs/images/NAME.png with a palette, which takes a third of the size."""
     image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(IMAGES / f"{name}.png", optimize=True)
     print(f"docs/images/{name}.png: {image.width} x {image.height}")

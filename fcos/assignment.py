@@ -22,7 +22,7 @@ def assign_targets(
     center_sampling_radius: float,
     inclusive: bool,
 ) -> LocationTargets:
-    """Assign at most one box to each location of each image.
+    """Return the targets of all locations, with at most one box for each location of each image.
 
     A location is positive for a box if it lies inside the box and inside the square that extends
     `center_sampling_radius` strides from the box's center to each side (both borders included if `inclusive`), and if

@@ -4,7 +4,7 @@ from torch import Tensor, cat, stack
 
 
 def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """Convert boxes from COCO's xywh to xyxy: (..., 4) -> (..., 4)."""
+    """Return boxes (..., 4) converted from COCO's xywh to xyxy."""
     x, y, w, h = boxes_xywh.unbind(-1)
     return stack((x, y, x + w, y + h), dim=-1)
 
@@ -22,6 +22,6 @@ def boxes_from(locations: Tensor, ltrb: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Clip boxes (..., 4) to images of `height` and `width`, tensors that broadcast against (...)."""
+    """Return boxes (..., 4) clipped to images of `height` and `width`, tensors that broadcast against (...)."""
     limit = stack((width, height, width, height), dim=-1).to(boxes)
     return boxes.clamp(min=0).minimum(limit)

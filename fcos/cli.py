@@ -29,7 +29,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 
 app = typer.Typer(
-    help="A tracked, repeatable study of the FCOS object detector. `make repro` runs all of it.",
+    help="Train FCOS object detectors, compare any detectors, and run whole studies, as `make repro` does.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -106,7 +106,7 @@ GroupsBy = Annotated[
     typer.Option(
         "--groups",
         metavar="BY",
-        help="Resample images of one group (film, scene) together. BY: a key of the images, a CSV of image,group, N "
+        help="Resample images of one group (video, scene) together. BY: a key of the images, a CSV of image,group, N "
         "(first N characters of file names), or a separator such as _ (everything before the last one).",
     ),
 ]
@@ -154,7 +154,7 @@ class ExportFormat(StrEnum):
 
 
 MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
-NOT_RESTORED = 3  # of a stage that DVC was only to restore from its caches
+NOT_RESTORED = 3  # exit code of a stage that DVC was only to restore from its caches
 AGAIN_S = 0.1  # delay before a lost signal is sent again
 
 
@@ -225,7 +225,7 @@ def _as_mistake(error: BaseException) -> UserError | None:
 
 @study_app.command("list", epilog="Example: fcos study list")
 def study_list() -> None:
-    """The ready-made studies in studies/."""
+    """List the ready-made studies in studies/."""
     from fcos.commands.study import list_text
 
     _echo(list_text(), nl=False)
@@ -258,7 +258,7 @@ def study_new(
         OutsideBoxes, typer.Option(help="Boxes that end more than a pixel outside their image: stop, or clip them.")
     ] = OutsideBoxes.error,
 ) -> None:
-    """Create a study of your own data: writes studies/NAME.yaml with settings for your images and this machine."""
+    """Create a study for your own data: writes studies/NAME.yaml with settings for your images and this machine."""
     from fcos.authoring.new import study_new
 
     choices = {"damaged": damaged.value, "outside_boxes": outside_boxes.value}
@@ -270,7 +270,7 @@ def study_use(
     name: Annotated[str, typer.Argument(help="A study in studies/.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite edits in params.yaml.")] = False,
 ) -> None:
-    """Make a study the active one by copying it to params.yaml."""
+    """Activate a study: copies it to params.yaml."""
     from fcos.commands.study import use_study
 
     kept = use_study(name, force=force)
@@ -303,7 +303,7 @@ def study_run(
     ] = None,
     engine: Annotated[EngineName, typer.Option(help="Where the trainings run.")] = EngineName.local,
     engine_options: Annotated[
-        Path, typer.Option(metavar="FILE", help="Settings of a cluster: its shared folder, partition and the like.")
+        Path, typer.Option(metavar="FILE", help="Settings of the cluster, such as its shared folder and partition.")
     ] = Path("engine.yaml"),
     detach: Annotated[bool, typer.Option("--detach", help="Submit to a cluster and do not wait.")] = False,
 ) -> None:
@@ -329,7 +329,7 @@ def study_run(
 
 @study_app.command("cancel", epilog="Example: fcos study cancel")
 def study_cancel() -> None:
-    """End the jobs of the active study on a cluster; what they have saved is kept."""
+    """Cancel the cluster jobs of the active study; saved states are kept."""
     from fcos.running.engines.jobs_file import submitted
     from fcos.running.engines.protocol import EngineSilent
 
@@ -612,7 +612,7 @@ def score(
 def compare(
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RESULTS", help="[NAME=]FILE[,FILE...]: results; several files are several seeds."),
+        typer.Argument(metavar="RESULTS", help="Results, as [NAME=]FILE; join the files of several seeds with commas."),
     ],
     gt: GroundTruth,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the tables and the chart.")] = Path(
@@ -641,7 +641,7 @@ def compare(
             metavar="MARGIN",
             min=0,
             help="Exit with 1 unless each row is shown to be at most MARGIN points of AP below the baseline (default: "
-            "the first row), by the lower end of the interval.",
+            "the first row), by the lower bound of the interval.",
         ),
     ] = None,
     fail_unless_better: Annotated[

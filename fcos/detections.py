@@ -82,7 +82,7 @@ def detect(candidates: Candidates, *, nms_iou_threshold: float, max_detections: 
 
 
 def merge_views(views: Sequence[Detections], *, nms_iou_threshold: float, max_detections: int) -> Detections:
-    """Merge the detections of several views of one image: NMS per class over their union."""
+    """Return the merged detections of several views of one image: NMS per class over their union."""
     return detect(Candidates.concatenate(views), nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
 
 

@@ -18,7 +18,7 @@ def coco_eval(truth, found):
 
 
 def coco_eval_of_files(gt, detections):
-    """What a user of pycocotools does: two files and loadRes."""
+    """Evaluate as a user of pycocotools does: two files and loadRes."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(gt))
         found = truth.loadRes(str(detections))

@@ -17,12 +17,12 @@ from quick_fcos import quick_fcos
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
-READY_MADE = ("coco2017", "shapes", "smoke", "voc2007", "voc2007-seeds")  # whoever runs the tests may have others
+READY_MADE = ("coco2017", "shapes", "smoke", "voc2007", "voc2007-seeds")  # the tester's clone may have more
 # A wait ends with the state that it waits for; this only keeps a fault from lasting for ever.
 LIMIT_S = 300.0
 expect.set_options(timeout=1000 * LIMIT_S)
 
-# What a user, a git hook or a CI system may have set, and what changes what programs do or print.
+# Variables of a user, a git hook or a CI system that change what programs do or print.
 FOREIGN = re.compile(
     r"(DVC|MLFLOW|GIT|MPL|TQDM|CLICOLOR|TTY|CONDA|XDG_\w+_HOME|TORCH_HOME|VIRTUAL_ENV|PYTHONWARNINGS|SOURCE_DATE_EPOCH"
     r"|NO_COLOR|FORCE_COLOR|PY_COLORS|GITHUB_ACTIONS|\w+_proxy)",
@@ -33,18 +33,18 @@ OWN = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_CONFIG_NOSYSTEM": "1",
     "COLUMNS": "100",
-    # No test reaches beyond this machine: nobody listens there.
+    # Nothing listens at these addresses, so that no test reaches beyond this machine.
     "http_proxy": "http://127.0.0.1:9",
     "https_proxy": "http://127.0.0.1:9",
     "no_proxy": "127.0.0.1,localhost",
 }
-# The checkout may belong to another user than the one who runs the tests.
+# The checkout may belong to a user other than the one who runs the tests.
 GIT_CONFIG = "[user]\nname = Tests\nemail = tests@example.org\n[safe]\ndirectory = *\n"
 
 
-@pytest.hookimpl(trylast=True)  # pytest itself has looked at the colours that the user wants
+@pytest.hookimpl(trylast=True)  # pytest has already read the user's colour settings
 def pytest_configure(config):
-    """An environment and a home folder of the tests' own, which xdist's workers and all processes inherit."""
+    """Set an environment and a home folder for the tests, which xdist's workers and all child processes inherit."""
     if hasattr(config, "workerinput"):
         return
     home = Path(tempfile.mkdtemp(prefix="fcos-tests-"))
@@ -59,14 +59,14 @@ def pytest_configure(config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """The files with most slow tests first: at the end nobody waits for one that began last. Else in random order."""
+    """Run the files with most slow tests first, so that none starts last; the others keep their random order."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
 def _apart(tmp_path, monkeypatch):
-    """Each test is in an empty folder, not in the user's checkout, and leaves the environment as it was."""
+    """Run each test in an empty folder instead of the user's checkout, and restore the environment after it."""
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     yield
@@ -77,7 +77,7 @@ def _apart(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def quick_path():
-    """A search path for commands on which the stages of DVC begin at once."""
+    """Return a search path for commands with which the stages of DVC start without import time."""
     with quick_fcos(Path(tempfile.mkdtemp(dir=os.environ["HOME"]))) as path:
         yield path
 
@@ -89,13 +89,13 @@ def quick(quick_path, monkeypatch):
 
 @pytest.fixture
 def smoke_params():
-    """The smoke study as plain data, to be changed at will."""
+    """Return the smoke study as plain data, which a test may change."""
     return yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
 
 
 @pytest.fixture
 def workspace(tmp_path, smoke_params):
-    """An empty project folder with the smoke study as params.yaml, as the current folder."""
+    """Return an empty project folder with the smoke study as params.yaml, and make it the current folder."""
     write_params(smoke_params)
     Path("studies").mkdir()
     for name in READY_MADE:
@@ -105,7 +105,7 @@ def workspace(tmp_path, smoke_params):
 
 @dataclass
 class Done:
-    """What a command line left."""
+    """The result of a command line."""
 
     returncode: int
     stdout: str
@@ -114,7 +114,7 @@ class Done:
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Call the command line in this process: exit code, standard output and standard error."""
+    """Call the command line in this process; return exit code, standard output and standard error."""
     import fcos.cli
 
     def call(*arguments):
@@ -129,7 +129,7 @@ def run(monkeypatch, capsys):
 
 
 def assert_mistake(done, *parts):
-    """Exit code 2, one message on standard error, no traceback."""
+    """Check that there is exit code 2, one message on standard error, and no traceback."""
     assert done.returncode == 2, done.stderr
     assert "\nerror: " in f"\n{done.stderr}" and "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1
@@ -138,7 +138,7 @@ def assert_mistake(done, *parts):
 
 
 def wait_until(condition, process=None):
-    """Wait until `condition()` is true, and return what it said; a process that brings it about must not end first."""
+    """Wait until `condition()` is true and return its value; fail if `process`, which should cause it, ends first."""
     until = time.monotonic() + LIMIT_S
     while True:
         ended = process is not None and process.poll() is not None
@@ -151,12 +151,12 @@ def wait_until(condition, process=None):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """Debian's chromium, headless; FCOS_NEEDS_BROWSER=1 (CI) makes its absence an error."""
+    """Start Debian's headless chromium; with FCOS_NEEDS_BROWSER=1 (CI) its absence is an error."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         assert not os.environ.get("FCOS_NEEDS_BROWSER"), "no chromium is installed"
         pytest.skip("no chromium: apt-get install chromium")
-    # Without these it looks for hosts of its maker at every start.
+    # Otherwise Chromium contacts its maker's hosts at every start.
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -168,7 +168,7 @@ def chromium():
 
 @pytest.fixture
 def page(chromium):
-    """A page in a window of its own; whatever it says in error, or asks of another host, fails the test at its end."""
+    """Return a page in a new window; the test fails if the page logs an error or requests another host."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(1000 * LIMIT_S)
     page = context.new_page()
@@ -188,7 +188,7 @@ def write_params(params):
 
 
 class Watcher:
-    """An observer that remembers what it saw."""
+    """An observer that records what it receives."""
 
     def __init__(self):
         self.run, self.key, self.seen = None, None, []
@@ -201,7 +201,7 @@ class Watcher:
 
 
 class Stopper(Watcher):
-    """Kills the training, as a person would, after a number of steps."""
+    """An observer that kills the training after a number of steps."""
 
     def __init__(self, after):
         super().__init__()
@@ -214,5 +214,5 @@ class Stopper(Watcher):
 
 
 def forget_trainings():
-    """Take away the finished trainings of smoke that are kept: the same one would be put back."""
+    """Delete the stored finished trainings of smoke, so that the same training is not restored."""
     shutil.rmtree("runs/smoke/.scratch", ignore_errors=True)

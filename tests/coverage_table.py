@@ -1,4 +1,4 @@
-"""Print what no test runs in its own process, from slipcover's JSON (`make coverage`)."""
+"""Print the lines that no test runs in its own process, from slipcover's JSON (`make coverage`)."""
 
 import json
 import sys

@@ -28,12 +28,12 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 def needs_real(name: str) -> pytest.MarkDecorator:
-    """Skip where the real images are absent."""
+    """Skip the test if the real images are missing."""
     return pytest.mark.skipif(not (REAL / name).is_dir(), reason=f"real data are absent: {REAL / name}")
 
 
 def pixels(name: str, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Smooth colours (height, width, 3) that depend on `name`: other names are other images."""
+    """Return smooth colours (height, width, 3) that depend on `name`, so that other names give other images."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     coarse = Image.fromarray(rng.integers(0, 256, size=(4, 6, 3), dtype=np.uint8))
     return np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
@@ -55,7 +55,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def voc_object(name: str, corners: Iterable[object], *, difficult: int = 0) -> str:
-    """An <object>; `corners` are xmin, ymin, xmax, ymax as in the file: 1-based and inclusive."""
+    """Return an <object>; `corners` are xmin, ymin, xmax, ymax as in the file, 1-based and inclusive."""
     sides = "".join(
         f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
     )
@@ -69,7 +69,7 @@ def voc_xml(objects: Iterable[str], *, size: tuple[object, object] | None = (WID
 
 
 def write_voc(root: Path, splits: Mapping[str, Mapping[str, Iterable[str]]]) -> Path:
-    """A folder in VOC layout; `splits` gives the objects of each image of each split."""
+    """Write a folder in VOC layout; `splits` gives the objects of each image of each split."""
     for split, images in splits.items():
         for stem, objects in images.items():
             save_image(root / "JPEGImages" / f"{stem}.jpg")
@@ -82,7 +82,7 @@ CAT = voc_object("cat", (11, 6, 40, 30))
 DOG = voc_object("dog", (1, 1, WIDTH, HEIGHT))
 
 
-def small_voc(root: Path = Path("pictures"), /, **train: Any) -> Path:
+def small_voc(root: Path = Path("photos"), /, **train: Any) -> Path:
     """Two training images and one for testing; `train` sets the objects of training images."""
     return write_voc(root, {"trainval": {"000001": [CAT], "000002": [DOG], **train}, "test": {"000003": [CAT, DOG]}})
 
@@ -103,7 +103,7 @@ def coco_content(images: list[dict[str, Any]], boxes: list[dict[str, Any]]) -> d
 
 
 def write_coco(root: Path, train: Mapping[str, Any], test: Mapping[str, Any]) -> Path:
-    """COCO's own layout; an image is drawn for each image that has none yet."""
+    """Write COCO's own layout; missing images are drawn."""
     for split, content in (("train2017", train), ("val2017", test)):
         write(root / "annotations" / f"instances_{split}.json", json.dumps(content))
         for image in content["images"]:
@@ -158,7 +158,7 @@ def run_prepare(**data: Any) -> dict[str, Any]:
 
 
 def prepare_as_found(folder: Path, out_dir: Path, **choices: Any) -> dict[str, Any]:
-    """What `fcos study new` finds in `folder`, prepared in `out_dir`; `choices` are further keys of `data:`."""
+    """Prepare in `out_dir` what `fcos study new` finds in `folder`; `choices` are further keys of `data:`."""
     found = discover(folder).data
     data = {key: value for key, value in found.items() if value is not None or "validation" not in key}
     data |= {"root": str(found["root"]), **choices}
@@ -167,7 +167,7 @@ def prepare_as_found(folder: Path, out_dir: Path, **choices: Any) -> dict[str, A
 
 
 def read(name: str) -> dict[str, Any]:
-    """train, test or manifest of the prepared data."""
+    """Return train, test or manifest of the prepared data."""
     return dict(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")))
 
 
@@ -176,7 +176,7 @@ def boxes(split: str = "train") -> list[list[float]]:
 
 
 def assert_refused(*parts: str, **data: Any) -> None:
-    """prepare refuses this `data:` with all `parts` in its message, and what was prepared earlier is as it was."""
+    """Check that prepare refuses this `data:` with all `parts` in its message and changes no prepared data."""
     write(DATA / "train.json", '{"earlier": true}')
     before = snapshot(Path("data"))
     with pytest.raises(UserError) as refusal:
@@ -187,7 +187,7 @@ def assert_refused(*parts: str, **data: Any) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Everything below `folder`: the digest of each file, and the sub-folders, hidden ones too."""
+    """Return everything below `folder`: the digest of each file, and the sub-folders, hidden ones included."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in sorted(folder.rglob("*"))

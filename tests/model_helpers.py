@@ -21,7 +21,7 @@ RUN = "one-epoch"
 
 
 def make_study(folder: Path, **data) -> Path:
-    """The smoke study in `folder`: prepared, and its runs with random weights that find many boxes of all classes."""
+    """Create the smoke study in `folder`: prepared, with random weights that find many boxes of all classes."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -41,7 +41,7 @@ def make_study(folder: Path, **data) -> Path:
 
 
 def train_and_predict(folder: Path, params) -> None:
-    """The study of these settings in `folder`: prepared, its run trained and predicted in all views."""
+    """Create the study of these settings in `folder`: prepared, its run trained and predicted in all views."""
     with contextlib.chdir(folder):
         write_params(params)
         prepare()
@@ -51,7 +51,7 @@ def train_and_predict(folder: Path, params) -> None:
 
 
 def loud(head, seed: int) -> None:
-    """Scores from 0 to 1 and boxes of several strides: a fresh head says 0.07 and nothing everywhere."""
+    """Give the head scores from 0 to 1 and boxes of several strides; a new head predicts 0.07 and empty boxes."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head.class_logits.weight.normal_(std=0.25)

@@ -19,14 +19,14 @@ from fcos.model.locations import LocationGrid
 from fcos.training.step import Assigner
 
 STRIDES = (8, 16, 32, 64, 128)
-# torchvision's FCOS in our words: what it does not let one choose.
+# torchvision's fixed settings in our terms.
 ORACLE_RANGES: list[list[float | None]] = [[0, 64], [64, 128], [128, 256], [256, 512], [512, None]]
 GRID = LocationGrid(strides=STRIDES, offset=0.0, step_from_padding=True)
 ASSIGNER = Assigner(grid=GRID, regression_ranges=ORACLE_RANGES, center_sampling_radius=1.5, inclusive=False)
 
 
 def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: int = 0) -> tuple[OracleFCOS, FCOS]:
-    """Two networks with the same weights, random enough to be confident about something."""
+    """Return two networks with the same weights, random enough for some high scores."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = get_model(backbone, weights=None)
@@ -55,12 +55,12 @@ def oracle_and_ours(*, num_classes: int = 5, backbone: str = "resnet18", seed: i
 
 
 def published_oracle() -> OracleFCOS:
-    """torchvision's `fcos_resnet50_fpn` for COCO's ids 0..90 as it is with published weights, but with random ones."""
+    """Return torchvision's `fcos_resnet50_fpn` for COCO's ids 0..90, as with published weights but with random ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         oracle = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
         _make_confident(oracle)
-        _freeze(oracle.backbone.body)  # only where it loads weights does torchvision build frozen BatchNorms
+        _freeze(oracle.backbone.body)  # torchvision builds frozen BatchNorms only for pretrained weights
     return oracle
 
 
@@ -68,7 +68,7 @@ def _make_confident(oracle: OracleFCOS) -> None:
     for name, parameter in oracle.head.named_parameters():
         if name.endswith("weight") and parameter.dim() == 4:
             nn.init.normal_(parameter, std=0.05)
-    # Regression of some strides, and scores on both sides of the threshold.
+    # Regression is a few strides, and scores are on both sides of the threshold.
     nn.init.constant_(oracle.head.regression_head.bbox_reg.bias, 2.0)
     nn.init.constant_(oracle.head.classification_head.cls_logits.bias, -2.0)
 
@@ -85,7 +85,7 @@ def _freeze(module: nn.Module) -> None:
 
 
 def oracle_anchors(feature_sizes: tuple[tuple[int, int], ...], padded_size: tuple[int, int]) -> Tensor:
-    """torchvision's anchors of one image, (R, 4): squares of a stride's side around the locations."""
+    """Return torchvision's anchors of one image, (R, 4): squares around the locations with the stride as side."""
     generator = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
     features = [torch.zeros(1, 1, *size) for size in feature_sizes]
     return generator(ImageList(torch.zeros(1, 3, *padded_size), [padded_size]), features)[0]

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from conftest import ROOT, wait_until
 
-PATH = os.environ["PATH"]  # of the real commands; the fixture `quick` puts others before them
+PATH = os.environ["PATH"]  # has the real commands; the fixture `quick` puts others before them
 
 
 def _git(*arguments):
-    """What git says of this repository; a downloaded archive is none, and not every machine has git."""
+    """Return git's answer about this repository; an archive has no repository, and some machines have no git."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("this is no clone of the repository, or git is missing")
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=ROOT).stdout
@@ -33,7 +33,7 @@ def tracked_files():
 
 @functools.cache
 def empty_store():
-    """A new MLflow database, which takes as long to make as a short training, to be copied."""
+    """Return a new MLflow database to be copied, since creating one takes as long as a short training."""
     path = Path(tempfile.mkdtemp(dir=os.environ["HOME"])) / "mlflow.db"
     make = "from fcos.tracking.store import connect; connect()"
     call(path.parent, sys.executable, "-c", make, MLFLOW_TRACKING_URI=f"sqlite:///{path}", PYTHONPATH=str(ROOT))
@@ -41,7 +41,7 @@ def empty_store():
 
 
 def copy_project(folder, params, *, git=True):
-    """A clone of this repository as it stands, with the study `params` (text or data) active and nothing done yet."""
+    """Return a clone of this repository as it is, with the study `params` (text or data) active and nothing done."""
     for name in tracked_files():
         if not name.endswith(".lock") and not name.startswith("reports/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def set_params(folder, params):
 
 
 def small_study(**data):
-    """The settings of smoke with one training of two epochs, and this section `data`, if any."""
+    """Return the settings of smoke with one training of two epochs, and this section `data`, if any."""
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
     params["runs"] = {"one-epoch": {"backbone": "resnet18", "epochs": 1, "num_convs": 1}}
     params["tta"]["runs"] = params["nms_sweep"]["runs"] = []
@@ -68,7 +68,7 @@ def small_study(**data):
 
 
 def call(folder, *command, code=0, **environment):
-    """Run a command in a folder; its output."""
+    """Run a command in a folder and return its output."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, check=False)
     assert done.returncode == code, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
@@ -80,7 +80,7 @@ def fcos(folder, *arguments, code=0, **environment):
 
 
 def repro(folder, *arguments, **environment):
-    """The stages that `dvc repro` runs."""
+    """Return the stages that `dvc repro` runs."""
     return stages_run(call(folder, "dvc", "repro", *arguments, **environment))
 
 
@@ -89,7 +89,7 @@ def stages_run(output):
 
 
 def changed_stages(folder):
-    """What `dvc status` shows as changed."""
+    """Return the stages that `dvc status` shows as changed."""
     shown = json.loads(call(folder, "dvc", "status", "--json").splitlines()[-1])
     return {address.rpartition(":")[2] for address in shown}
 
@@ -99,7 +99,7 @@ def address(stage, run=None):
 
 
 def start(folder, *command):
-    """The real command, as the leader of a group of its own; what it prints is in the file `log` of the process."""
+    """Start the real command as the leader of a process group; its output is in the file `log` of the process."""
     log = folder / f"output-{time.monotonic_ns()}"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -116,7 +116,7 @@ def start(folder, *command):
 
 @contextmanager
 def started(folder, *command, ready):
-    """A command like that, once `ready` says so; it is killed at the end, with its group."""
+    """Start such a command and wait until `ready` is true; at the end it is killed with its group."""
     process = start(folder, *command)
     try:
         wait_until(lambda: ready() or process.poll() is not None)

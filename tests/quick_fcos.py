@@ -46,7 +46,7 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @contextmanager
 def quick_fcos(folder: Path):
-    """A search path for commands with those three, which works while the block lasts."""
+    """Yield a search path with these three commands, which work until the block ends."""
     path, client = folder / "socket", folder / "bin" / "python"
     client.parent.mkdir()
     client.write_text(CLIENT.format(python=sys.executable, path=str(path), tools=TOOLS))
@@ -64,12 +64,12 @@ def quick_fcos(folder: Path):
 
 
 def wait_for_commands(path: str) -> None:
-    """Fork for each command; this returns in the process that shall run one."""
+    """Fork for each command; this returns only in the child process, which runs the command."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
         print("ready", flush=True)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
         while True:
             connection, _ = server.accept()
             if os.fork() == 0:
@@ -88,7 +88,7 @@ def answer(connection: socket.socket) -> None:
         end = os.pidfd_open(command)
         poll = select.poll()
         poll.register(end, select.POLLIN)
-        poll.register(connection, 0)  # a client that is gone is always told
+        poll.register(connection, 0)  # a closed connection is always reported
         if end not in dict(poll.poll()):
             os.kill(command, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
@@ -113,10 +113,10 @@ def serve(path: str, client: str) -> None:
     modules = [module.name for module in pkgutil.walk_packages(fcos.__path__, "fcos.") if "__main__" not in module.name]
     for name in (*HEAVY, *DVC, *modules):
         importlib.import_module(name)
-    assert threading.active_count() == 1  # a fork has one thread only
-    gc.freeze()  # a collection would write to all that the processes share
+    assert threading.active_count() == 1  # a fork keeps only one thread
+    gc.freeze()  # garbage collection would write to the shared pages
     wait_for_commands(path)
-    sys.executable = client  # what it starts begins at once too
+    sys.executable = client  # its child processes start as fast
     try:
         if sys.argv[0] == "dvc":
             sys.exit(dvc.cli.main())
@@ -128,7 +128,7 @@ def serve(path: str, client: str) -> None:
             thread.join()
     atexit._run_exitfuncs()
     sys.stdout.flush()
-    os._exit(int(code or 0))  # to take all modules apart would take longer than most commands
+    os._exit(int(code or 0))  # tearing down all modules would take longer than most commands
 
 
 if __name__ == "__main__":

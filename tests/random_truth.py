@@ -8,7 +8,7 @@ SIZES = [(10, 12), (32, 32), (31.5, 32.5), (60, 70), (96, 96), (150, 120)]  # 32
 
 
 def make_truth(rng, *, images=15, crowd=0.15):
-    """Ids with gaps, images without objects, a class without objects (9), crowds, boxes that lie on each other."""
+    """Return truth that has ids with gaps, images and a class (9) without objects, crowds, and identical boxes."""
     annotations = []
     for image_id in range(3, 3 + 2 * images, 2):
         for _ in range(rng.choice([0, 1, 2, 6])):
@@ -25,7 +25,7 @@ def make_truth(rng, *, images=15, crowd=0.15):
 
 
 def make_results(rng, split, *, noise=8):
-    """Shifted truths, some of them exact, and noise; scores of one decimal, so that many are tied; in no order."""
+    """Return shifted truth boxes, some exact, and noise, in random order; scores have one decimal, so many are tied."""
     results = []
     for annotation in split.annotations:
         for _ in range(rng.choice([0, 1, 1, 2])):

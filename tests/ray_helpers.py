@@ -17,7 +17,7 @@ NODES = ("n1", "n2")
 
 
 class Ray:
-    """The processes of a cluster."""
+    """A cluster and its processes."""
 
     node_variable = "FCOS_NODE"
 
@@ -59,7 +59,7 @@ class Ray:
         wait_until(lambda: "Ray runtime started" in log.read_text(), self.daemons[name])
 
     def kill_node(self, name):
-        """As if it lost its power: all processes of Ray there, but not what they have started."""
+        """Kill a node as in a power failure: all processes of Ray there, but not their child processes."""
         os.killpg(self.daemons[name].pid, signal.SIGKILL)
 
     def stop(self):

@@ -17,7 +17,7 @@ NODES = ("n1", "n2")
 
 
 def free_ports(count):
-    """Ports of loopback that nobody listens on."""
+    """Return free ports of loopback."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -26,7 +26,7 @@ def free_ports(count):
 
 
 class Slurm:
-    """The daemons of a cluster, and the environment in which its commands find it."""
+    """A cluster: its daemons, and the environment in which its commands find it."""
 
     node_variable = "SLURMD_NODENAME"
     options = {}
@@ -50,7 +50,7 @@ class Slurm:
             f"SlurmctldPort={controller}",
             "SlurmUser=root",
             "AuthType=auth/munge",
-            f"AuthInfo=socket={socket_path},cred_expire=5",  # so long a job of a lost node waits, and 120 s by default
+            f"AuthInfo=socket={socket_path},cred_expire=5",  # timeout for a lost node's job; 120 s by default
             "CredType=cred/munge",
             "ProctrackType=proctrack/pgid",
             "TaskPlugin=task/none",
@@ -117,12 +117,12 @@ class Slurm:
         return subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, text=True).stdout
 
     def node_states(self):
-        """How many nodes are in each state."""
+        """Return the number of nodes in each state."""
         states = self.ask("sinfo", "-h", "-N", "-o", "%T").upper().split()
         return {state: states.count(state) for state in states}
 
     def kill_node(self, name):
-        """As if it lost its power or its network: nobody tells the controller."""
+        """Stop a node as in a failure of its power or network, without a message to the controller."""
         os.killpg(self.daemons[name].pid, signal.SIGKILL)
 
     def stop(self):

@@ -15,12 +15,12 @@ def dvc_file(name):
 
 
 def closure(graph, name):
-    """The files of all modules that the command of a stage imports, inside functions too; those that do something."""
+    """Return the files of all modules that the command of a stage imports, except those with only a docstring."""
     return closure_of(graph, f"fcos.commands.{name}") | (selection(graph) if name == "source" else set())
 
 
 def selection(graph):
-    """What `train.validate_every` runs beyond the code of a training: source notes for DVC when it changes."""
+    """Return the code that `train.validate_every` runs besides training; source records its changes for DVC."""
     return closure_of(graph, "fcos.study.validator") - closure_of(graph, "fcos.commands.train")
 
 
@@ -33,13 +33,13 @@ def closure_of(graph, module):
 
 
 def _is_docstring(path):
-    """Whether nothing else stands in the file: as a dependency it would only take DVC's time."""
+    """Return whether the file has only a docstring; as a dependency it would only slow DVC down."""
     statements = ast.parse(path.read_text(encoding="utf-8")).body
     return all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in statements)
 
 
 def write(graph, name):
-    """Put the closure where the file lists modules of `fcos` now."""
+    """Write the closure into the file in place of its modules of `fcos`."""
     path = dvc_file(name)
     lines = path.read_text().splitlines(keepends=True)
     listed = [number for number, line in enumerate(lines) if re.match(r"\s+- fcos/.*\.py$", line)]
@@ -49,7 +49,7 @@ def write(graph, name):
 
 
 def write_key(path, files):
-    """Put `files` where the module at `path` lists the code that is part of a key."""
+    """Write `files` into the module at `path` in place of its list of the code that is part of a key."""
     listed = "".join(f'    "{file.removeprefix("fcos/")}",\n' for file in sorted(files))
     text = re.sub(r"(?s)(_CODE = \(\n).*?(\)\n)", lambda match: match[1] + listed + match[2], path.read_text())
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""What a team shares: a git repository, a DVC remote, MLflow's server, and a folder that all nodes see."""
+"""The shared parts of a team: a git repository, a DVC remote, MLflow's server, and a folder that all nodes see."""
 
 import contextlib
 import csv
@@ -32,7 +32,7 @@ class Team:
         self.scratch.mkdir()
         self.remote.mkdir()
         self.project.mkdir()
-        # What a login sets on a node, and a secret that must not turn up anywhere.
+        # Variables of a login on a node, and a secret that must not appear anywhere.
         secrets = {"DVC_NO_ANALYTICS": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "AWS_SECRET_ACCESS_KEY": SECRET}
         secrets |= {"HOME": os.environ["HOME"], "DVC_SITE_CACHE_DIR": os.environ["DVC_SITE_CACHE_DIR"]}
         (folder / "secrets").write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
@@ -61,7 +61,7 @@ class Team:
         call(self.project, "git", "push", "-q", "origin", "HEAD:main")
 
     def run(self, engine, *arguments, code=0):
-        """`fcos study run` on a cluster; its output."""
+        """Run `fcos study run` on a cluster and return its output."""
         command = [sys.executable, "-m", "fcos", "study", "run", "--engine", engine, *arguments]
         return call(self.project, *command, code=code, **self.environment)
 
@@ -69,7 +69,7 @@ class Team:
         return call(self.project, sys.executable, "-m", "fcos", *arguments, code=code, **self.environment)
 
     def start(self, engine, *arguments):
-        """The same as a process, whose output is in the file `log` of the process."""
+        """Start the same as a process, whose output is in the file `log` of the process."""
         log = self.folder / f"output-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "fcos", "study", "run", "--engine", engine, *arguments]
         with log.open("w") as stream:
@@ -85,12 +85,12 @@ class Team:
         return process
 
     def folder_of(self, run):
-        """The folder of the job of a run."""
+        """Return the folder of the job of a run."""
         return next((self.scratch / self.study / "jobs").glob(f"{self.study}-{run}-*"))
 
     def steps(self, run):
-        """How many steps a training has published."""
-        with contextlib.suppress(OSError, ValueError):  # it is about to begin, or has ended
+        """Return the number of steps that a training has published."""
+        with contextlib.suppress(OSError, ValueError):  # the training has not started yet, or has ended
             return json.loads((self.scratch / self.study / "at-work" / f"train@{run}.json").read_text()).get("done", 0)
         return 0
 
@@ -102,7 +102,7 @@ class Team:
 
 @contextmanager
 def mlflow_server(folder):
-    """A server of MLflow on loopback; its address."""
+    """Start a server of MLflow on loopback and yield its address."""
     (port,) = free_ports(1)
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -112,7 +112,7 @@ def mlflow_server(folder):
         "--artifacts-destination",
         f"{folder}/artifacts",
     ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nine more processes
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nine additional processes
     with (folder / "mlflow.log").open("w") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, env=environment, cwd="/"
@@ -133,18 +133,18 @@ def _answers(url):
 
 
 def results_of(project, run):
-    """The content of what must not depend on where a run was trained."""
+    """Return the content of the files that must not depend on where a run was trained."""
     folder = Path(project) / "runs" / "smoke" / run
     files = {name: (folder / name).read_bytes() for name in ("model.safetensors", "detections.json", "metrics.json")}
     return {**files, "history": _rows(folder / "history.csv")}
 
 
 def tables_of(project):
-    """The tables of the report by name."""
+    """Return the tables of the report by name."""
     return {path.name: _rows(path) for path in sorted(Path(project).glob("reports/smoke/tables/**/*.csv"))}
 
 
 def _rows(path):
-    """The rows of a CSV file without times."""
+    """Return the rows of a CSV file without times."""
     with path.open(newline="") as stream:
         return [{name: row[name] for name in row if not TIMES.search(name)} for row in csv.DictReader(stream)]

@@ -42,7 +42,7 @@ def networks():
 
 
 def make_truth(generator, *, images, height, width, num_classes):
-    """Random boxes with whole corners, none of them empty; the last image has none."""
+    """Return random boxes with whole corners and a positive area; the last image has none."""
     truth = []
     for index in range(images):
         count = 0 if index == images - 1 else int(torch.randint(1, 8, (1,), generator=generator))
@@ -156,8 +156,8 @@ def test_detections_equal_torchvisions_on_odd_sizes(networks, seed):
     generator = torch.Generator().manual_seed(seed)
     height, width = torch.randint(40, 150, (2,), generator=generator).tolist()
     image = torch.rand(3, height, width, generator=generator)
-    # No resizing, so that rounding of sizes has no part in it. All candidates: torchvision's have boxes without area
-    # among them, of locations in the padding, which are none to us.
+    # Images are not resized, so rounded sizes do not matter. All candidates are compared: torchvision's include boxes
+    # without area, of locations in the padding, which we leave out.
     oracle.transform.min_size, oracle.transform.max_size = (min(height, width),), max(height, width)
     oracle.topk_candidates = oracle.detections_per_img = 10_000
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_detections_equal_torchvisions_on_odd_sizes(networks, seed):
 
 @pytest.mark.parametrize("padded", [(480, 640), (96, 224), (32, 1312)])
 def test_locations_are_the_centers_of_torchvisions_anchors(padded):
-    """480 rows have 4 cells at P7: torchvision steps 120 pixels there, the study 128."""
+    """480 rows have 4 cells at P7: the distance between them is 120 pixels in torchvision and 128 in the study."""
     sizes = feature_sizes_of(padded)
     locations = GRID(sizes, padded, torch.device("cpu"))
     anchors = oracle_anchors(sizes, padded)
@@ -215,7 +215,7 @@ def test_state_dicts_convert_both_ways(backbone):
     assert_same_tensors(to_torchvision(from_torchvision(theirs)), theirs)
     assert_same_tensors(from_torchvision(to_torchvision(own)), own)
     assert_same_tensors(to_torchvision(own), theirs)
-    oracle.load_state_dict(to_torchvision(own))  # strict: every name is known there
+    oracle.load_state_dict(to_torchvision(own))  # strict, so every name must be known
 
 
 def assert_same_tensors(found, expected):
@@ -228,7 +228,7 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
     oracle = published_oracle().eval()
     theirs = oracle.state_dict()
     assert not any(name.endswith("num_batches_tracked") for name in theirs)
-    oracle.load_state_dict(to_torchvision(from_torchvision(theirs)))  # the counters that it lacks do no harm
+    oracle.load_state_dict(to_torchvision(from_torchvision(theirs)))  # missing counters are accepted
     assert_same_tensors(oracle.state_dict(), theirs)
 
     params = yaml.safe_load(Path("studies/coco2017.yaml").read_text())
@@ -250,11 +250,11 @@ def test_a_published_coco_checkpoint_says_the_same_here_of_the_classes_that_are_
     torch.testing.assert_close(outputs.class_logits, expected["cls_logits"][..., kept], **close)
     torch.testing.assert_close(outputs.pred_ltrb, expected["bbox_regression"], **close)
     torch.testing.assert_close(outputs.centerness_logits, expected["bbox_ctrness"][..., 0], **close)
-    assert outputs.class_logits.std() > 0.1  # the image is seen, and another class would be far off
+    assert outputs.class_logits.std() > 0.1  # the outputs depend on the image, and another class would differ by more
 
 
 def prepare_nothing(folder, category_ids):
-    """Prepared data of these classes without an image: an import reads no more."""
+    """Write prepared data with these classes and no image, which is all that an import reads."""
     categories = [{"id": number, "name": str(number)} for number in category_ids]
     (folder / "images").mkdir(parents=True)
     (folder / "train.json").write_text(json.dumps({"images": [], "categories": categories, "annotations": []}))
@@ -262,7 +262,7 @@ def prepare_nothing(folder, category_ids):
 
 
 def slow_assignment(locations, strides, level_of, boxes, labels, ranges, radius, inclusive):
-    """One location and one box at a time, as the paper says it."""
+    """Assign one location and one box at a time, as described in the paper."""
     chosen = []
     for (x, y), stride, level in zip(locations.tolist(), strides.tolist(), level_of.tolist(), strict=True):
         best, best_area = -1, float("inf")
@@ -309,7 +309,7 @@ def test_assignment_equals_the_slow_obvious_version(seed, inclusive):
 
 
 def assigned(boxes, padded, *, inclusive):
-    """Index of the box (M, 4) that we give to each of torchvision's locations: (R,)."""
+    """Return the index of the box (M, 4) that we assign to each of torchvision's locations: (R,)."""
     locations = GRID(feature_sizes_of(padded), padded, torch.device("cpu"))
     labels = torch.zeros(1, len(boxes), dtype=torch.int64)
     return assign_targets(
@@ -364,7 +364,7 @@ def test_the_smallest_area_wins_where_torchvision_cannot_tell_areas_apart(boxes,
 
 
 def test_both_divide_by_the_positives_of_the_whole_batch(networks):
-    """Not image by image: an image with many positive locations weighs more, and one with none counts too."""
+    """The loss is normalised over the batch: images with more positive locations weigh more, and empty ones count."""
     oracle, ours = networks
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     boxes = [[[4.0, 4.0, 60.0, 60.0], [30.0, 2.0, 62.0, 30.0]], [[20.0, 20.0, 32.0, 32.0]], []]

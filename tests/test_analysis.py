@@ -25,7 +25,7 @@ SPECIAL = ("false_positives", "false_negatives")
 
 
 def truth(*objects, images=(1,), classes=(A, B), crowd=()):
-    """A split of (image, category, bbox); `crowd` has the places of those that are ignored."""
+    """Return a split of (image, category, bbox); `crowd` has the indices of ignored ones."""
     annotations = [
         {"id": n + 1, "image_id": i, "category_id": k, "bbox": box, "area": box[2] * box[3], "iscrowd": int(n in crowd)}
         for n, (i, k, box) in enumerate(objects)
@@ -35,7 +35,7 @@ def truth(*objects, images=(1,), classes=(A, B), crowd=()):
 
 
 def found(*detections):
-    """COCO results of (image, category, score, bbox)."""
+    """Return COCO results of (image, category, score, bbox)."""
     return [{"image_id": i, "category_id": k, "score": score, "bbox": box} for i, k, score, box in detections]
 
 
@@ -100,10 +100,10 @@ def test_an_error_on_a_found_object_is_removed_and_of_several_the_surest_is_corr
     """AP is 1/2 for A, whose only object comes second, 1 for B and 0 for C."""
     split = truth((1, A, box(0, 0)), (1, B, box(50, 0)), (1, C, box(100, 0)), classes=(A, B, C))
     results = found(
-        (1, A, 0.8, box(50, 0)),  # the object of B, which is found: removed, and A has AP 1
+        (1, A, 0.8, box(50, 0)),  # on the object of B, which is found: without this detection A has AP 1
         (1, A, 0.5, box(0, 0)),
         (1, B, 0.9, box(50, 0)),
-        (1, C, 0.7, box(100, 0, 10, 25)),  # corrected: AP 1. Were it the next but one, it would be 1/2.
+        (1, C, 0.7, box(100, 0, 10, 25)),  # corrected, the AP is 1; one rank lower it would be 1/2
         (1, C, 0.65, box(100, 150)),
         (1, C, 0.6, box(100, 0, 10, 25)),
     )
@@ -115,7 +115,7 @@ def test_an_error_on_a_found_object_is_removed_and_of_several_the_surest_is_corr
 
 
 def test_each_kind_is_repaired_as_if_the_others_were_not_there():
-    """One object that two errors are meant for: either repair finds it, the less sure one behind a false positive."""
+    """Two errors concern one object: fixing either of them finds it, the lower-scoring one after a false positive."""
     split = truth((1, A, box(0, 0)))
     errors = analysed(split, found((1, A, 0.9, box(0, 0, 10, 25)), (1, B, 0.8, box(0, 0))))["errors"]
     assert errors["localisation"] == {"count": 1, "delta_ap50": pytest.approx(1.0)}
@@ -155,7 +155,7 @@ def test_repairs_never_cost_and_kinds_add_up(seed):
 
 def test_perfect_detections_leave_nothing_to_say():
     split = make_truth(random.Random(0), crowd=0)
-    distinct = {(a["image_id"], *a["bbox"]): a for a in split.annotations}  # one object a box
+    distinct = {(a["image_id"], *a["bbox"]): a for a in split.annotations}  # one object per box
     split = CocoSplit(split.images, split.categories, list(distinct.values()), Path())
     results = found(*((a["image_id"], a["category_id"], 1.0, a["bbox"]) for a in split.annotations))
     analysis = analysed(split, results)
@@ -213,12 +213,12 @@ def test_worst_images_by_hand():
         images=(3, 5, 7, 9, 11),
     )  # fmt: skip
     results = found(
-        (5, A, 0.2, box(0, 0)),  # right, and the B of this image is missed: cost 1 + 0.6
+        (5, A, 0.2, box(0, 0)),  # correct, but the B of this image is missed: cost 1 + 0.6
         (5, A, 0.6, box(0, 150)),
         (7, A, 0.9, box(0, 0)),
-        (7, A, 0.7, box(0, 150)),  # false, as is the next, too unsure to be counted: cost 0.7 + 0.29
+        (7, A, 0.7, box(0, 150)),  # false, like the next one, whose score is too low to count: cost 0.7 + 0.29
         (7, B, 0.29, box(0, 150)),
-        (9, A, 0.9, box(0, 0)),  # nothing wrong with this image
+        (9, A, 0.9, box(0, 0)),  # this image has no error
         (11, A, 0.8, box(0, 0)),
     )
     worst = analysed(split, results)["worst_images"]
@@ -290,7 +290,7 @@ def test_confusion_counts_nothing_on_a_crowd_region():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The images of EACH_KIND, which is magenta, with class names that matplotlib or a font might stumble over."""
+    """Draw the images of EACH_KIND, which are magenta, with class names that are difficult for matplotlib or a font."""
     folder = tmp_path_factory.mktemp("analysis")
     Image.new("RGB", (200, 200), (255, 0, 255)).save(folder / "1.png")
     categories = [{"id": A, "name": "ca$h_{x} $\\frac"}, {"id": B, "name": "猫 кот"}]
@@ -308,7 +308,7 @@ def pixels_of(path):
 
 
 def is_colour(pixels, colour):
-    """Where an image (H, W, 3) has a colour, given or take what its palette of 256 does."""
+    """Return where an image (H, W, 3) has a colour, up to the rounding of its 256-colour palette."""
     rgb = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
     return np.abs(pixels - rgb).max(axis=2) < 12
 
@@ -323,7 +323,7 @@ def test_images_are_drawn_with_the_boxes_of_each_class(drawn, name):
 
 
 def test_gallery_says_what_became_of_each_box(tmp_path):
-    """The kinds of EACH_KIND_FOUND as its comments have them."""
+    """Check the kinds of EACH_KIND_FOUND against its comments."""
     Image.new("RGB", (200, 200)).save(tmp_path / "1.png")
     split = CocoSplit(EACH_KIND.images, EACH_KIND.categories, EACH_KIND.annotations, tmp_path)
     gallery = Gallery(split, [[{"image_id": 1}]])
@@ -346,7 +346,7 @@ def test_gallery_has_the_worst_images_of_each_run_and_others():
     split = truth(images=range(1, 101))
     worst = [[{"image_id": image_id} for image_id in ids] for ids in ((90, 91, 92), (95, 90, 96))]
     chosen = choose_images(split, worst, count=8)
-    assert chosen[:4] == [90, 95, 91, 92]  # in turn, each once
+    assert chosen[:4] == [90, 95, 91, 92]  # in turns, each once
     # The 96 others are 1..89, 93, 94, 96..100; of these the places 0, 24, 48, 72.
     assert chosen[4:] == [1, 25, 49, 73]
     assert choose_images(truth(images=(1, 2)), [], count=8) == [1, 2]

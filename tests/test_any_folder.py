@@ -80,7 +80,7 @@ ENCODINGS = ["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk
 
 
 class Dice:
-    """Choices from the bytes of few draws: a draw for each of 65 takes longer than to read the folder."""
+    """Choices from few random bytes, since 65 separate draws take longer than reading the folder."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -107,7 +107,7 @@ def encoded(content: str, encoding: str) -> bytes:
 
 
 def spoilt(dice: Dice, value: Any) -> Any:
-    """`value` with another one at some place inside of it, or without that place."""
+    """Return `value` with one nested value replaced or removed."""
     if not isinstance(value, dict | list) or not value or dice.pick(range(6)) == 0:
         return dice.draw(values)
     copy = value.copy()
@@ -126,11 +126,11 @@ def maybe_spoilt(dice: Dice, value: Any) -> Any:
 
 
 def images_of(dice: Dice) -> list[tuple[str, str, bytes]]:
-    """(split, name, content) of a few images."""
+    """Return (split, name, content) of a few images."""
     splits = dice.pick([("train",), ("train", "valid"), SPLITS, SPLITS, ("day", "night")])
     kind = dice.pick(["jpg"] * 5 + list(FORMATS))
     count = dice.pick(range(1, 4))
-    fresh = dice.pick(range(10)) > 0  # else copies
+    fresh = dice.pick(range(10)) > 0  # otherwise copies
     return [
         (split, f"{split}{i}.{kind}", IMAGES[(3 * number + i) if fresh else i, kind])
         for number, split in enumerate(splits)
@@ -206,7 +206,7 @@ def yolo(dice: Dice) -> dict[str, bytes]:
 
 @st.composite
 def folders(draw: st.DrawFn, layout: Callable[[Dice], dict[str, bytes]]) -> dict[str, bytes | str]:
-    """Files by name; a text instead of bytes: a link to that place, or a FIFO."""
+    """Return files by name; a text instead of bytes means a link to that place or a FIFO."""
     dice = Dice(draw)
     files: dict[str, bytes | str] = dict(layout(dice))
     for _ in range(dice.pick([0, 0, 1, 2])):
@@ -243,7 +243,7 @@ def write(root: Path, files: dict[str, bytes | str]) -> None:
 
 
 def check(out: Path, manifest: dict[str, Any]) -> None:
-    """What was written can be trained on and scored."""
+    """Check that the output can be trained on and scored."""
     ids: set[int] = set()
     for split in manifest["splits"]:
         content = json.loads((out / f"{split}.json").read_text())
@@ -264,7 +264,7 @@ def silent(module: Any) -> Any:
 
 
 def read_or_refuse(files: dict[str, bytes | str], **choices: str) -> str:
-    """`read`, or the message, which names a file of the folder or a key of the section `data`."""
+    """Return `read`, or check that the message names a file of the folder or a key of the section `data`."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
         root, out = Path(scratch) / "set", Path(scratch) / "out"
         root.mkdir()

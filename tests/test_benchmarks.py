@@ -34,7 +34,7 @@ def test_training_step_at_small_size(tmp_path: Path) -> None:
     assert [of["target"] for of in report["lines"]] == [2.5, 1.2]
     assert all(len(of["ours_s"]) == len(of["peer_s"]) == 1 for of in report["lines"])
     kept = report["settings"]["activations"]["resnet18"]
-    # C2, 64 x 16 x 24 floats, is kept many times over: a count that lost the activations would be below 1 MB.
+    # C2 alone, 64 x 16 x 24 floats, is saved many times, so less than 1 MB would mean that activations are not counted.
     assert kept["ours_mb_per_image"] > 1 and kept["torchvision_mb_per_image"] > 1
 
 
@@ -120,10 +120,10 @@ def test_work_is_what_the_commands_measured(side_by_side: Any, tmp_path: Path) -
 
 
 def test_ratio_of_each_repetition(side_by_side: Any) -> None:
-    # Repetitions 4/2 = 2, 9/3 = 3, 5/1 = 5: the middle one is 3, whatever the machine did between them.
+    # Repetitions 4/2 = 2, 9/3 = 3, 5/1 = 5, so the median is 3.
     faster = side_by_side.line("step", [2.0, 3.0, 1.0], [4.0, 9.0, 5.0], peer="theirs", target=2.5)
     assert (faster["ratio"], faster["lowest"], faster["highest"], faster["reached"]) == (3.0, 2.0, 5.0, True)
-    # Where the time is to be at most a share of the peer's: 1/4, 3/4, 2/4.
+    # The time must be at most a share of the peer's: 1/4, 3/4, 2/4.
     share = side_by_side.line("views", [1.0, 3.0, 2.0], [4.0, 4.0, 4.0], peer="apart", target=0.4, at_most=True)
     assert (share["ratio"], share["reached"]) == (0.5, False)
 
@@ -132,7 +132,7 @@ def test_programs_take_turns(side_by_side: Any) -> None:
     calls: list[str] = []
     programs = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
     seconds = side_by_side.in_turn(programs, 2, label="test")
-    assert calls == ["a", "b", "a", "b", "a", "b"]  # the first pair is not measured
+    assert calls == ["a", "b", "a", "b", "a", "b"]  # the first pair is a warm-up
     assert [len(values) for values in seconds.values()] == [2, 2]
 
 
@@ -145,7 +145,7 @@ def test_page_says_what_is_committed(side_by_side: Any) -> None:
 
 
 def test_intervals_of_few_images_hold_better_than_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 classes on 20 images: of 60 intervals 57 should hold; those of the draws alone, 40 (docs/statistics.md)."""
+    """Of 60 intervals, 57 should contain the truth; without the correction, 40 do (docs/statistics.md)."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     import coverage
 

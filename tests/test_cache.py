@@ -35,13 +35,13 @@ def split(tmp_path):
     """Five images of three sizes with 0 to 4 boxes each."""
     images, annotations = [], []
     for number, (height, width) in enumerate(SIZES):
-        save_image(tmp_path / "pictures" / f"{number}.png", height=height, width=width)
+        save_image(tmp_path / "photos" / f"{number}.png", height=height, width=width)
         images.append({"id": 10 + number, "file_name": f"{number}.png", "height": height, "width": width})
         annotations += [
             {"image_id": 10 + number, "category_id": 3, "bbox": [1.3 + k, 2.1, 20.7, 15 + k / 3], "iscrowd": k % 2}
             for k in range(number)
         ]
-    return CocoSplit(images, [{"id": 3, "name": "cat"}], annotations, tmp_path / "pictures")
+    return CocoSplit(images, [{"id": 3, "name": "cat"}], annotations, tmp_path / "photos")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def file_of(folder):
 
 
 def on_a_device(split):
-    """What `gpu` gives, on a device that every machine has."""
+    """Return decoded images as with `gpu`, on a device that every machine has."""
     return Images(split, torch.empty(decoded_bytes(split), dtype=torch.uint8, device=CPU))
 
 
@@ -67,7 +67,7 @@ def test_every_mode_gives_the_same_samples(split, keep):
     expected = [read_image(split.path_of(image)) for image in split.images]
     for cache, images in images_of(split, keep).items():
         dataset = DetectionDataset(split, images)
-        for _ in range(2):  # decoded, and as it was kept
+        for _ in range(2):  # decoded first, then from the cache
             for batch in load_ahead(dataset, [[4, 0, 2], [1, 3]], workers=2):
                 for sample in batch:
                     pixels = sample.image
@@ -77,7 +77,7 @@ def test_every_mode_gives_the_same_samples(split, keep):
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_they_are(split, tmp_path, cache, capsys):
-    """Shown at 20 x 30 at most: those of 40 x 60 and 64 x 32 are halved; one of 33 x 47 is not twice as large."""
+    """At a target of 20 x 30, images of 40 x 60 and 64 x 32 are halved; one of 33 x 47 is less than twice as large."""
     whole, small = (
         keep_images(split, cache, device=CPU, folder=tmp_path / ".scratch", shown=shown) for shown in (None, (20, 30))
     )
@@ -87,7 +87,7 @@ def test_photographs_are_kept_at_a_fraction_of_their_size_and_boxes_stay_where_t
     batches = [make_batch([sample], [View((20, 30), flipped=True)], CPU) for sample in samples]
     assert torch.equal(batches[0].gt_boxes, batches[1].gt_boxes)
     assert samples[1].size == (40, 60)
-    # What is not that large is the same to the bit.
+    # Smaller images are equal bit for bit.
     assert torch.equal(whole[2], small[2])
 
 
@@ -100,7 +100,7 @@ def test_a_kept_image_is_decoded_once(split, keep, cache):
     assert not keep("none")[1].any()
 
 
-# In a process of its own: other tests have threads too. Two threads: with one, torch copies alone.
+# In a separate process, since other tests start threads too. With one thread, torch would copy without a pool.
 READS_AHEAD = """
 import os, threading
 from pathlib import Path
@@ -285,7 +285,7 @@ def test_every_mode_gives_the_same_batches(split, keep):
 
 
 def test_a_batch_for_training_after_one_for_prediction(split):
-    """What is kept from a batch of inference mode must not reach autograd."""
+    """Tensors that are cached in inference mode must not be used by autograd."""
     samples, views = [DetectionDataset(split)[0]], [View((32, 64))]
     with torch.inference_mode():
         make_batch(samples, views, CPU)
@@ -306,7 +306,7 @@ def test_the_mode_changes_no_loss_no_weight_and_no_record(workspace, smoke_param
         manifest = prepare()
         assert "cache" not in json.dumps(manifest)
         capfd.readouterr()
-        shutil.rmtree("runs", ignore_errors=True)  # with it the finished training, which would be put back
+        shutil.rmtree("runs", ignore_errors=True)  # also the finished training, which would be restored
         watcher = Watcher()
         train("one-epoch", watcher)
         assert capfd.readouterr().err.count("images: 4 ") == 1

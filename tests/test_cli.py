@@ -15,7 +15,7 @@ import fcos.cli
 from fcos.config.params import read
 from fcos.tracking import live
 
-# What scripts and stages rely on: a change here is a change for users, and goes into CHANGELOG.md.
+# Scripts and stages rely on these, so a change here affects users and goes into CHANGELOG.md.
 STATISTICS = ["--replicates", "--confidence", "--seed"]
 READING = [
     "--max-detections", "--areas", "--iou", "--area-from-box", "--ignore-unknown-images", "--ignore-unknown-classes",
@@ -161,7 +161,7 @@ BAD_VOC = {
 
 @pytest.mark.parametrize("what", BAD_VOC)
 def test_bad_voc_folders(workspace, smoke_params, what, run):
-    use_data(smoke_params, source="voc", root="pictures", test_split="test")
+    use_data(smoke_params, source="voc", root="photos", test_split="test")
     root = small_voc(a=[voc_object("cat", (10, 10, 30, 30))])
     assert run("prepare").returncode == 0
     before = snapshot(Path("data"))
@@ -180,7 +180,7 @@ def test_bad_voc_folders(workspace, smoke_params, what, run):
     ],
 )
 def test_bad_annotations(workspace, smoke_params, objects, changes, problem, run):
-    use_data(smoke_params, source="voc", root="pictures", test_split="test", **changes)
+    use_data(smoke_params, source="voc", root="photos", test_split="test", **changes)
     small_voc(a=objects)
     assert_mistake(run("prepare"), problem, "a.xml")
     assert not Path("data/smoke").exists()
@@ -201,7 +201,7 @@ def test_a_store_that_is_away_stops_nothing(workspace, monkeypatch, run):
 
 @pytest.mark.parametrize("uri", ["http://[", "postgresql://u:p@h:bad/x", "ftp://x", "foo"])
 def test_what_ends_a_report_goes_on_whatever_the_store_is(workspace, monkeypatch, capsys, run, uri):
-    """The numbers are on disk: it ends well, with one line; `fcos sync-mlflow` and `fcos doctor` say what is wrong."""
+    """If only the upload fails, the command succeeds with one line; `fcos sync-mlflow` and `fcos doctor` say why."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     train = Path("runs/smoke/one-epoch/train.json")
     train.parent.mkdir(parents=True)

@@ -26,7 +26,7 @@ from fcos.running.heartbeat import Heartbeat
 
 
 class Scripted:
-    """An engine that answers with the next of some states; an exception is raised."""
+    """An engine that returns the next of some states; exceptions are raised."""
 
     name = "scripted"
     poll_s = 0.0
@@ -77,7 +77,7 @@ def test_jobs_are_followed_until_each_has_ended(jobs):
 
 
 def test_silence_of_an_engine_is_told_once_and_waited_for(jobs):
-    """`squeue` that times out is no end of a job."""
+    """A timeout of `squeue` does not mean that the job has ended."""
     silence = [EngineSilent("connection refused")] * 3
     states, said = followed(Scripted(*silence, {"a": JobState(DONE), "b": JobState(DONE)}), jobs)
     assert {state.state for state in states.values()} == {DONE}
@@ -93,7 +93,7 @@ def test_a_job_that_asks_for_another_turn_gets_one(jobs):
 
 
 def test_a_cancelled_job_gets_no_other_turn(jobs):
-    """Its training saves its state at SIGTERM as at a preemption, and asks to be started again."""
+    """On SIGTERM, as at a preemption, the training saves its state and the job asks to be started again."""
     write_json(jobs[0].folder / "ended.json", {"code": bootstrap.AGAIN, "node": "n1"})
     jobs[0].mark_cancelled(True)
     engine = Scripted({"a": JobState(FAILED, "n1", why="exit code 75"), "b": JobState(DONE)})
@@ -185,7 +185,7 @@ def test_status_tells_what_the_engine_says_and_how_far_a_job_is(workspace, tmp_p
     assert ask_cluster("smoke").beats["train", "one-epoch"]["alive"]
     monkeypatch.setattr(cluster_status, "SILENT_S", -1.0)
     assert ask_cluster("smoke").lines()[1].endswith("train 3 of 8 steps, silent for 0 s")
-    os.utime(job.folder / "job.json", (time.time() + 60,) * 2)  # submitted anew: the report is of its predecessor
+    os.utime(job.folder / "job.json", (time.time() + 60,) * 2)  # submitted again, so the report is of its predecessor
     assert ask_cluster("smoke").lines()[1] == "one-epoch  running on n2, requeued 1 x"
     engine.answers = [EngineSilent("no controller")]
     assert ask_cluster("smoke").lines() == ["slurm does not answer, but its jobs may still be running: no controller"]
@@ -214,7 +214,7 @@ def test_signals_that_come_together_are_one_request_to_stop(monkeypatch):
         now += 1.0
         assert postpone()
         now += 60.0
-        assert not postpone()  # somebody insists
+        assert not postpone()  # a second request
     assert not postpone()
 
 
@@ -223,7 +223,7 @@ def test_nodes_install_by_the_same_uv():
 
 
 def test_clones_in_use_are_not_deleted(tmp_path):
-    """Four commits are there and two may stay: the oldest one is at work."""
+    """Of four commits two are kept; the oldest one is in use."""
     for age, name in enumerate(("new", "middle", "old", "oldest")):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - 60 * age,) * 2)
@@ -267,7 +267,7 @@ with scratch.alone():
 
 @pytest.mark.parametrize("place", ["folder", "URL"])
 def test_of_two_processes_the_last_one_owns_a_training(tmp_path, place):
-    """The first one believed dead saves nothing more, and says why; the files of the second one stand."""
+    """A process that was considered dead saves nothing more and says why; the files of its successor remain."""
     url = f"file://{tmp_path}/states" if place == "URL" else ""
 
     def start(value):
@@ -297,7 +297,7 @@ def test_of_two_processes_the_last_one_owns_a_training(tmp_path, place):
     folder = tmp_path / ("states" if url else "shared/run-key")
     assert {path.name for path in folder.iterdir()} == {"state.pt", "owner.json"}
     assert torch.load(folder / "state.pt")["model"]["w"].tolist() == [2.0, 2.0, 2.0]
-    third, said = start("3")  # the second one has ended well: nothing to take over
+    third, said = start("3")  # the second process ended normally, so there is nothing to take over
     assert said == ["mine\n"]
     third.kill()
     third.communicate()

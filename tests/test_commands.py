@@ -43,10 +43,10 @@ RUN = Path("runs/smoke/one-epoch")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The smoke study prepared, one run trained and predicted; tests work on copies of it."""
+    """Return the smoke study: prepared, one run trained and predicted; tests work on copies of it."""
     folder = tmp_path_factory.mktemp("trained")
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
-    # Confident enough to find something: 2 + 1 epochs, and a low threshold.
+    # Two epochs after one of warm-up and a low threshold are enough to detect something.
     params["runs"]["one-epoch"]["epochs"] = 2
     params["test"]["score_threshold"] = 0.001
     train_and_predict(folder, params)
@@ -55,7 +55,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_and_held_out(trained, tmp_path_factory):
-    """The trained study with 4 of its 16 training images held out and every setting chosen on them, predicted."""
+    """Return the trained study with 4 of its 16 training images for validation, on which every setting is chosen."""
     folder = tmp_path_factory.mktemp("held_out") / "study"
     shutil.copytree(trained, folder)
     before = Path.cwd()
@@ -75,13 +75,13 @@ def trained_and_held_out(trained, tmp_path_factory):
 
 @pytest.fixture
 def study(trained, tmp_path, monkeypatch):
-    """A copy of the trained study as the current folder, with its params as plain data."""
+    """Return the params of a copy of the trained study, which is the current folder."""
     return copied(trained, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def held_out(trained_and_held_out, tmp_path, monkeypatch):
-    """The same of the study with held-out images."""
+    """Return the same for the study with a validation split."""
     return copied(trained_and_held_out, tmp_path, monkeypatch)
 
 
@@ -219,7 +219,7 @@ def test_tta_of_held_out_images_is_predicted_only_to_be_chosen_on(held_out):
 
 
 def say(scored, name, boxes_of):
-    """Write candidates of the split of `scored`: `boxes_of(n)` gives (part of its width, score) for the n-th object."""
+    """Write candidates of `scored`'s split: `boxes_of(n)` gives (share of the width, score) for the n-th object."""
     path = RUN / f"{name}.safetensors"
     header = read_candidates(path, hint="").header
     assert header["data_digest"] == scored.split.digest
@@ -241,7 +241,7 @@ def say(scored, name, boxes_of):
 
 
 def remember_nms(monkeypatch, module):
-    """On which images a command applies NMS at which threshold, one after the other: (number of images, IoU)."""
+    """Record each call of NMS as (number of images, IoU threshold)."""
     looked_at = []
 
     def remember(of_image, *, nms_iou_threshold, max_detections):
@@ -257,17 +257,17 @@ EXACT, NARROW = 1.0, 0.58
 
 
 def exact_first(number):
-    """At 0.6 narrow boxes survive and are false positives above the exact boxes of later objects: 0.5 is better."""
+    """At 0.6, narrow boxes remain as false positives above the exact boxes of later objects, so 0.5 is better."""
     return [(EXACT, 0.99 * 0.97**number), (NARROW, 0.985 * 0.97**number)]
 
 
 def narrow_first(number):
-    """At 0.5 exact boxes are suppressed, and IoU 0.60 to 0.95 find nothing: 0.6 is better."""
+    """At 0.5, exact boxes are suppressed, and IoU 0.60 to 0.95 find nothing, so 0.6 is better."""
     return [(EXACT, 0.985 * 0.97**number), (NARROW, 0.99 * 0.97**number)]
 
 
 def test_the_nms_threshold_is_chosen_on_held_out_images(held_out, monkeypatch):
-    """Validation prefers 0.6, test 0.5: what is chosen is 0.6, and test is scored there only."""
+    """On validation 0.6 is better, on test 0.5, so 0.6 is chosen and test is scored only there."""
     test = ScoredRun.open("one-epoch")
     validation = test.on_validation()
     say(test, "candidates/test", exact_first)
@@ -297,7 +297,7 @@ def test_the_nms_threshold_is_chosen_on_held_out_images(held_out, monkeypatch):
 
 
 def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch):
-    """On validation the first view is exact and the others spoil it, on test the second mends the first.
+    """On validation, the first view is exact and the others are worse; on test, the second view corrects the first.
 
     Scores are 0.9 times the width on test and 0.5 over it on validation: exact boxes come first there, last here.
     """
@@ -309,7 +309,7 @@ def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch)
         say(validation, f"candidates_tta/validation-{view}", lambda _, box=of_validation: [box])
     looked_at = remember_nms(monkeypatch, "tta")
     found = tta("one-epoch")
-    assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views there, one here
+    assert looked_at == [(4, 0.6), (4, 0.6), (4, 0.6), (8, 0.6)]  # three views on validation, one on test
     assert (found["split"], found["chosen"]) == ("validation", 1)
     assert found["validation_digest"] == validation.split.digest
     assert found["identity"] == read_candidates(RUN / "candidates_tta" / "s96.safetensors", hint="").header
@@ -327,7 +327,7 @@ def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch)
 
 def test_choosing_on_held_out_images_that_are_not_there_says_what_to_do(study):
     study["nms_sweep"]["choose_on"] = study["tta"]["choose_on"] = "validation"
-    write_params(study)  # and the prepared data are those of before
+    write_params(study)  # while the prepared data have no validation split
     for command in (nms_sweep, tta, lambda name: predict(name, "tta")):
         with pytest.raises(UserError, match=r"validation.json: there are no validation images(.|\n)*fcos prepare"):
             command("one-epoch")
@@ -350,7 +350,7 @@ def test_other_held_out_images_than_were_predicted_are_refused(held_out):
 
 
 def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, capsys):
-    monkeypatch.setenv("DVC_STAGE", "nms_sweep@one-epoch")  # the report tells MLflow
+    monkeypatch.setenv("DVC_STAGE", "nms_sweep@one-epoch")  # the report stage logs to MLflow
     for command, former, steps, chosen in (
         (
             "nms-sweep",
@@ -405,7 +405,7 @@ def test_a_view_that_was_not_predicted_says_what_to_type(study):
 
 
 def damage_candidates(path, change):
-    """Change the tensors of a file of candidates, as a copy that went wrong or somebody's script would."""
+    """Change the tensors of a file of candidates, as a bad copy or a user's script would."""
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -414,7 +414,7 @@ def damage_candidates(path, change):
 
 
 def put(name, index, value):
-    """A change of one entry of a tensor."""
+    """Return a change of one entry of a tensor."""
     return lambda tensors: tensors[name].__setitem__(index, value)
 
 
@@ -513,7 +513,7 @@ def test_a_truncated_image_is_named_when_it_is_decoded(study):
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(UserError, match=rf"{path.name}: cannot be decoded"):
         predict("one-epoch", "test")
-    assert (RUN / "candidates" / "test.safetensors").exists()  # of before: nothing is lost
+    assert (RUN / "candidates" / "test.safetensors").exists()  # the previous file is kept
 
 
 def test_an_exported_checkpoint_imports_to_the_same_weights(study, tmp_path):
@@ -528,7 +528,7 @@ def test_an_exported_checkpoint_imports_to_the_same_weights(study, tmp_path):
     assert all(torch.equal(imported[name], weights[name]) for name in weights)
     summary = json.loads(Path("runs/smoke/reference/train.json").read_text())
     assert summary["imported_from"] == "fcos.pth"
-    predict("reference", "test")  # and they are a run like any other
+    predict("reference", "test")  # a run like any other
 
 
 def test_a_published_checkpoint_with_one_output_per_coco_id_is_cut_to_the_classes(study, tmp_path):
@@ -580,7 +580,7 @@ def pixels_of(path):
 
 
 def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
-    images = tmp_path / "pictures"
+    images = tmp_path / "photos"
     (images / "more").mkdir(parents=True)
     shutil.copy("data/smoke/images/test/000017.png", images / "a.png")
     Image.fromarray(np.full((40, 90), 127, np.uint8)).save(images / "more" / "grey.jpg")
@@ -595,7 +595,7 @@ def test_detect_draws_boxes_and_writes_records(study, tmp_path, monkeypatch):
     of_a = [record for record in found if record["image_id"] == 1]
     assert of_a and {record["category"] for record in of_a} <= {"circle", "square", "triangle"}
     assert (pixels_of(tmp_path / "out" / "0001-a.png") != pixels_of(images / "a.png")).any()
-    # A weights file needs no params.yaml: it knows its network itself.
+    # A weights file describes its network, so it needs no params.yaml.
     weights = (RUN / "model.safetensors").resolve()
     monkeypatch.chdir(tmp_path)
     assert detect([images / "a.png"], str(weights), tmp_path / "alone") is not None

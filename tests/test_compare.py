@@ -52,19 +52,20 @@ def read(path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """gt.json and dets.json, with crowds, ties and results in no order, in the current folder."""
+    """Write gt.json and dets.json into the current folder, with crowds, ties and results in random order."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(7)
     split = make_truth(rng, images=30)
     write("gt.json", {"images": split.images, "categories": split.categories, "annotations": split.annotations})
-    # Nobody looks for class 9, which has no object: two classes, one of them unknown, would have no interval.
+    # Without detections, class 9, which has no object, is undefined; with two defined classes there would be no
+    # interval.
     write("dets.json", [result for result in make_results(rng, split) if result["category_id"] != 9])
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def detectors(tmp_path_factory):
-    """300 synthetic images; two equally good detectors, one that is clearly worse, three seeds of a good one."""
+    """Write 300 synthetic images, two equally good detectors, a clearly worse one, and three seeds of a good one."""
     synthetic = load_synthetic()
     path = tmp_path_factory.mktemp("detectors")
     truth = synthetic.draw_images(np.random.default_rng(1), 300)
@@ -110,7 +111,7 @@ def test_the_numbers_are_those_of_pycocotools_on_the_same_files(folder, run):
 
 
 def test_the_order_of_tied_scores_in_the_file_counts(folder, run):
-    """The same results in another order have other numbers, and those are pycocotools' again (cocoapi#650)."""
+    """The same results in another order have other metrics, which also equal pycocotools' (cocoapi#650)."""
     seen = set()
     for seed in range(3):
         results = read("dets.json")
@@ -178,7 +179,7 @@ def test_confidence_and_seed_are_used(folder, run):
 
     usual = interval()
     assert interval() == usual
-    # Normal quantiles at 75 % and 97.5 %: 0.6745 and 1.9600; Student's of so few images a little more apart.
+    # Normal quantiles at 75 % and 97.5 % are 0.6745 and 1.9600; Student's t with few images differs slightly.
     assert interval("--confidence", "0.5") == pytest.approx(usual * 0.6745 / 1.96, rel=0.05)
     assert interval("--seed", "1") != usual
 
@@ -215,7 +216,7 @@ def test_an_input_is_never_overwritten(folder, run):
 
 
 def put(*keys):
-    """A change: put the last of `keys` where the others lead."""
+    """Return a change that puts the last of `keys` where the others lead."""
     *path, last, value = keys
 
     def change(content):
@@ -325,7 +326,7 @@ def test_files_that_are_no_ground_truth(folder, run):
 
 
 def test_long_lists_of_ids_are_shortened(tmp_path):
-    """COCO's ids 1..90 with gaps against labels 0..79: both lists, each in one short line."""
+    """COCO's ids 1..90 with gaps against labels 0..79: both are shown, each in one short line."""
     ids = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
     categories = [{"id": i, "name": str(i)} for i in ids]
     write(tmp_path / "gt.json", {"images": [{"id": 1}], "categories": categories, "annotations": []})
@@ -334,7 +335,7 @@ def test_long_lists_of_ids_are_shortened(tmp_path):
     with pytest.raises(UserError) as mistake:
         read_results(tmp_path / "dets.json", read_truth(tmp_path / "gt.json"))
     text = str(mistake.value)
-    assert "[0].category_id: 10 of 80 category ids are not in the ground truth" in text  # 0 and nine of the gaps
+    assert "[0].category_id: 10 of 80 category ids are not in the ground truth" in text  # 0 and nine unused ids
     assert "category ids 0, 1, 2, 3, 4, 5, 6, 7, 8, ..., 79 (80 of them)" in text
     assert "category ids 1, 2, 3, 4, 5, 6, 7, 8, 9, ..., 90 (80 of them)" in text
 
@@ -377,7 +378,7 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
         re.MULTILINE,
     )
     assert "Rows of one file (a, b, bad) say nothing certain about settings" in said
-    # A paired difference is surer than its two sides: they share their images.
+    # A paired difference has a smaller standard error than its two rows, since they share their images.
     alone = math.hypot(a["intervals"]["AP"]["standard_error"], b["intervals"]["AP"]["standard_error"])
     assert pairs["b", "a"]["metrics"]["AP"]["standard_error"] < 0.8 * alone
 
@@ -428,11 +429,11 @@ def test_repeats_are_one_row(run, detectors, monkeypatch, tmp_path):
     assert header.split()[:2] == ["n", "AP"] and header.endswith("s.d. of AP")
     row = next(line for line in first if line.startswith("good "))
     assert row.split()[1] == "3" and row.endswith(f"{100 * np.std(of_seed, ddof=1):.2f}")
-    assert "Rows of one file (worse) take the spread between seeds from the rows of several." in said
+    assert "Rows of one file (worse) use the standard deviation between seeds of the rows with several files." in said
     assert "three" not in header and "worse against good: " in said
     (pair,) = read(tmp_path / "comparison.json")["differences"]
     assert pair["about"] == "one training against three trainings, with the spread between seeds of other rows"
-    # Over images, what the three seeds share: their mean covariance. On top of it the variance of a mean of three.
+    # Over images: the mean covariance, which the three seeds share. Added to it: the variance of a mean of three.
     truth, weights = read_truth(detectors / "gt.json"), draw_weights(300, replicates=200, seed=0)
     matches = [match_table(read_results(detectors / f"s{n}.json", truth).table, truth.objects) for n in range(3)]
     drawn = [drawn_metrics(score(of_seed, weights), of_seed) for of_seed in matches]
@@ -480,7 +481,7 @@ def pair_of(value, low, high, p, *, trainings=(1, 1), **more):
             "b against a: +1.3 AP [0.8, 1.8], significant (Holm p < 0.001); these networks, over images",
         ),
         (
-            pair_of(0.066, -0.027, 0.165, 0.4),  # not "at most 16.5 AP either way": towards a it is 2.7 at most
+            pair_of(0.066, -0.027, 0.165, 0.4),  # not "at most 16.5 AP either way", since a is at most 2.7 better
             "b against a: no difference shown, +6.6 AP [-2.7, 16.5]; these networks, over images",
         ),
         (
@@ -527,7 +528,7 @@ def test_names_of_rows(tmp_path, monkeypatch):
     assert names("r50/dets.json", "r18/dets.json", "other.json") == ["r50/dets", "r18/dets", "other"]
     assert names("1/r/d.json", "2/r/d.json") == ["1/r/d", "2/r/d"]
     assert parse_rows(["n=a.json,b.json"]) == [Row("n", [Path("a.json"), Path("b.json")])]
-    # An = or a , in the name of a file or folder that is there is part of it.
+    # If the file or folder exists, = and , are part of its name.
     write("lr=0.1,x.json", [])
     assert parse_rows(["lr=0.1,x.json"]) == [Row("lr=0.1,x", [Path("lr=0.1,x.json")])]
     assert parse_rows(["runs/lr=1/a.json"]) == [Row("a", [Path("runs/lr=1/a.json")])]
@@ -553,7 +554,7 @@ def test_mistakes_in_what_to_compare(folder, run):
 
 
 def test_names_are_data(folder, run):
-    """Characters that mean something in Markdown, HTML or TeX are nothing but characters in a name."""
+    """Characters with a meaning in Markdown, HTML or TeX are literal in names."""
     write("other.json", read("dets.json")[:-5])
     assert run("compare", "--gt", "gt.json", "a|<b>$x$=dets.json", "other.json", *FEW).returncode == 0
     page = Path("comparison/comparison.md").read_text()

@@ -29,7 +29,7 @@ def test_every_ready_made_study_is_valid_and_named_after_its_file(name):
 
 
 def test_the_ready_made_studies_are_there():
-    """Beside them a user may have studies of his own."""
+    """A user may have more studies."""
     assert set(READY_MADE) <= {Path(name).stem for name in tracked_files() if name.startswith("studies/")}
 
 
@@ -47,7 +47,7 @@ def test_voc2007_has_the_published_settings():
 
 @pytest.mark.parametrize("name", READY_MADE)
 def test_ready_made_studies_say_where_choices_are_made(name):
-    """DVC refuses a stage whose parameter is not in the file, default or not."""
+    """DVC refuses a stage if its parameter is missing in the file, even if it has a default."""
     study = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())
     assert study["data"]["validation_fraction"] == 0.0
     assert (study["nms_sweep"]["choose_on"], study["tta"]["choose_on"]) == ("test", None)

@@ -15,7 +15,7 @@ from fcos.inference.drawing import CAPTION, COLOURS
 
 @pytest.fixture
 def prepared(tmp_path):
-    """Of thirty training images every one has a box; k is dropped, since it has no area, and grey is grey."""
+    """Return splits and manifest; of 32 training images, one has a dropped box (k), and one is grey."""
     images = {f"i{number:02d}": [YOLO_DOG] for number in range(30)}
     root = small_yolo(tmp_path / "yolo", **images, k=[YOLO_CAT, "0 0.5 0.5 0 0.1"], grey=[YOLO_CAT])
     write(root / "classes.txt", "cat\ndog\n")
@@ -46,7 +46,7 @@ def test_a_sheet_of_each_split_shows_the_boxes(prepared, tmp_path):
 
 
 def test_an_image_that_cannot_be_decoded_is_named_on_the_sheet(prepared, tmp_path):
-    """Its header and its end are right, so that only decoding shows what is between."""
+    """Header and end of the file are intact, so only decoding finds the damage."""
     splits, manifest = prepared
     path = splits["test"].path_of(splits["test"].images[0])
     path.write_bytes(path.read_bytes()[:200] + b"\xff\xd9")

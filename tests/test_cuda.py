@@ -1,4 +1,4 @@
-"""What can be tested of CUDA without one: a training step keeps to its device, and never waits for it."""
+"""Tests of CUDA without a device: a training step keeps to its device and never waits for it."""
 
 import warnings
 from collections import Counter
@@ -36,7 +36,7 @@ VIEWS = [View((64, 96)), View((64, 96), flipped=True)]
 
 
 class Copies(TorchDispatchMode):
-    """Counts the copies from the CPU to CUDA for which the host waits, and all others between the two."""
+    """Counts the copies between CPU and CUDA: those for which the host waits, and the others."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ def fake(monkeypatch):
     Such tensors cannot be pinned; those that would be are yielded.
     """
     pinned = []
-    kept = (transforms._mean_and_std, assignment._bounds)  # of a real device before, or of none afterwards
+    kept = (transforms._mean_and_std, assignment._bounds)  # tensors of a real device before, and of none afterwards
     for of in kept:
         of.cache_clear()
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
@@ -89,7 +89,7 @@ def cuda_model() -> nn.Module:
 
 def test_a_step_keeps_to_its_device_and_the_host_runs_on(samples, fake):
     model, assigner = cuda_model(), build_assigner(MODEL)
-    for _ in range(2):  # the first step makes what is kept: locations, bounds, mean and std
+    for _ in range(2):  # the first step creates cached tensors: locations, bounds, mean and std
         fake.clear()
         with Copies() as copies:
             batch = make_batch(samples, VIEWS, CUDA)
@@ -138,7 +138,7 @@ def test_float32_on_cuda_is_not_tf32(monkeypatch):
 
 
 class Counting(nn.Module):
-    """A network with a BatchNorm whose statistics each pass changes."""
+    """A network with a BatchNorm, whose statistics change in each pass."""
 
     def __init__(self):
         super().__init__()
@@ -150,7 +150,7 @@ class Counting(nn.Module):
 
 
 class Cuda:
-    """What `Graphs` asks of torch.cuda, without a device: a capture runs the network four times, as torch does."""
+    """A substitute for the parts of torch.cuda that `Graphs` uses; a capture runs the network four times."""
 
     def __init__(self, monkeypatch, free=10):
         self.free, self.captured = free, []

@@ -20,7 +20,7 @@ RUN, DATA = Path("runs/smoke/one-epoch"), Path("data/smoke")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The smoke study with one run, all but its report."""
+    """Return the smoke study with one run, complete except for its report."""
     folder = tmp_path_factory.mktemp("finished")
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
     params["runs"] = {"one-epoch": params["runs"]["one-epoch"]}
@@ -41,7 +41,7 @@ def study(finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "study"))
-    # For tests of readers: drawing, and trying batches, take seconds.
+    # These tests are about readers; drawing and batch trials would take seconds.
     monkeypatch.setattr("fcos.reporting.report.draw_run_images", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write_png", lambda *_: None)
@@ -70,7 +70,7 @@ WHOLE = {
 
 
 def read_all(run, path, text, label):
-    """Call every reader on a damaged file: it is told, or not needed. Scoring reads no file of a run but one."""
+    """Call every reader on a damaged file: it reports the file or does not need it."""
     for command in READERS:
         scores = command[0] in ("evaluate", "tta", "nms-sweep")
         if scores and (path.parent == RUN and path.name != "timing_tta.json"):

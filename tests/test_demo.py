@@ -59,12 +59,12 @@ def server(study):
 
 @pytest.fixture
 def url(server):
-    """Asked for before `page`, so that the page is closed while there is still a server."""
+    """Requested before `page`, so that the page is closed before the server."""
     return f"http://127.0.0.1:{server.server_port}/"
 
 
 def request(server, method, path, body=None, **headers):
-    """Status and body, JSON as plain data."""
+    """Return status and body, with JSON as plain data."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT_S)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
@@ -110,7 +110,7 @@ def test_the_network_runs_once_for_an_image_and_a_run(server):
             for score, nms in ((0.3, 0.6), (0.5, 0.6), (0.3, 0.2)):
                 runs.append(detect(server, image, score, nms, run)[1]["network_runs"])
     assert runs == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
-    os.utime(WEIGHTS, (1, 1))  # trained again
+    os.utime(WEIGHTS, (1, 1))  # as after another training
     assert detect(server, "test-17")[1]["network_runs"] == 5
 
 
@@ -140,7 +140,7 @@ def test_old_uploads_go(server, monkeypatch):
 
 
 def test_uploads_are_kept_as_files_and_not_as_pixels(server, monkeypatch):
-    """Eight images of 4 million pixels and a few kB: decoded they would be 96 MB."""
+    """Eight images of 4 million pixels and a few kB would take 96 MB when decoded."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for shade in range(8):
@@ -149,7 +149,7 @@ def test_uploads_are_kept_as_files_and_not_as_pixels(server, monkeypatch):
         assert request(server, "POST", "/images", stream.getvalue())[0] == 200
     kept = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert kept < 12 << 20  # not even one of them
+    assert kept < 12 << 20  # smaller than one of the images
     monkeypatch.setattr(demo_module, "KEPT_BYTES", 3 * len(png()))
     names = [request(server, "POST", "/images", png(height=height))[1]["image"] for height in (59, 60, 61, 62)]
     assert [request(server, "GET", f"/images/{name}")[0] for name in names][0::3] == [404, 200]
@@ -356,12 +356,12 @@ def set_slider(page, name, value):
 def test_an_upload_is_shown_with_its_boxes(url, page, server):
     upload(page, url)
     name = request(server, "POST", "/images", png())[1]["image"]
-    boxes = detect(server, name, run="reference")[1]["detections"]  # the first run is chosen
+    boxes = detect(server, name, run="reference")[1]["detections"]  # the first run is the default
     expect(page.locator(".box")).to_have_count(len(boxes))
     expect(page.locator("#found-list button")).to_have_count(len(boxes))
     assert len(boxes) > 3 and server.demo.network_runs == 1
     expect(page.locator("#result")).to_contain_text(f"{len(boxes)} boxes · network")
-    # The best box lies on the image where the server says.
+    # The best box is drawn where the server reports it.
     x, y, width, height = boxes[0]["bbox"]
     image = page.locator("#image").bounding_box()
     box = page.locator('.box[data-index="0"]').bounding_box()
@@ -417,7 +417,7 @@ def test_a_box_is_named_under_the_pointer_and_by_keyboard(url, page):
     expect(page.locator(".box.active")).to_have_attribute("data-index", "0")
     page.keyboard.press("Tab")
     expect(page.locator(".box.active")).to_have_attribute("data-index", "1")
-    smallest = page.locator(".box").last  # and on top
+    smallest = page.locator(".box").last  # drawn on top
     smallest.hover()
     expect(page.locator(".box.active")).to_have_attribute("data-index", smallest.get_attribute("data-index"))
 
@@ -454,7 +454,7 @@ def test_a_file_that_cannot_be_used_is_said_to_be(url, page, server):
     page.set_input_files("#file", {"name": "big.png", "mimeType": "image/png", "buffer": png(width=400, height=400)})
     expect(page.get_by_role("alert")).to_contain_text("big.png is too large")
     page.evaluate("study.max_bytes = 1 << 25")
-    # Answered here, since a browser writes each refusal of a server to its console.
+    # Answered in the page, since a browser logs each error response of a server to its console.
     page.evaluate(
         """() => { window.fetch = async () => new Response('{"error": "This is not an image <b>"}', {status: 400}) }"""
     )

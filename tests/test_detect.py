@@ -26,7 +26,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current folder: a weights file needs no study."""
+    """Use an empty current folder, since a weights file needs no study."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -67,7 +67,7 @@ def test_patterns_are_followed_and_no_image_is_taken_twice(here):
     assert names(find_images([Path("a/**/*.png")])) == ["a/1.png", "a/b/2.png"]
     assert names(find_images([here / "a" / "*.jpg"])) == [str(here / "a" / "3.jpg")]
     assert names(find_images([Path("a/3.jpg"), Path("a"), Path("a/*")])) == ["a/3.jpg", "a/1.png", "a/b/2.png"]
-    save_image(Path("odd[1].png"))  # a name that looks like a pattern is a name first
+    save_image(Path("odd[1].png"))  # a file name that looks like a pattern is taken literally first
     assert names(find_images([Path("odd[1].png")])) == ["odd[1].png"]
     with pytest.raises(UserError, match=r"nothing/\*\.png: no such image or folder"):
         find_images([Path("nothing/*.png")])
@@ -94,7 +94,7 @@ def test_a_broken_image_costs_only_itself(here, weights, monkeypatch, capsys):
     assert "1 of 3 images cannot be read; the others are done, see out/" in said and "photos/b.png: cannot be" in said
     assert sorted(path.name for path in Path("out").iterdir()) == ["0001-a.png", "0003-c.png", "detections.json"]
     found = {(record["image_id"], record["file_name"]) for record in written("out")}
-    assert found == {(1, "photos/a.png"), (3, "photos/c.png")}  # c keeps the number that it has without the damage
+    assert found == {(1, "photos/a.png"), (3, "photos/c.png")}  # c keeps its number although b is missing
     with pytest.raises(UserError, match=r"1 of 1 images cannot be read\n"):
         detect([Path("photos/b.png")], str(weights), Path("alone"))
     assert written("alone") == []
@@ -121,7 +121,7 @@ def test_score_and_nms_decide_what_is_drawn_and_written(here, weights):
     image = [save_image(Path("a.png"))]
     everything = detect(image, str(weights), Path("all"), score=0.2, nms=0.5)
     best = detect(image, str(weights), Path("best"), score=0.5, nms=0.5)
-    # Weaker boxes suppress no stronger ones.
+    # A box with a lower score never suppresses one with a higher score.
     assert best == [record for record in everything if record["score"] > 0.5] and 0 < len(best) < len(everything)
     assert written("best") == best
     counts = [len(detect(image, str(weights), Path("x"), score=0.5, nms=nms)) for nms in (0.0, 0.3, 0.6)]
@@ -129,7 +129,7 @@ def test_score_and_nms_decide_what_is_drawn_and_written(here, weights):
 
 
 def test_boxes_of_a_reduced_image_are_in_its_own_pixels(weights):
-    """One four times as large as it is shown is looked at like its quarter, and its boxes are four times as large."""
+    """An image four times as large as the network's input has its quarter's detections, four times as large."""
     detector = Detector.from_weights(weights)
     side = 4 * detector.test.size
     large = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -155,7 +155,7 @@ def test_images_need_not_be_drawn(here, weights, monkeypatch, capsys, option):
 
 def test_images_of_ones_own_are_neither_overwritten_nor_found_in_the_output(here, weights):
     original = save_image(Path("photos/a.png")).read_bytes()
-    with pytest.raises(UserError, match="an image of yours would be overwritten"):
+    with pytest.raises(UserError, match="an input image would be overwritten"):
         detect([Path("photos")], str(weights), Path("photos"))
     assert Path("photos/a.png").read_bytes() == original
     for _ in range(2):
@@ -171,7 +171,7 @@ def test_lines_and_letters_grow_with_the_image(longer, line, letter):
     drawn = np.asarray(draw_boxes(np.full((height, longer, 3), 90, np.uint8), [record]))
     color = tuple(int(COLOURS[1][i : i + 2], 16) for i in (1, 3, 5))
     filled = (drawn == color).all(axis=2)
-    # Half way along the lower edge there is the line alone, and up from the corner the label.
+    # In the middle of the lower edge there is only the line, above the corner only the label.
     assert filled[height // 2 + height // 8 :, longer // 2].sum() == line
     label = filled[: height // 2, int(box[0])].sum()
     assert letter <= label <= 2 * letter

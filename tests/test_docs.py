@@ -28,7 +28,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The built site."""
+    """Return the folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -40,7 +40,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def made_pages(monkeypatch):
-    """The modules that make pages from the code, as mkdocs finds them."""
+    """Return the modules that generate pages, loaded as by mkdocs."""
     monkeypatch.syspath_prepend(str(DOCS / "site"))
     import commands_page
     import params_page
@@ -49,7 +49,7 @@ def made_pages(monkeypatch):
 
 
 class Parsed(HTMLParser):
-    """The ids of a page and what it links to."""
+    """The ids and links of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -110,7 +110,7 @@ def test_every_link_within_the_site_leads_somewhere(site):
     assert len(pages) > 25
     broken, checked = [], 0
     for path, page in pages.items():
-        if path.name == "404.html":  # its links are for a server
+        if path.name == "404.html":  # its links work only on a server
             continue
         for link in page.links:
             parts = urlsplit(link)
@@ -149,14 +149,14 @@ def test_the_figures_are_those_that_the_code_draws(tmp_path):
     for name in drawn:
         new, committed = _content(tmp_path / name), _content(DRAWN / name)
         assert new[0] == committed[0], f"{name} is of other code: make figures"
-        # Another processor may round otherwise; a twentieth of a point is not seen.
+        # Other processors may round differently; a twentieth of a point is invisible.
         np.testing.assert_allclose(new[1], committed[1], atol=0.05, err_msg=f"{name}: make figures")
         for one, other in zip(new[2], committed[2], strict=True):
             assert np.abs(one - other).mean() < 2
 
 
 def _content(path):
-    """An SVG file in parts: its text without numbers and ids, its numbers, and the images in it."""
+    """Return an SVG file in parts: its text without numbers and ids, its numbers, and its images."""
     text = path.read_text(encoding="utf-8")
     images = re.findall(r"base64,([^\"]*)", text)
     decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(float) for data in images]
@@ -176,7 +176,7 @@ def test_pages_open_from_the_disk_and_are_accessible(site, page, scheme, width):
             image.scroll_into_view_if_needed()
             assert image.get_attribute("alt")
             assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
-        # The theme's own: the bars of the copy buttons are landmarks without names. Style sheets are not fetched again.
+        # Excluded is the theme's own fault: the bars of its copy buttons are landmarks without names.
         context = {"include": [[".md-content"]], "exclude": [[".md-code__nav"]]}
         found = Axe().run(page, context=context, options={"preload": False})
         assert found.violations_count == 0, found.generate_report()
@@ -190,7 +190,7 @@ def test_figures_follow_the_palette(site, page):
     page.wait_for_function("getComputedStyle(document.body).colorScheme === 'dark'")
     page.mouse.move(0, 0)
     assert light > 200
-    wait_until(lambda: _mean(figure.screenshot()) < 90)  # colours change little by little
+    wait_until(lambda: _mean(figure.screenshot()) < 90)  # colours change gradually
 
 
 def _mean(screenshot):
@@ -216,5 +216,5 @@ def test_nothing_is_wider_than_a_phone(site, page):
     page.set_viewport_size({"width": 360, "height": 740})
     for path in ("index", "explained", "reference/commands", "reference/params", "compare", "performance"):
         page.goto((site / f"{path}.html").as_uri())
-        # Tables are put into their scrolling boxes when all is loaded.
+        # The theme makes tables scroll only after the page has loaded.
         page.wait_for_function("document.documentElement.scrollWidth <= 360")

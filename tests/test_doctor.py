@@ -60,7 +60,7 @@ def test_freed_memory_is_kept():
 
 @pytest.fixture
 def run(workspace, smoke_params):
-    smoke_params["train"]["precision"] = "float32"  # whatever the machine computes in
+    smoke_params["train"]["precision"] = "float32"  # independent of this machine's default
     smoke_params["train"]["device"] = "cpu"
     write_params(smoke_params)
     return params.read().runs["one-epoch"]
@@ -78,7 +78,7 @@ def trial(run):
 def test_the_largest_that_fits(limit, at_most):
     asked = []
     assert largest(lambda size: asked.append(size) or size <= limit, at_most) == min(limit, at_most)
-    assert max(asked) <= max(1, 2 * limit)  # nothing much too large is ever tried
+    assert max(asked) <= max(1, 2 * limit)  # far larger batches are never tried
 
 
 def test_the_estimate_is_what_autograd_keeps(trial):
@@ -87,7 +87,7 @@ def test_the_estimate_is_what_autograd_keeps(trial):
         pixels = batch_size * size[0] * size[1]
         kept = saved_bytes(partial(trial.step, batch_size, size), trial.model.parameters())
         assert kept == pytest.approx(estimate.per_pixel * pixels, rel=0.01)
-    # Float32 weights, their gradients, AdamW's two moments: four times 4 bytes a parameter, and little else.
+    # Float32 weights, their gradients and AdamW's two moments: 4 x 4 bytes per parameter, and little else.
     parameters = sum(parameter.numel() for parameter in trial.model.parameters())
     assert estimate.fixed == pytest.approx(16 * parameters, rel=0.01)
 
@@ -108,7 +108,7 @@ def test_what_is_needed_grows_with_the_boxes(trial):
     outputs = HeadOutputs(torch.empty(0), torch.empty(0), torch.empty(0), sizes)
     labels = torch.zeros((2, boxes), dtype=torch.int64)
     batch = Batch(torch.empty((2, 3, 512, 512)), [1, 2], torch.full((2, 2), 512.0), gt, labels, labels > 0)
-    trial.assigner(outputs, batch)  # the grid's locations are kept
+    trial.assigner(outputs, batch)  # the grid's locations are cached
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         trial.assigner(outputs, batch)
     changes = (of.nbytes() for of in profiled.profiler.kineto_results.events() if of.name() == "[memory]")
@@ -174,7 +174,7 @@ def test_too_little_memory_for_one_image(run, split):
 
 
 def test_a_small_data_set_bounds_the_batch(run, split):
-    smaller = dataclasses.replace(split, images=split.images[:2])  # a batch of 4 has two images then
+    smaller = dataclasses.replace(split, images=split.images[:2])  # then a batch of 4 has two images
     found = batch_finding(run, smaller, memory=1 << 40)
     assert "at least 2 images" in found.value and found.problem is None
 

@@ -29,7 +29,7 @@ from project_helpers import (
 
 from fcos.files import sha256_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]  # what is killed or signalled is real: `started`
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]  # `started` runs real processes
 TRAIN = address("train", "one-epoch")
 RUN = Path("runs/smoke/one-epoch")
 SCRATCH = Path("runs/smoke/.scratch")
@@ -45,7 +45,7 @@ def digests(project):
 
 
 def trainer(project):
-    """The number of the process that trains; 0 while there is none."""
+    """Return the id of the training process; 0 if there is none."""
     for lock in (project / SCRATCH).glob("one-epoch-*.lock"):
         try:
             return json.loads(lock.read_text())["pid"]
@@ -56,7 +56,7 @@ def trainer(project):
 
 @contextmanager
 def paused(project):
-    """Have the training stand still in the block, so that it cannot end before what is done there."""
+    """Suspend the training in the block, so that it cannot end before the block does."""
     pid = trainer(project)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -73,13 +73,13 @@ def is_gone(pid):
 
 
 def log_of(project):
-    """What the command that was started last has printed."""
+    """Return the output of the last command that was started."""
     return max(project.glob("output-*")).read_text()
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, quick_path):
-    """A project with prepared data, to be copied."""
+    """Return a project with prepared data, which tests copy."""
     project = copy_project(tmp_path_factory.mktemp("prepared") / "project", small_study())
     call(project, "dvc", "repro", address("prepare"), PATH=quick_path)
     return project
@@ -93,7 +93,7 @@ def project(prepared, tmp_path):
 
 @pytest.fixture
 def long_project(project):
-    """One whose training takes hours."""
+    """Return a project whose training takes hours."""
     params = small_study()
     params["runs"]["one-epoch"]["epochs"] = 100_000
     set_params(project, params)
@@ -107,7 +107,7 @@ def test_stages_run_by_hand_count(tmp_path):
     before = digests(project)
     shown = fcos(project, "status")
     assert "prepare    done" in shown and "one-epoch  done" in shown
-    assert finished(project) == []  # DVC has it
+    assert finished(project) == []  # DVC has recorded it
     output = fcos(project, "study", "run")
     assert stages_run(output) == ["evaluate@one-epoch", "predict@one-epoch", "report"]
     assert digests(project) == before
@@ -144,13 +144,13 @@ def test_a_busy_dvc_is_told_later(project):
     assert "waiting for another DVC" in output and "the next `fcos study run` records train one-epoch" in output
     shown = "recorded in DVC: train one-epoch is done"
     with started(project, *FCOS, "study", "run", ready=lambda: shown in log_of(project)) as process:
-        process.send_signal(signal.SIGINT)  # what it goes on with is tested elsewhere
+        process.send_signal(signal.SIGINT)  # another test checks how it continues
         process.wait()
     assert "train@one-epoch" not in changed_stages(project)
 
 
 def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
-    """DVC asks for its lock for three seconds when the command has ended; then it records nothing."""
+    """After a command, DVC waits three seconds for its lock, and then records nothing."""
     with started(project, *DVC, "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
         with paused(project):
             lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
@@ -173,7 +173,7 @@ def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project
     before = digests(project)
     assert before and "one-epoch has already been trained" in call(project, "dvc", "repro", TRAIN)
     assert digests(project) == before and finished(project) != []
-    fcos(project, "source")  # any command that asks DVC: it has the training now
+    fcos(project, "source")  # any command that asks DVC records the training
     assert finished(project) == []
 
 
@@ -217,7 +217,7 @@ def process_tree(pid):
 
 
 def test_a_training_under_nohup_goes_on(long_project):
-    """Typed by hand, it ends with nobody else."""
+    """A command that was started by hand does not end with another process."""
     script = (
         "import subprocess, sys, time\n"
         "command = ['nohup', sys.executable, '-m', 'fcos', 'train', 'one-epoch']\n"
@@ -237,13 +237,13 @@ def test_a_training_under_nohup_goes_on(long_project):
 
 
 def num_steps(project):
-    """How many steps the training says that it has made."""
+    """Return the number of steps that the training has reported."""
     beat = project / SCRATCH / "at-work/train@one-epoch.json"
     return json.loads(beat.read_text()).get("done", 0)
 
 
 def test_a_lock_that_names_another_program_is_explained(project):
-    """A killed DVC leaves its number behind, which the system gives to another process."""
+    """A killed DVC leaves its process id behind, which the system reuses."""
     with subprocess.Popen(["sleep", "1000"]) as stranger:
         try:
             info = {"pid": stranger.pid, "cmd": "dvc repro"}
@@ -264,7 +264,7 @@ def test_an_empty_lock_is_explained(project, jobs):
 
 
 def test_an_archive_without_git_below_another_repository(tmp_path):
-    """`make repro` there: DVC needs no git, and the commit of the repository around it is not taken for ours."""
+    """`make repro` in an archive: DVC needs no git, and the commit of an outer repository is not recorded."""
     call(tmp_path, "git", "init", "-q")
     (tmp_path / "notes").write_text("of others")
     call(tmp_path, "git", "add", "notes")

@@ -33,7 +33,7 @@ COCO2017 = {"source": "coco", "root": str(ROOT), "download": "coco2017"}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; keeps every request as (name, Range header)."""
+    """A server of `files` that records every request as (name, Range header)."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -119,7 +119,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Serves VOC2007 as two tars that share their folders; `prepare` fetches from here."""
+    """Serve VOC2007 as two tars that share their folders, and make `prepare` download from here."""
     for name, split, stems in ((TRAINVAL, "trainval", ("000005", "000007")), (TEST, "test", ("000001",))):
         made = Path(f"made-{split}")
         write_voc(made / "VOCdevkit/VOC2007", {split: {stem: [CAT, DOG] for stem in stems}})
@@ -132,7 +132,7 @@ def voc(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture
 def coco(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Serves COCO2017 as three zips; `prepare` fetches from here."""
+    """Serve COCO2017 as three zips, and make `prepare` download from here."""
     made = small_coco(Path("made-coco"))
     zips = (("annotations_trainval2017.zip", "annotations"), ("val2017.zip", "val2017"), ("train2017.zip", "train2017"))
     for name, folder in zips:
@@ -155,7 +155,7 @@ def parse_data(section: dict[str, str]) -> VocData | CocoData:
 
 
 def unpacked() -> dict[str, str]:
-    """What was unpacked: everything in the root but the store."""
+    """Return what was unpacked: everything in the root except the store."""
     return {name: digest for name, digest in snapshot(ROOT).items() if not name.startswith(".downloads")}
 
 
@@ -216,7 +216,7 @@ def test_archive_put_there_by_hand_is_used_without_network(voc: Server) -> None:
 def test_the_second_archive_alone_is_fetched_where_the_first_is_done(voc: Server) -> None:
     trainval, test = voc.archives()
     download([trainval], ROOT)
-    run_prepare(**VOC2007)  # VOCdevkit/ is there, and yet not whole
+    run_prepare(**VOC2007)  # VOCdevkit/ exists but is incomplete
     assert [name for name, _ in voc.requests] == [TRAINVAL, TEST]
     assert test in ARCHIVES["voc2007"]
 
@@ -261,7 +261,7 @@ def test_server_without_ranges_starts_again(voc: Server) -> None:
 
 
 def test_part_that_is_the_whole_already_is_taken(voc: Server) -> None:
-    # The run stopped between the last byte and the renaming: the server answers 416, there is nothing after it.
+    # The run stopped between the last byte and the renaming, so the server answers 416.
     write(STORE / "marker", "").with_name(f"{TRAINVAL}.part").write_bytes(voc.files[TRAINVAL])
     download(voc.archives(), ROOT)
     assert voc.requests == [(TRAINVAL, f"bytes={len(voc.files[TRAINVAL])}-"), (TEST, None)]
@@ -279,7 +279,7 @@ def test_unpacking_that_broke_off_is_repeated_from_the_fetched_archive(voc: Serv
     trainval, test = voc.archives()
     (STORE / TRAINVAL).parent.mkdir(parents=True)
     (STORE / TRAINVAL).write_bytes(voc.files[TRAINVAL])
-    write(ROOT / "VOCdevkit/VOC2007/Annotations/000005.xml", "<anno")  # as far as it came
+    write(ROOT / "VOCdevkit/VOC2007/Annotations/000005.xml", "<anno")  # incomplete, since the run stopped here
     download([trainval, test], ROOT)
     assert [name for name, _ in voc.requests] == [TEST]
     assert unpacked() == made("made-trainval", "made-test")
@@ -323,7 +323,7 @@ def test_address_that_is_gone_leaves_prepared_data_as_they_are(voc: Server) -> N
 def test_full_disk_while_fetching(voc: Server) -> None:
     STORE.mkdir(parents=True)
     part = STORE / f"{TRAINVAL}.part"
-    part.symlink_to("/dev/full")  # every write to it: no space left on device
+    part.symlink_to("/dev/full")  # every write fails with "no space left on device"
     message = refusal(voc.archives())
     assert "the disk is full" in message
     assert "GB free" in message
@@ -535,7 +535,7 @@ def test_every_archive_has_several_sources_of_its_own_name() -> None:
 
 
 def sources(server: Server, *names: str) -> Archive:
-    """The trainval archive, from a source of each name; `good`, `breaks` and `silent` have it, `wrong` another one."""
+    """Return the trainval archive with a source of each name; `wrong` has another archive."""
     whole = server.files[TRAINVAL]
     md5 = hashlib.md5(whole).hexdigest()
     server.files |= {"good": whole, "breaks": whole, "wrong": whole.replace(b"cat", b"cow")}
@@ -552,7 +552,7 @@ def test_sources_are_tried_in_turn_and_what_broke_off_is_resumed(voc: Server) ->
 
 
 def test_dead_broken_wrong_good(voc: Server) -> None:
-    """What the wrong source completes is deleted, fetched from it anew, deleted, and the good one gives it whole."""
+    """A partial file that the wrong source completed is deleted twice; then the good source sends the whole archive."""
     download([sources(voc, "gone", "breaks", "wrong", "good")], ROOT)
     wrong = [("wrong", "bytes=3000-"), ("wrong", None)]
     assert voc.requests == [("gone", None), ("breaks", None), *wrong, ("good", None)]
@@ -593,7 +593,7 @@ def test_when_all_fail_each_source_is_named_with_its_answer(voc: Server) -> None
 
 
 def own_archives(server: Server, *names: str) -> dict[str, str]:
-    """Copies in mine/, by name of their digests."""
+    """Write copies into mine/, named by their digests."""
     for name in names:
         write(Path("mine/there"), "").with_name(name).write_bytes(server.files[name])
     return snapshot(Path("mine"))
@@ -642,7 +642,7 @@ def test_a_vocdevkit_elsewhere_is_used_in_place(voc: Server, given: str) -> None
     assert [manifest["splits"][split]["num_images"] for split in ("train", "test")] == [1, 1]
     assert [image["file_name"] for image in read("train")["images"]] == ["2007_1.jpg"]
     assert voc.requests == [] and snapshot(Path("elsewhere")) == before
-    place_root(config, Path(given).resolve())  # once more
+    place_root(config, Path(given).resolve())  # a second time
     assert ROOT.resolve() == Path("elsewhere/VOCdevkit/VOC2007").resolve()
 
 
@@ -675,7 +675,7 @@ def test_an_empty_folder_elsewhere_is_downloaded_into(voc: Server) -> None:
     place_root(config, Path("elsewhere").resolve())
     run_prepare(**VOC2007)
     assert len(voc.requests) == 2 and Path("elsewhere/VOCdevkit/VOC2007/JPEGImages").is_dir()
-    place_root(config, Path("elsewhere").resolve())  # in which a download began
+    place_root(config, Path("elsewhere").resolve())  # a download was started here
     assert ROOT.resolve() == Path("elsewhere").resolve()
 
 

@@ -24,14 +24,14 @@ RUNS = ("reference", "one-epoch")
 
 
 def smoke():
-    """The settings of smoke; states are saved every second."""
+    """Return the settings of smoke, with states saved every second."""
     params = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
     params["train"]["checkpoint_every_s"] = 1.0
     return params
 
 
 def small(**changes):
-    """The same with one training, and changes of its settings: epochs=30."""
+    """Return the same with one training and changes of its settings, such as epochs=30."""
     params = small_study()
     params["train"]["checkpoint_every_s"] = 1.0
     params["runs"]["one-epoch"] |= changes
@@ -40,7 +40,7 @@ def small(**changes):
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory):
-    """The address of MLflow's server, and the folder of its files."""
+    """Yield the address of MLflow's server and the folder of its files."""
     folder = tmp_path_factory.mktemp("mlflow")
     with mlflow_server(folder) as uri:
         yield uri, folder
@@ -48,7 +48,7 @@ def tracking(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clusters(tmp_path_factory):
-    """Start a cluster when it is first asked for."""
+    """Return a function that starts each cluster when it is first requested."""
     started = {}
     with ExitStack() as stack:
 
@@ -64,14 +64,14 @@ def clusters(tmp_path_factory):
 
 @pytest.fixture
 def team(tmp_path, clusters, tracking):
-    """Make a team with a study and a cluster; returns both."""
+    """Return a function that creates a team with a study and a cluster."""
 
     def make(params, engine="slurm"):
         cluster = clusters(engine)
         return Team(tmp_path, params, tracking[0], cluster), cluster
 
     yield make
-    # What a failed test leaves, and a lost node.
+    # Ends what a failed test or a lost node leaves running.
     for process in [*working_in(tmp_path / "project"), *working_in(tmp_path / "nodes")]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -79,7 +79,7 @@ def team(tmp_path, clusters, tracking):
 
 @pytest.fixture(scope="module")
 def run_locally(tmp_path_factory):
-    """Run a study in one process; the same study is run once."""
+    """Run a study in one process; each study is run only once."""
     done = {}
 
     def run(params):
@@ -94,23 +94,23 @@ def run_locally(tmp_path_factory):
 
 
 def steps_of(text):
-    """The step at which each part of a training was resumed."""
+    """Return the step at which each part of a training was resumed."""
     return [int(line.split()[3]) for line in text.splitlines() if line.startswith("resumed at step")]
 
 
 def jobs_of(cluster):
-    """How many jobs SLURM has seen."""
+    """Return the number of jobs that SLURM has seen."""
     return len(cluster.ask("squeue", "--noheader", "--states=all", "-o", "%i").split())
 
 
 def working_in(folder):
-    """The processes whose current folder is below `folder`."""
+    """Return the processes whose current folder is below `folder`."""
     return [process for process in psutil.process_iter(["cwd"]) if f"{folder}/" in f"{process.info['cwd']}/"]
 
 
 @contextmanager
 def frozen(folder):
-    """Have the processes that work in a folder stand still."""
+    """Suspend the processes that work in a folder."""
     processes = working_in(folder)
     assert len(processes) >= 3  # the job, DVC and the training
     for process in processes:
@@ -119,7 +119,7 @@ def frozen(folder):
         yield
     finally:
         for process in processes:
-            with suppress(psutil.NoSuchProcess):  # its engine has ended it
+            with suppress(psutil.NoSuchProcess):  # its engine has already ended it
                 process.resume()
 
 
@@ -139,7 +139,7 @@ def test_a_study_on_a_cluster_equals_a_local_one(tmp_path, team, tracking, run_l
         assert results_of(ours.project, run) == results_of(local, run)
     assert tables_of(ours.project) == tables_of(local) != {}
     assert ours.run(engine) == "11 of 11 stages done\n"
-    # Another clone, which has nothing but the lock files: everything is taken from the remote.
+    # A second clone has only the lock files, so everything is pulled from the remote.
     ours.push()
     call(tmp_path, "git", "clone", "-q", "-b", "main", str(tmp_path / "origin.git"), "other")
     ours.project = tmp_path / "other"
@@ -165,9 +165,9 @@ def test_a_training_goes_on_elsewhere_after_its_node_was_lost(tmp_path, team, ru
         with frozen(tmp_path / "nodes" / first):
             cluster.kill_node(first)
             wait_until(lambda: "taking over this training from process" in ours.log("one-epoch"), process)
-        # The first training lives again, as on a node whose network is back.
+        # The first training continues, as on a node whose network is back.
         wait_until(lambda: "another process has taken over this training, so this one ends" in ours.log("one-epoch"))
-    else:  # the worker of an actor ends with its raylet, and takes its processes along
+    else:  # the worker of an actor ends with its raylet, together with its child processes
         cluster.kill_node(first)
     assert process.wait(LIMIT_S) == 0, process.log.read_text()
     said = process.log.read_text()
@@ -199,20 +199,20 @@ def test_a_killed_coordinator_goes_on_and_a_stopped_training_loses_no_step(tmp_p
     wait_until(lambda: ours.steps("one-epoch"), process)
     end(process, signal.SIGKILL)
     assert "one-epoch  running on n" in ours.fcos("status")
-    # As the time limit does, and the one with more rights to the node.
+    # As SLURM does at the time limit, or when a job with a higher priority needs the node.
     cluster.ask("scancel", "--batch", "--signal=TERM", f"--name={ours.folder_of('one-epoch').name}")
     wait_until(lambda: "stopped by the engine" in ours.log("one-epoch"))
     assert list(states.glob("smoke/one-epoch-*/state.pt"))
     said = ours.run("slurm")
-    assert jobs_of(cluster) == before + 1 and "submitted to" not in said  # it was known by its name
+    assert jobs_of(cluster) == before + 1 and "submitted to" not in said  # it was found by its name
     assert "one-epoch: done on n" in said
     assert steps_of(ours.log("one-epoch")) > [0] and not (states / "smoke").exists()
 
 
 def test_cancelled_jobs_end_and_are_not_started_again(team):
-    """Neither by SLURM nor by the command that follows them."""
+    """A cancelled job is restarted neither by SLURM nor by the command that follows the jobs."""
     params = small(epochs=1000)
-    params["train"]["checkpoint_every_s"] = 3600.0  # no state is due: the signals are what saves one
+    params["train"]["checkpoint_every_s"] = 3600.0  # only the signals cause a state to be saved
     ours, cluster = team(params)
     assert "not waiting" in ours.run("slurm", "--detach")
     before = jobs_of(cluster)
@@ -300,7 +300,7 @@ def test_a_node_with_another_torch_runs_nothing(tmp_path, team):
     ours, _ = team(small())
     other = tmp_path / "site"
     other.mkdir()
-    # An interpreter whose torch says that it is another one.
+    # An interpreter whose torch reports another version.
     (other / "sitecustomize.py").write_text("import importlib.abc, importlib.util, sys\n" + FAKE)
     with (tmp_path / "secrets").open("a") as stream:
         stream.write(f"PYTHONPATH={other}\n")

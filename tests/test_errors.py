@@ -66,7 +66,7 @@ DEEP, LONG = "[" * 3000 + "]" * 3000, "9" * 5000
     ("text", "found"), [(DEEP, "maximum recursion depth"), (f'{{"images": {LONG}}}', "4300 digits"), ("5", "a int")]
 )
 def test_json_that_python_cannot_hold(workspace, run, text, found):
-    """Of results and ground truth, of a data set, and of files that were written here."""
+    """Errors of results, ground truth, data sets, and files of this project."""
     Path("gt.json").write_text(text)
     Path("set").mkdir()
     Path("set/train.json").write_text(text)
@@ -106,7 +106,7 @@ STUDY_BEAT = {"stage": "study", "run": None, "jobs": 1, "open": {}, "begun": []}
     ],
 )
 def test_status_reads_over_odd_numbers_of_a_heartbeat(workspace, run, change):
-    """Also while its lock is held, when it counts as at work."""
+    """A damaged heartbeat counts as running while its lock is held."""
     said = {"stage": "train", "run": "one-epoch", "pid": 1, "started": 1.0, "updated": 1.0, "what": "train", "first": 0}
     said |= {"done": 1, "total": 9, "unit": "steps", "per_second": 1.0, "note": "", **change}
     name = "study.json" if said["stage"] == "study" else "train@one-epoch.json"
@@ -246,7 +246,7 @@ OTHER_FILES = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(("make", "kind"), OTHER_FILES.values(), ids=OTHER_FILES)
 def test_other_files_given_as_checkpoints_are_told_by_their_kind(workspace, run, make, kind):
-    """torch's own words say how to have the code in such a file run."""
+    """torch's own message says how to run the code in such a file."""
     path = Path("given.pt2")
     make(path)
     assert run("prepare").returncode == 0
@@ -258,7 +258,7 @@ def test_other_files_given_as_checkpoints_are_told_by_their_kind(workspace, run,
     assert "weights_only" not in imported.stderr + detected.stderr
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of sparse tensors
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about sparse tensors
 @pytest.mark.parametrize(
     "tensors",
     [

@@ -60,7 +60,7 @@ def test_the_file_finds_the_same_boxes_in_images_of_any_shape(study, format, nam
     # From a level of the pyramid with a single row to larger ones; the last is resized down to one row of 2 pixels.
     for width, height in ((64, 64), (200, 130), (33, 96), (640, 480), (400, 5)):
         image = pixels("any", width=width, height=height)
-        # What is at least twice as large as it is shown is reduced outside of the file.
+        # Images of at least twice the network's resolution are reduced before the exported graph.
         image = reduced(image, reduction((height, width), ours.test.size, ours.test.max_size))
         expected = ours.detect(ours.candidates(image))
         boxes, scores, labels = run(written, image)
@@ -121,7 +121,7 @@ def test_without_the_packages_it_says_how_to_get_them(study, monkeypatch):
     monkeypatch.setattr(exporting, "NEEDED", ("onnx", "a_runtime_that_is_not_there"))
     with pytest.raises(UserError, match=r"no a_runtime_that_is_not_there(.|\n)*pip install '\.\[export\]'"):
         export(RUN, "onnx")
-    assert export(RUN, "torchscript")[0].exists()  # needs neither
+    assert export(RUN, "torchscript")[0].exists()  # needs no additional package
 
 
 def test_a_check_of_nothing_is_none(study):
@@ -141,7 +141,7 @@ def test_it_is_checked_on_test_images_where_they_are_there(study, monkeypatch):
 
 
 def found(*rows):
-    """Detections from rows of (x, score, label): squares of 10 pixels."""
+    """Return detections from rows of (x, score, label): squares of 10 pixels."""
     boxes = np.array([[x, 0, x + 10, 10] for x, _, _ in rows], np.float32).reshape(-1, 4)
     return Detections(
         boxes, np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int64)
@@ -162,7 +162,7 @@ OURS = ((0, 0.9, 0), (50, 0.8, 1), (100, 0.3, 0))
         (((0, 0.9, 1), *OURS[1:]), False),  # another class
         (OURS[1:], False),
         ((*OURS, (200, 0.5, 1)), False),
-        ((*OURS, (200, 0.20005, 1)), True),  # on the lowest score: rounding decides
+        ((*OURS, (200, 0.20005, 1)), True),  # at the lowest score, where rounding decides
     ],
 )
 def test_what_counts_as_the_same_boxes(theirs, passed):

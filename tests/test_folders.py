@@ -53,7 +53,7 @@ def prepared(**choices: Any) -> dict[str, Any]:
 
 
 def counts(manifest: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Images and objects of each split."""
+    """Return the numbers of images and objects of each split."""
     return {name: (split["num_images"], split["num_objects"]) for name, split in manifest["splits"].items()}
 
 
@@ -68,7 +68,7 @@ def refusal(**choices: Any) -> str:
 
 
 def coco_splits(**splits: dict[str, Any]) -> None:
-    """SPLIT/SPLIT.json beside its images."""
+    """Write SPLIT/SPLIT.json beside its images."""
     for split, one in splits.items():
         for image in one["images"]:
             save_image(SET / split / image["file_name"], name=f"{split}-{image['file_name']}")
@@ -76,7 +76,7 @@ def coco_splits(**splits: dict[str, Any]) -> None:
 
 
 def coco_one(box: dict[str, Any] | None = None, image: dict[str, Any] | None = None, **more: Any) -> None:
-    """A training file with this image and box, and a usual one to test on."""
+    """Write a training file with this image and box, and an ordinary test file."""
     one = coco_content([{**coco_image(1), **(image or {})}], [{**coco_box(1, 1), **(box or {})}])
     coco_splits(train={**one, **more}, val=coco_content([coco_image(2)], [coco_box(1, 2)]))
 
@@ -342,7 +342,7 @@ def test_bad_class_files_are_refused(name: str, lines: str, parts: tuple[str, ..
 
 
 def test_a_split_of_several_folders_is_the_folder_above_them() -> None:
-    """Where that has other images too, nobody can tell what they are for."""
+    """If that folder has other images too, their purpose is unknown."""
     for place, stem in (("day", "a"), ("night", "b"), ("val", "c")):
         write_yolo(SET, {place: {stem: [YOLO_CAT]}}, "{part}/all/{split}" if place != "val" else "{part}/{split}")
     text = "train: [./images/all/day, ../set/images/all/night]\nval: images/val\nnames: [cat]\n"
@@ -670,7 +670,7 @@ def test_copies_with_other_boxes_are_merged_and_counted() -> None:
     for copy in "bd":
         (SET / f"images/train/{copy}.jpg").write_bytes((SET / "images/train/a.jpg").read_bytes())
     manifest = prepared()
-    assert counts(manifest)["train"] == (1, 2)  # the cat of `b` lies on that of `a`
+    assert counts(manifest)["train"] == (1, 2)  # the cats of `a` and `b` overlap
     assert manifest["counts"]["copies of an image with other boxes, merged into the first"] == 2
 
 

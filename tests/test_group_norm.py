@@ -27,7 +27,7 @@ def norms(generator):
 
 
 def passed(norm, x, grad):
-    """Output and gradients of input, weight and bias."""
+    """Return output and gradients of input, weight and bias."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = norm(x)
     y.backward(grad)

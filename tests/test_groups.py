@@ -39,7 +39,7 @@ SCENES, COPIES = 20, 10
 
 
 def truth_content():
-    """20 scenes of 10 images with an object each; `scene` is a key of the images and a part of their file names."""
+    """Return 20 scenes of 10 images with an object each; `scene` is a key of the images, and file names contain it."""
     images = [
         {"id": SCENES * copy + scene + 1, "file_name": f"films/s{scene:02d}_{copy}.jpg", "scene": f"film {scene}"}
         for copy in range(COPIES)
@@ -60,7 +60,7 @@ def truth_content():
 
 
 def results_content(found):
-    """A right box in every image of the scenes in `found`, and nothing else."""
+    """Return a correct box in every image of the scenes in `found`."""
     return [
         {"image_id": image["id"], "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.9}
         for image in truth_content()["images"]
@@ -124,9 +124,8 @@ def test_groups_that_cannot_be_found(tmp_path, by, message):
 
 
 def test_intervals_by_scene_are_as_wide_as_scenes_are_few(files, run):
-    """Scenes are found as a whole or not at all: the error of recall is that of 20 scenes, not of 200 images.
-
-    Recall at every IoU is 0.6, sqrt(0.6 * 0.4 / 20) = 0.11; by image it would be sqrt(0.24 / 200) = 0.035.
+    """Scenes are found completely or not at all, so the standard error of recall is that of 20 scenes, not of 200
+    images. Recall at every IoU is 0.6: sqrt(0.6 * 0.4 / 20) = 0.11; by image it would be sqrt(0.24 / 200) = 0.035.
     """
     widths = []
     for groups in ((), ("--groups", "scene")):
@@ -158,7 +157,7 @@ def test_a_wrong_key_is_the_user_s_mistake(files, run):
 
 
 def film_study(root=Path("yolo"), scenes=6):
-    """Three frames of each scene, named SCENE_FRAME.jpg, and one test image of a scene of its own."""
+    """Write three frames of each scene, named SCENE_FRAME.jpg, and one test image of another scene."""
     frames = {f"film{scene}_{frame}": [YOLO_CAT] for scene in range(scenes) for frame in range(3)}
     return write_yolo(root, {"train": frames, "val": {"other_0": [YOLO_CAT], "other2_0": [YOLO_DOG]}})
 
@@ -179,7 +178,7 @@ def test_images_of_a_group_are_held_out_together():
     assert manifest["splits"]["validation"]["num_images"] == 6
     run_prepare(**FILM, validation_fraction=0.2)
     names = {split: {image["file_name"][:5] for image in read(split)["images"]} for split in ("train", "validation")}
-    assert names["train"] & names["validation"]  # as they are torn apart without it
+    assert names["train"] & names["validation"]  # without groups, scenes are split
 
 
 def test_a_study_draws_groups():
@@ -232,10 +231,10 @@ def test_a_key_of_coco_images_is_their_group():
 def test_near_copies_among_test_images_are_said():
     root = write_yolo(Path("yolo"), {"train": {"t": [YOLO_DOG]}, "val": {name: [YOLO_CAT] for name in "abcdef"}})
     assert run_prepare(**FILM)["near_copies"]["images"] == 0
-    with Image.open(root / "images/val/a.jpg") as image:  # the next frame: moved, and stored anew
+    with Image.open(root / "images/val/a.jpg") as image:  # like the next frame: shifted and recompressed
         image.crop((1, 0, 60, 40)).resize((60, 40)).save(root / "images/val/next.jpg", quality=60)
     write(root / "labels/val/next.txt", YOLO_CAT)
-    Image.new("RGB", (60, 40), "white").save(root / "images/val/white.jpg")  # two like it say nothing
+    Image.new("RGB", (60, 40), "white").save(root / "images/val/white.jpg")  # uniform images are not compared
     Image.new("RGB", (60, 40), "grey").save(root / "images/val/grey.jpg")
     manifest = run_prepare(**FILM)
     assert manifest["near_copies"] == {"images": 2, "compared": 7, "pairs": [["a.jpg", "next.jpg"]]}

@@ -55,7 +55,7 @@ def test_cmyk_jpeg_has_its_colours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bit_grey_keeps_its_high_byte(tmp_path: Path, suffix: str) -> None:
-    # Pillow's own conversion clips to 255: everything above 0x00ff would be white.
+    # Pillow's own conversion clips to 255, so everything above 0x00ff would be white.
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(GREY16).save(path)
     assert read_image(path)[..., 0].tolist() == [[0, 0, 1], [0x12, 0xFE, 0xFF]]
@@ -69,7 +69,7 @@ def test_fewer_bits_of_sixteen_are_stretched_and_larger_values_are_white(tmp_pat
 
 @pytest.mark.parametrize(
     ("size", "factor"),
-    # Shown at a shorter side of 240 and a longer of 320, so (480, 640) is shown at half of its size.
+    # The target is a shorter side of 240 or a longer side of 320, so (480, 640) is halved.
     [((240, 320), 1), ((479, 638), 1), ((480, 640), 2), ((959, 1270), 2), ((960, 1280), 4), ((3000, 4000), 8),
      ((100, 5000), 8), ((5000, 100), 8), ((9000, 12000), 8)],
 )  # fmt: skip
@@ -95,9 +95,9 @@ def test_a_reduced_image_is_the_mean_of_blocks(
     if blocks is None:
         blocks = whole[: 203 // factor * factor, : 101 // factor * factor]
     means = blocks.reshape(blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor, 3).mean(axis=(1, 3))
-    edge = 2 if suffix == "jpg" else 0  # a turned JPEG has its partial blocks at the other end
+    edge = 2 if suffix == "jpg" else 0  # in a rotated JPEG, the partial blocks are at the other end
     inner = (slice(edge, means.shape[0] - edge), slice(edge, means.shape[1] - edge))
-    # A JPEG's own blocks are scaled in the frequency domain, colours at half of the size: a few levels apart.
+    # JPEG's decoder scales blocks in the frequency domain, and colours at half resolution, so levels differ slightly.
     most = 12 if suffix == "jpg" else 1
     assert np.abs(small[: means.shape[0], : means.shape[1]][inner] - means[inner]).max() <= most
 
@@ -180,7 +180,7 @@ def test_a_image_of_impossible_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_program_is_never_started(tmp_path: Path) -> None:
-    """Pillow hands EPS to Ghostscript."""
+    """Pillow runs Ghostscript for EPS."""
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n")
     with pytest.raises(UserError, match="is not a supported image"):
         read_image(tmp_path / "a.jpg")
@@ -206,13 +206,13 @@ def test_whatever_damaged_bytes_do_to_the_decoder_the_image_is_named(tmp_path: P
 
 
 def claim_size(png: bytes, width: int, height: int) -> bytes:
-    """The PNG with another size in its header: 8 bytes of signature, 4 of length, then the type and 13 of header."""
+    """Return the PNG with another size in its header: 8 bytes of signature, 4 of length, then type and 13 of header."""
     header = png[12:16] + struct.pack(">II", width, height) + png[24:29]
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
 def damaged_exif(path: Path) -> Path:
-    """An image whose EXIF ends within its first entry: Pillow warns."""
+    """Return an image whose EXIF ends within its first entry, for which Pillow warns."""
     block = b"Exif\0\0" + b"MM\0*\0\0\0\x08" + b"\0\x03" + b"\x01\x12\0\x03\0\0"
     Image.fromarray(pixels(path.stem)).save(path, exif=block)
     return path
@@ -226,7 +226,7 @@ def test_damaged_exif_is_no_reason_to_stop_or_to_warn(tmp_path: Path) -> None:
 
 
 def test_reading_in_threads_leaves_other_warnings_on(tmp_path: Path) -> None:
-    # warnings.catch_warnings in several threads can restore a neighbour's list and silence the process for good.
+    # In several threads, warnings.catch_warnings can restore another thread's list and silence the process permanently.
     path = damaged_exif(tmp_path / "a.png")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(read_image, [path] * 400))

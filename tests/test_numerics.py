@@ -38,7 +38,7 @@ LOSSES = ("loss_classification", "loss_regression", "loss_centerness")
 
 @dataclass
 class Case:
-    """A run on prepared data, to be trained in both ways."""
+    """A run on prepared data, which is trained in both ways."""
 
     run: Run
     epochs: int
@@ -55,12 +55,12 @@ class Case:
         return build_model(self.run, len(self.split.categories), pretrained=False)
 
 
-# The number format of `precision: auto` on this processor: one without bfloat16 takes half an hour to emulate it.
+# The number format of `precision: auto` on this processor; emulating bfloat16 would take half an hour.
 AS_SHIPPED = find_dtype("auto", CPU)
 
 
 def fast(case, dtype):
-    """As `fcos train` does it: the network and the losses of each step."""
+    """Train as `fcos train` does; return the network and the losses of each step."""
     model = case.build()
     images = keep_images(case.split, "ram", device=CPU, folder=Path("none"))
     history = fit(
@@ -72,7 +72,7 @@ def fast(case, dtype):
 
 
 def plain(case):
-    """Float32 in NCHW, each image decoded, resized, mirrored and normalised alone, whenever it is shown."""
+    """Train in float32 and NCHW, with each image decoded, resized, flipped and normalised separately for each view."""
     model, assigner, plan = case.build().train(), build_assigner(case.run.model), case.plan
     optimizer = make_optimizer(model, plan.config)
     losses = []
@@ -121,7 +121,7 @@ def plain_batch(split, plan, epoch, indices):
 
 
 def relative(losses, expected):
-    """|difference| of each step, as a share of the sum of that step's losses."""
+    """Return |difference| of each step relative to the sum of that step's losses."""
     return np.abs(losses - expected).max(axis=1) / expected.sum(axis=1)
 
 
@@ -143,16 +143,16 @@ def test_first_50_losses(workspace, smoke_params):
 
 
 BCCD = {"source": "voc", "root": str(REAL_DATA / "bccd"), "train_split": "train", "test_split": "test"}
-# Data, epochs besides the warm-up, and the AP in percent from which on a comparison says something.
+# Data, epochs after the warm-up, and the AP in percent that a comparison needs.
 ON_DRAWN, ON_REAL = (None, 4, 5), (BCCD, 1, 10)
 
 
 @pytest.mark.slow
 def test_average_precision_is_that_of_the_plain_path(workspace):
-    """On real images, where they are here."""
+    """Train on real images, if they are available."""
     data, epochs, at_least = ON_REAL if Path(BCCD["root"]).is_dir() else ON_DRAWN
     settings = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text())
-    settings["model"]["initial_ltrb"] = 1.0  # learns sooner
+    settings["model"]["initial_ltrb"] = 1.0  # learns faster
     if data is not None:
         settings |= {"study": "bccd", "data": data}
         settings["train"] |= {"batch_size": 4, "sizes": [64, 96], "max_size": 128}
@@ -168,7 +168,7 @@ def test_average_precision_is_that_of_the_plain_path(workspace):
 
 
 def average_precision(case, model, dtype):
-    """What `fcos score` says of the network on the test images."""
+    """Return the output of `fcos score` for the network on the test images."""
     test, layout = params.read().test, Layout(case.run.study)
     split = read_split(layout.data, "test")
     predictor = Predictor(

@@ -20,7 +20,7 @@ RUNS = ["reference", "one-epoch"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, quick_path):
-    """A copy of this repository with the smoke study run to its end; what changes it works on a copy of that."""
+    """Return a copy of this repository with the finished smoke study; tests that change it copy it."""
     folder = tmp_path_factory.mktemp("project")
     copy_project(folder, (ROOT / "studies" / "smoke.yaml").read_text())
     return folder, call(folder, "python", "-m", "fcos", "study", "run", "--jobs", "2", PATH=quick_path)
@@ -28,7 +28,7 @@ def project(tmp_path_factory, quick_path):
 
 @pytest.fixture
 def own_project(project, tmp_path):
-    """The finished project to be changed; MLflow's store stays behind, which knows the folder of its files."""
+    """Return a copy of the finished project that a test may change, without MLflow's store, which has its old paths."""
     no_store = shutil.ignore_patterns("mlflow.db*", "mlruns")
     return shutil.copytree(project[0], tmp_path / "project", symlinks=True, ignore=no_store)
 
@@ -79,7 +79,7 @@ def test_everything_is_in_mlflow(project, monkeypatch):
     charts = ("training-curves", "errors", "precision-recall", "confusion", "calibration", "difficulty", "classes")
     assert figures == {f"figures/{name}.png" for name in ("detections", "worst", *charts)}
     evaluation = json.loads((folder / "runs/smoke/reference/evaluation.json").read_text())
-    logged = trainings["reference"].data.metrics  # what finds nothing has no interval, and then MLflow has none
+    logged = trainings["reference"].data.metrics  # without detections there is no interval, and none is logged
     assert logged.get("AP50_high") == evaluation["intervals"]["AP50"]["high"]
     assert logged["gain_AP50/missed"] == evaluation["analysis"]["errors"]["missed"]["delta_ap50"]
     assert [output.model_id for output in run.outputs.model_outputs]
@@ -94,7 +94,7 @@ def test_dvc_shows_metrics_and_plots(project):
     shown = json.loads(call(folder, "dvc", "metrics", "show", "--json"))[""]["data"]
     assert sorted(shown) == [f"runs/smoke/{run}/metrics.json" for run in sorted(RUNS)]
     metrics = json.loads((folder / "runs/smoke/reference/metrics.json").read_text())
-    defined = {name: value for name, value in metrics.items() if value is not None}  # 64 pixels hold no large object
+    defined = {name: value for name, value in metrics.items() if value is not None}  # 64 pixels fit no large object
     assert shown["runs/smoke/reference/metrics.json"]["data"] == defined and len(metrics) == 12
     plots = json.loads(call(folder, "dvc", "plots", "show", "--json"))["data"]
     kinds = {name: plot[0]["type"] for name, plot in plots.items()}

@@ -24,7 +24,7 @@ def study(workspace, smoke_params, monkeypatch):
 
 
 def measure(name, **provenance):
-    """The training of the run, as train.json says it was."""
+    """Write the training of the run as recorded in train.json."""
     speed = {"images": 32, "images_per_s": 8.0, "mean_pixels": 4096.0}
     write_json(Layout("smoke").run(name) / "train.json", {"provenance": {**WHERE, **speed, **provenance}})
 
@@ -74,7 +74,7 @@ def test_the_command(workspace, run):
 
 
 def test_mean_pixels_are_those_of_the_batches(study):
-    """Sides of 48 and 64 are both padded to 64; larger ones fill their batches with their own size."""
+    """Sides of 48 and 64 are both padded to 64; batches of larger images have their own size."""
     run = study.runs["one-epoch"]
     of = Plan(image_sizes={1: (64, 64), 2: (64, 128)}, epochs=1, seed=0, config=run.train)
     # One batch of both: as high as 64, as wide as the second, which is at most 96.

@@ -48,8 +48,8 @@ METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 REST = dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"], 0.5)
 EVIL = "<script>alert('$x_1$ | `class`')</script>"
 SHAPES = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text())
-# What the expected values below rest on, so that tuning the study changes no test.
-SHAPES["runs"] = {name: run for name, run in SHAPES["runs"].items() if not name.endswith("-s1")}  # one seed a row
+# Settings that the expected values depend on, fixed so that tuning the study changes no test.
+SHAPES["runs"] = {name: run for name, run in SHAPES["runs"].items() if not name.endswith("-s1")}  # one seed per row
 SHAPES["test"] |= {"size": 128, "max_size": 160, "score_threshold": 0.1, "max_candidates": 1000}
 SHAPES["tta"]["sizes"] = [96, 112, 128, 144, 160]
 SHAPES["nms_sweep"]["thresholds"] = [0.5, 0.6, 0.7]
@@ -57,7 +57,7 @@ SHAPES["runs"]["resnet18-reference"]["seed"] = 1
 TRAINED = "resnet18-e12-c3"
 REFERENCE = "resnet18-reference"
 RUNS = list(SHAPES["runs"])
-BACKBONES = 3  # index of the table
+BACKBONES = 3  # AP of each run; `metrics` derives the other metrics from it.
 # AP of each run; the others follow from it in `metrics`.
 AP = {
     REFERENCE: 0.32,
@@ -77,7 +77,7 @@ def metrics(ap: float) -> dict[str, float | None]:
 
 @dataclass
 class Study:
-    """Files of finished runs, as the commands write them."""
+    """Write the files of finished runs as the commands do."""
 
     raw: dict[str, Any]
     root: Path
@@ -231,7 +231,7 @@ def _write_run(study: Study, name: str, ap: float, *, weights: str) -> None:
 
 
 def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Draws of s.d. 1 AP that all steps of all runs share, and of 0.1 AP that each has for itself, without a bias."""
+    """Return replicates with s.d. 1 AP that all steps of all runs share, and 0.1 AP of their own, without bias."""
     common = standard_normal("draws", 400)
     replicates = {}
     for step, numbers in steps.items():
@@ -244,7 +244,7 @@ def write_replicates(study: Study, name: str, stem: str, steps: dict[str, Any], 
 
 
 def standard_normal(key: str, count: int) -> np.ndarray:
-    """Numbers of exactly mean 0 and s.d. 1."""
+    """Return numbers with a mean of exactly 0 and an s.d. of 1."""
     drawn = np.random.default_rng(list(key.encode())).normal(size=count)
     return (drawn - drawn.mean()) / drawn.std(ddof=1)
 
@@ -263,14 +263,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def give_costs(evaluation: Any) -> None:
-    """6, 5 ... 1 points for the kinds of errors; the made detections have none that costs anything."""
+    """Return 6, 5 ... 1 points for the error types; the synthetic detections have none with an effect."""
     for place, kind in enumerate(ERROR_KINDS):
         evaluation["analysis"]["errors"][kind]["delta_ap50"] = 0.06 - 0.01 * place
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of numbers: drawing takes seconds."""
+    """Replace the drawing of images, which takes seconds, for tests of numbers."""
     monkeypatch.setattr("fcos.reporting.report.draw_run_images", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write", lambda *_: None)
     monkeypatch.setattr("fcos.reporting.vega.Chart.write_png", lambda *_: None)
@@ -348,10 +348,10 @@ def test_published_numbers_stand_below_ours_with_their_difference(built: Study) 
     assert list(frame.loc[1, METRICS]) == [33.9, 60.5, 33.8, 7.2, 20.6, 41.9]
     # 33 - 33.9, 58 - 60.5, 34 - 33.8, undefined, 23 - 20.6, 38 - 41.9.
     assert list(frame.loc[2, METRICS]) == pytest.approx([-0.9, -2.5, 0.2, np.nan, 2.4, -3.9], nan_ok=True)
-    assert list(frame.iloc[-1][["backbone", "source", "AP"]]) == ["resnet152", "published", 40.0]  # without ours
+    assert list(frame.iloc[-1][["backbone", "source", "AP"]]) == ["resnet152", "published", 40.0]  # not trained here
     markdown = (built.out_dir / "report.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:8]] for line in markdown.splitlines() if line.startswith("|")]
-    # 1.96 times the s.d. of the draws, 1 AP.
+    # 1.96 times the standard deviation of the bootstrap samples, 1 AP.
     assert ["resnet18", "33.0 ± 2.0", "58.0 ± 2.0", "34.0 ± 2.0", "—", "23.0 ± 2.0", "38.0 ± 2.0"] in cells
     assert ["resnet18 (published)", "33.9", "60.5", "33.8", "7.2", "20.6", "41.9"] in cells
     assert ["resnet18 (ours - published)", "-0.9", "-2.5", "+0.2", "—", "+2.4", "-3.9"] in cells
@@ -408,7 +408,9 @@ def test_the_text_beside_a_table_says_what_the_data_support(tmp_path: Path, no_f
     assert ["num_convs 4 - num_convs 3", "-0.1 ± 0.3 (n.s.)"] in cells
     assert ["30 epochs - 12 epochs", "+0.5 ± 0.3"] in cells
     assert "intervals and differences are about these networks, over images." in markdown
-    assert re.search(r"To detect 1 AP \(.*\), two networks need about \d+ test images like these; how many", markdown)
+    assert re.search(
+        r"To detect 1 AP \(.*\), comparing two networks takes about \d+ test images like these; how many", markdown
+    )
 
 
 def test_a_choice_made_on_the_test_images_is_named(built: Study) -> None:
@@ -437,7 +439,7 @@ def test_a_choice_made_on_held_out_images_is_scored_once_on_test(tmp_path: Path)
     for run, file in ((REFERENCE, "tta.json"), (TRAINED, "nms_sweep.json")):
         study.edit(run, file, lambda c: c.update(validation_digest="held out"))
     with pytest.raises(UserError, match=r"tta_replicates\.safetensors has a different numbers from this table cell"):
-        study.build()  # they are of the numbers before
+        study.build()  # they belong to the previous metrics
     for run, stem in ((REFERENCE, "tta"), (TRAINED, "nms_sweep")):
         content = read_json(study.runs_dir / run / f"{stem}.json", hint="")
         steps = sweep_steps(content) if stem == "nms_sweep" else {"chosen": content["metrics"]}
@@ -445,7 +447,7 @@ def test_a_choice_made_on_held_out_images_is_scored_once_on_test(tmp_path: Path)
         write_replicates(study, run, f"{stem}_replicates", steps, identity)
     markdown = (study.build() / "report.md").read_text()
     assert list(study.table(1)["views"]) == ["1 view", "3 views", "relative change (%)"]
-    assert "(3 of 5) was chosen on held-out training images" in markdown
+    assert "(3 of 5) was chosen on the validation split" in markdown
     sweep = study.table(2)
     assert list(sweep["NMS IoU"]) == ["0.5", "0.6", "0.7", "0.6, chosen"]
     assert list(sweep["scored on"]) == ["validation"] * 3 + ["test"]
@@ -466,7 +468,7 @@ WORDINGS = {
     "one training each, not shown": (
         {},
         0.381,
-        "No difference is shown between the two networks: num_convs 4 against num_convs 3 +0.1 AP [-0.2, 0.4].",
+        "No difference is shown between the two networks: num_convs 4 against num_convs 3, +0.1 AP [-0.2, 0.4].",
     ),
     # s.d. 0.71 of 38 and 39, and of 46 and 47: 8 AP with an error of sqrt(2 * 0.5 / 2) and two degrees of freedom: 3.0.
     "two trainings each": (
@@ -477,7 +479,7 @@ WORDINGS = {
     "two trainings each, not shown": (
         {"s1": ("resnet34-e12-c3", 0.39), "s2": ("resnet34-e12-c4", 0.41)},
         0.40,
-        "No difference is shown: num_convs 4 against num_convs 3 +2.0 AP [-1.0, 5.0].",
+        "No difference is shown: num_convs 4 against num_convs 3, +2.0 AP [-1.0, 5.0].",
     ),
     # s.d. 0.5 of each three: 8 AP with an error of sqrt(2 * 0.25 / 3) and four degrees of freedom: 2.78 * 0.408 = 1.1.
     "three trainings each": (
@@ -512,9 +514,9 @@ def test_no_sentence_says_more_than_the_trainings_show(tmp_path: Path, case: str
     aps = {"resnet34-e12-c4": of_four, **{name: ap for name, (_, ap) in more.items()}}
     markdown = (make_study(tmp_path, raw, aps).build() / "report.md").read_text().replace("\\", "")
     assert f"**Do more convolutions in the heads help?** {sentence}\n" in markdown
-    assert "selected as the highest on its own test images" in markdown
+    assert "chosen by its AP on these test images" in markdown
     every = "one training each" in case
-    assert ("What other seeds of the same settings would give is not in them." in markdown) == every
+    assert ("They do not include the spread between seeds of the same settings." in markdown) == every
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -524,7 +526,7 @@ def test_what_the_test_split_is_too_small_for_is_said(tmp_path: Path) -> None:
     study = make_study(tmp_path, raw)
     markdown = (study.build() / "report.md").read_text()
     assert "Objects in 8 test images only: intervals from fewer than 50 are a little too narrow." in markdown
-    assert "Fewer than 10 test objects, whose AP says little: " in markdown and "AP is the mean over" not in markdown
+    assert "Fewer than 10 test objects, so AP is uncertain: " in markdown and "AP is the mean over" not in markdown
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -553,12 +555,12 @@ def test_runs_that_differ_in_seed_only_are_averaged(tmp_path: Path) -> None:
     assert np.isnan(first["APs"])
     assert first["run"] == f"{TRAINED}, resnet18-s1, resnet18-s2"
     assert [row["n"] for row in others] == [1, 1, 1, 1]
-    # The other learning rate is no repeat, and the report says what else differs.
+    # A run with another learning rate is not a repeat, and the report says what else differs.
     assert others[-1]["run"] == "resnet18-lr"
     assert "The rows also differ in train.learning_rate." in markdown
     assert "means over n seeds" in markdown
-    # Seeds: s.d. 2 / sqrt(3) = 1.155; draws 1.0; together 1.53 with 2 * (1.53 / 1.155)^4 = 6.2 degrees of freedom,
-    # of which Student's t is 2.43: 3.7.
+    # Seeds: s.d. 2 / sqrt(3) = 1.155; bootstrap samples: 1.0; together 1.53 with 2 * (1.53 / 1.155)^4 = 6.2 degrees of
+    # freedom, for which Student's t is 2.43: 3.7.
     assert (first["AP high"] - first["AP low"]) / 2 == pytest.approx(3.7, abs=0.05)
 
 
@@ -790,7 +792,7 @@ def test_an_imported_checkpoint_has_no_training_time_and_no_curves(tmp_path: Pat
 
 
 class Page(HTMLParser):
-    """What a browser would run, fetch or link to."""
+    """Return what a browser would run, fetch or link to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -822,7 +824,7 @@ def test_page_escapes_names_and_fetches_nothing(built: Study) -> None:
 def test_names_neither_steer_nor_turn_around_what_shows_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
 ) -> None:
-    """Escape sequences, marks of direction and line breaks in a class name, in every file that people look at."""
+    """Escape sequences, direction marks and line breaks in a class name reach no file that people read."""
     steering = "\x1b[2J\u202e\u2067\u200e\u2028\x00"
     monkeypatch.setattr(sys.modules[__name__], "EVIL", f"{steering}`|\n\n# no | heading <b>")
     study = make_study(tmp_path)
@@ -866,18 +868,18 @@ def test_links_of_the_page_lead_somewhere(built: Study) -> None:
 def test_markdown_has_no_html_of_others_and_its_images_exist(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
     assert "<" not in markdown
-    assert r"\|" in markdown  # of the class name: it would end a cell
+    assert r"\|" in markdown  # of the class name, where it would end a cell
     images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", markdown)
-    assert len(images) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, one of detections
+    assert len(images) == len(OF_TABLES) + 1 + len(OF_RUNS) + 1  # one of accuracy and time, and one of detections
     assert all((built.out_dir / image).is_file() for image in images)
 
 
 def test_pages_say_what_is_wrong_with_each_run(built: Study) -> None:
     markdown = (built.out_dir / "report.md").read_text(encoding="utf-8")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if line.startswith("|")]
-    # In each of 8 images the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 missed; the
-    # second detection of class 3 is a duplicate below all others. So AP50 is 1 and 0, mean 50; with the missed out of
-    # the count class 7 has no object and no detection, AP 0 still.
+    # In each of 8 images the object of class 3 is found (IoU 28 * 36 / 1200 = 0.84) and that of class 7 is missed; the
+    # second detection of class 3 is a duplicate with the lowest score. So AP50 is 1 and 0, with mean 50; if missed
+    # objects are not counted, class 7 has no object and no detection, and its AP stays 0.
     row = next(row for row in cells if row[0] == TRAINED and len(row) == 9)
     assert row[:8] == [TRAINED, "50.0", *["+0.0"] * 6]
     # Calibration: 8 of score 0.9 all right, 8 of 0.1 all wrong: off by 0.1 each.
@@ -991,7 +993,7 @@ def test_reporting_loads_no_torch() -> None:
 
 @pytest.mark.parametrize("name", ["constructor", "a\ufffeb\x00"])
 def test_charts_are_whole_whatever_the_classes_and_runs_are_called(built: Study, name: str) -> None:
-    """As many marks as with other names: an empty chart raises nothing, and what XML cannot hold ends the process."""
+    """Charts have as many marks as with other names: empty charts raise nothing, and invalid XML ends the process."""
 
     def renamed(value: Any, old: str) -> Any:
         if isinstance(value, dict):
@@ -1052,7 +1054,7 @@ def test_the_report_says_which_weights_were_picked_and_shows_over_fitting(tmp_pa
     for name in ("report.md", "index.html"):
         said = (study.out_dir / name).read_text()
         assert f"The weights of {TRAINED} are those of the epoch with the highest AP on the validation images" in said
-        assert "makes that number optimistic; the test images were not looked at for it" in said
+        assert "makes that number optimistic; the test images were not used for it" in said
         assert f"{TRAINED} ended after epoch 9 of 13" in said and "had not risen for 5 epochs" in said
         assert all(text in said for text in ("87.6 (29 images)", "41.2 (30 images)", "41.2 (epoch 4)"))
     assert "AP on the validation images" in (study.out_dir / "index.html").read_text()  # of the training curves
@@ -1076,7 +1078,7 @@ def test_a_damaged_history_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def shown(built: Study, page: Any) -> Any:
-    """The page of the report, opened from the disk, once its charts are drawn, those behind the fold too."""
+    """Open the report from the disk and wait until its charts are drawn, folded ones included."""
     page.goto((built.out_dir / "index.html").as_uri())
     first = len(OF_TABLES) + 3  # accuracy and time, training curves, errors
     page.wait_for_selector(f'html[data-charts="{first}"]')
@@ -1151,7 +1153,7 @@ def test_another_metric_can_be_chosen(shown: Any) -> None:
 
 
 def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
-    """In each image the surest detection finds the first object; the second is missed; 0.1 is not shown."""
+    """In each image the highest-scoring detection finds the first object; the second is missed; 0.1 is not shown."""
     card = shown.locator(".strip").first.locator("figure")
     expect(card.nth(0).locator("rect")).to_have_count(2)
     expect(card.nth(0)).to_contain_text("2 objects")
@@ -1160,7 +1162,7 @@ def test_gallery_shows_what_became_of_each_object(shown: Any) -> None:
     controls = shown.locator("#gallery-controls")
     controls.get_by_label("with").select_option("missed")
     expect(card.nth(1).locator("rect.faded")).to_have_count(1)
-    controls.get_by_label("score").fill("0.95")  # nothing is so sure: both objects are missed
+    controls.get_by_label("score").fill("0.95")  # above every score, so both objects are missed
     expect(card.nth(1)).to_contain_text("0 right, 0 wrong, 2 missed")
     controls.get_by_label("with").select_option("duplicate")
     expect(shown.locator(".strip")).to_have_count(0)

@@ -36,7 +36,7 @@ def read(path):
 
 @pytest.fixture
 def pair(tmp_path, monkeypatch):
-    """gt.json and dets.json of 8 images in the current folder; image 5 has neither objects nor detections."""
+    """Write gt.json and dets.json of 8 images into the current folder; image 5 has neither objects nor detections."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(3)
     images = [{"id": i, "file_name": f"img_{i:04d}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(1, 9)]
@@ -58,7 +58,7 @@ def pair(tmp_path, monkeypatch):
 
 
 def scored(run, gt="gt.json", detections="dets.json", *options):
-    """What the numbers and the diagnosis are, by kind."""
+    """Return the metrics, and the diagnosis by kind."""
     done = run(
         "score", "--gt", gt, "--detections", detections, "--out", "n.json", "--replicates", "0", *options
     )  # fmt: skip
@@ -80,7 +80,7 @@ def changed(change, name="other.json", of="dets.json"):
 
 @pytest.fixture
 def plain(pair, run):
-    """The numbers of the plain pair: pycocotools', bit for bit."""
+    """Return the metrics of the plain pair, which equal pycocotools' bit for bit."""
     numbers, findings = scored(run)
     assert numbers == coco_eval_of_files("gt.json", "dets.json").stats.tolist() and 0.1 < numbers[0] < 0.9
     assert set(findings) == {"few_images", "images_without_results"}
@@ -121,7 +121,7 @@ def test_a_list_under_a_key(plain, run, key):
 
 
 def test_ids_of_the_file_s_own_are_found_by_names(plain, run):
-    """A file with its own numbering of images and classes, in another order than the ground truth's."""
+    """Write a file with its own numbering of images and classes, in another order than the ground truth."""
     truth = read("gt.json")
 
     def own(results):
@@ -152,7 +152,7 @@ def test_ids_of_the_file_s_own_are_found_by_names(plain, run):
     ],
 )
 def test_image_ids_that_are_names(plain, run, id_of, way):
-    """Ultralytics' predictions.json has the stems of files for ids."""
+    """Ultralytics' predictions.json has file stems as ids."""
     name_of = {image["id"]: id_of(image) for image in read("gt.json")["images"]}
 
     def rename(results):
@@ -166,7 +166,7 @@ def test_image_ids_that_are_names(plain, run, id_of, way):
 
 
 def test_numbers_in_file_names_are_not_taken_for_ids_where_file_names_are_said(plain, run):
-    """Ultralytics makes 3 of 000003.jpg, which is image 6 of this ground truth: `file_name` says which one is meant."""
+    """Ultralytics turns 000003.jpg into 3, which is also the id of another image; `file_name` resolves this."""
 
     def name(truth):
         for image in truth["images"]:
@@ -183,7 +183,7 @@ def test_numbers_in_file_names_are_not_taken_for_ids_where_file_names_are_said(p
 
 
 def test_numbers_that_are_ids_of_other_images_are_read_as_what_fits_the_boxes(plain, run):
-    """Older releases of Ultralytics say no `file_name`; id 3 is also the number in the file name of image 6."""
+    """Older releases of Ultralytics write no `file_name`; id 3 is also the number in the file name of image 6."""
 
     def name(truth):
         for image in truth["images"]:
@@ -201,7 +201,7 @@ def test_numbers_that_are_ids_of_other_images_are_read_as_what_fits_the_boxes(pl
 
 
 def test_ids_are_keys(plain, run):
-    """Text ids in both files; whole floats, as pandas writes them; 0."""
+    """Ids may be text, whole floats (as written by pandas), or 0."""
     stem = {image["id"]: Path(image["file_name"]).stem for image in read("gt.json")["images"]}
 
     def text(content):
@@ -236,7 +236,7 @@ def test_large_files_are_read_by_several_processes_to_the_same_columns(plain, mo
     read_plain = plain_results.columns_of
     monkeypatch.setattr(plain_results, "columns_of", lambda piece: calls.append(piece) or read_plain(piece))
     found = read_results(Path("dets.json"), truth).table
-    assert len(calls) == 1 and calls[0].count(b"score") < len(found) / 3  # the others read the rest
+    assert len(calls) == 1 and calls[0].count(b"score") < len(found) / 3  # child processes read the rest
     for column in ("image", "label", "boxes_xywh", "score"):
         assert np.array_equal(getattr(found, column), getattr(expected, column))
         assert getattr(found, column).dtype == getattr(expected, column).dtype
@@ -288,7 +288,7 @@ def test_a_record_written_otherwise_is_left_to_the_careful_reader(old, new):
 @pytest.mark.parametrize(
     "odd",
     [
-        {"note": "}, {"},  # a text like the border between two records
+        {"note": "}, {"},  # looks like the border between two records
         {"parts": [{"a": 1}, {"a": 2}]},
         {"image_id": "3"},
         {"score": 1},
@@ -344,7 +344,7 @@ def yolo_line(result, number):
 
 
 def write_labels(folder, number_of):
-    """Label files of dets.json, in its order; `number_of` a category id."""
+    """Write label files of dets.json in its order; `number_of` maps a category id."""
     stem = {image["id"]: Path(image["file_name"]).stem for image in read("gt.json")["images"]}
     lines = {}
     for result in read("dets.json"):
@@ -359,7 +359,7 @@ def test_a_folder_of_yolo_labels(plain, run):
     numbers, findings = scored(run, "gt.json", "labels")
     assert numbers == pytest.approx(plain, abs=1e-12)
     assert "class numbers 0, 1, ... are person, car" in findings["classes_by_number"]["text"]
-    # By their own names, where those lie there.
+    # By the names in the folder's own classes.txt.
     write_labels("named/labels", {1: 1, 3: 0})
     Path("named/labels/classes.txt").write_text("car\nperson\n")
     assert scored(run, "gt.json", "named/labels")[0] == pytest.approx(plain, abs=1e-12)
@@ -391,7 +391,7 @@ def test_polygons_with_a_confidence_are_the_boxes_around_them(pair, run):
         ("0 0.5 0.5 0.1 0.1 0.9 7", ["img_0002.txt:2: has 7 numbers"]),
         ("person 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2: is not numbers", "person"]),
         ("0 0.5 nan 0.1 0.1 0.9", ["img_0002.txt:2: is not numbers"]),
-        ("0.5 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2: its class is no whole number"]),
+        ("0.5 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2: its class is not a whole number"]),
         ("0 320 240 64 48 0.9", ["img_0002.txt:2: is in pixels"]),
         ("2 0.5 0.5 0.1 0.1 0.9", ["img_0002.txt:2.category_id: 1 of 3 category ids"]),
     ],
@@ -485,7 +485,7 @@ def test_ground_truth_in_a_yolo_folder_with_splits(plain, run):
     # Boxes of label files are rounded to 1/64 pixel.
     assert numbers == pytest.approx(plain, abs=0.02)
     assert "also available: --split train" in findings["split"]["text"]
-    # Names count for more than the numbers that nobody gave.
+    # Names take precedence over numbers that were assigned here.
     names = changed(lambda results: [{**r, "category_id": {1: 1, 3: 2}[r["category_id"]]} for r in results])
     assert scored(run, "data", changed(by_stem, "stems.json", names))[0] == pytest.approx(plain, abs=0.02)
     assert read("n.json")["counts"]["images"] == 8
@@ -610,7 +610,7 @@ def tie(results):
 def test_odd_results(plain, run, change, kind, count, words):
     name = changed(change)
     numbers, findings = scored(run, "gt.json", name)
-    assert numbers == coco_eval_of_files("gt.json", name).stats.tolist()  # said, and scored as COCO does
+    assert numbers == coco_eval_of_files("gt.json", name).stats.tolist()  # reported, but scored as COCO does
     assert words in findings[kind]["text"]
     if count is not None:
         assert findings[kind]["count"] == count
@@ -695,7 +695,7 @@ def test_max_detections(tmp_path, monkeypatch, run):
 
 
 def coco_eval_with(change):
-    """pycocotools with other parameters; `summarize` knows only its own."""
+    """Run pycocotools with other parameters, which `summarize` does not support."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

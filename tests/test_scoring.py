@@ -20,13 +20,13 @@ from fcos.structures import HeadOutputs
 
 
 def candidates(*rows):
-    """Rows of (x1, y1, x2, y2, score, label)."""
+    """Return candidates from rows of (x1, y1, x2, y2, score, label)."""
     table = np.array(rows, dtype=np.float32).reshape(-1, 6)
     return Candidates(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
 
 
 def make_split(tmp_path, *, seed=0, images=12, with_crowd=True):
-    """Random boxes of ids with gaps; image 3 has none, class 9 has none anywhere."""
+    """Return random boxes whose ids have gaps; image 3 has none, and class 9 has none."""
     rng = random.Random(seed)
     categories = [{"id": i, "name": f"class {i}"} for i in (2, 5, 9)]
     annotations = []
@@ -44,7 +44,7 @@ def make_split(tmp_path, *, seed=0, images=12, with_crowd=True):
 
 
 def make_detections(split, *, seed=1, per_image=8):
-    """Shifted truths and noise, with ties in score: scores have one decimal."""
+    """Return shifted truth boxes and noise; scores have one decimal, so many are tied."""
     rng = random.Random(seed)
     found = {}
     for image in split.images:
@@ -145,7 +145,7 @@ def test_nms_is_per_class_and_best_first():
 
 @pytest.mark.parametrize(("count", "threshold"), [(80, 0.3), (700, 0.5), (3000, 0.6)])
 def test_nms_keeps_what_torchvisions_keeps_in_each_class(count, threshold):
-    """Boxes on a grid of 8 pixels and scores of two digits: many ties of both, and of overlaps with the threshold."""
+    """Return boxes on a grid of 8 pixels and scores of two digits, with many ties in both and in IoU."""
     rng = np.random.default_rng(count)
     corners = rng.integers(0, 12, (count, 2)) * 8
     boxes = np.concatenate((corners, corners + rng.integers(0, 6, (count, 2)) * 8), axis=1).astype(np.float32)
@@ -173,7 +173,7 @@ def test_views_are_merged_by_nms_over_their_union():
 
 
 def test_decoding_by_hand():
-    """One level of 1 x 2 cells with stride 8, two classes, an image resized from 20 x 32 to 10 x 16 pixels."""
+    """Decode one level of 1 x 2 cells with stride 8 and two classes, for an image resized from 20 x 32 to 10 x 16."""
     locations = torch.tensor([[4.0, 4.0], [12.0, 4.0]])
     outputs = HeadOutputs(
         class_logits=torch.tensor([[[0.0, -20.0], [2.0, 0.0]]]),
@@ -196,7 +196,7 @@ def test_decoding_by_hand():
 
 
 def test_boxes_of_the_padding_take_no_places_and_others_end_in_the_image():
-    """One level of 1 x 3 cells, images of 7 x 10 pixels in 8 x 24; the surest cell is all padding."""
+    """Decode one level of 1 x 3 cells for images of 7 x 10 in 8 x 24; the highest score lies in the padding."""
     locations, strides = torch.tensor([[4.0, 4.0], [12.0, 4.0], [20.0, 4.0]]), torch.full((3,), 8.0)
     outputs = HeadOutputs(
         torch.tensor([[[0.0], [1.0], [2.0]]]), torch.ones(1, 3, 4), torch.full((1, 3), 20.0), ((1, 3),)

@@ -25,12 +25,12 @@ from fcos.scoring import json_files
 from fcos.training.resume import Scratch
 from fcos.visible import markdown, visible
 
-RAN = Path("ran")  # the file that code in a file would make
+RAN = Path("ran")  # would be created by code in a file
 CALL = "!!python/object/apply:os.mkdir [ran]"
 
 
 class Payload:
-    """A pickle says what is to be called when it is read."""
+    """An object whose pickle calls a function when it is read."""
 
     def __reduce__(self):
         return Path.touch, (RAN,)
@@ -38,7 +38,7 @@ class Payload:
 
 @pytest.fixture(params=["zip file", "plain pickle"])
 def poisoned(request, tmp_path):
-    """A checkpoint with code in it, which torch runs where it is asked to."""
+    """Write a checkpoint with code, which torch runs if asked to."""
     path = tmp_path / "evil.pth"
     torch.save({"model": Payload()}, path, _use_new_zipfile_serialization=request.param == "zip file")
     torch.load(path, weights_only=False)
@@ -73,7 +73,7 @@ def test_code_in_yaml_never_runs(workspace, run, file):
 
 @pytest.mark.parametrize("file", ["params.yaml", "yolo/data.yaml"])
 def test_aliases_of_yaml_are_not_written_out_without_end(workspace, run, file):
-    """Ten of ten of ten: what shows the value, or walks through it, never ends."""
+    """Nested aliases, ten of ten of ten: showing or traversing the value never ends."""
     small_yolo(a=["0 0.5 0.5 0.1 0.1"])
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
@@ -93,12 +93,12 @@ ENTITIES = {
 @pytest.mark.parametrize("entity", ENTITIES.values(), ids=ENTITIES)
 def test_entities_of_an_annotation_are_not_followed(workspace, run, entity):
     small_voc()
-    write(Path("pictures/Annotations/000001.xml"), entity + voc_xml([CAT.replace("cat", "&a11;")]))
-    assert_mistake(run("study", "new", "mine", "--from", "pictures"), "000001.xml")
+    write(Path("photos/Annotations/000001.xml"), entity + voc_xml([CAT.replace("cat", "&a11;")]))
+    assert_mistake(run("study", "new", "mine", "--from", "photos"), "000001.xml")
 
 
 def test_a_file_that_says_it_is_larger_than_it_is(workspace, run):
-    """safetensors says in its first eight bytes how long its header is; PNG how many pixels follow."""
+    """The first eight bytes of safetensors give the length of its header; PNG gives the number of pixels."""
     path = Path("evil.safetensors")
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
     save_image(Path("x.jpg"))
@@ -156,7 +156,7 @@ HEADERS = {
 
 @pytest.mark.parametrize(("change", "problem"), HEADERS.values(), ids=HEADERS)
 def test_weights_that_say_odd_things_of_themselves(workspace, run, change, problem):
-    """Its header is read before the network is made that it describes, which may need more memory than there is."""
+    """The header is checked before its network is created, which may need more memory than there is."""
     settings = read().runs["one-epoch"].identity()
     header = {"run": settings, "categories": NAMED, "data_digest": "d"}
     for key, value in change.items():
@@ -175,7 +175,7 @@ def test_names_are_no_paths(workspace, run, name):
     before = sorted(Path().rglob("*"))
     for command in (
         ["study", "use", "--", name],
-        ["study", "new", "--from", "pictures", "--", name],
+        ["study", "new", "--from", "photos", "--", name],
         ["train", "--", name],
     ):
         assert run(*command).returncode == 2
@@ -183,7 +183,7 @@ def test_names_are_no_paths(workspace, run, name):
 
 
 def test_a_terminal_is_not_written_to_by_names(workspace, run):
-    """Escape sequences set a terminal's title, colours and, in some, its input; U+202E turns what follows around."""
+    """Escape sequences change a terminal's title, colours and sometimes its input; U+202E reverses what follows."""
     small_yolo(**{"x\x1b]0;evil\x07\u202egpj": ["0 0.5"]})
     write(Path("yolo/classes.txt"), "cat\n")
     said = run("study", "new", "mine", "--from", "yolo")

@@ -62,7 +62,7 @@ def test_the_seed_decides_the_weights(workspace, smoke_params):
 
 
 def stepped(config, gradients, *, start=1.0):
-    """A single weight after steps with these gradients."""
+    """Return a single weight after steps with these gradients."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, start)
     optimizer = make_optimizer(model, config)
@@ -100,7 +100,7 @@ def test_gradients_are_clipped_where_asked_for(monkeypatch, limit, weight):
 
 
 def test_locations_in_ignored_regions_give_no_loss():
-    """Three locations: an object, background, and one in a crowd whose logits would cost most."""
+    """Three locations: an object, background, and one in a crowd whose logits would have the highest loss."""
     outputs = HeadOutputs(
         class_logits=torch.tensor([[[0.3], [-1.0], [9.0]]]),
         pred_ltrb=torch.ones(1, 3, 4),
@@ -154,7 +154,7 @@ def test_boxes_begin_with_the_distances_asked_for():
 
 
 def test_the_class_tower_is_drawn_as_asked_for():
-    """PyTorch's own draws uniformly within 1 / sqrt(64 * 9) = 0.042 of 0, of a deviation of 0.024."""
+    """PyTorch's default is uniform within 1 / sqrt(64 * 9) = 0.042 of 0, with an s.d. of 0.024."""
     deviation = {normal: head(normal_class_tower=normal).class_tower[0].weight.std().item() for normal in (True, False)}
     assert deviation[True] == pytest.approx(0.01, rel=0.05) and deviation[False] == pytest.approx(0.024, rel=0.05)
 
@@ -219,12 +219,12 @@ def test_a_saved_state_belongs_to_everything_that_decides_the_result():
         training_key({"run": 1}, "other data", **common),
         *(training_key({"run": 1}, "data", **{**common, name: "other"}) for name in common),
     }
-    assert len(keys) == 7  # of the last two, either digest stands at the end
+    assert len(keys) == 7  # the last two names may both come last in the key
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_exif_swaps_the_sides_of_mirrored_images_too(tmp_path, orientation):
-    """Of an annotation that has the size as stored the boxes are those of the image as stored."""
+    """If the annotation has the stored size, its boxes refer to the stored image."""
     train, test = (
         coco_content([coco_image(number, file_name=f"{number}.png")], [coco_box(number, number)]) for number in (1, 2)
     )
@@ -237,7 +237,7 @@ def test_exif_swaps_the_sides_of_mirrored_images_too(tmp_path, orientation):
 
 
 def test_an_object_of_exactly_32_by_32_is_counted_as_medium(tmp_path):
-    """The manifest counts each object once, where COCO's scores have it in both ranges."""
+    """The manifest counts each object in one range; COCO's metrics count border cases in two."""
     box = coco_box(1, 1, [1, 2, 32, 32], area=1024)
     root = write_coco(
         tmp_path / "coco", coco_content([coco_image(1)], [box]), coco_content([coco_image(2)], [coco_box(2, 2)])
@@ -247,6 +247,6 @@ def test_an_object_of_exactly_32_by_32_is_counted_as_medium(tmp_path):
 
 
 def test_every_mutation_has_its_line():
-    """`make mutations` takes hours, so a line that was rewritten would not be missed for long."""
+    """`make mutations` takes hours, so this test notices at once if a listed line has changed."""
     mutations = json.loads((ROOT / "tests" / "mutations.json").read_text())
     assert [one["what"] for one in mutations if (ROOT / one["file"]).read_text().count(one["old"]) != 1] == []

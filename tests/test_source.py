@@ -97,7 +97,7 @@ LAYOUTS: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_change_of_the_data_is_seen(tmp_path, layout):
-    """A label corrected, an image added, removed and replaced: bare DVC sees each, and a touch changes nothing."""
+    """DVC notices a corrected label and an added, removed or replaced image; `touch` changes nothing."""
     data, make, edit, add, remove, path_of_image = LAYOUTS[layout]
     root = make(tmp_path / "elsewhere")
     project = copy_project(tmp_path / "project", small_study(**data, root=str(root)))
@@ -123,7 +123,7 @@ def test_every_change_of_the_data_is_seen(tmp_path, layout):
     assert len(prepared()[1]) == 3
     remove(root)
     assert {"prepare", "source"} <= changed_stages(project)
-    # The content of before: its outputs may come out of the cache, and are those of before.
+    # Its outputs may come from the cache, and equal the first ones.
     assert "source" in repro(project, prepare) and prepared() == edited
     save_image(root / path_of_image, name="another")
     assert {"prepare", "source"} <= changed_stages(project) and repro(project, prepare) == both
@@ -157,7 +157,7 @@ def test_a_corrected_held_out_label_trains_again_where_it_picks_the_weights(tmp_
     for part in ("images", "labels"):
         shutil.copytree(root / part / "val", root / part / "held")
     params = small_study(**YOLO, root=str(root), validation_images="images/held", validation_labels="labels/held")
-    save_image(root / "images/held/c.jpg", name="held")  # another image than the one of the test
+    save_image(root / "images/held/c.jpg", name="held")  # differs from the image in test
     params["train"]["validate_every"] = 1
     params["runs"]["picked"] = {**params["runs"]["one-epoch"], "train": {"keep": "best"}}
     project = copy_project(tmp_path / "project", params)
@@ -166,7 +166,7 @@ def test_a_corrected_held_out_label_trains_again_where_it_picks_the_weights(tmp_
     assert repro(project, *trains) == []
     replace(root / "labels/held/c.txt", "0.5 0.625", "0.55 0.625")
     assert repro(project, *trains) == ["prepare", "source", "train@picked"]
-    params["test"]["nms_iou_threshold"] = 0.4  # what is picked depends on it
+    params["test"]["nms_iou_threshold"] = 0.4  # the selection depends on it
     set_params(project, params)
     assert repro(project, *trains) == ["source", "train@picked"]
 
@@ -207,7 +207,7 @@ def test_another_checkpoint_of_the_same_name_is_imported(tmp_path):
 
 @pytest.mark.slow
 def test_prepared_data_move_to_another_machine(tmp_path):
-    """Clone A prepares, trains and pushes; clone B, elsewhere, with the images elsewhere, has it all."""
+    """Clone A prepares, trains and pushes; clone B, in another place with other image paths, gets everything."""
     here = small_voc(tmp_path / "here")
     project = copy_project(tmp_path / "a", small_study(**VOC, root="datasets/pets"))
     fcos(project, "source", "--at", str(here))
@@ -222,20 +222,20 @@ def test_prepared_data_move_to_another_machine(tmp_path):
         assert name == ".dvc/config" or str(tmp_path) not in text, name
     assert str(tmp_path) not in (project / "data/pets/manifest.json").read_text()
     call(tmp_path, "git", "clone", "-q", "a", "b")
-    there = tmp_path / "there" / "pictures"
+    there = tmp_path / "there" / "photos"
     shutil.copytree(here, there)
     shutil.rmtree(here)
     clone = tmp_path / "b"
     missing = fcos(clone, "source", code=2)
     assert "params.yaml: data.root: no such folder" in missing and "fcos source --at FOLDER" in missing
     fcos(clone, "source", FCOS_DATA_ROOT=str(there))
-    # The report alone is not in DVC's cache, and with --pull DVC does not mind that it is missing.
+    # The report is the only stage that is not in DVC's cache, and with --pull DVC ignores that it is missing.
     assert repro(clone, "--pull") == [] and repro(clone) == ["report"]
     assert call(clone, "dvc", "status").strip() == "Data and pipelines are up to date."
     assert (clone / TRAIN_JSON).read_bytes() == (project / TRAIN_JSON).read_bytes()
     train = address("train", "one-epoch")
     assert repro(clone, "--force", "--single-item", train) == ["train@one-epoch"]
-    # The data set moves once more, and the project is renamed.
+    # The data set is moved again, and the project is renamed.
     there.rename(tmp_path / "moved")
     (tmp_path / "b").rename(tmp_path / "c")
     assert "fcos source --at FOLDER" in fcos(tmp_path / "c", "train", "one-epoch", code=2)
@@ -257,7 +257,7 @@ def test_a_renamed_project_finds_its_data(tmp_path):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A folder with a small YOLO set as the source of params.yaml, linked."""
+    """Link a folder with a small YOLO set as the source of params.yaml."""
     set_params(tmp_path, small_study(**YOLO, root="pets"))
     root = small_yolo(tmp_path / "pets")
     assert source() is None

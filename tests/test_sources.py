@@ -55,11 +55,11 @@ from fcos.data.sources.voc import _read_object
 from fcos.errors import UserError
 from fcos.model.checkpoint import Identity
 
-VOC = {"source": "voc", "root": "pictures"}
+VOC = {"source": "voc", "root": "photos"}
 COCO = {"source": "coco", "root": "coco"}
 YOLO = {"source": "yolo", "root": "yolo", "classes": ["cat", "dog"]}
-XML = Path("pictures/Annotations/000001.xml")
-LISTS = Path("pictures/ImageSets/Main")
+XML = Path("photos/Annotations/000001.xml")
+LISTS = Path("photos/ImageSets/Main")
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ((1, 1, WIDTH, HEIGHT), [0, 0, WIDTH, HEIGHT]),  # the whole image
         ((1, 1, 2, 2), [0, 0, 2, 2]),
         (("11.5", "6.25", "40.75", "30"), [10.5, 5.25, 30.25, 24.75]),
-        (("45.70000076", "6", "50", "30"), [44.70000076, 5, 5.29999924, 25]),  # as VOC2012 has them
+        (("45.70000076", "6", "50", "30"), [44.70000076, 5, 5.29999924, 25]),  # as in VOC2012
     ],
 )
 def test_voc_box_is_one_based_and_inclusive(corners: tuple[object, ...], bbox: list[float]) -> None:
@@ -120,7 +120,7 @@ def test_box_outside_by_a_pixel_is_clipped_and_listed(corners: tuple[object, ...
     (entry,) = run_prepare(**VOC)["clipped"]
     assert boxes()[0] == clipped
     assert (entry["image"], entry["class"]) == ("000001.jpg", "cat")
-    assert entry["bbox"] != clipped  # as it was annotated
+    assert entry["bbox"] != clipped  # as annotated
 
 
 @pytest.mark.parametrize("corners", [(-1, 1, 30, 30), (1, -1, 30, 30), (31, 1, 61.05, 30), (31, 1, 60, 42)])
@@ -160,7 +160,7 @@ def test_image_with_ignored_boxes_only_is_not_empty() -> None:
 
 
 def test_boxes_of_parts_are_not_read() -> None:
-    # VOC's person layout has <part> with a <bndbox> of its own inside of an <object>, here before the object's.
+    # VOC's person layout has <part> elements with their own <bndbox> in an <object>, here before the object's.
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
     small_voc(**{"000001": [CAT.replace("<bndbox>", part + "<bndbox>", 1)]})
     manifest = run_prepare(**VOC)
@@ -169,8 +169,8 @@ def test_boxes_of_parts_are_not_read() -> None:
 
 
 def test_one_object_annotated_twice_is_listed_and_kept() -> None:
-    # 30 x 25 = 750 pixels against 30 x 24 = 720 inside of it: IoU 0.96. The dog is another class; the third
-    # box shares 25 of 30 columns: 625 / (750 + 750 - 625) = 0.714.
+    # 30 x 25 = 750 pixels and 30 x 24 = 720 inside them: IoU 0.96. The dog is another class; the third box shares 25 of
+    # 30 columns: 625 / (750 + 750 - 625) = 0.714.
     twins = [CAT, voc_object("cat", (11, 6, 40, 29)), voc_object("dog", (11, 6, 40, 30))]
     small_voc(**{"000001": [*twins, voc_object("cat", (16, 6, 45, 30))]})
     manifest = run_prepare(**VOC)
@@ -184,34 +184,34 @@ def test_one_object_annotated_twice_is_listed_and_kept() -> None:
 
 @pytest.mark.parametrize("place", [".", "VOC2007", "VOCdevkit/VOC2012"])
 def test_voc_folder_is_found_bare_or_nested(place: str) -> None:
-    small_voc(Path("pictures") / place)
+    small_voc(Path("photos") / place)
     manifest = run_prepare(**VOC)
     assert manifest["splits"]["train"]["num_images"] == 2
     images = DATA / manifest["splits"]["train"]["image_dir"]
-    assert images.resolve() == (Path("pictures") / place / "JPEGImages").resolve()
+    assert images.resolve() == (Path("photos") / place / "JPEGImages").resolve()
 
 
 def test_several_voc_years_are_refused() -> None:
-    small_voc(Path("pictures/VOCdevkit/VOC2007"))
-    small_voc(Path("pictures/VOCdevkit/VOC2012"))
+    small_voc(Path("photos/VOCdevkit/VOC2007"))
+    small_voc(Path("photos/VOCdevkit/VOC2012"))
     assert_refused("several folders", "VOC2007", "VOC2012", "data.root", **VOC)
-    assert run_prepare(source="voc", root="pictures/VOCdevkit/VOC2012")["splits"]["train"]["num_images"] == 2
+    assert run_prepare(source="voc", root="photos/VOCdevkit/VOC2012")["splits"]["train"]["num_images"] == 2
 
 
 def test_folder_without_voc_layout_is_refused() -> None:
     assert_refused("params.yaml: data.root", "no such folder", **VOC)
-    Path("pictures").mkdir()
+    Path("photos").mkdir()
     assert_refused("no folder in VOC layout", "without Annotations/", "JPEGImages/", **VOC)
 
 
 def test_root_that_is_a_file_is_refused() -> None:
-    write(Path("pictures"), "")
+    write(Path("photos"), "")
     assert_refused("params.yaml: data.root", "no such folder", **VOC)
 
 
 def test_own_split_names_and_lists_of_voc_s_class_files() -> None:
-    # ImageSets/Main/cat_trainval.txt has a 1 or -1 behind each name.
-    write_voc(Path("pictures"), {"mine": {"a1": [CAT], "a2": [DOG]}, "yours": {"a3": [CAT]}})
+    # ImageSets/Main/cat_trainval.txt has 1 or -1 after each name.
+    write_voc(Path("photos"), {"mine": {"a1": [CAT], "a2": [DOG]}, "yours": {"a3": [CAT]}})
     write(LISTS / "mine.txt", "a1  1\n\na2 -1\n")
     run_prepare(**VOC, train_split="mine", test_split="yours")
     assert [image["file_name"] for image in read("train")["images"]] == ["a1.jpg", "a2.jpg"]
@@ -266,7 +266,7 @@ def test_classes_that_are_left_out_or_merged_are_counted() -> None:
     manifest = run_prepare(**VOC, classes=["cat"])
     assert manifest["splits"]["train"]["per_class"] == {"cat": 1}
     assert manifest["notes"] == ["objects left out, since data.classes does not name their class: dog 2"]
-    assert read("train")["images"][1]["file_name"] == "000002.jpg"  # without an object now
+    assert read("train")["images"][1]["file_name"] == "000002.jpg"  # no objects are left
     manifest = run_prepare(**VOC, classes={"pet": ["dog", "cat"]})
     assert (manifest["categories"], manifest["notes"]) == (
         [{"id": 1, "name": "pet"}],
@@ -277,7 +277,7 @@ def test_classes_that_are_left_out_or_merged_are_counted() -> None:
 
 def test_data_without_any_object_are_refused() -> None:
     small_voc(**{"000001": [], "000002": []})
-    write(Path("pictures/Annotations/000003.xml"), voc_xml([]))
+    write(Path("photos/Annotations/000003.xml"), voc_xml([]))
     assert_refused("no class", **VOC)
 
 
@@ -292,15 +292,15 @@ def test_other_folder_tag_is_listed_not_refused() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "ids"),
     [
-        (["000005", "2007_000027"], ["000007"], [5, 2007000027, 7]),  # VOC2007's and VOC2012's own
+        (["000005", "2007_000027"], ["000007"], [5, 2007000027, 7]),  # as in VOC2007 and VOC2012
         (["BloodImage_00338"], ["BloodImage_00002"], [338, 2]),
-        (["cat", "1"], ["dog"], [2, 1, 2_000_000_001]),  # no digits in some: by name, in the split
-        (["a1", "b1"], ["c2"], [1, 2, 2_000_000_001]),  # digits do not tell apart, and 2 is taken then
-        (["a1", "9007199254740993"], ["c3"], [2, 1, 3]),  # 2**53 + 1: no reader of floats could hold it
+        (["cat", "1"], ["dog"], [2, 1, 2_000_000_001]),  # a name without digits: by the order of names
+        (["a1", "b1"], ["c2"], [1, 2, 2_000_000_001]),  # the digits of train are not unique, and 2 is then taken
+        (["a1", "9007199254740993"], ["c3"], [2, 1, 3]),  # 2**53 + 1 is not exact as a float
     ],
 )
 def test_image_ids_are_the_digits_or_numbers_by_name(train: list[str], test: list[str], ids: list[int]) -> None:
-    write_voc(Path("pictures"), {"trainval": {stem: [CAT] for stem in train}, "test": {stem: [CAT] for stem in test}})
+    write_voc(Path("photos"), {"trainval": {stem: [CAT] for stem in train}, "test": {stem: [CAT] for stem in test}})
     run_prepare(**VOC)
     assert [image["id"] for split in ("train", "test") for image in read(split)["images"]] == ids
 
@@ -324,7 +324,7 @@ def test_annotation_ids_count_from_one_in_each_split() -> None:
 
 def test_annotation_that_names_a_missing_image_is_refused() -> None:
     small_voc()
-    Path("pictures/JPEGImages/000001.jpg").unlink()
+    Path("photos/JPEGImages/000001.jpg").unlink()
     assert_refused("000001.xml", "image is missing", "nothing was changed", "JPEGImages", **VOC)
 
 
@@ -371,22 +371,22 @@ def test_size_may_be_absent_or_written_otherwise(size: Any) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_truncated_image_is_refused(suffix: str) -> None:
     small_voc()
-    Path("pictures/JPEGImages/000001.jpg").unlink()
-    path = save_image(Path(f"pictures/JPEGImages/000001{suffix}"))
+    Path("photos/JPEGImages/000001.jpg").unlink()
+    path = save_image(Path(f"photos/JPEGImages/000001{suffix}"))
     path.write_bytes(path.read_bytes()[:-200])
     assert_refused(f"000001{suffix}", "cannot be decoded", "truncated", **VOC)
 
 
 def test_file_that_is_no_image_is_refused() -> None:
     small_voc()
-    write(Path("pictures/JPEGImages/000001.jpg"), "<html>Not found</html>")
+    write(Path("photos/JPEGImages/000001.jpg"), "<html>Not found</html>")
     assert_refused("000001.jpg", "is not a supported image", **VOC)
 
 
 def test_something_behind_the_image_does_no_harm() -> None:
-    # Phones append a film to the JPEG: the end marker is then far from the end of the file.
+    # Phones append a video to the JPEG, so the end marker is far from the end of the file.
     small_voc()
-    path = Path("pictures/JPEGImages/000001.jpg")
+    path = Path("photos/JPEGImages/000001.jpg")
     path.write_bytes(path.read_bytes() + bytes(10_000))
     assert run_prepare(**VOC)["splits"]["train"]["num_images"] == 2
 
@@ -399,7 +399,7 @@ def test_a_name_in_both_lists_is_refused() -> None:
 
 def test_a_image_in_both_splits_under_another_name_is_refused() -> None:
     small_voc()
-    shutil.copy("pictures/JPEGImages/000002.jpg", "pictures/JPEGImages/000003.jpg")
+    shutil.copy("photos/JPEGImages/000002.jpg", "photos/JPEGImages/000003.jpg")
     assert_refused("in both splits", "same content", "test 000003.jpg = train 000002.jpg", **VOC)
 
 
@@ -443,7 +443,7 @@ def test_coco_boxes_and_areas_stay_as_they_are() -> None:
     run_prepare(**COCO)
     first, second = read("train")["annotations"]
     assert (first["bbox"], first["area"]) == ([1.25, 2.5, 20.125, 30], 123.5)
-    assert second["area"] == 750  # none given: 30 x 25
+    assert second["area"] == 750  # `area` is missing: 30 x 25
 
 
 def test_crowd_is_ignored_and_counted_as_such() -> None:
@@ -454,7 +454,7 @@ def test_crowd_is_ignored_and_counted_as_such() -> None:
 
 
 def test_annotation_id_zero_is_renumbered() -> None:
-    # pycocotools takes a match with annotation 0 for none (cocoapi#507).
+    # pycocotools takes a match with annotation id 0 for no match (cocoapi#507).
     small_coco(train=coco_content([coco_image(1)], [coco_box(0, 1), coco_box(17, 1, [0, 0, 9, 9])]))
     run_prepare(**COCO)
     assert [(a["id"], a["bbox"][2]) for a in read("train")["annotations"]] == [(1, 30), (2, 9)]
@@ -568,11 +568,12 @@ def test_zero_area_in_coco_is_dropped_and_listed() -> None:
         (YOLO_CAT, [10, 5, 30, 25]),
         (YOLO_DOG, [0, 0, WIDTH, HEIGHT]),
         ("0 0.25 0.25 0.1 0.1", [12, 8, 6, 4]),
-        # cx - w / 2 = 0.2 - 0.05 = 0.15: 9 pixels; the height 0.1234 * 40 = 4.936, to 1/64: corners 2 and 6.9375.
+        # cx - w / 2 = 0.2 - 0.05 = 0.15, which is 9 pixels; the height 0.1234 * 40 = 4.936, to 1/64: corners 2 and
+        # 6.9375.
         ("0.0 0.2 0.1117 0.1 0.1234", [9, 2, 6, 4.9375]),
-        # Six digits of 2/3 and 1/3 of 60: x2 = 60.00003, which is the border and not outside.
+        # Six digits of 2/3 and 1/3 of 60: x2 = 60.00003, which counts as the border.
         ("0 0.833334 0.5 0.333333 0.5", [40, 10, 20, 20]),
-        # Polygons: x of 0.1, 0.5, 0.3 and y of 0.2, 0.4, 0.9; four corners of a turned box.
+        # Polygons: x of 0.1, 0.5, 0.3 and y of 0.2, 0.4, 0.9; four corners of a rotated box.
         ("1 0.1 0.2 0.5 0.4 0.3 0.9", [6, 8, 24, 28]),
         ("1 0.5 0 1 0.5 0.5 1 0 0.5", [0, 0, WIDTH, HEIGHT]),
     ],
@@ -619,8 +620,8 @@ def test_yolo_sub_folders_and_labels_beside_the_images() -> None:
     [
         ("0 0.5 0.5 0.5", ("has 4 numbers", "class cx cy width height")),
         ("0", ("has 1 numbers",)),
-        ("0 0.5 0.5 0.5 0.5 0.9", ("has 6 numbers",)),  # a score behind: predictions are not labels
-        ("0 0.1 0.1 0.5 0.5 0.9 0.9 0.3", ("has 8 numbers",)),  # half a point
+        ("0 0.5 0.5 0.5 0.5 0.9", ("has 6 numbers",)),  # with a score, so a prediction and not a label
+        ("0 0.1 0.1 0.5 0.5 0.9 0.9 0.3", ("has 8 numbers",)),  # the last point has no y
         ("cat 0.5 0.5 0.5 0.5", ("is not numbers", "cat 0.5")),
         ("0,0.5,0.5,0.5,0.5", ("is not numbers",)),
         ("2 0.5 0.5 0.5 0.5", ("no such class", "0 to 1: cat, dog", "data.classes")),
@@ -684,7 +685,7 @@ def test_yolo_label_that_is_not_text_is_refused() -> None:
 
 @pytest.mark.parametrize(("orientation", "bbox"), [(1, [0, 0, 30, 10]), (6, [0, 0, 20, 15]), (3, [0, 0, 30, 10])])
 def test_yolo_boxes_are_fractions_of_the_image_as_displayed(orientation: int, bbox: list[float]) -> None:
-    # Half of the width, a quarter of the height: of 60 x 40 pixels, or of 40 x 60 where EXIF turns the image.
+    # Half of the width, a quarter of the height: of 60 x 40 pixels, or of 40 x 60 where EXIF rotates the image.
     small_yolo(a=["0 0.25 0.125 0.5 0.25"])
     Image.fromarray(pixels("a")).save("yolo/images/train/a.jpg", exif=exif(orientation))
     run_prepare(**YOLO)
@@ -710,7 +711,7 @@ def test_yolo_validation_folders() -> None:
 
 
 def replace_image(drawn: Image.Image, *, suffix: str = "png", **image: Any) -> np.ndarray:
-    """Prepare COCO data whose first training image is this one; return it as training will read it."""
+    """Prepare COCO data whose first training image is this one; return it as training reads it."""
     name = f"image.{suffix}"
     Path("coco/train2017").mkdir(parents=True, exist_ok=True)
     extra: dict[str, Any] = {"exif": exif(image.pop("orientation"))} if "orientation" in image else {}
@@ -743,14 +744,14 @@ def test_pixels_without_a_range_are_refused_by_prepare() -> None:
 
 @pytest.mark.parametrize(("width", "height", "turned"), [(HEIGHT, WIDTH, True), (WIDTH, HEIGHT, False)])
 def test_turned_image_follows_the_size_of_its_annotation(width: int, height: int, turned: bool) -> None:
-    # Stored 60 x 40 and turned by EXIF: displayed it is 40 x 60. The annotation may speak of either.
+    # Stored as 60 x 40 and rotated by EXIF, so displayed as 40 x 60. The annotation may refer to either.
     stored = pixels("a")
     decoded = replace_image(Image.fromarray(stored), orientation=6, width=width, height=height)
     clockwise = stored.transpose(1, 0, 2)[:, ::-1]
     assert np.array_equal(decoded, clockwise if turned else stored)
     entry = read("train")["images"][0]
     assert (entry["width"], entry["height"]) == (width, height)
-    assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
+    assert [odd["what"] for odd in read("manifest")["odd"]] == ["rotated by EXIF"]
 
 
 def test_turned_image_without_a_stated_size_is_taken_as_displayed() -> None:
@@ -783,7 +784,7 @@ def test_the_frame_that_boxes_are_taken_to_be_in_is_said(orientation: int, width
 
 
 def deep_yolo(**values: int) -> None:
-    """A YOLO set of 16-bit grey PNGs, each black with a pixel of this value, by stem."""
+    """Write a YOLO set of 16-bit grey PNGs, each black with one pixel of this value, by stem."""
     small_yolo(**{stem: [YOLO_DOG] for stem in values})
     for stem, value in values.items():
         image = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
@@ -793,7 +794,7 @@ def deep_yolo(**values: int) -> None:
 
 
 def test_images_of_twelve_bits_are_shown_in_their_range_all_alike() -> None:
-    """The brightest pixel of the set has 3600 = 0xe10, so 12 bits are used, of which 8 are shown: 0xe1 and 0x5d."""
+    """The brightest pixel of the set is 3600 = 0xe10, so 12 bits are used, of which 8 are shown: 0xe1 and 0x5d."""
     deep_yolo(x=0xE10, y=0x5DC)
     manifest = run_prepare(**YOLO)
     assert "2 images have 16 bits a pixel and values up to 3600: 12 bits are shown" in manifest["notes"]
@@ -812,7 +813,7 @@ def test_images_of_all_sixteen_bits_are_described_as_before() -> None:
 
 
 def png_of_deep_colours(value: int) -> bytes:
-    """A PNG of WIDTH x HEIGHT pixels with 16 bits a colour, all of this value: Pillow writes none."""
+    """Return a PNG of WIDTH x HEIGHT pixels with 16 bits per colour, all of this value, which Pillow cannot write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -834,10 +835,10 @@ def test_deep_colours_are_read_by_their_high_byte_and_refused_where_that_is_blac
 
 
 def test_half_turned_image_is_turned_and_listed() -> None:
-    # By 180 degrees the size tells nothing: annotation tools show images turned, so that is what is read.
+    # A rotation by 180 degrees keeps the size; annotation tools show images rotated, so boxes are read that way.
     stored = pixels("a")
     assert np.array_equal(replace_image(Image.fromarray(stored), orientation=3), stored[::-1, ::-1])
-    assert [odd["what"] for odd in read("manifest")["odd"]] == ["turned by EXIF"]
+    assert [odd["what"] for odd in read("manifest")["odd"]] == ["rotated by EXIF"]
 
 
 # Held-out images ----------------------------------------------------------------------------------------------------
@@ -846,8 +847,8 @@ EIGHT = [f"{number:06d}" for number in range(1, 9)]
 
 
 def eight_voc(stems: list[str] = EIGHT) -> None:
-    """Training images in this order, each with one box, and one for testing."""
-    write_voc(Path("pictures"), {"trainval": {stem: [CAT] for stem in stems}, "test": {"000009": [CAT, DOG]}})
+    """Write training images in this order, each with one box, and one test image."""
+    write_voc(Path("photos"), {"trainval": {stem: [CAT] for stem in stems}, "test": {"000009": [CAT, DOG]}})
 
 
 def contents(split: str) -> set[str]:
@@ -857,7 +858,7 @@ def contents(split: str) -> set[str]:
 def test_nothing_is_held_out_unless_asked_for() -> None:
     small_coco()
     manifest = run_prepare(**COCO)
-    assert list(manifest["splits"]) == ["train", "test"]  # no row of zeros in reports
+    assert list(manifest["splits"]) == ["train", "test"]  # so that reports have no row of zeros
     assert read("validation") == {"images": [], "annotations": [], "categories": CATEGORIES}
     split = read_split(DATA, "validation")
     assert (split.images, split.categories) == ([], CATEGORIES)
@@ -891,16 +892,16 @@ def test_order_and_names_of_images_do_not_decide_which_are_held_out() -> None:
     eight_voc(EIGHT[::-1])
     run_prepare(**VOC, validation_fraction=0.5)
     assert contents("validation") == held_out
-    renamed = {stem: f"1{9 - int(stem):05d}" for stem in EIGHT}  # the last one becomes the first by name
+    renamed = {stem: f"1{9 - int(stem):05d}" for stem in EIGHT}  # the last file gets the first name
     for stem, name in renamed.items():
         for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
-            Path(f"pictures/{folder}/{stem}.{suffix}").rename(f"pictures/{folder}/{name}.{suffix}")
+            Path(f"photos/{folder}/{stem}.{suffix}").rename(f"photos/{folder}/{name}.{suffix}")
     write(LISTS / "trainval.txt", "".join(f"{name}\n" for name in renamed.values()))
     run_prepare(**VOC, validation_fraction=0.5)
     assert contents("validation") == held_out
 
 
-# Of 8: rounded (0.3 * 8 = 2.4, 0.7 * 8 = 5.6), and at least one.
+# Of 8: rounded (0.3 * 8 = 2.4, 0.7 * 8 = 5.6), and at least 1.
 @pytest.mark.parametrize(("fraction", "held_out"), [(0.001, 1), (0.3, 2), (0.7, 6), (0.9, 7)])
 def test_how_many_are_held_out(fraction: float, held_out: int) -> None:
     eight_voc()
@@ -912,7 +913,7 @@ def test_how_many_are_held_out(fraction: float, held_out: int) -> None:
 def test_copies_of_a_image_stay_on_one_side(fraction: float) -> None:
     eight_voc()
     for original, copy in (("000001", "000002"), ("000003", "000004"), ("000005", "000006"), ("000007", "000008")):
-        shutil.copy(f"pictures/JPEGImages/{original}.jpg", f"pictures/JPEGImages/{copy}.jpg")
+        shutil.copy(f"photos/JPEGImages/{original}.jpg", f"photos/JPEGImages/{copy}.jpg")
     run_prepare(**VOC, validation_fraction=fraction)
     assert not contents("train") & contents("validation")
     assert len(contents("validation")) == round(len(read("validation")["images"]) / 2) > 0
@@ -934,16 +935,16 @@ def test_test_images_are_held_out_of_data_with_one_split() -> None:
     order = sorted(contents("train"))
     manifest = run_prepare(**VOC, test_split=None, test_fraction=0.25, validation_fraction=0.5)
     assert list(manifest["splits"]) == ["train", "validation", "test"]
-    # The first two of eight in the order of their sha256, then the first three of the six that are left.
+    # The first two of eight in the order of their sha256, then the first three of the remaining six.
     assert contents("test") == set(order[:2])
     assert contents("validation") == set(order[2:5])
     assert contents("train") == set(order[5:])
-    assert read_split(DATA, "test").image_dir.resolve() == Path("pictures/JPEGImages").resolve()
+    assert read_split(DATA, "test").image_dir.resolve() == Path("photos/JPEGImages").resolve()
 
 
 def test_voc_folder_without_lists_is_one_split() -> None:
     small_voc()
-    shutil.rmtree("pictures/ImageSets")
+    shutil.rmtree("photos/ImageSets")
     splits = run_prepare(**VOC, train_split=None, test_split=None, test_fraction=0.34)["splits"]
     assert [splits[split]["num_images"] for split in ("train", "test")] == [2, 1]
 
@@ -969,7 +970,7 @@ def test_a_test_fraction_that_leaves_nothing_is_refused() -> None:
 
 
 def small_voc_with_val(val: str = "000004") -> None:
-    write_voc(Path("pictures"), {"val": {val: [DOG]}})
+    write_voc(Path("photos"), {"val": {val: [DOG]}})
     small_voc()
 
 
@@ -992,7 +993,7 @@ def test_validation_images_in_another_split_are_refused(val: str, found: str) ->
 
 def test_validation_image_with_the_content_of_another_is_refused() -> None:
     small_voc_with_val()
-    shutil.copy("pictures/JPEGImages/000003.jpg", "pictures/JPEGImages/000004.jpg")
+    shutil.copy("photos/JPEGImages/000003.jpg", "photos/JPEGImages/000004.jpg")
     found = "test 000003.jpg = validation 000004.jpg"
     assert_refused("in both splits", "same content", found, **VOC, validation_split="val")
 
@@ -1080,7 +1081,7 @@ def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:
 
 
 def test_no_drawn_object_hides_another() -> None:
-    """They are listed in the order in which they are painted; at most 0.15 of a box lies under each later one."""
+    """Objects are listed in painting order; at most 0.15 of a box lies under each later one."""
     draw(num_train=60, num_test=10, image_size=128, max_objects=6)
     of_image: dict[int, list[list[float]]] = {}
     for annotation in read("train")["annotations"]:
@@ -1100,13 +1101,13 @@ def test_drawn_images_lie_inside_the_prepared_data() -> None:
     Path("data").rename("moved")
     split = read_split(Path("moved/pets"), "test")
     assert all(split.path_of(image).is_file() for image in split.images)
-    assert [image["id"] for image in split.images] == [7, 8, 9]  # after the 6 of training
+    assert [image["id"] for image in split.images] == [7, 8, 9]  # after the 6 training images
 
 
 @pytest.mark.parametrize("label", range(len(NAMES)), ids=NAMES)
 @pytest.mark.parametrize("side", [9.0, 40.5, 120.0])
 def test_box_touches_its_shape_on_every_side(label: int, side: float) -> None:
-    # On white every shape is seen wholly: fills are at least 180 away from the ground, edges at most 127 of 255.
+    # Every shape is visible on white: fills differ from the background by at least 180, edges are at most 127 of 255.
     size = 128
     for seed in range(5):
         image = Image.new("RGB", (size * OVERSAMPLING,) * 2, "white")
@@ -1134,7 +1135,7 @@ def image_numbers(entries: list[dict[str, Any]]) -> list[int]:
     ("train", "test", "odd", "twins"),
     [
         ("trainval", "test", 3, [13, 20, 100, 104, 251, 284, 331, 403]),
-        ("train", "val", 1, [13, 20, 100, 104, 251, 331, 403]),  # 284, and two odd tags, are in test
+        ("train", "val", 1, [13, 20, 100, 104, 251, 331, 403]),  # 284; test has two unusual tags as well
     ],
 )
 def test_bccd_defects_are_found(train: str, test: str, odd: int, twins: list[int]) -> None:

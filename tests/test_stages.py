@@ -25,10 +25,7 @@ def stage(name):
 
 @pytest.mark.parametrize("name", [*STAGES, "report"])
 def test_code_deps_are_the_import_closure(graph, name):
-    """A file too few: a change is not noticed. A file too many: a figure's colour trains everything again.
-
-    `make deps` writes them.
-    """
+    """A missing file hides a change; an unnecessary one retrains everything for a figure's colour. See `make deps`."""
     listed = {dep for dep in stage(name)["deps"] if dep.startswith("fcos/") and dep.endswith(".py")}
     assert listed == closure(graph, name)
 
@@ -77,7 +74,7 @@ def test_compiled_code_and_scratch_are_ignored_by_dvc():
 
 
 def test_every_link_of_the_source_is_seen_by_dvc():
-    """Each is an output of source, of which DVC keeps and deletes nothing, and a dependency of who reads it."""
+    """Each link is an output of source, which DVC neither caches nor deletes, and a dependency of its readers."""
     links = {f"data/.source/${{study}}/{slot}" for slot in (*SLOTS, "checkpoints", "selection")}
     outputs = {path: how for out in stage("source")["outs"] for path, how in out.items()}
     assert outputs.keys() == links

@@ -28,7 +28,7 @@ FILE = Path("weights/start.pth")
 
 
 def made(name="resnet18", *, seed=1):
-    """A state dict as torchvision publishes them."""
+    """Return a state dict as torchvision publishes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_model(name, weights=None).state_dict()
@@ -64,7 +64,7 @@ def test_a_file_gives_the_network_that_imagenet_gives(smoke_params, monkeypatch)
     assert same(hub, own) and not same(hub, fresh)
     assert torch.equal(own["backbone.layer1.0.conv1.weight"], made()["layer1.0.conv1.weight"])
     heads = [{key: tensor for key, tensor in s.items() if "backbone" not in key} for s in (fresh, own)]
-    assert same(*heads)  # drawn from the run's seed all the same
+    assert same(*heads)  # their random numbers come from the run's seed either way
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_file_that_is_none_is_refused(name):
 def test_imagenet_weights_that_cannot_be_had_are_named(monkeypatch, broken):
     monkeypatch.setenv("TORCH_HOME", "home")
     place = "home/hub/checkpoints/resnet18-f37072fd.pth"
-    if broken:  # a download that broke off
+    if broken:  # as after an interrupted download
         saved(made(), Path(place)).write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match=r"weights of resnet18 are not available") as refused:
         backbone(True)
@@ -132,7 +132,7 @@ def test_imagenet_weights_that_cannot_be_had_are_named(monkeypatch, broken):
 
 @pytest.fixture
 def start(workspace, smoke_params):
-    """Trains with `weights` from scratch or a file, and gives the key of the training."""
+    """Return a function that trains from scratch or a file and returns the key of the training."""
     prepare()
 
     def start(weights):
@@ -151,7 +151,7 @@ def test_the_content_of_the_file_decides_the_training(start):
     summary, weights = read_json(TRAINED / "train.json", hint=""), sha256_file(TRAINED / "model.safetensors")
     assert summary["training_key"] == first and summary["start_sha256"] == sha256_file(FILE)
     assert read_identity(TRAINED / "model.safetensors", hint="").run["model"]["weights"] == str(FILE)
-    assert start(str(FILE)) is None  # it had finished: its files are put back
+    assert start(str(FILE)) is None  # already trained, so its files are restored
     saved(made(seed=2))
     assert start(str(FILE)) not in (None, first)
     assert sha256_file(TRAINED / "model.safetensors") != weights

@@ -39,7 +39,7 @@ def coco_eval_of(split, results):
 
 
 def sample_of_many(values, replicates):
-    """Of so many images that the draws say all."""
+    """Return support from so many images that it needs no correction."""
     shape = values.shape[1:]
     return Sample(values, replicates, Support(np.ones(shape), np.full(shape, np.inf)))
 
@@ -51,7 +51,7 @@ def assert_equal_to_coco_eval(split, results):
     np.testing.assert_array_equal(precision_at_recall(matches), expected.eval["precision"][..., 2])
     numbers = coco_metrics(matches, split)["metrics"]
     assert numbers == {n: None if v == -1 else v for n, v in zip(METRICS, expected.stats.tolist(), strict=True)}
-    # Through the weights, the way of the replicates: equal but for the order of additions.
+    # With weights, as for replicates: equal except for the order of additions.
     once = score(matches, np.ones((1, len(split.images)))).metrics()[0]
     assert np.where(np.isnan(once), -1, once) == pytest.approx(expected.stats, abs=1e-12)
     return expected
@@ -97,11 +97,11 @@ def test_equal_to_coco_eval_at_an_iou_on_the_threshold():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_weight_counts_an_image_so_many_times(seed):
-    """A data set in which image i really stands weight[i] times has the same numbers."""
+    """Weights give the same metrics as a data set that repeats image i weight[i] times."""
     rng = random.Random(seed)
     split = make_truth(rng)
     results = make_results(rng, split)
-    for result in results:  # ties between copies of an image fall in another order, so: none
+    for result in results:  # no ties, since ties between copies of an image are ordered differently
         result["score"] = rng.random()
     weights = [rng.choice([0, 1, 1, 2, 3]) for _ in split.images]
     images, annotations, repeated = [], [], []
@@ -121,7 +121,7 @@ def test_a_weight_counts_an_image_so_many_times(seed):
 def test_draws_are_images_with_replacement():
     weights = draw_weights(50, replicates=400, seed=3)
     assert weights.shape == (400, 50) and (weights.sum(axis=1) == 50).all()
-    # An image is left out of a draw with probability (1 - 1/50)^50 = 0.364; 20,000 cells: s.d. 0.003.
+    # A bootstrap sample leaves an image out with probability (1 - 1/50)^50 = 0.364; 20,000 cells: s.d. 0.003.
     assert (weights == 0).mean() == pytest.approx(0.364, abs=0.015)
     assert (weights == draw_weights(50, replicates=400, seed=3)).all()
     assert (weights != draw_weights(50, replicates=400, seed=4)).any()
@@ -159,7 +159,7 @@ def test_a_paired_difference_is_much_surer_than_its_two_sides():
 
 
 def test_what_does_not_vary_cannot_be_judged():
-    """Replicates that differ by rounding alone have no interval and no p, however large the difference."""
+    """Replicates that differ only by rounding have no interval and no p, however large the difference."""
     rounding = np.array([[[0.3], [0.3 + 1e-16], [0.3 - 1e-16]]])
     found = difference(
         sample_of_many(np.array([[0.6]]), 2 * rounding), sample_of_many(np.array([[0.3]]), rounding), confidence=0.95
@@ -177,7 +177,7 @@ def test_seeds_add_their_variance_and_students_t():
     values = np.array([[0.30], [0.32], [0.34]])
     found = estimate(sample_of_many(values, np.repeat(values[:, None], 10, axis=1)), confidence=0.95)
     assert (found.low.item(), found.high.item()) == pytest.approx((0.2726, 0.3715), abs=1e-4)
-    # Images of s.d. 0.1 dwarf the seeds: the normal quantile again, of sqrt(0.1^2 + 0.02^2 / 3).
+    # Images with s.d. 0.1 dominate the seeds, so this is again the normal quantile, of sqrt(0.1^2 + 0.02^2 / 3).
     noise = np.random.default_rng(0).normal(size=(1, 4000, 1))
     noise = 0.1 * (noise - noise.mean()) / noise.std(ddof=1)
     nothing = sample_of_many(np.array([[0.0]]), np.zeros((1, 4000, 1)))
@@ -221,7 +221,7 @@ def test_support_by_hand():
     assert drawn.support.inflation == pytest.approx(15.833, rel=1e-3)
     assert drawn.support.freedom == pytest.approx(5.817, rel=1e-3)
     assert classes.support.inflation[:4] == pytest.approx(1.25) and np.isnan(classes.support.inflation[4:]).all()
-    # Nobody looks for the sixth: 1 + (1.8e-4 - 6.4e-5) / 6.4e-5.
+    # The sixth has no detections: 1 + (1.8e-4 - 6.4e-5) / 6.4e-5.
     assert draws_with([5, 5, 5, 5, 1, 0], means=means)[0].support.inflation == pytest.approx(2.8125)
     # One class on ten images: 10/9, nine degrees of freedom.
     one, _ = draws_with([10], means=[0.5])
@@ -235,7 +235,7 @@ def test_support_by_hand():
     [
         ([9, 9, 4], [0.5, 0.6, 0.4], {"no_interval_few_images": 12}),
         ([9, 9, 9, 9, 4], [0.5] * 5, {}),
-        ([9, 9, 9], [0.95, 0.95, 0.95], {"no_interval_near_100": 6}),  # AP and its kin; a recall may be near 1
+        ([9, 9, 9], [0.95, 0.95, 0.95], {"no_interval_near_100": 6}),  # only AP metrics; a recall may be near 1
     ],
 )
 def test_numbers_without_an_interval_say_why(images, means, reasons):
@@ -255,7 +255,7 @@ def test_holm_by_hand():
 def test_intervals_stand_beside_the_numbers():
     rng = random.Random(0)
     split = make_truth(rng, images=40)
-    # Class 9 has no object: where nobody looks for it, it is none of the classes that the mean is over.
+    # Class 9 has neither objects nor detections, so the mean excludes it.
     matches = match([result for result in make_results(rng, split) if result["category_id"] != 9], split)
     numbers = coco_metrics(matches, split)
     drawn, classes = draws_of(score(matches, draw_weights(40, replicates=300, seed=0)), matches)
@@ -284,13 +284,13 @@ def test_intervals_of_three_seeds_cover_the_truth():
     found = estimate(sample_of_many(values, replicates), confidence=0.95)
     covered = ((found.low <= 0.5) & (found.high >= 0.5)).mean()
     assert 0.93 <= covered <= 0.97
-    # Without the seeds it would be overconfident: sqrt(0.36) against sqrt(0.36 + 0.16 / 3).
+    # Without the seeds the interval would be too narrow: sqrt(0.36) instead of sqrt(0.36 + 0.16 / 3).
     naive = estimate(sample_of_many(values.mean(axis=0, keepdims=True), replicates.mean(axis=0)[None]), confidence=0.95)
     assert ((naive.low <= 0.5) & (naive.high >= 0.5)).mean() < covered - 0.01
 
 
 def test_a_paired_test_of_two_rows_of_three_seeds_keeps_its_level():
-    """No difference but that of seeds: at most about one in twenty is called significant."""
+    """Without a difference except that of seeds, at most about one test in twenty is significant."""
     generator = np.random.default_rng(1)
     rows = 2000
     common = generator.normal(0, 0.6, size=(1, 300, rows))
@@ -348,13 +348,13 @@ def test_a_row_of_one_training_takes_the_spread_of_the_others():
     assert estimate(one, confidence=0.95, spread=spread).standard_error[0] == pytest.approx(1)
     found = difference(one, several, confidence=0.95, spread=spread)
     assert found.standard_error[0] == pytest.approx(math.sqrt(1 + 1 / 3))
-    # Satterthwaite: (4/3)^2 / (1/2 + (1/9)/2) = 3.2 degrees of freedom, of which t is 3.07.
+    # Satterthwaite: (4/3)^2 / (1/2 + (1/9)/2) = 3.2 degrees of freedom, for which t is 3.07.
     assert found.high[0] - 3 == pytest.approx(3.07 * math.sqrt(4 / 3), rel=0.005)
     assert pooled_spread([one]) is None
 
 
 def rows_for_power(of_images, of_seeds):
-    """Two rows of `len(of_seeds)` trainings whose difference has this s.d. over images, in AP."""
+    """Return two rows of `len(of_seeds)` trainings whose difference has this s.d. over images, in AP."""
     noise = np.random.default_rng(0).normal(size=400)
     noise = 0.01 * of_images * (noise - noise.mean()) / noise.std(ddof=1)
     values = 0.4 + 0.01 * np.array(of_seeds)[:, None]
@@ -370,7 +370,7 @@ def test_how_much_would_show_one_ap():
     # (2.03 + 0.85)^2 * 0.121 = 1.01, for n = 19 (2.03 + 0.85)^2 * 0.115 = 0.96.
     several = needed(rows_for_power(0.1, [-1.0, 0.0, 1.0]), 100, confidence=0.95)
     assert several.images == 8 and several.trainings == 19
-    assert "two settings need 19 trainings per row on the present test images" in several.sentence()
+    assert "comparing two settings takes 19 trainings per row on the present test images" in several.sentence()
     never = needed(rows_for_power(2.0, [-1.0, 0.0, 1.0]), 100, confidence=0.95)
     assert never.trainings is None and "no number of trainings is enough" in never.sentence()
     same = needed(rows_for_power(0.0, [0.0]), 100, confidence=0.95)
@@ -386,7 +386,7 @@ def test_a_difference_without_an_interval_is_not_called_not_significant():
     noise = 0.01 * np.random.default_rng(0).normal(size=(1, 400, 1))
     low = sample_of_many(np.array([[0.5]]), 0.5 + noise)
     same = sample_of_many(np.array([[0.502]]), 0.502 + noise[:, ::-1])
-    support = replace(low.support, inflation=np.full_like(low.support.inflation, np.nan))  # as of an AP above 90
+    support = replace(low.support, inflation=np.full_like(low.support.inflation, np.nan))  # as for an AP above 90
     rows = {"low": low, "same": same, "unknown": replace(same, support=support)}
     marks = {(pair.other, pair.row): mark_of(pair, 0) for pair in compare_all(rows, confidence=0.95)}
     assert marks["low", "same"] == "(n.s.)" and marks["low", "unknown"] == "(not tested)"

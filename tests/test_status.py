@@ -28,14 +28,14 @@ TRAIN, PREDICT, EVALUATE = (Stage(name, "one-epoch") for name in ("train", "pred
 
 
 def heed_signals():
-    """Pytest may run where they are ignored: in the background, or under nohup."""
+    """Restore signals that are ignored if pytest runs in the background or under nohup."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
 def fcos(*arguments, folder=None, ready):
-    """A command as a process that leads a group of its own, once `ready` says so."""
+    """Start a command as the leader of a process group and wait until `ready` is true."""
     process = subprocess.Popen(
         [sys.executable, "-m", "fcos", *arguments],
         cwd=folder,
@@ -56,14 +56,14 @@ def fcos(*arguments, folder=None, ready):
 
 
 def has_handler(pid):
-    """Whether the process catches SIGINT, as the bits of /proc say."""
+    """Return whether the process catches SIGINT, from the bits in /proc."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    # Python itself catches it from the start, so SIGTERM is looked at, which only main() does.
+    # Python catches SIGINT from the start, so this checks SIGTERM, which only main() catches.
     return int(caught[1], 16) & 1 << (signal.SIGTERM - 1)
 
 
 def has_ended(pid):
-    """Whether a process is gone; one whose parent has died may wait for the system to take notice."""
+    """Return whether a process is gone; a child of a dead parent may wait until the system reaps it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -83,18 +83,18 @@ def beat_of(study, stage, run=None):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, number):
-    smoke_params["data"]["num_train"] = 50_000  # minutes of drawing
+    smoke_params["data"]["num_train"] = 50_000  # generating these images takes minutes
     write_params(smoke_params)
     with fcos("prepare", ready=lambda: beat_of("smoke", "prepare").get("done", 0) > 20) as process:
         os.kill(process.pid, number)
         assert_stopped(process, "prepare")
-    assert list(Path("data").iterdir()) == []  # neither a whole nor a half of it
+    assert list(Path("data").iterdir()) == []  # nothing is left half written
     assert "prepare: interrupted: stopped at " in status_text(StatusReader(quick=True)())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_training_that_is_told_to_end_saves_its_state_first(workspace, smoke_params, number):
-    """No state was due for an hour: what was done until then was lost."""
+    """No regular state was due for an hour; without the signal's own state the work would be lost."""
     smoke_params["train"]["checkpoint_every_s"] = 3600.0
     smoke_params["runs"]["one-epoch"]["epochs"] = 100_000
     write_params(smoke_params)
@@ -110,7 +110,7 @@ def test_a_training_that_is_told_to_end_saves_its_state_first(workspace, smoke_p
 
 
 def ends_with(script):
-    """The exit code of a Python script, and what it said last."""
+    """Return the exit code of a Python script and its last output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT_S)
@@ -118,7 +118,7 @@ def ends_with(script):
 
 
 def test_a_signal_that_arrives_in_a_destructor_is_not_lost():
-    """Python drops what is raised there: a command went on as if nobody had asked for its end."""
+    """Python ignores exceptions raised there, so a command continued as if no signal had come."""
     script = """
 import signal, time
 import fcos.cli
@@ -188,7 +188,7 @@ def test_a_command_says_how_far_it_is_and_takes_its_file_away(workspace):
 
 
 def test_a_clock_that_is_set_back_stops_no_heartbeat(workspace, monkeypatch):
-    """By an hour, as where a machine that was asleep, or a virtual one, is put right."""
+    """The clock changes by an hour, as after sleep or a suspended virtual machine."""
     clock, wall = 1000.0, 1_700_000_000.0
     monkeypatch.setattr("fcos.running.heartbeat.time.monotonic", lambda: clock)
     monkeypatch.setattr("fcos.running.heartbeat.time.time", lambda: wall)
@@ -240,7 +240,7 @@ def test_what_reads_an_open_stage_is_open_too(workspace):
 
 
 def summary(run, seconds):
-    """What train.json says of a training that took so long."""
+    """Return train.json of a training that took this long."""
     return {"params": run.identity(), "provenance": {"training_seconds": seconds}}
 
 
@@ -255,18 +255,18 @@ def test_time_left_goes_by_network_epochs_and_runs_at_a_time(workspace, smoke_pa
     study = params.read()
     trainings = [StageState(Stage("train", name), "to do") for name in runs]
     assert "unknown until a training" in str(time_left(study, trainings, jobs=1))
-    # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s; nothing of ResNet-34 is known but by its
-    # layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
+    # With one epoch of warm-up, 2 epochs took 20 s, so 6 epochs take 60 s. Nothing has been measured for ResNet-34, so
+    # its time is scaled by layers: 3 epochs of 34 layers at 20 / (2 * 18) s take 56.7 s. Each stage takes 5 s to start.
     write_json(Layout("smoke").run("short") / "train.json", summary(study.runs["short"], 20.0))
     trainings[0] = StageState(Stage("train", "short"), "done")
     one = 65.0 + 2 * (5 + 20 / 36 * 3 * 34)
     assert time_left(study, trainings, jobs=1).seconds == pytest.approx(one)
     assert time_left(study, trainings, jobs=2).seconds == pytest.approx(2 * (5 + 20 / 36 * 3 * 34))
-    # Its own speed goes before all: 90 of 100 steps are left, at 2 steps a second.
+    # Its own speed takes precedence: 90 of 100 steps are left, at 2 steps a second.
     beat = {"what": "train", "first": 0, "done": 10, "total": 100, "per_second": 2.0, "started": 0.0, "alive": True}
     alone = [StageState(Stage("train", "long"), "running", beat=beat)]
     assert time_left(study, alone, jobs=1).seconds == pytest.approx(50.0)
-    # One that has only just begun has no steps to tell of: 65 s as before.
+    # A training that has just started has no speed yet: 65 s as before.
     begun = {"started": 0.0, "alive": True}
     assert time_left(study, [StageState(Stage("train", "long"), "running", beat=begun)], jobs=1).seconds == 65.0
     assert time_left(study, [StageState(Stage("predict", "long"), "to do")], jobs=1).not_counted == ["predict"]
@@ -278,9 +278,8 @@ def test_durations_are_said_as_one_says_them():
 
 @pytest.fixture
 def project(tmp_path, smoke_params, jobs):
-    """A clone of this repository without results as the current folder, with a training that does not end.
-
-    One at a time it is the only one: nobody waits for another to end first.
+    """Return a clone of this repository without results as the current folder, with a training that does not end. With
+    one job, it runs alone.
     """
     smoke_params["runs"]["one-epoch"]["epochs"] = 100_000
     if jobs == "1":
@@ -304,7 +303,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
     with fcos("study", "run", "--jobs", jobs, ready=trains) as process:
         output = subprocess.run(
             [sys.executable, "-m", "fcos", "status", "--json"],
-            stdout=subprocess.PIPE,  # what it says of an error is in the test's own output
+            stdout=subprocess.PIPE,  # errors are shown in the test's own output
             check=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         ).stdout
@@ -314,7 +313,7 @@ def test_a_study_is_watched_and_stopped_with_all_that_it_started(project, jobs):
         assert states["evaluate", "one-epoch"]["state"] == "to do"
         assert status["jobs"] == int(jobs) and status["seconds_left"] > 0 and status["dvc"] == "asked"
         trainer = states["train", "one-epoch"]["at_work"]["pid"]
-        os.kill(process.pid, signal.SIGINT)  # to that process alone: it must end the others itself
+        os.kill(process.pid, signal.SIGINT)  # to this process alone, which must end its children itself
         said = assert_stopped(process, f"study run --jobs {jobs}")
     assert jobs == "1" or "2 of 11 stages done, " in said
     wait_until(lambda: has_ended(trainer))

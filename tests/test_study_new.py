@@ -46,13 +46,13 @@ MINE = Path("studies/mine.yaml")
 
 @pytest.fixture(autouse=True)
 def _offline(workspace, monkeypatch):
-    """In an empty project, without asking any host for weights; a step of training is tried in a test of its own."""
+    """Use an empty project and no downloads or training steps, which have their own tests."""
     monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: None)
     monkeypatch.setattr(fcos.authoring.trial, "try_runs", lambda *_: (100, [0.1, 0.2]))
 
 
 def found(folder):
-    """Source and splits: what is written into the study but for what all have."""
+    """Return the part of the section `data` that differs between studies: source and splits."""
     data = discover(Path(folder)).data
     return {key: str(value) if key == "root" else value for key, value in data.items() if value is not None}
 
@@ -68,9 +68,9 @@ def refusal(call, *arguments):
 
 @pytest.mark.parametrize("place", [".", "VOC2007", "VOCdevkit/VOC2012"])
 def test_voc_folders_bare_and_nested(place):
-    small_voc(Path("pictures") / place)
-    root = str(Path("pictures") / place)
-    assert found("pictures") == {"source": "voc", "root": root, "train_split": "trainval", "test_split": "test"}
+    small_voc(Path("photos") / place)
+    root = str(Path("photos") / place)
+    assert found("photos") == {"source": "voc", "root": root, "train_split": "trainval", "test_split": "test"}
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def test_voc_folders_bare_and_nested(place):
     ],
 )
 def test_voc_lists(lists, expected):
-    write_voc(Path("pictures"), {name: {f"{number}": [CAT]} for number, name in enumerate(lists)})
-    write(Path("pictures/ImageSets/Main/empty.txt"), "")
-    data = found("pictures")
+    write_voc(Path("photos"), {name: {f"{number}": [CAT]} for number, name in enumerate(lists)})
+    write(Path("photos/ImageSets/Main/empty.txt"), "")
+    data = found("photos")
     assert {key.removesuffix("_split"): name for key, name in data.items() if key.endswith("_split")} == expected
     assert ("test_fraction" in data) == (len(expected) == 1)
 
 
 def test_voc_without_lists_is_one_split():
     small_voc()
-    shutil.rmtree("pictures/ImageSets")
-    discovered = discover(Path("pictures"))
+    shutil.rmtree("photos/ImageSets")
+    discovered = discover(Path("photos"))
     assert (discovered.data["train_split"], discovered.data["test_fraction"]) == (None, 0.2)
     assert "all of Annotations/ is one split: 20%" in discovered.assumed[0]
 
@@ -118,7 +118,7 @@ def test_several_voc_folders_are_named():
 def test_coco_files_and_their_images_anywhere(train, test):
     content = {train: coco_content([coco_image(1)], [coco_box(1, 1)]), test: coco_content([coco_image(2)], [])}
     content[test]["annotations"] = [coco_box(1, 2)]
-    for number, (name, folder) in enumerate(((train, "some/pictures"), (test, "others")), start=1):
+    for number, (name, folder) in enumerate(((train, "some/photos"), (test, "others")), start=1):
         save_image(Path("coco") / folder / f"{number:012d}.jpg")
         write(Path("coco") / name, json.dumps(content[name]))
     write(Path("coco/annotations/notes.json"), '{"images": []}')
@@ -127,7 +127,7 @@ def test_coco_files_and_their_images_anywhere(train, test):
         "source": "coco",
         "root": "coco",
         "train_annotations": train,
-        "train_images": "some/pictures",
+        "train_images": "some/photos",
         "test_annotations": test,
         "test_images": "others",
     }
@@ -219,8 +219,8 @@ def test_a_folder_without_anything_known_says_what_was_looked_for():
 
 
 def test_splits_that_cannot_be_told_are_refused():
-    write_voc(Path("pictures"), {"north": {"1": [CAT]}, "south": {"2": [CAT]}})
-    assert "contains no train, val or test" in refusal(discover, Path("pictures"))
+    write_voc(Path("photos"), {"north": {"1": [CAT]}, "south": {"2": [CAT]}})
+    assert "contains no train, val or test" in refusal(discover, Path("photos"))
     write_voc(Path("others"), {"val": {"1": [CAT]}, "test": {"2": [CAT]}})
     assert "there is no training split" in refusal(discover, Path("others"))
 
@@ -229,7 +229,7 @@ def test_splits_that_cannot_be_told_are_refused():
 
 
 def facts(*, num_train=200, image=(480, 640), objects=((100, 100),)):
-    """Images (height, width) that are all alike, with objects of these sizes."""
+    """Return facts of equal images (height, width) with objects of these sizes."""
     sizes = np.array(objects, dtype=float).reshape(-1, 2)
     return Facts(num_train, np.tile(np.array(image, dtype=float), (4, 1)), sizes, np.tile(image, (len(sizes), 1)))
 
@@ -241,14 +241,14 @@ def chosen(*, pretrained=True, device="cpu", fitting=None, epochs=None, **data):
 @pytest.mark.parametrize(
     ("image", "device", "expected"),
     [
-        # The published study's own sizes for its own images: 480 of 480 x 640, and 288, 320, ... 480 in training.
+        # The published study's sizes for its own images: 480 of 480 x 640, and 288, 320, ... 480 in training.
         ((480, 640), "cpu", (480, 640)),
         ((128, 128), "cpu", (128, 128)),
-        ((50, 60), "cpu", (64, 96)),  # never less than 64: 64 * 60 / 50 = 76.8, to a multiple of 32
+        ((50, 60), "cpu", (64, 96)),  # at least 64: 64 * 60 / 50 = 76.8, to a multiple of 32
         ((375, 500), "cpu", (384, 512)),
         ((1080, 1920), "cpu", (480, 864)),  # 480 * 16 / 9 = 853.3
         ((1080, 1920), "cuda", (800, 1440)),  # 800 * 16 / 9 = 1422.2
-        ((200, 2000), "cpu", (192, 384)),  # longer sides are cut at twice the shorter one
+        ((200, 2000), "cpu", (192, 384)),  # longer sides are limited to twice the shorter side
     ],
 )
 def test_sizes_are_those_of_the_images_within_reason(image, device, expected):
@@ -262,7 +262,7 @@ def test_training_sizes_are_the_published_ones():
 
 
 def test_small_objects_get_more_pixels_but_never_more_than_there_are():
-    # Of 2000 rows: objects of 48 are 48 * 480 / 2000 = 11.5 pixels at 480, and 16 at 667; multiples of 32: 672.
+    # Of 2000 rows: objects of 48 are 48 * 480 / 2000 = 11.5 pixels at 480, and 16 at 667, which becomes 672.
     assert chosen(image=(2000, 2000), objects=[(48, 48)]).size == 672
     assert chosen(image=(2000, 2000), objects=[(4, 4)]).size == 800  # 5/3 of 480
     assert chosen(image=(500, 500), objects=[(4, 4)]).size == 512
@@ -290,7 +290,7 @@ def test_epochs_show_enough_images(num_train, device, epochs):
         ({"pretrained": False}, 8, 0.0005),
         ({"fitting": 3}, 2, 0.0025),
         ({"fitting": 0}, 1, 0.00125),
-        ({"pretrained": False, "num_train": 3}, 2, 0.00025),  # half of the rate for a quarter of the batch
+        ({"pretrained": False, "num_train": 3}, 2, 0.00025),  # half of the rate for a quarter of the batch size
     ],
 )
 def test_batch_and_rate(more, batch_size, rate):
@@ -309,13 +309,13 @@ def test_warm_up_is_a_hundred_steps_but_a_quarter_of_the_training_at_most():
 
 def test_study_of_a_voc_folder_is_valid_and_prepares():
     small_voc(a=[voc_object("cat", (10, 10, 30, 30))])
-    said = study_new("mine", Path("pictures"))
+    said = study_new("mine", Path("photos"))
     study = show_study("mine")
-    assert (study.data.root, study.data.classes, study.data.outside_boxes) == ("pictures", ["cat", "dog"], "error")
+    assert (study.data.root, study.data.classes, study.data.outside_boxes) == ("photos", ["cat", "dog"], "error")
     assert list(study.runs) == ["resnet18-e100-c3", "resnet34-e100-c3"]
     assert {run.model.weights for run in study.runs.values()} == {"imagenet"}
     for part in (
-        "VOC (pictures)",
+        "VOC (photos)",
         "train: 3 images, 3 objects",
         "cat 3, dog 2",
         "all 60 x 40",
@@ -328,8 +328,8 @@ def test_study_of_a_voc_folder_is_valid_and_prepares():
 
 def test_each_backbone_is_trained_from_as_many_seeds_as_asked_for():
     small_voc()
-    assert "one training each compares two networks only" in " ".join(study_new("mine", Path("pictures")).split())
-    said = study_new("three", Path("pictures"), epochs=2, seeds=3)
+    assert "one training each compares two networks only" in " ".join(study_new("mine", Path("photos")).split())
+    said = study_new("three", Path("photos"), epochs=2, seeds=3)
     runs = show_study("three").runs
     assert [(name, run.backbone, run.seed) for name, run in runs.items()] == [
         (f"{backbone}-e2-c3{suffix}", backbone, seed)
@@ -342,15 +342,15 @@ def test_each_backbone_is_trained_from_as_many_seeds_as_asked_for():
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_every_value_has_a_comment(seeds):
     small_voc()
-    study_new("mine", Path("pictures"), seeds=seeds)
+    study_new("mine", Path("photos"), seeds=seeds)
     lines = MINE.read_text().splitlines()
     assert max(map(len, lines)) <= 120 and lines[0].startswith("# ")
     assert [line for line in lines if re.match(r"  [a-z]\w*: ", line) and " # " not in line] == []
 
 
 def test_study_of_one_split_tests_on_a_fifth():
-    write_voc(Path("pictures"), {"trainval": {f"{number}": [CAT, DOG] for number in range(10)}})
-    said = study_new("mine", Path("pictures"))
+    write_voc(Path("photos"), {"trainval": {f"{number}": [CAT, DOG] for number in range(10)}})
+    said = study_new("mine", Path("photos"))
     assert "train: 8 images" in said and "test: 2 images" in said
     assert "trainval is the only split: 20% of its images" in said
     assert yaml.safe_load(MINE.read_text())["data"]["test_fraction"] == 0.2
@@ -360,7 +360,7 @@ def test_study_of_one_split_tests_on_a_fifth():
 
 def test_choices_are_made_on_a_validation_split_where_there_is_one():
     small_voc()
-    study_new("mine", Path("pictures"))
+    study_new("mine", Path("photos"))
     assert show_study("mine").nms_sweep.choose_on == "test"
     small_yolo()
     write_yolo(Path("yolo"), {"test": {"d": [YOLO_DOG]}})
@@ -389,9 +389,9 @@ def test_coco_files_that_number_their_images_alike(tmp_path):
 
 def test_boxes_far_outside_stop_unless_one_says_clip():
     small_voc(a=[voc_object("cat", (10, 10, 90, 30))])
-    text = refusal(study_new, "mine", Path("pictures"))
+    text = refusal(study_new, "mine", Path("photos"))
     assert "a.xml" in text and "outside_boxes: clip" in text
-    assert "clipped: 1" in study_new("mine", Path("pictures"), outside_boxes="clip")
+    assert "clipped: 1" in study_new("mine", Path("photos"), outside_boxes="clip")
     assert show_study("mine").data.outside_boxes == "clip"
     small_voc(Path("near"), a=[voc_object("cat", (10, 10, 61, 30))])  # one pixel
     study_new("other", Path("near"))
@@ -400,10 +400,10 @@ def test_boxes_far_outside_stop_unless_one_says_clip():
 
 def test_damaged_items_stop_unless_one_says_leave_out():
     small_voc()
-    write(Path("pictures/Annotations/000001.xml"), "<annotation>")
-    text = refusal(study_new, "mine", Path("pictures"))
+    write(Path("photos/Annotations/000001.xml"), "<annotation>")
+    text = refusal(study_new, "mine", Path("photos"))
     assert "000001.xml" in text and "--damaged leave-out" in text
-    said = study_new("mine", Path("pictures"), damaged="leave-out")
+    said = study_new("mine", Path("photos"), damaged="leave-out")
     assert "left out as damaged: 1 (listed in manifest.json): 1 x is not XML" in said
     assert show_study("mine").data.damaged == "leave-out"
     use_study("mine", force=True)
@@ -413,14 +413,14 @@ def test_damaged_items_stop_unless_one_says_leave_out():
 def test_what_one_should_know_is_said():
     objects = [voc_object("cat", (x, 1, x + 9, 9)) for x in range(1, 52)]
     small_voc(a=[*objects, *objects], b=[voc_object("Cat", (10, 10, 30, 30))])
-    said = " ".join(study_new("mine", Path("pictures")).split())
+    said = " ".join(study_new("mine", Path("photos")).split())
     for part in (
         "1 test images are few",
         "an image has 102 objects, more than test.max_detections 100: raise it",
         "classes whose names differ in case only: Cat, cat",
     ):
         assert part in said
-    assert "pictures/JPEGImages" not in said  # no list of a hundred near duplicates
+    assert "photos/JPEGImages" not in said  # no list of a hundred near duplicates
 
 
 def test_ignored_boxes_are_counted():
@@ -435,8 +435,8 @@ def test_what_is_seen_and_not_used_is_said():
 
 
 def test_the_only_image_is_refused_in_the_words_of_a_study_that_is_not_there_yet():
-    write_voc(Path("pictures"), {"trainval": {"1": [CAT]}})
-    text = refusal(study_new, "mine", Path("pictures"))
+    write_voc(Path("photos"), {"trainval": {"1": [CAT]}})
+    text = refusal(study_new, "mine", Path("photos"))
     assert "studies/mine.yaml (not written): data.test_fraction" in text and "params.yaml" not in text
 
 
@@ -464,7 +464,7 @@ def test_studies_of_all_layouts_prepare(layout):
 def test_class_names_that_yaml_would_take_for_something_else():
     names = ["yes", "1.5", "stop sign", "a: b", "null", "grün, rot"]
     small_voc(a=[voc_object(name, (10, 10, 30, 30)) for name in names])
-    study_new("mine", Path("pictures"))
+    study_new("mine", Path("photos"))
     assert show_study("mine").data.classes == sorted([*names, "cat", "dog"])
 
 
@@ -472,7 +472,7 @@ def test_without_weights_training_starts_from_scratch_and_that_is_said(monkeypat
     monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: "resnet18: no network")
     monkeypatch.setenv("TORCH_HOME", "home")
     small_voc()
-    said = " ".join(study_new("mine", Path("pictures")).split())
+    said = " ".join(study_new("mine", Path("photos")).split())
     assert "resnet18: no network" in said and "from scratch" in said
     assert "models/resnet18-f37072fd.pth" in said and "models/resnet34-b627a593.pth into home/hub/checkpoints" in said
     (run, _) = show_study("mine").runs.values()
@@ -483,26 +483,26 @@ def test_a_study_is_never_overwritten():
     small_voc()
     write(MINE, "study: mine\n")
     before = snapshot(Path("studies"))
-    assert "already exists" in refusal(study_new, "mine", Path("pictures"))
-    assert "smoke.yaml" in refusal(study_new, "smoke", Path("pictures"))
-    assert "studies/My Data.yaml: study" in refusal(study_new, "My Data", Path("pictures"))
+    assert "already exists" in refusal(study_new, "mine", Path("photos"))
+    assert "smoke.yaml" in refusal(study_new, "smoke", Path("photos"))
+    assert "studies/My Data.yaml: study" in refusal(study_new, "My Data", Path("photos"))
     assert snapshot(Path("studies")) == before
 
 
 def test_data_that_prepare_refuses_make_no_study():
     small_voc()
-    Path("pictures/JPEGImages/000001.jpg").write_bytes(b"")
-    assert "000001.jpg" in refusal(study_new, "mine", Path("pictures"))
+    Path("photos/JPEGImages/000001.jpg").write_bytes(b"")
+    assert "000001.jpg" in refusal(study_new, "mine", Path("photos"))
     assert not MINE.exists()
 
 
 def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
     small_voc()
-    assert "--epochs" not in study_new("mine", Path("pictures"))
+    assert "--epochs" not in study_new("mine", Path("photos"))
     # 2 images, 100 epochs of which 25 more are warm-up; (38.4 to 64 of 64 pixels: 48 and 64) a mean share of 0.78.
     monkeypatch.setattr(fcos.authoring.trial, "try_runs", lambda *_: (100, [10.0, 20.0]))
-    said = study_new("other", Path("pictures"))
-    assert "--epochs 10" not in study_new("short", Path("pictures"), epochs=2)  # no longer than what was asked for
+    said = study_new("other", Path("photos"))
+    assert "--epochs 10" not in study_new("short", Path("photos"), epochs=2)  # at most the number that was given
     assert "--epochs 10" in said and "1 h 38 min" in said  # 250 images * 0.78 * 30 s = 97.7 minutes
 
 
@@ -510,7 +510,7 @@ def test_hours_bring_the_advice_to_train_less_at_first(monkeypatch):
 def test_weights_are_there_or_asked_for(tmp_path, monkeypatch, weights):
     monkeypatch.undo()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens at this address
     if weights:
         for name in ("resnet18-f37072fd.pth", "resnet34-b627a593.pth"):
             write(tmp_path / "hub" / "checkpoints" / name, "")
@@ -523,7 +523,7 @@ def test_a_step_of_training_is_tried_on_this_machine(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fcos.authoring.trial, "why_no_weights", lambda: "offline")
     small_voc()
-    said = study_new("mine", Path("pictures"))
+    said = study_new("mine", Path("photos"))
     assert re.search(r"training takes about \d+ (s|min|h \d+ min) on this machine \(resnet18 ", said)
     assert "train.batch_size 2: 2 fit into memory" in said
 
@@ -538,7 +538,7 @@ def test_real_folders(name):
 
 
 def test_a_folder_is_refused_without_waiting_for_torch():
-    """Its import alone takes longer than the look at a folder."""
+    """Importing torch takes longer than reading a folder."""
     script = "import sys, fcos.authoring.new; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -14,7 +14,7 @@ from fcos.running import jobs, reproduce, study_progress
 from fcos.running.run import run_study
 from fcos.running.stages import all_stages, stages_of
 
-# Stands for DVC: writes down its arguments and the number of threads, then says and does what the test asks for.
+# A substitute for DVC: records its arguments and the number of threads, then prints and does what the test says.
 SCRIPT = """
 import os, sys
 from pathlib import Path
@@ -26,7 +26,7 @@ with Path("calls").open("a") as stream:
 
 @pytest.fixture
 def dvc(workspace, monkeypatch):
-    """Have a script run instead of DVC; returns how to give it, and the calls it got."""
+    """Return a function that sets a script to run instead of DVC, and the recorded calls."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(reproduce, "RETRY_S", 0.01)
     everything = {stage.address: "new" for stage in all_stages(params.read())}
@@ -43,7 +43,7 @@ def dvc(workspace, monkeypatch):
     return does, calls
 
 
-# Two runs that began without the longest one would wait for it: no process overtakes it on a busy machine.
+# Two runs that started without the longest one would wait for it, so that no process overtakes it on a busy machine.
 ONLY_WITH_LONG = """
 import time
 until = time.monotonic() + 300
@@ -68,7 +68,7 @@ def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_pa
     assert of["one-epoch"].split()[-1] == "stages/nms_sweep/dvc.yaml:nms_sweep@one-epoch"
 
 
-# What DVC says: each stage that it is asked for runs, but for predict, which has not changed.
+# Output of DVC: it runs each requested stage except predict, which has not changed.
 SAYS = """
 for stage in sys.argv[3:]:
     if "predict" in stage:
@@ -86,7 +86,7 @@ def test_after_each_stage_the_count_is_said(dvc, capfd, ends):
         run_study(2)
     said = re.findall(r"^(\d+) of 11 stages done(.*)$", capfd.readouterr().out, re.MULTILINE)
     counts = [int(done) for done, _ in said]
-    # The last stage that DVC began, nms_sweep, is done only where DVC ends well.
+    # The last stage that DVC started, nms_sweep, is done only if DVC ends without an error.
     assert counts == sorted(set(counts)) and counts[-1] == (9 if ends else 10)
     assert len(counts) == counts[-1] - 2 and "unknown until a training" in said[0][1]
 
@@ -152,7 +152,7 @@ def test_without_data_nothing_is_trained(dvc):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine of eight cores without a GPU."""
+    """A machine with eight cores and no GPU."""
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr(jobs, "available_memory", lambda: 100 << 30)
@@ -163,7 +163,7 @@ def machine(monkeypatch):
 
 
 def on(device, workspace_runs):
-    """The runs of the study with trainings on a device."""
+    """Return the runs of the study with trainings on a device."""
     return [
         run.model_copy(update={"train": run.train.model_copy(update={"device": device})})
         for run in workspace_runs.values()
@@ -189,14 +189,14 @@ def test_each_job_has_its_share_of_the_cores_or_a_gpu_of_its_own(workspace, mach
     machine.setattr(jobs, "num_gpus", lambda: 2)
     gpus = [slot["CUDA_VISIBLE_DEVICES"] for slot in jobs.slots(3, on("auto", runs))]
     assert gpus == ["0", "1", "0"]
-    machine.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # what the user leaves us
+    machine.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # the devices that the user allows
     machine.setenv("OMP_NUM_THREADS", "1")
     assert jobs.slots(2, on("cuda", runs)) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "7"}]
     assert jobs.slots(2, on("cpu", runs)) == [{}, {}]
 
 
 def test_without_a_driver_torch_is_not_asked_for_gpus(monkeypatch):
-    """Importing it takes seconds, and `fcos status` asks too."""
+    """torch is not imported, which takes seconds, since `fcos status` also asks for the jobs."""
     monkeypatch.setattr(jobs, "_DRIVERS", ("libnothing.so.0",))
     monkeypatch.setitem(sys.modules, "torch", None)
     jobs.num_gpus.cache_clear()

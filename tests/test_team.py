@@ -62,7 +62,7 @@ class Servers:
         }
 
     def restart_database(self):
-        """Cut all its connections, without a word to them."""
+        """Cut all its connections without notice."""
         ctl = shutil.which("pg_ctl") or str(max(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")))
         command = [ctl, "restart", "--wait", "--mode=immediate", f"--pgdata={self.folder}/postgres", "--silent"]
         as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
@@ -79,7 +79,7 @@ def servers():
         pytest.skip("no servers: make test-engines")
     if not shutil.which("initdb") and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         pytest.skip("no PostgreSQL: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp())  # where PostgreSQL's own user may enter
+    folder = Path(tempfile.mkdtemp())  # PostgreSQL's user needs access
     folder.chmod(0o755)
     running = Servers(folder)
     yield running
@@ -121,7 +121,7 @@ def test_a_state_in_an_object_store_is_found_by_another_node(tmp_path, servers, 
 
 
 def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
-    """Its database is restarted in the middle of the training: in the end each step is there, and once."""
+    """The database is restarted during the training; at the end, each step is logged exactly once."""
     monkeypatch.chdir(project)
     with (tmp_path / "log").open("w") as stream:
         process = subprocess.Popen(
@@ -145,7 +145,7 @@ def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):
     call(tmp_path, "git", "clone", "-q", str(project), str(other))
     shutil.copy(project / ".dvc" / "config", other / ".dvc" / "config")
     ran = repro(other, "--pull", "stages/evaluate/dvc.yaml:evaluate@one-epoch", **servers.environment)
-    assert ran == ["source"]  # the rest comes from S3
+    assert ran == ["source"]  # everything else comes from S3
     name = "runs/smoke/one-epoch/model.safetensors"
     assert (other / name).read_bytes() == (project / name).read_bytes()
 

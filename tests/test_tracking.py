@@ -40,7 +40,7 @@ from fcos.tracking.sync import sync
 
 STUDY = "tiny"
 CATEGORIES = [{"id": 3, "name": "traffic light"}, {"id": 7, "name": "cat/dog"}]
-NUM_ROWS = 130  # more than one request holds
+NUM_ROWS = 130  # more metrics than fit into one request
 METRICS = {"AP": 0.25, "AP50": 0.5, "APs": None}
 
 
@@ -54,7 +54,7 @@ def tiny_run(name: str) -> Run:
         seed=0,
         checkpoint=None,
         role=None,
-        # Nearly every location says "object", so that untrained weights find something.
+        # Nearly every location predicts an object, so that untrained weights give detections.
         model=ModelConfig(weights="none", batch_norm="trained", fpn_channels=32, prior_probability=0.9),
         train=TrainConfig(sizes=[64], max_size=64),
     )
@@ -65,7 +65,7 @@ def row(step: int) -> dict[str, float]:
 
 
 class Files:
-    """The folder `runs/tiny` of a project, filled as the commands fill it."""
+    """Return the folder `runs/tiny` of a project, with files as the commands write them."""
 
     def __init__(self, root: Path, weights: Path) -> None:
         self.runs_dir, self.weights = root / "runs" / STUDY, weights
@@ -135,7 +135,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new database, which takes seconds to make: each test gets a copy."""
+    """Return a new database; creating it takes seconds, so each test gets a copy."""
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
@@ -146,7 +146,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def files(tmp_path: Path, weights: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(live, "CLOSE_S", LIMIT_S)  # the last rows are sent, on a slow machine too
+    monkeypatch.setattr(live, "CLOSE_S", LIMIT_S)  # the last rows are sent, also on a slow machine
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     renewed.clear()
     return Files(tmp_path, weights)
@@ -154,7 +154,7 @@ def files(tmp_path: Path, weights: Path, empty_store: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def away(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that hangs up on everybody; it is asked twice, and not eight times, which would take minutes."""
+    """A server that closes every connection; it is asked twice, since eight times would take minutes."""
     calls = []
 
     def hang_up() -> None:
@@ -198,7 +198,7 @@ def test_a_validation_is_a_point_at_the_last_step_of_its_epoch(files: Files) -> 
 
 
 def everything() -> dict[str, Any]:
-    """What the store says, but for its own ids."""
+    """Return the content of the store without its own ids."""
     client, said = connect(), {}
     for run in client.search_runs([find_experiment(client, STUDY)]):
         tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
@@ -221,7 +221,7 @@ def test_a_run_says_what_its_files_say(files: Files, tmp_path: Path) -> None:
     run, client = only_run(), connect()
     assert (run.info.run_name, run.info.status) == ("one", "FINISHED")
     kind = client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
-    assert kind == "custom_model_development"  # the UI opens at the table of runs
+    assert kind == "custom_model_development"  # makes the UI open the table of runs
     params = run.data.params
     assert (params["backbone"], params["epochs"], run.data.tags["test.size"]) == ("resnet18", "1", "64")
     assert (params["model.fpn_channels"], params["train.sizes"]) == ("32", "[64]")
@@ -263,7 +263,7 @@ def test_who_opens_the_study_reads_what_it_is(files: Files) -> None:
 
 
 def test_long_names_and_names_in_other_scripts_are_metrics_of_their_own(files: Files) -> None:
-    """MLflow takes 250 letters, and none of a name in another script: both would stop, or overwrite, silently."""
+    """MLflow allows 250 characters and no other scripts: both would raise, or overwrite silently."""
     files.train()
     files.evaluate()
     path = files.runs_dir / "one" / "evaluation.json"
@@ -278,7 +278,7 @@ def test_long_names_and_names_in_other_scripts_are_metrics_of_their_own(files: F
 
 
 def test_the_description_survives_odd_names(files: Files) -> None:
-    """train.json may be somebody else's: its texts are cells of a table and lines of a page."""
+    """train.json may come from others: its texts are table cells and lines of a page."""
     files.train()
     path = files.runs_dir / "one" / "train.json"
     content = json.loads(path.read_text())
@@ -313,7 +313,7 @@ def test_each_step_of_a_sweep_is_a_child_run(files: Files) -> None:
     said = {run.info.run_name: run for run in children}
     assert said["one tta 2"].data.params == {"num_views": "2"}
     assert said["one tta 2"].data.metrics["validation_seconds"] == 3.0
-    # Chosen on held-out images: the one number on the test images.
+    # Chosen on the validation split; test has this single result.
     chosen = said["one tta chosen"]
     assert (chosen.data.params, chosen.data.metrics["AP"]) == ({"num_views": "2"}, 0.75)
     assert chosen.data.tags["split"] == "test"
@@ -371,7 +371,7 @@ def test_numbers_stay_with_the_test_settings_they_belong_to(files: Files) -> Non
     files.sync()
     files.evaluate(size=96, ap=0.5)
     files.sync()
-    run = only_run()  # scoring the same weights again is the same run
+    run = only_run()  # scoring the same weights again updates the same run
     assert (run.data.tags["test.size"], run.data.metrics["AP"]) == ("96", 0.5)
 
 
@@ -421,7 +421,7 @@ def test_the_best_run_has_an_alias_in_the_registry(files: Files) -> None:
     files.sync("two", checkpoints="all")
     best = client.get_model_version_by_alias("fcos-tiny", "best")
     assert (best.tags["run"], best.tags["weights_sha256"]) == ("two", sha256_file(files.weights))
-    files.sync("one", "two", checkpoints="best")  # takes the weights of the others out, and their versions
+    files.sync("one", "two", checkpoints="best")  # removes the other runs' weights and versions
     assert [version.tags["run"] for version in client.search_model_versions("name = 'fcos-tiny'")] == ["two"]
 
 
@@ -436,7 +436,7 @@ def test_a_served_model_finds_boxes(files: Files, tmp_path: Path) -> None:
     command = ["mlflow", "models", "serve", "-m", "models:/fcos-tiny@best", "--env-manager", "local", "-p", str(port)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     (example,) = (tmp_path / "mlruns").rglob("serving_input_example.json")
-    # A group of its own: the server has children.
+    # A process group of its own, since the server has children.
     with subprocess.Popen([*command, "-h", "127.0.0.1"], env=environment, start_new_session=True) as server:
         try:
             answer = _post(f"http://127.0.0.1:{port}/invocations", example.read_bytes(), server)
@@ -448,7 +448,7 @@ def test_a_served_model_finds_boxes(files: Files, tmp_path: Path) -> None:
 
 
 def _post(url: str, body: bytes, server: "subprocess.Popen[bytes]") -> Any:
-    """Ask until there is an answer."""
+    """Repeat a request until there is an answer."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
 
     def answered() -> Any:
@@ -586,7 +586,7 @@ def test_a_database_that_another_program_holds_is_waited_for_and_told(
 def test_a_damaged_database_elsewhere_and_a_look_at_ours_change_nothing(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the project's own is made anew, and not by `fcos doctor`."""
+    """Only the project's own database is replaced, and not by `fcos doctor`."""
     for path in (tmp_path / "mlflow.db", tmp_path / "team.db"):
         path.write_bytes(b"not a database" * 100)
     with pytest.raises(StoreUnavailable, match="file is not a database"):
@@ -618,7 +618,7 @@ def test_addresses_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, uri: str)
 
 @contextlib.contextmanager
 def answering(status: int, body: bytes) -> Iterator[str]:
-    """The address of a server that says the same to everybody."""
+    """Return the address of a server that gives everyone the same answer."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -666,7 +666,7 @@ def test_a_server_of_something_else_is_told(
     said: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """By sync, and by a training while it runs."""
+    """Errors are reported by sync, and by a training while it runs."""
     files.train()
     with answering(status, body) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -694,7 +694,7 @@ def watch(rows: range) -> None:
 
 
 def test_live_rows_come_when_the_store_is_back(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens at its address for the first rows."""
+    """The server is down for the first rows."""
     del files
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -718,7 +718,7 @@ def test_live_rows_and_synced_rows_are_one_curve(files: Files) -> None:
     run = only_run()
     assert (run.info.status, run.data.tags["history_rows"]) == ("RUNNING", "10")
     watch(range(5, 12))  # resumed from an earlier checkpoint
-    watch(range(20, 25))  # resumed after rows that were never sent: left to sync
+    watch(range(20, 25))  # resumed after rows that were never sent, which are left to `sync`
     assert only_run().data.tags["history_rows"] == "12"
     files.train()
     files.sync()
@@ -747,7 +747,7 @@ def test_mlflow_is_not_imported_before_it_is_used() -> None:
 
 
 def test_a_short_training_does_not_leave_half_a_database(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making the tables takes longer than the training where the machine is slow; the process ends after `close`."""
+    """Creating the tables takes longer than the training on a slow machine; the process ends after `close`."""
     making, go_on = threading.Event(), threading.Event()
 
     def slow() -> None:

@@ -38,7 +38,7 @@ def test_learning_rate_rises_in_a_line_then_falls_as_half_a_cosine():
     rates = [learning_rate(step, peak=0.4, warmup_steps=4, cosine_steps=8) for step in range(12)]
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
     assert rates[8] == pytest.approx(0.2)  # half way: cos(pi / 2) = 0
-    assert 0 < rates[11] < 0.02  # 0.2 * (1 + cos(7/8 pi)) = 0.0152; 0 is where the next step would be
+    assert 0 < rates[11] < 0.02  # 0.2 * (1 + cos(7/8 pi)) = 0.0152; the next step would have 0
 
 
 def test_twelve_epochs_are_one_and_twelve():
@@ -58,7 +58,7 @@ def test_every_epoch_shows_every_image_once_and_can_be_entered_anywhere():
 
 
 def test_by_shape_an_epoch_is_whole_and_little_of_it_is_padding():
-    # Half of the images lie, half stand; each is shown at 32 or at 64 pixels: 32 x 64, 64 x 32, 64 x 128, 128 x 64.
+    # Half of the images are landscape, half portrait, each at 32 or 64 pixels: 32 x 64, 64 x 32, 64 x 128, 128 x 64.
     sizes = {10 + number: (100, 200) if number % 2 else (200, 100) for number in range(400)}
     config = TrainConfig(batch_size=4, warmup_epochs=0, sizes=[32, 64], max_size=128, batches="by_shape")
     plan = Plan(image_sizes=sizes, epochs=3, seed=3, config=config)
@@ -73,9 +73,9 @@ def test_by_shape_an_epoch_is_whole_and_little_of_it_is_padding():
         of_epoch = batches[100 * epoch : 100 * epoch + 100]
         assert sorted(index for batch in of_epoch for index in batch) == list(range(400))
         alone = sum(pixels(epoch, [index]) for index in range(400))
-        # Of the 16 batches that are sorted together, at most 3 hold two shapes, padded to 128 x 128 at worst.
+        # Of the 16 batches that are sorted together, at most 3 mix two shapes, padded to 128 x 128 at worst.
         assert sum(pixels(epoch, batch) for batch in of_epoch) < 1.3 * alone
-        # They do not come in the order of their shapes: small ones first would show.
+        # They are not in the order of their shapes, since then the first half would be smaller.
         first, second = (sum(pixels(epoch, batch) for batch in half) for half in (of_epoch[:50], of_epoch[50:]))
         assert 0.6 < first / second < 1.6
     assert batches[:100] != batches[100:200]
@@ -89,7 +89,7 @@ def test_a_view_depends_on_seed_epoch_and_image_alone():
     views = [draw_view((60, 80), seed=1, epoch=e, image_id=i, **kwargs) for e in range(20) for i in range(20)]
     again = [draw_view((60, 80), seed=1, epoch=e, image_id=i, **kwargs) for e in range(20) for i in range(20)]
     assert views == again
-    # 400 draws: each size about 133 times, flips about 200; five standard deviations are 47 and 50.
+    # 400 samples: each size about 133 times, flips about 200; five standard deviations are 47 and 50.
     for size in (32, 48, 64):
         assert abs(sum(min(view.size) == size for view in views) - 133) < 47
     assert abs(sum(view.flipped for view in views) - 200) < 50
@@ -129,7 +129,7 @@ def test_weight_decay_reaches_weights_of_convolutions_only():
 
 
 def test_the_training_key_covers_the_import_closure_of_train():
-    """A change in any file that decides the weights gives another key; one in a figure does not."""
+    """A change of a file that determines the weights changes the key; a change of a figure's code does not."""
     import grimp
 
     graph = grimp.build_graph("fcos", cache_dir=None)
@@ -173,12 +173,12 @@ def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypa
     forget_trainings()
 
     resumed = Watcher()
-    for after in (3, 2):  # dies after step 3, then two steps later: in the middle of an epoch each time
+    for after in (3, 2):  # killed after step 3, then two steps later, each time in the middle of an epoch
         with pytest.raises(KeyboardInterrupt):
             train("one-epoch", Stopper(after))
     Layout("smoke").weights("one-epoch").unlink()
     train("one-epoch", resumed)
-    assert 0 < len(resumed.seen) < 12  # it did go on, and not begin again
+    assert 0 < len(resumed.seen) < 12  # it resumed instead of starting again
     assert weights_of() == expected
     assert [row["loss"] for row in resumed.seen] == history[-len(resumed.seen) :]
     rows = (Layout("smoke").run("one-epoch") / "history.csv").read_text().splitlines()
@@ -187,7 +187,7 @@ def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypa
 
 
 def test_a_finished_training_is_put_back_and_not_made_again(workspace, smoke_params):
-    """DVC deletes the outputs of a stage before it runs it again, also where it could not record them."""
+    """DVC deletes the outputs of a stage before running it again, even if it could not record them."""
     write_params(smoke_params)
     prepare()
     train("one-epoch", Watcher())
@@ -196,7 +196,7 @@ def test_a_finished_training_is_put_back_and_not_made_again(workspace, smoke_par
     for path in folder.iterdir():
         path.unlink()
     again = Watcher()
-    smoke_params["runs"]["one-epoch"]["role"] = "reference"  # is in no key
+    smoke_params["runs"]["one-epoch"]["role"] = "reference"  # not part of any key
     del smoke_params["runs"]["reference"]["role"]
     write_params(smoke_params)
     train("one-epoch", again)
@@ -209,7 +209,7 @@ def test_a_finished_training_is_put_back_and_not_made_again(workspace, smoke_par
 
 
 def test_the_scratch_does_not_grow(workspace, smoke_params):
-    """Finished files of one key, and the newest unfinished states of others, are kept of a run."""
+    """A run keeps finished files of one key, and the newest unfinished states of others."""
     scratch = Path("runs/smoke/.scratch")
     for number in range(5):
         (scratch / f"one-epoch-{number}").mkdir(parents=True)
@@ -225,7 +225,7 @@ def test_the_scratch_does_not_grow(workspace, smoke_params):
     assert kept == {own, "one-epoch-c4-0", "one-epoch-2", "one-epoch-3", "one-epoch-4"}
 
 
-# A training that goes no further than its fifth step, however fast the machine is.
+# A training that stops at its fifth step, however fast the machine is.
 STUCK = """
 import signal
 from conftest import Watcher
@@ -242,7 +242,7 @@ train("one-epoch", Stuck())
 
 
 def test_a_training_killed_outright_resumes(workspace, smoke_params):
-    """SIGKILL at any moment: no file is half there, and the next start goes on."""
+    """After SIGKILL at any moment no file is incomplete, and the next start resumes."""
     smoke_params["runs"]["one-epoch"]["epochs"] = 8
     smoke_params["train"]["checkpoint_every_s"] = 0.0
     write_params(smoke_params)
@@ -255,7 +255,7 @@ def test_a_training_killed_outright_resumes(workspace, smoke_params):
             process.kill()
     assert not Layout("smoke").weights("one-epoch").exists()
 
-    smoke_params["train"]["checkpoint_every_s"] = 60.0  # where it stops to save does not change the weights
+    smoke_params["train"]["checkpoint_every_s"] = 60.0  # the steps at which it is saved do not change the weights
     write_params(smoke_params)
     resumed = Watcher()
     train("one-epoch", resumed)
@@ -304,21 +304,21 @@ def test_the_gradient_of_p7_is_no_leftover_memory():
     model, images = small_fcos(), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         leftovers = [torch.full((32 * 32 * 9,), 1e30) for _ in range(8)]
-        del leftovers  # what the next tensors of this size would find
+        del leftovers  # the allocator may reuse this memory for the next tensors of this size
         model.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             outputs = model(images)
         assert outputs.feature_sizes[-2:] == ((1, 1), (1, 1))
         outputs.class_logits.float().sum().backward()
         gradient = model.fpn.extra_blocks.p7.weight.grad
-        # A 3x3 kernel on a 1x1 map touches its middle alone.
+        # On a 1x1 map only the center of a 3x3 kernel matters.
         assert gradient[:, :, 1, 1].abs().max() > 0
         gradient[:, :, 1, 1] = 0
         assert gradient.abs().max() == 0
 
 
 def test_feature_maps_round_up():
-    """The published study gave them rounded down: 480 rows are 60, 30, 15, 8, 4 and not 60, 30, 15, 7, 3."""
+    """The published study rounded them down: 480 rows are 60, 30, 15, 8, 4 and not 60, 30, 15, 7, 3."""
     with torch.no_grad():
         outputs = small_fcos()(torch.zeros(1, 3, 480, 640))
     assert outputs.feature_sizes == ((60, 80), (30, 40), (15, 20), (8, 10), (4, 5))
@@ -338,7 +338,7 @@ def state_at(step, value=1.0):
 
 @contextlib.contextmanager
 def full_disk(at_most):
-    """No file may grow beyond so many bytes in the block, which torch's writer meets as it meets a full disk."""
+    """Limit the size of files in the block, which torch's writer sees as a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, limits[1]))
     try:
@@ -358,7 +358,7 @@ def test_a_full_disk_leaves_the_last_whole_state_and_the_training_goes_on(tmp_pa
     state = scratch.load(torch.device("cpu"))
     assert state is not None and state["step"] == 1
     assert [path.name for path in scratch.folder.iterdir()] == ["state.pt"]
-    scratch.save(large)  # there is room again
+    scratch.save(large)  # the disk has room again
     state = scratch.load(torch.device("cpu"))
     assert state is not None and state["step"] == 2
 
@@ -371,7 +371,7 @@ def test_a_damaged_state_is_said_and_training_begins_anew(tmp_path, capsys, spoi
     assert scratch.load(torch.device("cpu")) is None
     said = capsys.readouterr().err
     assert f"warning: {scratch.path} is damaged (" in said and "starting from the beginning" in said
-    assert scratch.load(torch.device("cpu")) is None and capsys.readouterr().err == ""  # it is gone
+    assert scratch.load(torch.device("cpu")) is None and capsys.readouterr().err == ""  # the saved state is deleted
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -36,7 +36,7 @@ def test_the_tutorial_s_commands_lead_from_a_folder_to_a_report(tmp_path):
 
 
 def type_in(folder, script):
-    """Run bash with this environment's programs and the code in `folder`, without any network; what is said."""
+    """Run bash with this environment's programs and the code in `folder`, without network access; return the output."""
     env = {**os.environ, "PYTHONPATH": str(folder), "TORCH_HOME": str(folder / "torch")}
     done = subprocess.run(
         ["bash", "-euo", "pipefail"], input=script, capture_output=True, text=True, cwd=folder, env=env, check=False

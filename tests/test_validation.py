@@ -24,7 +24,7 @@ RUN = Layout("smoke").run("one-epoch")
 
 @pytest.fixture
 def study(workspace, smoke_params):
-    """The smoke study with 4 of 16 images held out, trained for two epochs in batches of 4: three steps each."""
+    """Return the smoke study with 4 of 16 images for validation, two epochs and batches of 4: three steps each."""
     smoke_params["data"]["validation_fraction"] = 0.25
     smoke_params["train"]["validate_every"] = 1
     write_params(smoke_params)
@@ -33,7 +33,7 @@ def study(workspace, smoke_params):
 
 
 class Planted:
-    """A validator that finds what it is told to find."""
+    """A validator that returns given APs."""
 
     key = "planted"
     num_images = {"validation": 4, "training": 4}
@@ -50,7 +50,7 @@ class Planted:
 
 
 def trained(settings, validator, *, epochs=3, observer=None):
-    """train.json, and the tensors that were kept, of a training with these settings of `train`."""
+    """Return train.json and the kept tensors of a training with these settings of `train`."""
     settings["runs"]["one-epoch"]["epochs"] = epochs
     write_params(settings)
     train("one-epoch", observer or Watcher(), lambda *_: validator)
@@ -65,12 +65,12 @@ def equal(one, other):
 
 
 def test_with_the_last_weights_kept_it_changes_nothing(study):
-    """Neither tensors, losses, key nor what the weights say of themselves; smoke's networks have BatchNorm to move."""
+    """Validation changes neither tensors, losses, key nor header; smoke's networks have BatchNorm to change."""
     _, tensors = trained(study, Planted(0.1, 0.3, 0.2, 0.1))
     key, losses = json.loads((RUN / "train.json").read_text())["training_key"], pd.read_csv(RUN / "history.csv")
     digest = sha256_file(RUN / "model.safetensors")
     del study["train"]["validate_every"]
-    summary, _ = trained(study, None)  # the same key: the finished training is put back
+    summary, _ = trained(study, None)  # the key is equal, so the finished training is restored
     assert summary["training_key"] == key and "validation" in summary
     forget_trainings()
     summary, plain = trained(study, None)
@@ -83,19 +83,19 @@ def test_with_the_last_weights_kept_it_changes_nothing(study):
 
 def test_the_best_weights_are_kept(study):
     study["train"]["keep"] = "best"
-    planted = Planted(0.1, 0.3, None, 0.3)  # of equal ones the first; where COCO defines none it is the lowest
+    planted = Planted(0.1, 0.3, None, 0.3)  # the first of equal ones is kept; an undefined AP is the lowest
     summary, tensors = trained(study, planted)
     assert equal(tensors, planted.weights[1]) and not equal(tensors, planted.weights[3])
-    assert equal(tensors, planted.weights[4])  # they are what is scored on training images
+    assert equal(tensors, planted.weights[4])  # the best weights are scored on training images
     assert planted.scored == ["validation"] * 4 + ["training"]
     found = summary["validation"]
     assert (found["epoch"], found["epochs"], found["AP"], found["training_AP"]) == (2, 4, 0.3, 0.9)
     history = pd.read_csv(RUN / "history.csv")
-    assert history["validation_AP"].dropna().to_dict() == {2: 0.1, 5: 0.3, 11: 0.3}  # by step, three to an epoch
+    assert history["validation_AP"].dropna().to_dict() == {2: 0.1, 5: 0.3, 11: 0.3}  # three steps per epoch
 
 
 def test_patience_ends_a_training(study, capsys):
-    """The best is of epoch 2: after epoch 4 it is two epochs old. What is kept are the last weights."""
+    """The best AP is of epoch 2, two epochs before epoch 4; the last weights are kept."""
     study["train"]["patience"] = 2
     planted = Planted(0.1, 0.3, 0.2, 0.3)
     summary, tensors = trained(study, planted, epochs=20)
@@ -113,12 +113,12 @@ def test_every_third_epoch_and_at_the_end():
 
 @pytest.mark.parametrize("settings", [{"keep": "best"}, {"keep": "best", "patience": 2}, {"patience": 2}])
 def test_a_resumed_training_keeps_the_same_weights(study, settings):
-    """The best ones were there before it was interrupted, in mid-epoch; the state is saved at every step."""
+    """The best weights were found before an interruption within an epoch; the state is saved at every step."""
     study["train"] |= {**settings, "checkpoint_every_s": 0.0}
     found = [0.1, 0.3, 0.2, 0.25, 0.2]
     summary, tensors = trained(study, Planted(*found), epochs=4)
     forget_trainings()
-    for after, there in ((5, found), (3, found[1:])):  # dies after step 5, then, from step 4 on, after step 7
+    for after, there in ((5, found), (3, found[1:])):  # killed after step 5, then, resumed at step 4, after step 7
         with pytest.raises(KeyboardInterrupt):
             trained(study, Planted(*there), epochs=4, observer=Stopper(after))
     (RUN / "model.safetensors").unlink()
@@ -133,12 +133,12 @@ def test_a_resumed_training_keeps_the_same_weights(study, settings):
 
 
 def real(kind):
-    """A validator of this kind for the run that is trained here."""
+    """Return a validator for the run that is trained here."""
     return kind(params.read().runs["one-epoch"], read_split(Layout("smoke").data, "train"))
 
 
 def test_it_finds_what_predict_and_evaluate_find(study, run):
-    """The same number as that of the weights kept, by the commands, on the same images as a test split."""
+    """The validator gives the AP that the commands give for the kept weights, on the same images as test split."""
     summary, _ = trained(study, real(SplitValidator), epochs=8)
     found = summary["validation"]
     assert found["num_images"] == found["num_training_images"] == 4 and found["seconds"] > 0
@@ -153,7 +153,7 @@ def test_it_finds_what_predict_and_evaluate_find(study, run):
 
 
 def test_the_network_trains_on_afterwards(study):
-    """Scoring leaves it in evaluation mode, in which BatchNorm would stand still."""
+    """Scoring sets evaluation mode, in which BatchNorm would no longer learn."""
     study["model"]["batch_norm"] = "trained"
     modes = []
 
@@ -200,7 +200,7 @@ def selections():
 
 
 def test_only_runs_that_select_depend_on_what_they_select_by(study, monkeypatch):
-    """With settings of the test, or code that scores, another selection; the other run stays what it is."""
+    """Changed test settings or scoring code change this run's selection file; the other run's stays equal."""
     write_params(study)
     plain = selections()
     assert len(set(plain.values())) == 1

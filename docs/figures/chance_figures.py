@@ -1,4 +1,4 @@
-"""How far a number may be off, and what pairing brings: synthetic detectors of which the true AP is known."""
+"""Figures about uncertainty: synthetic detectors whose true AP is known."""
 
 import sys
 from dataclasses import replace
@@ -65,7 +65,7 @@ def interval() -> Figure:
 
 
 def paired() -> Figure:
-    """Two detectors on the same draws: their numbers go up and down together, so the difference is known better."""
+    """Draw two detectors on the same bootstrap samples: their APs vary together, and the difference varies less."""
     first, better = _sample(FIRST, images=1), _sample(BETTER, images=1, errors=1)
     figure = new_figure(3.3)
     together, apart = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""Which location answers for which object: the pyramid, one location, center sampling."""
+"""Figures about which location is responsible for which object: the pyramid, one location, center sampling."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ HALO = [withStroke(linewidth=3, foreground=WHITE)]
 
 
 def location() -> Figure:
-    """One location with the four distances that it has to learn, and its centerness."""
+    """Draw one location with its four target distances and its centerness."""
     scene, locations = draw_scene(FOUR_SIZES), grid()
     targets = assign(scene.boxes[None], locations)
     largest = torch.nonzero(targets.matched_gt_index[0] == 0)[:, 0]
@@ -63,7 +63,7 @@ def location() -> Figure:
 
 
 def pyramid() -> Figure:
-    """The five levels over one image, each with its cells and the objects that it answers for."""
+    """Draw the five levels over one image, each with its cells and the objects that it is responsible for."""
     scene, locations = draw_scene(FOUR_SIZES), grid()
     matched = assign(scene.boxes[None], locations).matched_gt_index[0]
     figure = new_figure(5.4)
@@ -87,7 +87,7 @@ def pyramid() -> Figure:
 
 
 def levels() -> Figure:
-    """How many locations answer for a square object of each size, level by level."""
+    """Draw how many locations are positive for a square object of each size, level by level."""
     sides = np.geomspace(8, 900, 48)
     size, places = 1024, 16
     locations = grid(size)
@@ -116,7 +116,7 @@ def levels() -> Figure:
 
 
 def sampling() -> Figure:
-    """One image without and with center sampling; a dot of two colours lies in two boxes that could have it."""
+    """Draw one image without and with center sampling; a dot of two colours is a location inside two boxes."""
     scene, locations = draw_scene(OVERLAPPING), grid()
     figure = new_figure(3.6)
     axes = figure.subplots(1, 2)
@@ -125,7 +125,7 @@ def sampling() -> Figure:
         (axes[1], MODEL.center_sampling_radius, "center sampling"),
     ):
         matched = assign(scene.boxes[None], locations, radius=radius).matched_gt_index[0]
-        # Each box as if it were alone: what it could have.
+        # Positive locations of each box as if it were the only one.
         alone = assign(scene.boxes[:, None], locations, radius=radius).positive_mask  # (M, R)
         ambiguous = alone.sum(dim=0) > 1
         show(ax, scene)
@@ -155,7 +155,7 @@ def _dots(ax: Axes, xy: Tensor, matched: Tensor, *, size: float) -> None:
 
 
 def _claimed(ax: Axes, xy: Tensor, matched: Tensor, alone: Tensor) -> None:
-    """Left half: the box that wins; right half: the one that loses."""
+    """Draw a location inside two boxes: the left half has the colour of the assigned box, the right half the other."""
     for index in torch.nonzero(alone.sum(dim=0) > 1)[:, 0].tolist():
         winner = int(matched[index])
         loser = next(number for number in range(len(alone)) if alone[number, index] and number != winner)
@@ -172,7 +172,7 @@ def _claimed(ax: Axes, xy: Tensor, matched: Tensor, alone: Tensor) -> None:
 
 
 def _sizes(ax: Axes, scene: Scene) -> None:
-    """What each colour is."""
+    """Return the legend of the colours."""
     without_axes(ax)
     ax.text(0.08, 0.86, "the objects", fontweight="bold", transform=ax.transAxes)
     for number, (box, name) in enumerate(zip(scene.boxes.tolist(), scene.names, strict=True)):

@@ -1,4 +1,4 @@
-"""What the three losses ask for: GIoU against IoU, the map of centerness, the focal loss."""
+"""Figures of the three losses: GIoU against IoU, the map of centerness, the focal loss."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ SIDE = 100.0  # of both boxes, pixels
 
 
 def giou() -> Figure:
-    """A predicted box drifts away from an equal target, along the diagonal: the losses, and how hard they pull."""
+    """Draw the losses and their gradients while a predicted box moves away from an equal target along the diagonal."""
     drift = torch.linspace(1, 220, 220, requires_grad=True)
     of_iou, of_giou = 1 - _iou(drift), _general_giou(drift)
     pull_of_iou, pull_of_giou = (torch.autograd.grad(loss.sum(), drift)[0] for loss in (of_iou, of_giou))
@@ -50,7 +50,7 @@ def giou() -> Figure:
 
 
 def centerness() -> Figure:
-    """Centerness over a box of 2 to 1, and what it does to the score of a sure prediction."""
+    """Draw centerness over a box with sides 2 to 1, and its effect on the score of a confident prediction."""
     width, height = 200, 100
     x, y = np.meshgrid(np.arange(1, width), np.arange(1, height))
     ltrb = torch.from_numpy(np.stack((x, y, width - x, height - y), axis=-1).astype(np.float32))
@@ -82,7 +82,7 @@ def centerness() -> Figure:
 
 
 def focal() -> Figure:
-    """The classification loss of one location and class, beside plain cross entropy."""
+    """Draw the classification loss of one location and class, with plain cross entropy for comparison."""
     tail = np.linspace(0.004, 0.1, 25)
     probability = np.concatenate((tail, np.linspace(0.11, 0.89, 40), 1 - tail[::-1]))
     logits = torch.from_numpy(np.log(probability / (1 - probability))).float()
@@ -126,7 +126,7 @@ def _general_giou(drift: Tensor) -> Tensor:
 
 
 def _our_giou(drift: Tensor) -> Tensor:
-    """The package's loss, seen from a location in the middle of the overlap."""
+    """Return the package's loss for a location in the middle of the overlap."""
     before = (drift + SIDE) / 2
     target = torch.stack((before, before, SIDE - before, SIDE - before), dim=-1)
     moved = torch.stack((before - drift, before - drift, SIDE + drift - before, SIDE + drift - before), dim=-1)
@@ -156,7 +156,7 @@ def _drifting(ax: Axes, drifts: Sequence[int]) -> None:
 
 
 def _scores(probability: float, centerness: Tensor) -> Tensor:
-    """What `joint_scores` makes of a class probability at locations of these centernesses."""
+    """Return the scores of `joint_scores` for a class probability at locations of these centernesses."""
     outputs = HeadOutputs(
         class_logits=torch.full((1, len(centerness), 1), probability).logit(),
         pred_ltrb=torch.ones(1, len(centerness), 4),

@@ -1,4 +1,4 @@
-"""What the NMS threshold does to the candidates of one image."""
+"""Figure of the effect of the NMS threshold on the candidates of one image."""
 
 import torch
 from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ THRESHOLDS = (0.3, 0.6, 0.9)
 
 
 def nms() -> Figure:
-    """The same candidates at three thresholds: too low loses a neighbour, too high keeps duplicates."""
+    """Draw the same candidates at three thresholds: a low one removes a neighbour, a high one keeps duplicates."""
     scene = draw_scene(NEIGHBOURS)
     candidates = _candidates(scene)
     figure = new_figure(2.95)
@@ -35,7 +35,7 @@ def nms() -> Figure:
 
 
 def _candidates(scene: Scene) -> Candidates:
-    """What a good network could say of the scene: its targets, with errors, decoded as `fcos predict` does."""
+    """Return plausible outputs of a good network: the targets of the scene with errors, decoded as in prediction."""
     locations = grid()
     targets = assign(scene.boxes[None], locations)
     generator = torch.Generator().manual_seed(0)
@@ -56,6 +56,6 @@ def _candidates(scene: Scene) -> Candidates:
 
 
 def _first_of_each_object(kept: Detections, scene: Scene) -> list[bool]:
-    """Whether a detection, best first, is the first whose best object is that one."""
+    """Return whether each detection, by decreasing score, is the first one whose best object is that object."""
     nearest = box_iou(torch.from_numpy(kept.boxes), scene.boxes).argmax(dim=1).tolist()
     return [number not in nearest[:place] for place, number in enumerate(nearest)]

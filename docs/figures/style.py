@@ -1,4 +1,4 @@
-"""How the figures look: one SVG each, whose colours follow the palette of the page that shows it."""
+"""Style of the figures: one SVG each, whose colours follow the colour scheme of the page."""
 
 import io
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from fcos.palette import COLOURS
 from fcos.reporting import comparison_chart
 
-WIDTH = 6.8  # inches: the column of text
+WIDTH = 6.8  # inches: width of the text column
 # What stands in the file -> what a dark page gets. A page says which by `color-scheme`, elsewhere the system does.
 INK, SOFT, GRID = "#222733", "#5b6270", "#d9dce2"
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = (colour.lower() for colour in COLOURS[:6])
@@ -46,7 +46,7 @@ STYLE: Any = {
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure as wide as the text, `height` inches high; made within `mpl.rc_context(STYLE)`."""
+    """Return an empty figure as wide as the text and `height` inches high; call it within `mpl.rc_context(STYLE)`."""
     return Figure(figsize=(WIDTH, height))
 
 
@@ -56,7 +56,7 @@ def without_axes(ax: Axes) -> None:
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """The text of an SVG file: the same each time, with each colour as a variable that a dark page changes."""
+    """Return the text of the SVG file, which is reproducible, with each colour as a variable that dark mode changes."""
     text = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -65,7 +65,7 @@ def as_svg(figure: Figure, name: str) -> str:
         svg = svg.replace(f": {colour}", f": var(--c{number}, {colour})")
     light = ";".join(f"--c{number}:{colour}" for number, colour in enumerate(DARK))
     dark = ";".join(f"--c{number}:{colour}" for number, colour in enumerate(DARK.values()))
-    # The color-scheme is for a figure that is opened alone: without it, it stands on white even in the dark.
+    # The color-scheme is for a figure that is opened alone, which would otherwise be white even in dark mode.
     rule = f"<style>:root{{color-scheme:light dark;{light}}}"
     rule += f"@media (prefers-color-scheme: dark){{:root{{{dark}}}}}</style>"
     return svg.replace("<defs>", f"{rule}\n <defs>", 1)

@@ -1,4 +1,4 @@
-"""The page of all commands, read off the command line itself."""
+"""The page of all commands, generated from the command line itself."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -14,7 +14,7 @@ WORDS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 def commands_page() -> str:
-    """Every command of `fcos` with its arguments, options, defaults and example."""
+    """Return every command of `fcos` with its arguments, options, defaults and example."""
     parts = [
         "# Commands",
         "Exit codes: 0 done, 2 a mistake of yours (one message says where, what was found, what was expected and what "
@@ -29,7 +29,7 @@ def commands_page() -> str:
 
 
 def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and command of all but former names, in alphabetical order."""
+    """Return name and command of all commands except former names, in alphabetical order."""
     group = group or typer.main.get_command(fcos.cli.app)
     for name, command in sorted(group.commands.items()):
         if hasattr(command, "commands"):
@@ -43,7 +43,7 @@ def _is_option(parameter: Any) -> bool:
 
 
 def _metavar(parameter: Any) -> str:
-    """What stands for the value: the command's own word, the choices, or the type."""
+    """Return the placeholder of the value: the metavar, the choices, or the type."""
     if parameter.metavar or not _is_option(parameter):
         return str(parameter.metavar or parameter.name.upper())
     annotation = parameter.type_descriptor.annotation
@@ -59,7 +59,7 @@ def _usage(parameter: Any) -> str:
 
 
 def _wrapped(parts: list[str], width: int = 76) -> str:
-    """The parts of a command in lines of at most `width`, none of them torn."""
+    """Return the parts of a command in lines of at most `width` characters."""
     lines = [parts[0]]
     for part in parts[1:]:
         if len(lines[-1]) + len(part) < width:

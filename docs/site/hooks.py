@@ -45,7 +45,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the pages that no file in docs/ holds."""
+    """Add the pages that are not files in docs/."""
     pages = {
         "reference/commands.md": commands_page(),
         "reference/params.md": params_page(),
@@ -70,7 +70,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
 
 def _page_of(path: str) -> str:
-    """The page, relative to docs/, that shows a file of the repository; else the path, at which the build will stop."""
+    """Return the page, relative to docs/, for a file of the repository; the path itself stops the build."""
     pages = {source: page for page, source in COPIES.items()}
     module = path.removesuffix(".py").replace("/", ".")
     if module in PAGE_OF:
@@ -79,7 +79,7 @@ def _page_of(path: str) -> str:
 
 
 def _filled(nav: Any, lists: dict[str, list[Any]]) -> Any:
-    """`nav` with each placeholder replaced by its list."""
+    """Return `nav` with each placeholder replaced by its list."""
     if isinstance(nav, list):
         return [_filled(entry, lists) for entry in nav]
     if isinstance(nav, dict):
@@ -88,5 +88,5 @@ def _filled(nav: Any, lists: dict[str, list[Any]]) -> Any:
 
 
 def python_page(title: str, modules: str) -> str:
-    """A page of modules, which mkdocstrings fills from their docstrings."""
+    """Return a page of modules, which mkdocstrings fills from their docstrings."""
     return "\n\n".join([f"# {title}", *(f"::: fcos.{module}" for module in modules.split())]) + "\n"

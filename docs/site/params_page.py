@@ -1,4 +1,4 @@
-"""The page of params.yaml, read off the schema that checks it; what each key means stands in keys.yaml."""
+"""The page of params.yaml, generated from its schema; keys.yaml explains each key."""
 
 import ast
 import inspect
@@ -67,14 +67,14 @@ def params_page() -> str:
 
 
 def keys(section: str) -> list[str]:
-    """`section.key` of every key of a section, whatever its source or kind."""
+    """Return `section.key` of every key of a section, for all sources and kinds."""
     return [f"{section}.{key}" for model in _models(MODELS[section]) for key in model.model_fields]
 
 
 def _rows(section: str, model: type[Section], described: dict[str, str]) -> list[list[str]]:
     rows = []
     schemas = model.model_json_schema()["properties"]
-    # What decides which keys there are comes first.
+    # Keys that decide which other keys exist come first.
     for key, schema in sorted(schemas.items(), key=lambda pair: pair[0] not in VARIANTS):
         what = described.get(f"{section}.{key}") or _comment(model, key)
         if not what:
@@ -93,13 +93,13 @@ def _models(annotation: Any) -> list[type[Section]]:
 
 
 def _variant(model: type[Section]) -> str:
-    """Which of several classes of a section this is, as params.yaml says it; empty where there is one."""
+    """Return which of several classes of a section this is, as in params.yaml; empty if there is only one."""
     chosen = (key for key in VARIANTS if key in model.model_fields)
     return next((f"{key}: {get_args(model.model_fields[key].annotation)[0]}" for key in chosen), "")
 
 
 def _comment(model: type[Section], key: str) -> str:
-    """The comment above a field in the code, in one line."""
+    """Return the comment above a field in the code as one line."""
     owner = next(of for of in model.__mro__ if key in inspect.get_annotations(of))
     source = inspect.getsource(owner)
     lines = source.splitlines()
@@ -112,7 +112,7 @@ def _comment(model: type[Section], key: str) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """A JSON schema in words."""
+    """Return a JSON schema as text."""
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:

@@ -14,7 +14,7 @@ from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 
 COLUMNS, ROWS = 4, 6
 TILE = 320  # side in pixels
-FINDINGS = {"dropped": "box dropped", "clipped": "box clipped", "near_duplicates": "two boxes nearly on each other"}
+FINDINGS = {"dropped": "box dropped", "clipped": "box clipped", "near_duplicates": "two nearly identical boxes"}
 
 
 def write_contact_sheets(splits: Mapping[str, CocoSplit], manifest: Mapping[str, Any], folder: Path) -> list[Path]:

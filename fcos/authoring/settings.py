@@ -98,7 +98,7 @@ def choose_settings(
     size, size_why = _size(facts, device)
     max_size = _max_size(facts, size)
     batch_size = _batch_size(facts.num_train, pretrained, device, fitting)
-    epochs, epochs_why = (epochs, "as asked for") if epochs else _epochs(facts.num_train, device)
+    epochs, epochs_why = (epochs, "as given by --epochs") if epochs else _epochs(facts.num_train, device)
     steps = math.ceil(facts.num_train / batch_size)
     return Settings(
         pretrained=pretrained,

@@ -36,12 +36,12 @@ $ranges
 train:
 $optimizer
   batch_size: $batch_size        # images; `fcos doctor` says how many fit
-  batches: by_shape    # images of like shape share a batch: less padding to compute
+  batches: by_shape    # images of similar shape share a batch: less padding to compute
   warmup_epochs: $warmup_epochs     # linear, besides the run's epochs
   sizes: $sizes   # shorter side in pixels, drawn per image; from 0.6 of test.size
   max_size: $max_size      # longer side in pixels, at most
-  horizontal_flip: 0.5 # probability; 0.0 where left and right are not the same, as in text
-  clip_grad_norm: null # or a number, where the loss jumps
+  horizontal_flip: 0.5 # probability; 0.0 if mirrored objects are different objects, as in text
+  clip_grad_norm: null # or a number, if the loss jumps
   precision: auto      # bfloat16 where the device computes in it
   device: auto         # cuda, then mps, then cpu
   workers: $workers           # threads that read images ahead
@@ -52,8 +52,8 @@ test:
   max_size: $max_size        # longer side in pixels, at most; 90 % of the images reach `size`
   score_threshold: 0.05  # detections with a lower score are dropped
   max_candidates: 1000   # (location, class) pairs per level
-  nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the better one stays
-  max_detections: 100    # per image, the number that COCO's AP looks at
+  nms_iou_threshold: 0.6 # of two boxes of one class that overlap more, the one with the lower score is removed
+  max_detections: 100    # per image, as many as COCO's AP counts
   batch_size: 8          # images; changes no number
   precision: auto      # as in train
   device: auto         # as in train
@@ -114,7 +114,7 @@ _VALIDATION = """\
 """
 
 _ONE_SEED = "further seeds (`seed: 1`),\n# needed before a difference says anything certain about the settings"
-_SEEDS = "runs that differ\n# in the seed are one row of a table, and show how much chance there is"
+_SEEDS = "runs that differ\n# in the seed are one row of a table, with their standard deviation"
 
 # Meanings of the keys of `data`, in the order in which the keys are written.
 _DATA = {
@@ -129,15 +129,15 @@ _DATA = {
     "train_annotations": "COCO JSON, or a folder of VOC XML; relative to root, as all files and folders here",
     "train_images": "a folder of images",
     "train_labels": "a text file for each image, by the same name",
-    "train_list": "a file with an image a line: those of the folder that are used",
+    "train_list": "a file with one image per line; other images in the folder are ignored",
     "validation_annotations": "to choose settings on",
     "validation_images": "a folder of images; validation is what settings are chosen on",
     "validation_labels": "their labels",
-    "validation_list": "a file with an image a line",
+    "validation_list": "a file with one image per line",
     "test_annotations": "the report's numbers are computed on it",
     "test_images": "a folder of images; the report's numbers are computed on the test split",
     "test_labels": "their labels",
-    "test_list": "a file with an image a line",
+    "test_list": "a file with one image per line",
     "test_fraction": "of the images, by their sha256, so always the same: taken out of training to test on",
     "validation_fraction": "share of the training images for the validation split; 0: none",
     "classes": "",
@@ -150,8 +150,8 @@ _DATA = {
 _NULL = {"train_split": "all of the folder of XML files"}
 _DAMAGED = "an image, annotation or line that cannot be used is left out, and listed in manifest.json; or error"
 _OUTSIDE = {
-    "error": "a box over the border by more than a pixel stops `fcos prepare`; or clip",
-    "clip": "boxes reach over the border by more than a pixel: clipped, and listed in manifest.json",
+    "error": "a box that extends beyond the border by more than a pixel stops `fcos prepare`; or clip",
+    "clip": "boxes extend beyond the border by more than a pixel: clipped, and listed in manifest.json",
 }
 
 
@@ -205,7 +205,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
 def _entry(key: str, value: Any) -> str:
     if key == "classes":
         names = [_flow([name])[1:-1] for name in value]
-        return f"  classes:   # all there are, in the order of their numbers in the network\n{_filled(names)}"
+        return f"  classes:   # all classes, in the order of their numbers in the network\n{_filled(names)}"
     comment = _OUTSIDE[value] if key == "outside_boxes" else _DAMAGED if value == "leave-out" else _DATA[key]
     if value is None:
         comment = _NULL.get(key, "there is none, see test_fraction")

@@ -38,7 +38,7 @@ class Row:
 
 
 def parse_rows(arguments: Sequence[str]) -> list[Row]:
-    """Parse rows from `[NAME=]FILE[,FILE...]`; the default name is the stem of the first file, with folders if needed.
+    """Return the rows of `[NAME=]FILE[,FILE...]`; a default name is the stem of the first file, with folders if needed.
 
     Raises:
         UserError: a file name is empty, or two rows have the same name.

@@ -113,5 +113,5 @@ def _targets(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
     own = {path.resolve() for path in images}
     for target in targets.values():
         if target.resolve() in own:
-            raise UserError("--out", "an image of yours would be overwritten", found=target, expected="another folder")
+            raise UserError("--out", "an input image would be overwritten", found=target, expected="another folder")
     return targets

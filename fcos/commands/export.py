@@ -74,7 +74,7 @@ class Check:
 def export(
     checkpoint: str, format: str, out: Path | None = None, *, score: float | None = None, nms: float | None = None
 ) -> tuple[Path, Check]:
-    """Write the network with its pre- and postprocessing, from pixels to detections, and compare it with ours.
+    """Write the network with its pre- and postprocessing, from pixels to detections; return the file and its check.
 
     Args:
         format: onnx or torchscript; out: by default RUN.onnx or RUN.pt.
@@ -143,7 +143,7 @@ def metadata(weights: Weights) -> dict[str, str]:
 
 
 def as_input(image: ImageArray) -> NDArray[np.float32]:
-    """Convert an image (height, width, 3) to the network's input (1, 3, height, width)."""
+    """Return an image (height, width, 3) as the network's input (1, 3, height, width)."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
@@ -210,7 +210,7 @@ def _check(detector: Detector, run: Runs, images: Sequence[ImageArray]) -> Check
 
 
 def compare(ours: Detections, theirs: Detections, *, lowest: float, most: int) -> Check:
-    """Pair detections of one image by class and nearest box, highest score first.
+    """Return the differences of detections of one image, paired by class and nearest box, highest score first.
 
     Unpaired detections are not an error near the cutoff, where rounding decides. The cutoff is the `lowest` score, or
     the score of the last detection if there are `most`.

@@ -1,4 +1,4 @@
-"""Groups of images that belong together, such as frames of a film, for the bootstrap.
+"""Groups of images that belong together, such as frames of a video, for the bootstrap.
 
 Images of one scene are not independent. For ten near copies of each of 20 scenes, nominal 95 % intervals cover the
 true value in 43 % of the cases if images are resampled, and in 95 % if scenes are resampled (docs/statistics.md).

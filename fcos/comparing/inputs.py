@@ -69,7 +69,7 @@ class TruthInput:
 
 
 def open_truth(path: Path, choices: Choices) -> TruthInput:
-    """Read ground truth: COCO JSON, .gz or not, or a folder that `fcos study new` reads."""
+    """Return the ground truth in COCO JSON, .gz or not, or in a folder that `fcos study new` reads."""
     protocol = choices.protocol
     if not path.is_dir():
         if choices.split is not None:

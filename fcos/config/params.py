@@ -48,7 +48,7 @@ class Params:
 
 
 def read(path: Path = DEFAULT_PATH) -> Params:
-    """Read and check a whole params.yaml.
+    """Return the checked content of params.yaml.
 
     Raises:
         UserError: the file is missing or a value is wrong.

@@ -42,7 +42,7 @@ class Section(BaseModel):
 
 
 def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
-    """Read params.yaml as plain data; the only check is that it is a YAML mapping."""
+    """Return params.yaml as plain data; the only check is that it is a YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -79,7 +79,7 @@ class CocoSplit:
 
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
-    """Read `split` (train, validation or test) of prepared data; without a validation split, validation is empty."""
+    """Return `split` (train, validation or test) of prepared data; without a validation split, validation is empty."""
     content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"), Split)
     manifest = read_manifest(data_dir)
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
@@ -95,7 +95,7 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
 
 
 def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:
-    """Read the validation split, on which `setting` of params.yaml has something to do, such as to choose.
+    """Return the validation split, which `setting` of params.yaml needs, for example to choose on.
 
     Raises:
         UserError: it has no images.
@@ -113,7 +113,7 @@ def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:
 
 
 def read_manifest(data_dir: Path) -> Any:
-    """Read the manifest that `fcos prepare` wrote."""
+    """Return the manifest that `fcos prepare` wrote."""
     return _read(data_dir / "manifest.json", ("splits",), Manifest)
 
 

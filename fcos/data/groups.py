@@ -83,7 +83,7 @@ def _of_table(members: Sequence[Member], path: Path) -> list[str]:
     except FileNotFoundError:
         raise UserError(path, "no such file; nothing was changed", expected="CSV: image,group") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(path, "is no table", found=error, expected="CSV: image,group") from None
+        raise UserError(path, "is not a table", found=error, expected="CSV: image,group") from None
     short = next((number for number, row in enumerate(rows, start=1) if len(row) < 2), None)
     if short is not None:
         raise UserError(f"{path}:{short}", "has one column", found=rows[short - 1][0], expected="image,group")

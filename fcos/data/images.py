@@ -51,17 +51,17 @@ def reduced_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
 
 
 def reduced(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Reduce an image (height, width, 3) by `factor`; each pixel is the mean of a block."""
+    """Return an image (height, width, 3) reduced by `factor`; each pixel is the mean of a block."""
     return image if factor == 1 else np.array(Image.fromarray(image).reduce(factor))
 
 
 def read_annotated(path: Path, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
-    """Read an image with the size and depth of its entry in `images` of prepared data; see `read_image`."""
+    """Return an image with the size and depth of its entry in `images` of prepared data; see `read_image`."""
     return read_image(path, (image["height"], image["width"]), image.get("bits", 16), factor)
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None, bits: int = 16, factor: int = 1) -> NDArray[np.uint8]:
-    """Decode an image of any mode to uint8 RGB (height, width, 3), rotated according to EXIF.
+    """Return an image of any mode as uint8 RGB (height, width, 3), rotated according to EXIF.
 
     Args:
         size: (height, width) that the annotations refer to. If only the stored, unrotated image has this size, the

@@ -40,7 +40,7 @@ def save_candidates(path: Path, of_image: Mapping[int, Candidates], header: dict
 
 
 def read_candidates(path: Path, *, hint: str) -> CandidatesFile:
-    """Read what `save_candidates` wrote; `hint` is the command to run if the file is missing or damaged."""
+    """Return what `save_candidates` wrote; `hint` is the command to run if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = header_of(path, file.metadata(), hint=hint)

@@ -22,7 +22,7 @@ Record = dict[str, Any]
 def detect_all(
     of_image: Mapping[int, Candidates], *, nms_iou_threshold: float, max_detections: int, description: str | None = None
 ) -> dict[int, Detections]:
-    """Run NMS on every image; `description` is the title of the progress bar, None shows no progress."""
+    """Return the detections by image id after NMS; `description` is the title of the progress bar, None shows none."""
     images = of_image.items()
     return {
         image_id: detect(candidates, nms_iou_threshold=nms_iou_threshold, max_detections=max_detections)
@@ -64,7 +64,7 @@ class Scored:
 
 
 def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, weights: NDArray[np.int64]) -> Scored:
-    """Score detections, also under each of the (B, I) bootstrap `weights` of the images."""
+    """Return the metrics of detections, with replicates under each of the (B, I) bootstrap `weights` of the images."""
     results = coco_results(of_image, split)
     matches = match(results, split)
     drawn, classes = draws_of(score(matches, weights), matches, groups_of(split.groups))

@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return "image/jpeg", self.server.demo.shown(unquote(name))
             case ["thumbnails", name]:
                 return "image/jpeg", self.server.demo.shown(unquote(name), thumbnail=True)
-        raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+        raise Refused(HTTPStatus.NOT_FOUND, "not found")
 
     def _post(self) -> tuple[str, bytes]:
         match self.path:
@@ -192,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return _json({"image": self._upload()})
             case "/detections":
                 return _json(self.server.demo.detect(**_asked(self._body(MAX_JSON_BYTES))))
-        raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+        raise Refused(HTTPStatus.NOT_FOUND, "not found")
 
     def _body(self, most: int) -> bytes:
         length = self.headers.get("Content-Length", "")

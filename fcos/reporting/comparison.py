@@ -117,7 +117,7 @@ def _notes(content: Content) -> list[str]:
     single = [row["name"] for row in content["rows"] if row["n"] == 1]
     if single:
         if len(single) < len(content["rows"]):
-            about = "take the spread between seeds from the rows of several."
+            about = "use the standard deviation between seeds of the rows with several files."
         else:
             about = (
                 "say nothing certain about settings: another seed may give another network. Repeat with several seeds, "

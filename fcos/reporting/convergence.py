@@ -65,6 +65,6 @@ def _sentence(ends: dict[str, LastEpochs]) -> str:
             "More epochs would lower it further."
         )
     return (
-        f"In none of {len(ends)} runs was the mean loss of the last epoch {below}. The learning rate ends at 0, which "
-        "flattens every loss: more epochs may lower it all the same."
+        f"In none of {len(ends)} runs was the mean loss of the last epoch {below}. But the learning rate falls to 0, "
+        "which flattens every loss curve, so a longer training may still reach a lower loss."
     )

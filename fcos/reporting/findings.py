@@ -12,11 +12,11 @@ from fcos.scoring.comparison import NETWORKS, Comparison, interval_text
 
 _AP = METRICS.index("AP")
 _NAMES = ("resnet", "num_convs")  # not capitalised at the start of a sentence
-PICKED = "selected as the highest on its own test images, so it is likely too high"
+PICKED = "chosen by its AP on these test images, so this AP is optimistic"
 _QUESTIONS = {
-    "reference": "What does the reference checkpoint reach?",
-    "trained": "What does a training of one's own reach?",
-    "tta": "Does test-time augmentation pay?",
+    "reference": "Which AP does the reference checkpoint have?",
+    "trained": "Which AP does our own training reach?",
+    "tta": "Does test-time augmentation improve AP?",
     "nms": "Which NMS threshold is best?",
     "backbone": "Does the backbone matter?",
     "epochs": "Does a longer training help?",
@@ -52,7 +52,7 @@ def _answer(table: ReportTable) -> str:
     which = f"all {num} {pairs}" if len(sure) == num else f"{len(sure)} of {num} {pairs}"
     differ = "differs" if len(sure) == 1 else "differ"
     said = _in_words(largest, table)
-    return f"{which} {differ} significantly; the largest difference, picked as such on these images: {said}."
+    return f"{which} {differ} significantly; the largest difference, chosen on these images: {said}."
 
 
 def summary(study: StudyResults, tables: Sequence[ReportTable]) -> list[str]:
@@ -92,7 +92,7 @@ def _not_shown(comparison: Comparison) -> str:
     if comparison.identical:
         return "the two results are the same"
     value, low, high = _percents(comparison)
-    numbers = f": {comparison.row} against {comparison.other} {value:+.1f} AP {interval_text(low, high)}"
+    numbers = f": {comparison.row} against {comparison.other}, {value:+.1f} AP {interval_text(low, high)}"
     between = " between the two networks" if comparison.scope == NETWORKS else ""
     return f"no difference is shown{between}{numbers if low == low else ''}"
 

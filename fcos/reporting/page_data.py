@@ -76,7 +76,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
         ("Versions", _distinct(versions, ", ")),
         ("Commit", _distinct(_commit(where) for where in made_by)),
         ("Total training time", f"{duration(sum(trained))} in {len(trained)} trainings"),
-        ("Prediction", f"{duration(predicted)}, all test images once by each run"),
+        ("Prediction", f"{duration(predicted)} for one pass of every run over the test images"),
     ]
 
 
@@ -104,7 +104,7 @@ def _belonging_together(study: StudyResults) -> list[str]:
         return [f"{text}." for text in copies_text(study.manifest.get("near_copies"))]
     count = len(set(groups))
     few = f" Intervals from fewer than {FEW_GROUPS} groups are too narrow." if count < FEW_GROUPS else ""
-    return [f"The test images are in {count} groups (data.groups), and the bootstrap draws groups.{few}"]
+    return [f"The test images are in {count} groups (data.groups), and the bootstrap resamples groups.{few}"]
 
 
 def _thin_evidence(study: StudyResults) -> list[str]:
@@ -119,7 +119,7 @@ def _thin_evidence(study: StudyResults) -> list[str]:
         over = f"AP is the mean over {len(counts) - len(none)} of {len(counts)} classes"
         said.append(f"{over}: the test split has no object of {names_of(none)}.")
     if few:
-        said.append(f"Fewer than {FEW_OBJECTS} test objects, whose AP says little: {names_of(few)}.")
+        said.append(f"Fewer than {FEW_OBJECTS} test objects, so AP is uncertain: {names_of(few)}.")
     num_images = len({annotation["image_id"] for annotation in objects})
     if num_images < FEW_IMAGES:
         narrow = f"intervals from fewer than {FEW_IMAGES} are a little too narrow"
@@ -196,8 +196,8 @@ def _findings(study: StudyResults) -> Grid:
     kinds = {
         "boxes left out (no area, or outside)": manifest["dropped"],
         "boxes clipped to their image": manifest["clipped"],
-        "pairs of boxes of one class that lie nearly on each other": manifest["near_duplicates"],
-        "images with something odd": manifest["odd"],
+        "pairs of nearly identical boxes of one class": manifest["near_duplicates"],
+        "images with unusual properties": manifest["odd"],
     }
     return ["finding", "count"], [[text, str(len(found))] for text, found in kinds.items()]
 

@@ -96,11 +96,11 @@ class ReportTable:
             )
         single = [n == 1 for n in self.frame.get("n", ())]
         if any(single) and SPREAD in self.frame:
-            notes.append("Rows with n = 1 take the spread between seeds from the rows with more.")
+            notes.append("Rows with n = 1 use the standard deviation between seeds of the rows with n > 1.")
         elif any(single):
             notes.append(
-                "Each row is one training: intervals and differences are about these networks, over images. What other "
-                "seeds of the same settings would give is not in them."
+                "Each row is one training: intervals and differences are about these networks, over images. They do "
+                "not include the spread between seeds of the same settings."
             )
         weights = {results.run.name: results.weights for results in self.results}
         notes += [f"{names} have the same weights (sha256)." for names in same_content(weights.items())]

@@ -178,7 +178,7 @@ class StudyResults:
 
 
 def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: Manifest) -> StudyResults:
-    """Read the files of every run of params.yaml; anything else in `runs_dir` is ignored."""
+    """Return the content of the files of every run of params.yaml; anything else in `runs_dir` is ignored."""
     digest = manifest["splits"]["test"]["digest"]
     if digest != split.digest:
         raise UserError("manifest.json", "differs in data from test.json", found=digest, expected=split.digest)

@@ -140,8 +140,8 @@ def _tta(where: str, config: TtaTable, study: StudyResults) -> _Parts:
     choice = None
     if tta["split"] == "validation":
         choice = (
-            f"The number of views ({tta['chosen']} of {len(sizes)}) was chosen on held-out training images and "
-            "tried once on the test images."
+            f"The number of views ({tta['chosen']} of {len(sizes)}) was chosen on the validation split and "
+            "scored once on the test split."
         )
     return _Parts(
         rows=[_row("views", name, metrics, [results]) for name, metrics in labels.items()],

@@ -17,7 +17,7 @@ HEADER = [
     "highest AP, validation images",
 ]
 READING = (
-    "A training AP far above that on the test images is over-fitting; where both are low, more epochs or another "
+    "A training AP far above the test AP indicates overfitting; if both are low, more epochs or another "
     "learning rate may help. Training and validation images are resized as in the test."
 )
 
@@ -51,7 +51,7 @@ def _picked(runs: dict[str, ValidationSummary]) -> list[str]:
         return []
     return [
         f"The weights of {names_of(picked)} are those of the epoch with the highest AP on the validation images, which "
-        "makes that number optimistic; the test images were not looked at for it."
+        "makes that number optimistic; the test images were not used for it."
     ]
 
 

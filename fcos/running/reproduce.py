@@ -102,7 +102,7 @@ def restore(stages: Sequence[str], children: ChildProcesses, progress: StudyProg
     with children.start(command, _environment({RESTORE_ONLY: "1"}), errors=subprocess.STDOUT) as child:
         assert child.stdout is not None
         lines = [line.rstrip() for line in child.stdout]
-    # Asked, since DVC is silent about a stage whose lock file was there already and whose outputs it has pulled.
+    # DVC prints nothing about a stage whose lock file existed and whose outputs it has pulled, so it is asked.
     changed, _ = ask_dvc()
     still_open = set(stages) if changed is None else what_is_open(progress.stages, changed)
     done = {address for address in stages if address not in still_open}

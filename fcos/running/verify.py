@@ -28,7 +28,7 @@ class Verified:
 
 
 def verify() -> Verified:
-    """Hash every output in the lock files and every file in DVC's cache again, in the current project folder."""
+    """Return which files differ from DVC's records, after hashing every output and every file in DVC's cache again."""
     names: dict[tuple[int, int], dict[Path, str]] = {}
     for path, md5 in [*_cached(), *_outputs()]:
         if path.is_file():

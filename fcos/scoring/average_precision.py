@@ -105,7 +105,7 @@ def score(matches: Matches, weights: ArrayLike) -> Scores:
 
 
 def joined(blocks: Sequence[Scores]) -> Scores:
-    """Concatenate the scores of several blocks of weights."""
+    """Return the concatenated scores of several blocks of weights."""
     names = [field.name for field in fields(Scores) if field.name != "protocol"]
     columns = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in names}
     return Scores(**columns, protocol=blocks[0].protocol)

@@ -46,7 +46,7 @@ def groups_of(names: Sequence[str] | None) -> Ints | None:
 
 
 def numbered(names: Sequence[str]) -> Ints:
-    """Number the distinct names from 0 in order of appearance."""
+    """Return a number for each name, from 0 in order of first appearance."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
 
@@ -166,7 +166,7 @@ def difference(first: Sample, second: Sample, *, confidence: float, spread: Spre
         ValueError: the numbers of replicates differ.
     """
     if first.replicates.shape[1] != second.replicates.shape[1]:
-        raise ValueError("a paired difference needs the same draws on both sides")
+        raise ValueError("a paired difference needs the same bootstrap samples for both rows")
     return _estimate([first, second], [1.0, -1.0], confidence, spread)
 
 

@@ -78,7 +78,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A condition on the AP of each row against the baseline, judged by the lower end of the interval.
+    """A condition on the AP of each row against the baseline, judged by the lower bound of the interval.
 
     `margin` is how much lower an AP may be (non-inferiority), as a fraction; None sets no such condition. `better`
     demands that AP is higher.
@@ -103,7 +103,7 @@ class Gate:
 def compare_all(
     rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False, baseline: str | None = None
 ) -> list[Comparison]:
-    """Compare every row with every earlier one, or with the `baseline` only.
+    """Return the comparisons of every row with every earlier one, or with the `baseline` only.
 
     All samples must have the same metrics and bootstrap samples.
 

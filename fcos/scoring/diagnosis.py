@@ -89,7 +89,7 @@ def _few_objects(truth: Truth) -> Iterator[Finding]:
         (
             "classes_with_few_objects",
             (objects > 0) & (objects < FEW_OBJECTS),
-            f"have fewer than {FEW_OBJECTS} objects: their AP says little, and counts like any other in the mean",
+            f"have fewer than {FEW_OBJECTS} objects: their AP is uncertain, but has the same weight in the mean",
         ),
     ):
         count = int(which.sum())
@@ -154,7 +154,7 @@ def _why(table: ResultTable, size: Floats) -> str:
     if fits < _NEARLY_ALL * total:
         return ""
     many = "all" if fits == total else f"{fits}"
-    return f"; read as corners (x1, y1, x2, y2) {many} would fit: COCO wants x, y, width, height"
+    return f"; read as corners (x1, y1, x2, y2) {many} would fit: COCO expects x, y, width, height"
 
 
 def _other_format(table: ResultTable, truth: Truth) -> Iterator[Finding]:

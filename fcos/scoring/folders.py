@@ -37,7 +37,7 @@ class _Rows:
 
 
 def read_folder(path: Path, truth: Truth) -> RawResults:
-    """Read all files in and below a folder, in the order of their names.
+    """Return the results in all files in and below a folder, in the order of their names.
 
     Raises:
         UserError: there are no such files, a line has no confidence, or the size of an image is unknown.
@@ -115,7 +115,7 @@ def _line(line: str, where: str) -> tuple[int, tuple[float, float, float, float]
         problem = "has no confidence" if len(values) == 5 else f"has {len(values)} numbers"
         raise UserError(where, problem, found=line.strip(), expected=_LINE)
     if values[0] < 0 or not values[0].is_integer():
-        raise UserError(where, "its class is no whole number", found=line.strip(), expected=_LINE)
+        raise UserError(where, "its class is not a whole number", found=line.strip(), expected=_LINE)
     if max(map(abs, values[1:-1])) > _LARGEST_FRACTION:
         raise UserError(where, "is in pixels", found=line.strip(), expected=_LINE)
     if not polygon:

@@ -85,7 +85,8 @@ class Lookup:
 
 
 def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_first: bool = False) -> Lookup:
-    """Look up images by id, else by file name, its last part, its stem (as Ultralytics does) or the number in it.
+    """Return the lookup of images by id, else by file name, its last part, its stem (as Ultralytics does) or its
+    number.
 
     Args:
         names_first: try names before ids, since the ids were only assigned when a folder was read.
@@ -97,7 +98,7 @@ def image_lookup(ids: Sequence[Key], file_names: Sequence[str | None], *, names_
 
 
 def class_lookup(categories: Sequence[dict[str, Any]]) -> Lookup:
-    """Look up classes by category id, else by name."""
+    """Return the lookup of classes by category id, else by name."""
     names = [category["name"] for category in categories]
     return Lookup([*id_ways([category["id"] for category in categories]), lambda: LookupTable.of("name", names, str)])
 

@@ -150,13 +150,13 @@ class Matches:
 
 
 def match(results: Sequence[Mapping[str, Any]], split: CocoSplit, protocol: Protocol = COCO) -> Matches:
-    """Match a COCO results list with the boxes of `split`; see `match_table`."""
+    """Return the matches of a COCO results list with the boxes of `split`; see `match_table`."""
     truth = GroundTruth.of(split, protocol)
     return match_table(ResultTable.of(results, truth), truth, protocol)
 
 
 def match_table(results: ResultTable, truth: GroundTruth, protocol: Protocol = COCO) -> Matches:
-    """Match results with objects.
+    """Return the matches of results with objects, by class, area range and IoU threshold.
 
     At most 100 detections (`protocol.max_detections`) per image and class are used. As in COCOeval, detections with
     tied scores keep the order of `results`, and among tied IoUs the last annotation wins.

@@ -34,12 +34,12 @@ class Needed:
         how = f"{100 * self.power:g} % power, {100 * self.confidence:g} % confidence"
         if self.images is None:
             return f"How many images would detect {size} is unknown: no difference varies over the images."
-        images = f"To detect {size} ({how}), two networks need about {self.images:,} test images like these"
+        images = f"To detect {size} ({how}), comparing two networks takes about {self.images:,} test images like these"
         if not self.spread_is_known:
-            return f"{images}; how many trainings per row two settings need is unknown: no row has several."
+            return f"{images}; how many trainings per row two settings take is unknown: no row has several."
         if self.trainings is None:
             return f"{images}; for two settings, no number of trainings is enough on the present test images."
-        return f"{images}; two settings need {self.trainings} trainings per row on the present test images."
+        return f"{images}; comparing two settings takes {self.trainings} trainings per row on the present test images."
 
 
 def needed(

@@ -47,7 +47,7 @@ def save_replicates(path: Path, steps: Mapping[str, Drawn], header: Mapping[str,
 
 
 def read_replicates(path: Path, *, hint: str) -> ReplicatesFile:
-    """Read what `save_replicates` wrote; `hint` is the command to run if the file is missing or damaged."""
+    """Return what `save_replicates` wrote; `hint` is the command to run if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = header_of(path, file.metadata(), hint=hint)

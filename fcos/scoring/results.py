@@ -39,7 +39,7 @@ class Results:
 def read_results(
     path: Path, truth: Truth, *, ignore_unknown_images: bool = False, ignore_unknown_classes: bool = False
 ) -> Results:
-    """Read a results file, .gz or not, or a folder with one file per image.
+    """Return the results in a file, .gz or not, or in a folder with one file per image.
 
     Args:
         ignore_unknown_images: leave out, and count, detections in images that are not in the ground truth.

@@ -44,9 +44,9 @@ def without_interval(drawn: Drawn, names: tuple[str, ...]) -> list[Finding]:
     reasons = {
         "no_interval_few_images": (
             poor,
-            f"a class relies on fewer than {FEWEST} images there, and too few other classes support the estimate",
+            f"a class relies on fewer than {FEWEST} images, and too few other classes support the estimate",
         ),
-        "no_interval_near_100": (near, f"above {100 * NEAR_ONE:g}, interval coverage is too low"),
+        "no_interval_near_100": (near, f"above {100 * NEAR_ONE:g}, such intervals contain the true value too rarely"),
     }
     return [
         Finding(kind, int(which.sum()), len(names), f"no interval for {names_of(np.array(names)[which])}: {why}")

@@ -104,7 +104,7 @@ class Truth:
 
 
 def read_truth(path: Path, protocol: Protocol = COCO, *, area_from_box: bool = False) -> Truth:
-    """Read COCO ground truth, .gz or not; see `truth_of`."""
+    """Return the COCO ground truth in a file, .gz or not; see `truth_of`."""
     with no_collection():
         return truth_of(read_json_file(path), str(path), protocol, area_from_box=area_from_box)
 
@@ -117,7 +117,7 @@ def truth_of(
     area_from_box: bool = False,
     names_first: bool = False,
 ) -> Truth:
-    """Check the content of a COCO file and number its images, classes and objects.
+    """Return the checked content of a COCO file, with its images, classes and objects numbered.
 
     Missing values have defaults: `area` is width times height, `iscrowd` is 0, and a category's name is its id.
 
@@ -207,7 +207,7 @@ def _refuse_lvis(images: Records, categories: Records, where: str) -> None:
             "is ground truth of LVIS, which COCO's protocol does not score",
             found=", ".join(found),
             expected="every class annotated in every image: in LVIS a class is scored only in images checked for it",
-            hint="score it with the package lvis, or take these keys out to score all classes on all images",
+            hint="score it with the package lvis, or remove these keys to score all classes on all images",
         )
 
 

@@ -41,7 +41,7 @@ def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], s
 
 
 def read_source(config: VocData | CocoData | YoloData) -> Source:
-    """Read the annotation files; no image is opened."""
+    """Return the content of the annotation files; no image is opened."""
     root = in_project(config.root)
     classes = None if config.classes is None else chosen(config.classes)
     if isinstance(config, VocData):

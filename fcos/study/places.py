@@ -74,7 +74,7 @@ def _archives(config: VocData | CocoData) -> Path | None:
             "no such folder; nothing was changed",
             found=config.archives,
             expected=f"the folder of {' or '.join(archive.name for archive in ARCHIVES[str(config.download)])}",
-            hint="correct data.archives, or take it out to download everything",
+            hint="correct data.archives, or remove it to download everything",
         )
     return folder
 
@@ -113,7 +113,7 @@ def place_root(config: DataConfig, at: Path) -> None:
     """Make `data.root` a link to `at`, the folder that has the data of the study on this machine."""
     where = "params.yaml: data.root"
     if isinstance(config, ShapesData):
-        raise UserError("params.yaml: data.source", "shapes are generated and have no folder", hint="leave --at out")
+        raise UserError("params.yaml: data.source", "shapes are generated and have no folder", hint="omit --at")
     root = Path(config.root)
     if not at.is_dir():
         raise UserError(at, "no such folder; nothing was changed", expected="the folder of the images and annotations")
@@ -155,7 +155,7 @@ def link_root(root: Path, at: Path) -> None:
     if root.exists() and root.samefile(at):
         return
     if root.exists() and not root.is_symlink():
-        hint = "move that folder, or leave --at out to use it"
+        hint = "move that folder, or omit --at to use it"
         raise UserError(root, "already exists and is another folder; nothing was changed", found=at, hint=hint)
     make_link(root, at)
 

@@ -94,9 +94,9 @@ def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
         try:
             status = path.stat()
         except FileNotFoundError:
-            raise UserError(path, "is a broken link", found=path.readlink(), hint="take it away") from None
+            raise UserError(path, "is a broken link", found=path.readlink(), hint="remove it") from None
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(path, "is not a file", expected="images and annotations only", hint="take it away")
+            raise UserError(path, "is not a file", expected="images and annotations only", hint="remove it")
         yield path, status
 
 

@@ -87,7 +87,7 @@ def _trained(names: Sequence[str], runs_dir: Path) -> list[str]:
 
 
 def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figures: Sequence[Path] = ()) -> "Run":
-    """Make the MLflow run of one training agree with the files in `run_dir`, except for its weights."""
+    """Update the MLflow run of one training from the files in `run_dir`, except for its weights, and return it."""
     train = _read(run_dir / "train.json")
     digest = train["weights_sha256"]
     evaluation = _of_weights(run_dir / "evaluation.json", digest)

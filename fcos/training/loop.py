@@ -181,7 +181,7 @@ def fit(
     """Train `model` in place, leave it with the weights that `validation` keeps, and return the history.
 
     If `scratch` holds a state, training resumes from it and ends with the same weights as without interruption, bit for
-    bit on a CPU. A signal that asks for the end waits for the step at work, whose state is saved first.
+    bit on a CPU. A signal waits for the current step and is handled after its state is saved.
 
     Each of several ranks computes its part of every batch; the first one saves.
     """

@@ -267,7 +267,7 @@ def _inspect(image: SourceImage) -> _File:
             "names a missing image; nothing was changed",
             found=f"no {image.path}",
             expected="an image for each annotation",
-            hint="put the image there, or take its entry out",
+            hint="put the image there, or remove its entry",
         ) from None
     with opened(image.path) as decoded:
         deep = Deep.of(decoded, image.path)  # before EXIF: reading EXIF may decode a PNG, which drops its tiles
@@ -317,7 +317,7 @@ def _frames(images: _Images) -> list[str]:
 def _odd(image: SourceImage, file: _File) -> Iterable[str]:
     yield from image.odd
     if file.orientation in TURNED:
-        yield "turned by EXIF"
+        yield "rotated by EXIF"
     if file.mode != "RGB":
         yield f"colour mode {file.mode}" + (", transparency is left out" if file.mode in TRANSPARENT else "")
 

@@ -171,7 +171,7 @@ def _file(name: Any, finder: Names, path: Path, image_dir: Path, seen: Seen) -> 
             "names a missing image; nothing was changed",
             found=f"no {name!s} in {image_dir}",
             expected="an image below that folder for each entry",
-            hint="put the image there, or take its entry out",
+            hint="put the image there, or remove its entry",
         )
     seen.counts["images found by the last part of their name"] += not exact
     return found

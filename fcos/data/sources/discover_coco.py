@@ -37,7 +37,7 @@ def look_for_coco(tree: Tree) -> LayoutMatch:
     if len(seen) > 10:  # probably one file per image
         seen = [*seen[:3], f"... and {len(seen) - 3} more JSON files"]
     if len(files) > MOST_FILES:
-        seen.append(f"{len(files) - MOST_FILES} smaller JSON files, which were not looked into")
+        seen.append(f"{len(files) - MOST_FILES} smaller JSON files, which were not read")
     if not good:
         return LayoutMatch(seen=seen, broken=next((one.broken for one in read if one.broken), None))
     for one in read:

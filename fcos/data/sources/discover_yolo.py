@@ -195,7 +195,7 @@ def _above_listed(tree: Tree, listed: str) -> str:
     files = [names.find(line.strip())[0] for line in read_lines(tree.root / listed) if line.strip()]
     found = [file for file in files if file]
     if not found:
-        raise UserError(tree.root / listed, "lists no existing image", expected="an image a line")
+        raise UserError(tree.root / listed, "lists no existing image", expected="one image per line")
     return common(map(parent, found))
 
 

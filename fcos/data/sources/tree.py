@@ -33,7 +33,7 @@ class Tree:
 
 
 def walk(root: Path) -> Tree:
-    """List the files below `root`.
+    """Return the files below `root`.
 
     Raises:
         UserError: there is a dangling link, a FIFO, socket or device, or a folder that cannot be read.

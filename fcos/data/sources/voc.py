@@ -28,7 +28,7 @@ class VocSplit:
 
 
 def read_voc(splits: dict[str, VocSplit], *, classes: Classes | None, ignore_difficult: bool) -> Source:
-    """Read VOC XML files, each with the image of its `<filename>` or its own name; sub-folders are read too.
+    """Return the content of VOC XML files, sub-folders included; images are found by `<filename>` or the XML's name.
 
     Boxes are 1-based and inclusive: x = xmin - 1, w = xmax - xmin + 1. If `classes` is None, the classes are the sorted
     names in the files.
@@ -96,7 +96,7 @@ def _listed(path: Path, names: Names, annotations: Path, seen: Seen) -> list[str
             stem = _stem(line, names, f"{path}:{count}", annotations)
             if stem in line_of:
                 found = f"{line}, first in line {line_of[stem]}"
-                raise Damaged(f"{path}:{count}", "duplicate name", found=found, hint="take one of the lines out")
+                raise Damaged(f"{path}:{count}", "duplicate name", found=found, hint="remove one of the lines")
             line_of[stem] = count
     return list(line_of)
 
@@ -112,7 +112,7 @@ def _stem(line: str, names: Names, where: str, annotations: Path) -> str:
         "no such annotation",
         found=f"no {annotations / bare}.xml",
         expected="an XML file for each line",
-        hint="put the file there, or take the line out",
+        hint="put the file there, or remove the line",
     )
 
 
@@ -152,7 +152,7 @@ class _Images:
                 "its image is missing; nothing was changed",
                 found=f"no {self.folder / stem}.jpg" + (f" and no {stated}" if stated else ""),
                 expected=f"an image {stem} ({', '.join(SUFFIXES)}) in {self.folder}",
-                hint="put the image there, or take the XML file out (and its line of the list)",
+                hint="put the image there, or remove the XML file (and its line in the list)",
             )
         return found
 

@@ -34,7 +34,7 @@ def read_yolo(
     classes: Classes | None = None,
     keypoints: Sequence[int] | None = None,
 ) -> Source:
-    """Read the splits, including sub-folders. An image without a label file has no objects.
+    """Return the splits, sub-folders included. An image without a label file has no objects.
 
     Numbers are fractions of the displayed image (rotated according to EXIF). A polygon of at least three points is
     replaced by its bounding box.
@@ -91,7 +91,7 @@ def _read_split(name: str, split: YoloSplit, reader: "_LineReader", seen: Seen) 
 def _listed(path: Path, there: list[str], seen: Seen) -> list[str]:
     """Return the images of a list with one image per line, in its order."""
     if not path.is_file():
-        raise UserError(path, "no such list; nothing was changed", expected="a file with an image a line")
+        raise UserError(path, "no such list; nothing was changed", expected="a file with one image per line")
     names = Names(there)
     listed: dict[str, int] = {}
     for count, line in enumerate(map(str.strip, read_lines(path)), start=1):
@@ -120,7 +120,7 @@ def _check_labels(
     for stem, file in strays.items():
         path = split.labels / file
         if path.name == CLASS_FILE or not (is_label(path) or path.stat().st_size == 0):
-            seen.counts["text files among the labels that are no labels, left out"] += path.name != CLASS_FILE
+            seen.counts["text files that are not labels, left out"] += path.name != CLASS_FILE
             continue
         with seen.item():
             raise _stray(path, split.images, others.get(stem))
@@ -197,7 +197,7 @@ class _LineReader:
                 expected="fractions of the image's width and height",
                 hint="fix the line; divide pixel coordinates by the image's width and height",
             )
-        self._seen.counts["polygons, each of which became the box around it (a turned box loses its angle)"] += polygon
+        self._seen.counts["polygons, each converted to its bounding box (a rotated box loses its angle)"] += polygon
         return SourceBox(self._names[index], _bbox(numbers))
 
     def _check_columns(self, count: int, where: str, line: str) -> None:

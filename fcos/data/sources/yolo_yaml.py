@@ -77,7 +77,7 @@ def names_in_yaml(path: Path, names: Any) -> list[str]:
             raise UserError(f"{path}: names", "classes have gaps", found=found, expected="0, 1, 2, ...")
         names = [numbers[index] for index in range(len(names))]
     if not isinstance(names, list):
-        raise UserError(f"{path}: names", "are no names", found=repr(names)[:200], expected="a list of names")
+        raise UserError(f"{path}: names", "are not names", found=repr(names)[:200], expected="a list of names")
     return [class_name(name, f"{path}: names[{index}]") for index, name in enumerate(names)]
 
 
@@ -116,7 +116,7 @@ def _one_place(tree: Tree, path: Path, key: str, value: Any) -> str:
         f"{path}: {key}",
         "is not one folder or list",
         found=repr(value)[:200],
-        expected="a folder of images, or several, or a file with an image a line",
+        expected="a folder of images, or several, or a file with one image per line",
         hint="write a list of the images (train.txt) and name that",
     )
 
@@ -196,7 +196,9 @@ def names_in_lines(path: Path) -> list[str]:
         number = lines.index("") + 1
         problem = "a blank line among the class names"
         hint = "each line is one class number: name that class, or delete the line if there is none"
-        raise UserError(f"{path}:{number}", problem, found="nothing", expected="a name a line", hint=hint)
+        raise UserError(f"{path}:{number}", problem, found="nothing", expected="one name per line", hint=hint)
     if not lines:
-        raise UserError(path, "has no names of classes", found="nothing", expected="a name a line", hint="write them")
+        raise UserError(
+            path, "has no names of classes", found="nothing", expected="one name per line", hint="write them"
+        )
     return [class_name(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]

@@ -61,7 +61,7 @@ def errors_chart(analyses: Mapping[str, Any]) -> Chart | None:
     return Chart(
         stem="errors",
         title="AP50 lost to each kind of error",
-        caption="What AP50 would gain if one kind of error alone were repaired (TIDE, Bolya et al., ECCV 2020); the "
+        caption="Gain in AP50 if only one type of error were fixed (TIDE, Bolya et al., ECCV 2020); the "
         "gains do not add up.",
         spec=spec,
     )
@@ -238,8 +238,7 @@ def calibration_chart(analyses: Mapping[str, Any]) -> Chart | None:
     return Chart(
         stem="calibration",
         title="Calibration",
-        caption="Share of right detections by score, in ten bins; on the dashed line the score is the probability to "
-        "be right.",
+        caption="Precision of the detections in ten bins of score; on the dashed line, precision and score are equal.",
         spec=spec,
     )
 

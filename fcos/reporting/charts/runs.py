@@ -82,8 +82,8 @@ def pareto_chart(runs: Runs) -> Chart:
     return Chart(
         stem="accuracy-and-time",
         title="Accuracy against time",
-        caption="Up is better, left is faster; the dashed line connects the Pareto front. "
-        "Times are of the machine named above.",
+        caption="Higher is better, further left is faster; the dashed line connects the Pareto front. "
+        "Times were measured on the machine named above.",
         spec=spec,
         controls=(Control(parameter="what", label="time of", options=list(times)),),
     )
@@ -135,7 +135,8 @@ def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
     return Chart(
         stem="training-curves",
         title="Training curves",
-        caption=f"Means over equal stretches of each training, at most {MAX_POINTS}; history.csv has each step.",
+        caption=f"Each point is the mean of consecutive steps, at most {MAX_POINTS} points a run; "
+        "history.csv has every step.",
         spec=spec,
         controls=(Control(parameter="curve", label="curve", options=list(curve_of), files=True),),
     )

@@ -195,7 +195,7 @@ def _views(table: ReportTable) -> Chart:
     return Chart(
         stem=f"{table.stem}-cost",
         title="Test-time augmentation: cost against gain",
-        caption=f"Each point adds a view: its time to the right, what it brings upwards. Run: {table.run_names}.",
+        caption=f"Each point adds one view: time on the x-axis, AP on the y-axis. Run: {table.run_names}.",
         spec=spec,
         controls=(METRIC_CONTROL,),
         table=table.number,

@@ -70,11 +70,11 @@ def _python(clone: Path, folder: Path, environment: "dict[str, str]") -> Path:
             _call(sys.executable, "-m", "venv", "--clear", str(mine), environment=environment)
             python = str(mine / "bin" / "python")
             pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            uv = str(mine / "bin" / "uv")  # takes half a minute where pip takes ten
+            uv = str(mine / "bin" / "uv")  # takes half a minute, where pip takes ten
             has_uv = subprocess.run([*pip, f"uv=={UV_VERSION}"], env=environment, check=False).returncode == 0
             install = [uv, "pip", "install", "--quiet", "--python", python] if has_uv else pip
             _call(*install, "--require-hashes", "-r", str(lock), environment=environment)
-            _use(mine)  # the folder was made anew
+            _use(mine)  # the folder was created anew
             (mine / "complete").touch()
     return mine / "bin" / "python"
 

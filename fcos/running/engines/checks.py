@@ -15,7 +15,7 @@ from fcos.training.remote_states import RemoteStates
 
 # What a job takes from the commit. Lock files and reports are not checked, since a run writes them.
 _CODE = ("fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config")
-# Settings of DVC's remote that are no secrets; nodes have their own for the others.
+# Settings of DVC's remote that are not secret; the nodes have their own secrets.
 _PLAIN = ("url", "endpointurl", "region", "profile", "port", "user", "use_ssl", "ssl_verify", "jobs", "timeout")
 _WITH_PASSWORD = re.compile(r"\w+://[^/\s]*:[^/\s]*@|\w+://[^/\s@]{16,}@")  # user:password@ or token@
 
@@ -145,5 +145,5 @@ def refuse_password(address: str, what: str) -> None:
 
 
 def _contains(tip: str, commit: str) -> bool:
-    command = ["git", "merge-base", "--is-ancestor", commit, tip]  # fails if the tip is not here
+    command = ["git", "merge-base", "--is-ancestor", commit, tip]  # fails if the tip is not in this clone
     return tip == commit or subprocess.run(command, capture_output=True, check=False).returncode == 0

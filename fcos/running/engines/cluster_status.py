@@ -12,7 +12,7 @@ from fcos.running.engines.jobs_file import submitted
 from fcos.running.engines.protocol import RUNNING, EngineSilent, Job, JobState
 from fcos.running.heartbeat import HeartbeatContent, read_heartbeats
 
-SILENT_S = 60.0  # a job that has not reported for so long is called silent; only the engine knows whether it is dead
+SILENT_S = 60.0  # a job without a report for this long is called silent; only the engine knows whether it is dead
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _submit(
 def _with_other_options(job: Job, options: EngineOptions) -> str:
     if read_note(job.folder / "job.json").get("options") == options.model_dump():
         return ""
-    return " with the engine.yaml of then; for the present one: fcos study cancel, then run again"
+    return " with an earlier engine.yaml; to use the present one: fcos study cancel, then run again"
 
 
 def _weights(run: Run, options: EngineOptions) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _follow(
         for job, state in ended(engine, jobs, progress.print):
             addresses = [stage.address for stage in stages_of(job.run_name, study)]
             wanted = [address for address in addresses if address in progress.open]
-            # Whatever the engine says: a job that it took for dead may have finished on its node.
+            # Whatever the engine reports, since a job that it considered dead may have finished on its node.
             if restore(wanted, children, progress).issuperset(wanted):
                 progress.print(f"{job.run_name}: done" + (f" on {state.node}" if state.state == DONE else ""))
             else:

@@ -32,7 +32,7 @@ def ended(engine: Engine, jobs: Sequence[Job], tell: Callable[[str], None]) -> I
         for job in list(open_jobs):
             state = state_of(job, states)
             if state.state == FAILED and read_note(job.folder / ENDED).get("code") == AGAIN and not job.is_cancelled:
-                (job.folder / "job.json").touch()  # what its predecessor reported is older
+                (job.folder / "job.json").touch()  # makes the predecessor's reports older than the job
                 engine.submit(job)
                 tell(f"{job.run_name}: stopped on {state.node}, submitted again")
             elif not state.is_open:

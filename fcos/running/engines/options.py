@@ -22,7 +22,7 @@ class EngineOptions(Section):
     python: str | None = None  # an interpreter that has everything; default: made from requirements.txt
     threads: int = Field(default=1, ge=1)  # CPU threads of a training; the last bits of its weights depend on them
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["bfloat16", "float32"] | None = None  # default: bfloat16 on CUDA, on a CPU what this one takes
+    precision: Literal["bfloat16", "float32"] | None = None  # default: bfloat16 on CUDA; on a CPU, if it supports it
     data: str | None = None  # the folder of the data on each node, as for `fcos source --at`
     secrets: str | None = None  # file on each node with lines NAME=VALUE, added to the environment of a job
     exports: list[str] = []  # variables of this environment that SLURM hands to the jobs

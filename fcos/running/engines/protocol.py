@@ -15,7 +15,7 @@ class Job:
 
     name: str  # names study, run and commit: an engine runs one job of a name at a time
     run_name: str
-    folder: Path  # has job.json, what runs it, and its log; every node sees it
+    folder: Path  # has job.json, the script and the log; every node can read it
 
     @property
     def command(self) -> list[str]:

@@ -12,7 +12,7 @@ from fcos.running.engines.options import EngineOptions
 from fcos.running.engines.protocol import ENDED, QUEUED, RUNNING, EngineSilent, Job, JobState
 
 NAMESPACE = "fcos"
-ANSWER_S = 3.0  # an actor that has not answered by then waits for room on a node
+ANSWER_S = 3.0  # an actor that does not answer within this time waits for room on a node
 
 
 class Training:
@@ -51,7 +51,7 @@ class Training:
 
         code = self.process.wait()
         ended = self.folder / "ended.json"
-        if not ended.exists():  # the job ended before it could write the file itself
+        if not ended.exists():  # the job ended before it could write the file
             ended.write_text(json.dumps({"code": code, "node": self.state()}))
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
@@ -88,7 +88,9 @@ class RayEngine:
         self._actor.options(**options).remote(job.command, str(job.folder))
 
     def states(self, jobs: Sequence[Job]) -> Mapping[str, JobState]:
-        """Ask all actors at once; those that have ended are unknown, and their files tell of their end."""
+        """Return the states that all actors report; actors that have ended are unknown, and their files tell of their
+        end.
+        """
         try:
             actors = {job.run_name: actor for job in jobs if (actor := self._find(job))}
             asked = {actor.state.remote(): name for name, actor in actors.items()}

@@ -13,7 +13,7 @@ from fcos.running.engines.protocol import DONE, FAILED, QUEUED, RUNNING, EngineS
 
 _COMMANDS = ("sbatch", "squeue", "scancel")
 GRACE_S = 60  # before the time limit, for a training to save its state
-# Environment of a job besides what the user exports: SLURM itself adds the rest of a login.
+# Variables that every job gets besides those that the user exports; SLURM adds the rest of a login.
 _ALWAYS = ("HOME", "USER", "LANG")
 _STATES = {
     **dict.fromkeys(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"), QUEUED),
@@ -56,7 +56,7 @@ class SlurmEngine:
         )
 
     def states(self, jobs: Sequence[Job]) -> Mapping[str, JobState]:
-        """Ask squeue; of several jobs of one name the last one submitted counts."""
+        """Return the states in squeue; of several jobs of one name, the last one submitted counts."""
         of_name = {job.name: job.run_name for job in jobs}
         listed = sorted(map(_fields, self._squeue(of_name)), key=lambda fields: int(fields[1]))
         return {of_name[name]: _state(*about) for name, _, *about in listed if name in of_name}

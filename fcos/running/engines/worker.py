@@ -127,7 +127,7 @@ def _restore_data(job: Mapping[str, Any]) -> None:
     layout = Layout(job["study"])
     source, prepare = Stage("source").address, Stage("prepare").address
     write_text(Path("stages/prepare/dvc.lock"), job["prepared"])
-    _call(dvc("repro", "--single-item", source))  # links are of this node alone
+    _call(dvc("repro", "--single-item", source))  # the links exist on this node only
     changed, why = ask_dvc()
     _call(dvc("repro", "--pull", "--single-item", prepare), {RESTORE_ONLY: "1"}, fails=False)
     manifest = layout.data / "manifest.json"
