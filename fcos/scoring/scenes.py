@@ -2,10 +2,12 @@
 
 Two images show one scene if their objects coincide one by one: as many of each class, and for each object one in the
 other image whose four edges are within 2 % of the image's width and height. Neighbouring frames, small crops, resized
-and re-encoded copies move all edges by about the same share of the image, whatever the size of the object; an IoU would
-refuse small objects that move by a few pixels, and accept large ones that lie elsewhere. Images with fewer than three
-objects, or without a size in pixels, are not compared: on one road, nearly 1 % of
-the pairs of single cars coincide.
+and re-encoded copies move all edges by about the same share of the image, whatever the size of the object. An IoU would
+refuse small objects that move by a few pixels, and accept large ones that lie elsewhere.
+
+One or two objects may coincide by chance: on one road, nearly 1 % of the pairs of single cars do. Images with fewer
+than three objects are therefore compared only if other images show that the test set is made of scenes, and must agree
+more closely. Images without objects, or without a size in pixels, are not compared.
 
 Shapes: I images, G annotations, P pairs of images.
 """
@@ -19,9 +21,13 @@ from fcos.data.coco import CocoSplit
 from fcos.scoring.bootstrap import numbered
 from fcos.scoring.matching import Bools, Floats, GroundTruth, Ints
 
-FEWEST_OBJECTS = 3
-MOST = 0.02  # of the width or height, by which an edge may differ
+ENOUGH_OBJECTS = 3
+# The share of the width or height by which an edge may differ, in images with 1, 2, or more objects.
+MOST = np.array([0.005, 0.01, 0.02])
+# The test set is made of scenes if more than these shares of the images with enough objects, and of all, are in one.
+_MADE_OF_SCENES, _EVIDENCE = 0.5, 0.1
 _APART = 10.0  # a distance that no two boxes have, in image sides
+_ROUNDED = 1.001  # tolerance of means, for rounding
 _BLOCK = 2_000_000  # pairs of objects that are compared at once
 
 
@@ -70,10 +76,11 @@ def find_scenes(truth: GroundTruth, sizes: Floats) -> Scenes | None:
     """
     objects = _Objects.of(truth, sizes)
     scene = np.arange(truth.num_images)  # the lowest number of an image of the same scene
-    for first, second in objects.likely():
-        apart = scene[first] != scene[second]
-        if apart.any():
-            _join(scene, *objects.coinciding(first[apart], second[apart]))
+    enough = objects.comparable & (objects.count >= ENOUGH_OBJECTS)
+    _join_images(scene, objects, np.flatnonzero(enough))
+    together = (np.bincount(scene, minlength=1)[scene] > 1).sum()
+    if together > max(_MADE_OF_SCENES * enough.sum(), _EVIDENCE * objects.comparable.sum()):
+        _join_images(scene, objects, np.flatnonzero(objects.comparable & ~enough))
     number = np.unique(scene, return_inverse=True)[1].reshape(-1)
     return None if len(number) in (0, number.max() + 1) else Scenes(number)
 
@@ -85,7 +92,8 @@ class _Objects:
     edges: Floats  # (5, G): x1, y1, x2, y2 as shares of the image's sides, and the class as a distance
     first: Ints  # (I,) place of an image's first object
     count: Ints  # (I,)
-    kind: Ints  # (I,) equal for images with as many objects of each class; -1 if the image is not compared
+    kind: Ints  # (I,) equal for images with as many objects of each class
+    comparable: Bools  # (I,) whether an image has a size and objects
 
     @staticmethod
     def of(truth: GroundTruth, sizes: Floats) -> "_Objects":
@@ -100,20 +108,25 @@ class _Objects:
         signature = np.zeros(len(sizes), dtype=np.int64)
         np.add.at(signature, image, np.random.default_rng(0).integers(2**62, size=label.max(initial=0) + 1)[label])
         kind = np.unique(signature, return_inverse=True)[1].reshape(-1)
-        compared = (count >= FEWEST_OBJECTS) & ~np.isnan(sizes).any(axis=1)
-        return _Objects(edges, np.cumsum(count) - count, count, np.where(compared, kind, -1))
+        comparable = (count > 0) & ~np.isnan(sizes).any(axis=1)
+        return _Objects(edges, np.cumsum(count) - count, count, kind, comparable)
 
-    def likely(self) -> Iterator[tuple[Ints, Ints]]:
-        """Yield pairs of images of one kind whose mean edges are close enough, each pair once."""
-        images = np.flatnonzero(self.kind >= 0)
+    @property
+    def most(self) -> Floats:
+        """The largest difference of edges (I,)."""
+        return MOST[np.clip(self.count, 1, len(MOST)) - 1]
+
+    def likely(self, images: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Yield pairs of `images` of one kind whose mean edges are close enough, each pair once."""
         means = self._means(images)
         by_kind = _APART * self.kind[images] + means[0].clip(-1, 2)
         order = np.argsort(by_kind, kind="stable")
         images, means, by_kind = images[order], means[:, order], by_kind[order]
-        end = np.searchsorted(by_kind, by_kind + 1.001 * MOST, side="right")
+        most = _ROUNDED * self.most[images]
+        end = np.searchsorted(by_kind, by_kind + most, side="right")
         place, step = np.arange(len(images)), 1
         while len(place := place[place + step < end[place]]):
-            near = (np.abs(means[:, place] - means[:, place + step]) < 1.001 * MOST).all(axis=0)
+            near = (np.abs(means[:, place] - means[:, place + step]) < most[place]).all(axis=0)
             yield images[place[near]], images[place[near] + step]
             step += 1
 
@@ -139,17 +152,25 @@ class _Objects:
         place = np.arange(len(pair)) - np.repeat(np.cumsum(count**2) - count**2, count**2)
         row, column = np.divmod(place, count[pair])
         one, other = self.first[first][pair] + row, self.first[second][pair] + column
-        close = np.ones(len(pair), dtype=bool)
+        most, close = self.most[first][pair], np.ones(len(pair), dtype=bool)
         for edge in self.edges:
-            close &= np.abs(edge[one] - edge[other]) <= MOST
+            close &= np.abs(edge[one] - edge[other]) <= most
         hit = [np.bincount((start[pair] + of)[close], minlength=count.sum()) > 0 for of in (row, column)]
         missed = np.bincount(np.repeat(np.arange(len(first)), count), ~(hit[0] & hit[1]), minlength=len(first))
         found: Bools = missed == 0
         return found
 
 
+def _join_images(scene: Ints, objects: _Objects, images: Ints) -> None:
+    """Join, in place, the scenes of those of `images` whose objects coincide."""
+    for first, second in objects.likely(images):
+        apart = scene[first] != scene[second]
+        if apart.any():
+            _join(scene, *objects.coinciding(first[apart], second[apart]))
+
+
 def _join(scene: Ints, first: Ints, second: Ints) -> None:
-    """Join the scenes of pairs of images in place."""
+    """Join, in place, the scenes of pairs of images."""
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         low, high = sorted((scene[one], scene[other]))
         if low != high:
