@@ -95,6 +95,7 @@ def main() -> None:
     settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "only")}
     others = json.loads(arguments.out.read_text()) if arguments.only else {}
     seconds = round(time.time() - started) + others.pop("seconds", 0)
+    others.pop("machine", None)
     result = {**settings, **others, **found, "seconds": seconds, "machine": platform.machine()}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

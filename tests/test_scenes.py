@@ -125,16 +125,26 @@ def test_an_object_that_differs_makes_another_scene(change):
     assert not same(content)
 
 
+def test_each_object_needs_one_at_its_place_in_either_image():
+    """Two objects on each other in one image are not one there and one elsewhere in the other."""
+    for elsewhere in (20, 80):
+        content = pair()
+        for image_id, corners in ((1, [50, 50, 200]), (2, [50, elsewhere, 200])):
+            of_image = [a for a in content["annotations"] if a["image_id"] == image_id]
+            for annotation, corner in zip(of_image, corners, strict=True):
+                annotation |= {"bbox": [corner, 50, 50, 50], "category_id": 1}
+        assert not same(content)
+
+
 def test_small_objects_may_move_and_large_ones_may_not_lie_elsewhere():
     """12 of 640 pixels are 1.9 %: a box of 20 pixels then has an IoU of 0.25 with itself; 40 of 300 pixels are 0.76."""
     for shift, expected in ((12, True), (40, False)):
         content = pair()
-        boxes = [[100, 100, 20, 20], [300, 200, 20, 20], [320, 100, 300, 300]]
+        boxes = [[100, 100, 20, 20], [300, 200, 20, 20], [250, 100, 300, 300]]
         for image_id in (1, 2):
             of_image = [a for a in content["annotations"] if a["image_id"] == image_id]
             for annotation, (x, *others) in zip(of_image, boxes, strict=True):
                 annotation |= {"bbox": [x + (image_id == 2) * shift, *others], "category_id": 1}
-        content["images"][1]["width"] = content["images"][0]["width"] = 800
         assert same(content) == expected
 
 
