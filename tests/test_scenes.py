@@ -14,6 +14,7 @@ from fcos.config.statistics import StatisticsConfig
 from fcos.data.coco import CocoSplit, read_split
 from fcos.reporting.page_data import _belonging_together
 from fcos.reporting.results import StudyResults
+from fcos.scoring.bootstrap import numbered
 from fcos.scoring.scenes import Scenes, find_scenes, groups_of
 from fcos.scoring.truth import read_truth, truth_of
 from fcos.study.bootstrap import Bootstrap
@@ -182,6 +183,7 @@ def test_images_without_objects_or_size_are_alone():
         del image["width"]
     assert scenes_in(content) is None
     assert scenes_in({**content, "annotations": []}) is None
+    assert groups_of(CocoSplit([], content["categories"], [], Path())) is None
 
 
 @pytest.mark.parametrize("blocks", [1, 50])
@@ -312,3 +314,24 @@ def test_real_images_are_no_scenes(name):
         pytest.skip(f"real data are absent: {REAL_DATA / name}")
     truth = read_truth(REAL_DATA / name)
     assert find_scenes(truth.objects, truth.sizes) is None
+
+
+def test_altered_copies_of_real_photographs_are_found():
+    """A Roboflow export names a copy PHOTOGRAPH.rf.DIGEST: 107 of 195 photographs have two or three copies."""
+    files = sorted((REAL_DATA / "ships/train/labels").glob("*.txt"))
+    if not files:
+        pytest.skip(f"real data are absent: {REAL_DATA / 'ships'}")
+    images, annotations = [], []
+    for number, file in enumerate(files):
+        images.append({"id": number, "file_name": file.stem, "width": 1, "height": 1})
+        for label, *numbers in (line.split() for line in file.read_text().splitlines() if line.strip()):
+            a, b, *others = map(float, numbers)
+            xs, ys = [a, *others[::2]], [b, *others[1::2]]  # a polygon, or the centre and the sides of a box
+            box = [a - xs[1] / 2, b - ys[1] / 2, xs[1], ys[1]]
+            if len(xs) > 2:
+                box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+            annotations.append({"image_id": number, "category_id": int(label), "bbox": box})
+    categories = [{"id": number, "name": str(number)} for number in range(60)]
+    found = scenes_in({"images": images, "annotations": annotations, "categories": categories})
+    assert found is not None and len(found.shared) == 107
+    assert found.of_image.tolist() == numbered([file.stem.split(".rf.")[0] for file in files]).tolist()

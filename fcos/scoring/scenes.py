@@ -81,8 +81,8 @@ def find_scenes(truth: GroundTruth, sizes: Floats) -> Scenes | None:
     together = (np.bincount(scene, minlength=1)[scene] > 1).sum()
     if together > max(_MADE_OF_SCENES * enough.sum(), _EVIDENCE * objects.comparable.sum()):
         _join_images(scene, objects, np.flatnonzero(objects.comparable & ~enough))
-    number = np.unique(scene, return_inverse=True)[1].reshape(-1)
-    return None if len(number) in (0, number.max() + 1) else Scenes(number)
+    scenes, number = np.unique(scene, return_inverse=True)
+    return None if len(scenes) == truth.num_images else Scenes(number.reshape(-1))
 
 
 @dataclass(frozen=True)
