@@ -1,7 +1,7 @@
 """Do the intervals hold what they promise? Test sets are drawn from a large population of which the AP is known.
 
     python benchmarks/coverage.py --out FILE          about a quarter of an hour on 2 cores; --draws 20 for a first look
-    python benchmarks/coverage.py --small --out FILE  small test sets, few objects, AP near 0 and 1: ten minutes
+    python benchmarks/coverage.py --small --out FILE  small test sets, few objects, AP near 0 and 1: half an hour
 
 Four synthetic detectors score the same population: a first one, one as good but with errors of its own, and two that
 are about 0.5 and 1.0 AP better. From each test set come the intervals of the first, and the paired tests of the others
@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import norm
-from synthetic import CLASS_WEIGHTS, Detector, detect, draw_images
+from synthetic import CLASS_WEIGHTS, HEIGHT, WIDTH, Detector, detect, draw_images
 
 from fcos.data.coco import CocoSplit
 from fcos.progress import track
 from fcos.scoring.average_precision import score
 from fcos.scoring.bootstrap import Drawn, Sample, Support, difference, draw_weights, estimate
-from fcos.scoring.matching import Floats, Ints, Matches, match
+from fcos.scoring.matching import Floats, GroundTruth, Ints, Matches, match
+from fcos.scoring.scenes import find_scenes
 from fcos.scoring.support import drawn_metrics
 
 NAMES = ("AP", "AP50", "AP75")
@@ -51,7 +52,8 @@ def with_a_rare(expected: float, images: int = 200) -> Any:
     return np.array([0.6 * others, 0.4 * others, expected])
 
 
-# Shares of the classes, the detector, the number of test images, and the distribution of the objects over them.
+# Shares of the classes, the detector, the images of a test set, how objects lie in them, and what is resampled: `found`
+# scenes as without --groups, each `image` as with --groups id, or the true `scene` as with --groups.
 SMALL: dict[str, Any] = {
     "3 classes, 20 images": (THREE, FIRST, 20),
     "3 classes, 72 images": (THREE, FIRST, 72),
@@ -66,7 +68,8 @@ SMALL: dict[str, Any] = {
     "AP near 0, 3 classes, 72 images": (THREE, POOR, 72),
     "AP near 1, 3 classes, 72 images": (THREE, NEARLY_PERFECT, 72),
     "20 scenes of 10 copies, 3 classes": (THREE, FIRST, 200, {"copies": COPIES}),
-    "20 scenes of 10 copies, 3 classes, by --groups": (THREE, FIRST, 200, {"copies": COPIES}, True),
+    "20 scenes of 10 copies, 3 classes, by --groups id": (THREE, FIRST, 200, {"copies": COPIES}, "image"),
+    "20 scenes of 10 copies, 3 classes, by --groups": (THREE, FIRST, 200, {"copies": COPIES}, "scene"),
 }
 SMALL_POPULATION = 15_000
 
@@ -79,14 +82,21 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400, help="test sets")
     parser.add_argument("--replicates", type=int, default=250)
     parser.add_argument("--small", action="store_true", help="small test sets of populations of their own")
+    parser.add_argument(
+        "--only", default="", help="with --small: what the test sets' names contain; others in FILE stay"
+    )
     arguments = parser.parse_args()
     started = time.time()
     if arguments.small:
-        found = {name: small(arguments.draws, arguments.replicates, *regime) for name, regime in SMALL.items()}
+        chosen = {name: regime for name, regime in SMALL.items() if arguments.only in name}
+        found = {name: small(arguments.draws, arguments.replicates, *regime) for name, regime in chosen.items()}
     else:
         found = simulate(arguments.population, arguments.images, arguments.draws, arguments.replicates)
-    settings = {key: value for key, value in vars(arguments).items() if key != "out"}
-    result = {**settings, **found, "seconds": round(time.time() - started), "machine": platform.machine()}
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "only")}
+    others = json.loads(arguments.out.read_text()) if arguments.only else {}
+    seconds = round(time.time() - started) + others.pop("seconds", 0)
+    others.pop("machine", None)
+    result = {**settings, **others, **found, "seconds": seconds, "machine": platform.machine()}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
@@ -131,7 +141,7 @@ def simulate(population: int, images: int, draws: int, replicates: int) -> dict[
 
 
 def small(
-    draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None, grouped: bool = False
+    draws: int, replicates: int, shares: Any, detector: Detector, images: int, lie: Any = None, by: str = "found"
 ) -> dict[str, Any]:
     """Return how often intervals contain the true AP, and how often the test rejects the true difference. `printed` and
     `judged` are the counts behind the two rates; `before` is the first rate without the correction for support.
@@ -144,9 +154,10 @@ def small(
     for draw in range(draws):
         chosen = np.random.default_rng([1, draw]).choice(scenes, images // copies, replace=False)
         chosen = np.sort([scene + scenes * copy for copy in range(copies) for scene in chosen])
-        groups = np.unique(chosen % scenes, return_inverse=True)[1] if grouped else None
+        subsets = [_subset(pool, chosen) for pool in pools]
+        groups = _groups(subsets[0].truth, chosen % scenes, by)
         weights = draw_weights(images, replicates=replicates, seed=draw, groups=groups)
-        one, other = (_sample(_subset(pool, chosen), weights, groups) for pool in pools)
+        one, other = (_sample(subset, weights, groups) for subset in subsets)
         found, paired = estimate(one, confidence=CONFIDENCE), difference(other, one, confidence=CONFIDENCE)
         low, high = _intervals(one)[PLAIN]
         before.append(low[0] <= truth[0] <= high[0])
@@ -162,6 +173,13 @@ def small(
         "judged": len(rejected) / draws,
         "rejected": float(np.mean(rejected)) if rejected else None,
     }
+
+
+def _groups(truth: GroundTruth, scene: Ints, by: str) -> Ints | None:
+    if by == "scene":
+        return np.unique(scene, return_inverse=True)[1]
+    found = find_scenes(truth, np.tile([float(WIDTH), HEIGHT], (truth.num_images, 1))) if by == "found" else None
+    return None if found is None else found.of_image
 
 
 def _population(

@@ -107,7 +107,8 @@ GroupsBy = Annotated[
         "--groups",
         metavar="BY",
         help="Resample images of one group (video, scene) together. BY: a key of the images, a CSV of image,group, N "
-        "(first N characters of file names), or a separator such as _ (everything before the last one).",
+        "(first N characters of file names), or a separator such as _ (everything before the last one). "
+        "Default: images whose annotated objects coincide are a group, any other is alone, as all are with BY = id.",
     ),
 ]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals and tests.")]

@@ -186,7 +186,7 @@ def test_a_study_draws_groups():
     run_prepare(**FILM, groups="5", test_images="images/train", test_labels="labels/train", train_images="images/val",
                 train_labels="labels/val")  # fmt: skip
     split = read_split(DATA, "test")
-    weights = Bootstrap(StatisticsConfig(replicates=100)).of(split)
+    weights = Bootstrap(StatisticsConfig(replicates=100)).of(split).weights
     assert weights.shape == (100, 18)
     for scene in range(6):
         of_scene = weights[:, [group == f"film{scene}" for group in split.groups or []]]

@@ -27,8 +27,8 @@ def evaluate(name: str) -> Evaluation:
         max_detections=test.max_detections,
         description=f"evaluate {name}",
     )
-    weights = draws.of(split)
-    scored = score_detections(detections, split, weights)
+    samples = draws.of(split)
+    scored = score_detections(detections, split, samples)
     confidence = draws.config.confidence
     identity = {"test": test.settings(), "identity": file.header}
     numbers = with_intervals(scored.numbers, scored.drawn, scored.classes, confidence=confidence)
@@ -39,7 +39,7 @@ def evaluate(name: str) -> Evaluation:
         "num_images": len(split.images),
         "num_candidates": sum(map(len, file.of_image.values())),
         "num_detections": len(scored.results),
-        "analysis": analyse(scored.matches, split, weights, confidence=confidence),
+        "analysis": analyse(scored.matches, split, samples.weights, confidence=confidence),
         "statistics": draws.config.model_dump(),
         "test": identity["test"],
         "identity": identity["identity"],

@@ -9,7 +9,7 @@ from fcos.evaluation.scoring import Scored, detect_all, score_detections
 from fcos.formats import write_record
 from fcos.progress import track
 from fcos.records import NmsStep, NmsSweep
-from fcos.scoring.matching import Ints
+from fcos.scoring.bootstrap import Resamples
 from fcos.scoring.replicates import sweep_steps
 from fcos.study.bootstrap import Bootstrap
 from fcos.study.provenance import provenance
@@ -31,11 +31,11 @@ def nms_sweep(name: str) -> NmsSweep:
     chooser = scored if on_test else scored.to_choose("nms_sweep.choose_on")
     file = test_file if on_test else _read(chooser, "validation")
     draws = Bootstrap.read()
-    weights = draws.of(chooser.split)
+    samples = draws.of(chooser.split)
     steps: list[NmsStep] = []
     replicates = {}
     for threshold in track(config.thresholds, f"NMS sweep {name}", total=len(config.thresholds), unit="thresholds"):
-        at = _score(chooser, file, threshold, weights)
+        at = _score(chooser, file, threshold, samples)
         steps.append({"nms_iou_threshold": threshold, "metrics": at.metrics})
         replicates[str(threshold)] = at.drawn
     best = best_step(steps)
@@ -67,6 +67,6 @@ def _read(scored: ScoredRun, split: str) -> CandidatesFile:
     return scored.read_view(path, scored.test.size, hint=f"fcos predict {scored.run.name}")
 
 
-def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, weights: Ints) -> Scored:
+def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, samples: Resamples) -> Scored:
     detections = detect_all(file.of_image, nms_iou_threshold=threshold, max_detections=scored.test.max_detections)
-    return score_detections(detections, scored.split, weights)
+    return score_detections(detections, scored.split, samples)

@@ -13,6 +13,7 @@ from fcos.scoring.bootstrap import numbered
 from fcos.scoring.diagnosis import FEW_GROUPS
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Ints
+from fcos.scoring.scenes import Scenes, find_scenes
 from fcos.scoring.truth import Truth
 
 
@@ -22,6 +23,7 @@ class Groups:
 
     by: str
     of_image: Ints  # (I,)
+    scenes: Scenes | None = None  # None if the user named the groups
 
     @property
     def count(self) -> int:
@@ -30,14 +32,22 @@ class Groups:
 
     def json(self) -> dict[str, Any]:
         """Return what the JSON output says about the groups."""
-        return {"by": self.by, "count": self.count}
+        said: dict[str, Any] = {"by": self.by, "count": self.count}
+        if self.scenes is None:
+            return said
+        shared = self.scenes.shared
+        return {**said, "scenes": len(shared), "images": int(shared.sum())}
 
     def findings(self) -> list[Finding]:
-        """Return a note if there are few groups."""
-        if self.count >= FEW_GROUPS:
-            return []
-        text = f"only {self.count} groups of images: intervals from so few are too narrow"
-        return [Finding("few_groups", self.count, len(self.of_image), text)]
+        """Return notes if the groups are scenes that nobody named, and if there are few."""
+        found = []
+        if self.scenes is not None:
+            text = self.scenes.sentence("--groups says otherwise, with id every image for itself")
+            found.append(Finding("scenes", int(self.scenes.shared.sum()), len(self.of_image), text))
+        if self.count < FEW_GROUPS:
+            text = f"only {self.count} groups of images: intervals from so few are too narrow"
+            found.append(Finding("few_groups", self.count, len(self.of_image), text))
+        return found
 
 
 def find_groups(truth: Truth, by: str) -> Groups:
@@ -51,3 +61,9 @@ def find_groups(truth: Truth, by: str) -> Groups:
     ]
     named = group_names(by, members, f"--groups {by}", Path(by) if Path(by).is_file() else None)
     return Groups(by, numbered(named))
+
+
+def scenes_as_groups(truth: Truth) -> Groups | None:
+    """Return the scenes that annotated objects show as groups; None if every image is a scene of its own."""
+    scenes = find_scenes(truth.objects, truth.sizes)
+    return None if scenes is None else Groups("annotated objects", scenes.of_image, scenes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos.comparing.groups import Groups, find_groups
+from fcos.comparing.groups import Groups, find_groups, scenes_as_groups
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json
 from fcos.scoring import diagnosis
@@ -31,7 +31,7 @@ class Choices:
     ignore_unknown_images: bool = False
     ignore_unknown_classes: bool = False
     split: str | None = None  # split of a ground-truth folder
-    groups: str | None = None  # how images are grouped (`--groups`)
+    groups: str | None = None  # how images are grouped (`--groups`); None: by the scenes that are found
 
     @property
     def protocol(self) -> Protocol:
@@ -89,7 +89,7 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
 
 def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choices: Choices) -> TruthInput:
     odd = diagnosis.of_truth(truth, area_from_box=choices.area_from_box)
-    groups = None if choices.groups is None else find_groups(truth, choices.groups)
+    groups = scenes_as_groups(truth) if choices.groups is None else find_groups(truth, choices.groups)
     few = [] if groups is None else groups.findings()
     return TruthInput(truth=truth, described=described, findings=[*said, *odd, *few], groups=groups)
 

@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fcos.data.coco import CocoSplit
 from fcos.detections import Candidates, Detections, detect
 from fcos.progress import track
 from fcos.scoring import numbers
 from fcos.scoring.average_precision import score
-from fcos.scoring.bootstrap import Drawn, groups_of
+from fcos.scoring.bootstrap import Drawn, Resamples
 from fcos.scoring.matching import Matches, match
 from fcos.scoring.support import draws_of
 
@@ -63,11 +60,11 @@ class Scored:
         return dict(self.numbers["metrics"])
 
 
-def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, weights: NDArray[np.int64]) -> Scored:
-    """Return the metrics of detections, with replicates under each of the (B, I) bootstrap `weights` of the images."""
+def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, samples: Resamples) -> Scored:
+    """Return the metrics of detections, with replicates for each of the bootstrap samples of the split."""
     results = coco_results(of_image, split)
     matches = match(results, split)
-    drawn, classes = draws_of(score(matches, weights), matches, groups_of(split.groups))
+    drawn, classes = draws_of(score(matches, samples.weights), matches, samples.groups)
     return Scored(
         results=results,
         matches=matches,

@@ -19,6 +19,7 @@ from fcos.reporting.validation import validation
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
 from fcos.scoring.errors import ERROR_KINDS
+from fcos.scoring.scenes import scenes_of
 from fcos.scoring.support import without_interval
 from fcos.study.run_files import RUN_FILES
 
@@ -101,7 +102,9 @@ def _belonging_together(study: StudyResults) -> list[str]:
     """Return what is known of images that are not statistically independent."""
     groups = study.split.groups
     if groups is None:
-        return [f"{text}." for text in copies_text(study.manifest.get("near_copies"))]
+        scenes = scenes_of(study.split)
+        found = [] if scenes is None else [scenes.sentence("data.groups says otherwise")]
+        return [f"{text}." for text in [*found, *copies_text(study.manifest.get("near_copies"))]]
     count = len(set(groups))
     few = f" Intervals from fewer than {FEW_GROUPS} groups are too narrow." if count < FEW_GROUPS else ""
     return [f"The test images are in {count} groups (data.groups), and the bootstrap resamples groups.{few}"]

@@ -40,9 +40,12 @@ def draw_weights(num_images: int, *, replicates: int, seed: int, groups: Ints | 
     return np.bincount(drawn.ravel(), minlength=replicates * num_images).reshape(replicates, num_images)
 
 
-def groups_of(names: Sequence[str] | None) -> Ints | None:
-    """Return the group of each image as a number, given the names of the groups; None if there are no groups."""
-    return None if names is None else numbered(names)
+@dataclass(frozen=True)
+class Resamples:
+    """Bootstrap samples of the images of a split, or of groups of them."""
+
+    weights: Ints  # (B, I), see draw_weights
+    groups: Ints | None  # (I,) numbers from 0; None if images are resampled
 
 
 def numbered(names: Sequence[str]) -> Ints:

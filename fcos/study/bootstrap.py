@@ -8,9 +8,9 @@ from typing import Any
 from fcos.config.section import parse_section, read_params
 from fcos.config.statistics import StatisticsConfig
 from fcos.data.coco import CocoSplit
-from fcos.scoring.bootstrap import Drawn, draw_weights, groups_of
-from fcos.scoring.matching import Ints
+from fcos.scoring.bootstrap import Drawn, Resamples, draw_weights
 from fcos.scoring.replicates import numbers_digest, save_replicates
+from fcos.scoring.scenes import groups_of
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Bootstrap:
         """Read the section `statistics` of params.yaml."""
         return Bootstrap(parse_section(read_params(), "statistics", StatisticsConfig))
 
-    def of(self, split: CocoSplit) -> Ints:
-        """Return (B, I): how often each image of `split` is in each bootstrap sample; groups are resampled whole."""
-        config = self.config
-        groups = groups_of(split.groups)
-        return draw_weights(len(split.images), replicates=config.replicates, seed=config.seed, groups=groups)
+    def of(self, split: CocoSplit) -> Resamples:
+        """Return the bootstrap samples of the images of `split`; groups and scenes are resampled whole."""
+        config, groups = self.config, groups_of(split)
+        weights = draw_weights(len(split.images), replicates=config.replicates, seed=config.seed, groups=groups)
+        return Resamples(weights, groups)
 
     def save(
         self, path: Path, replicates: Mapping[str, Drawn], *, numbers: Mapping[str, Any], identity: Mapping[str, Any]

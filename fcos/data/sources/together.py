@@ -60,7 +60,8 @@ def copies_text(copies: Mapping[str, Any] | None) -> list[str]:
     first, second = copies["pairs"][0]
     return [
         f"{copies['images']} of {copies['compared']} test images are near copies of another one, such as {first} and "
-        f"{second}: intervals treat them as independent and are too narrow; data.groups keeps images together"
+        f"{second}: intervals are too narrow, except for images whose annotated objects coincide, which are resampled "
+        "together; data.groups keeps images together"
     ]
 
 
