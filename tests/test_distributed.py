@@ -1,5 +1,6 @@
 """One training on several ranks: the weights of one rank, resumed, broken off and found by torchrun; real processes."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Watcher, wait_until, write_params
+import yaml
+from conftest import ROOT, Watcher, wait_until, write_params
 from safetensors.torch import load_file
 from torch import nn
 
@@ -28,26 +30,38 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "fcos"]
 
 
+STEPS = 20  # 25 images in batches of 6 = 3 + 3; the last of an epoch has one image, which only one rank gets
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A project with prepared data, and the history and the weights of its training on two ranks."""
+    folder = tmp_path_factory.mktemp("two-ranks")
+    settings = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
+    settings["data"]["num_train"] = 25
+    settings["model"]["batch_norm"] = "frozen"
+    # AdamW, and larger rates, would amplify the last bits of small gradients.
+    settings["train"] |= {"batch_size": 6, "precision": "float32", "optimizer": "sgd", "learning_rate": 0.002}
+    settings["train"] |= {"devices": 2, "checkpoint_every_s": 0.0}
+    settings["runs"][RUN]["epochs"] = 3
+    with contextlib.chdir(folder):
+        write_params(settings)
+        prepare()
+        shutil.copytree(".", folder / "prepared", ignore=shutil.ignore_patterns("prepared"))
+        train(RUN, Watcher())
+        return folder / "prepared", *outcome()
+
+
 @pytest.fixture
-def settings(workspace, smoke_params):
-    """20 steps of smoke: 25 images in batches of 6 = 3 + 3; the last one has one image, which only one rank gets."""
-    smoke_params["data"]["num_train"] = 25
-    smoke_params["model"]["batch_norm"] = "frozen"
-    # AdamW, and larger rates, would blow up the last bits of small gradients.
-    smoke_params["train"] |= {"batch_size": 6, "precision": "float32", "optimizer": "sgd", "learning_rate": 0.002}
-    smoke_params["runs"][RUN]["epochs"] = 3
-    write_params(smoke_params)
-    prepare()
-    return smoke_params
+def project(shared, tmp_path):
+    """A copy of that project with nothing trained, as the current folder."""
+    return shutil.copytree(shared[0], tmp_path, dirs_exist_ok=True)
 
 
-def trained(settings, devices):
-    """The history and the weights of a training on so many devices, done anew."""
-    settings["train"]["devices"] = devices
+def set_devices(number):
+    settings = yaml.safe_load(Path("params.yaml").read_text())
+    settings["train"]["devices"] = number
     write_params(settings)
-    shutil.rmtree("runs", ignore_errors=True)
-    train(RUN, Watcher())
-    return outcome()
 
 
 def outcome():
@@ -61,15 +75,16 @@ def distance(weights, others):
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one(settings):
-    """Positives that are not summed over the ranks change the losses by 1e-2 (seen)."""
-    history, weights = trained(settings, 1)
-    shared, shared_weights = trained(settings, 2)
+def test_two_ranks_train_as_one(shared, project):
+    """Losses that each rank divides by its own positives would differ by 1e-2 at once."""
+    _, of_two, weights_of_two = shared
+    set_devices(1)
+    train(RUN, Watcher())
+    history, weights = outcome()
     losses = [name for name in history if name.startswith("loss")]
-    assert len(history) == 20 and (history["num_positives"] == shared["num_positives"]).all()
-    np.testing.assert_allclose(shared[losses][:5], history[losses][:5], atol=1e-6, rtol=0)
-    assert distance(shared_weights, weights) < 1e-5
-    assert distance(shared_weights, weights) > 0  # another order of sums: they were computed apart
+    assert len(history) == STEPS and (history["num_positives"] == of_two["num_positives"]).all()
+    np.testing.assert_allclose(of_two[losses], history[losses], atol=1e-6, rtol=0)
+    assert 0 < distance(weights_of_two, weights) < 1e-5  # another order of sums
 
 
 def fcos(*command):
@@ -88,13 +103,8 @@ def ranks_of(process):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_broken_off_training_resumes_bit_for_bit(settings, how):
+def test_a_broken_off_training_resumes_bit_for_bit(shared, project, how):
     """Either rank 1 is killed, which ends both with a message, or rank 0 is asked to end, and saves first."""
-    settings["runs"][RUN]["epochs"] = 7
-    _, weights = trained(settings, 2)
-    shutil.rmtree("runs", ignore_errors=True)
-    settings["train"]["checkpoint_every_s"] = 0.0
-    write_params(settings)
     with fcos("train", RUN) as process:
         wait_until(lambda: list(Path("runs").rglob("state.pt")), process)
         os.kill(process.pid if how == signal.SIGTERM else ranks_of(process)[0], how)
@@ -106,24 +116,20 @@ def test_a_broken_off_training_resumes_bit_for_bit(settings, how):
     assert not Layout("smoke").weights(RUN).exists()
     again = Watcher()
     train(RUN, again)
-    assert 0 < len(again.seen) < 40  # 8 epochs of 5 steps
-    assert distance(outcome()[1], weights) == 0
+    assert 0 < len(again.seen) < STEPS
+    assert distance(outcome()[1], shared[2]) == 0
 
 
 @pytest.mark.slow
-def test_torchrun_trains_and_predicts_as_one_process_does(settings):
-    _, weights = trained(settings, 2)
-    predict(RUN, "test")
-    candidates = Layout("smoke").run(RUN) / "candidates" / "test.safetensors"
-    alone = candidates.read_bytes()
-    candidates.unlink()
-    subprocess.run([*TORCHRUN, "predict", RUN], check=True, capture_output=True)
-    assert candidates.read_bytes() == alone  # every image once, and every bit
-    settings["train"]["devices"] = 1
-    write_params(settings)
-    shutil.rmtree("runs", ignore_errors=True)
+def test_torchrun_trains_and_predicts_as_one_process_does(shared, project):
+    set_devices(1)
     subprocess.run([*TORCHRUN, "train", RUN], check=True, capture_output=True)
-    assert distance(outcome()[1], weights) == 0
+    assert distance(outcome()[1], shared[2]) == 0
+    subprocess.run([*TORCHRUN, "predict", RUN], check=True, capture_output=True)
+    candidates = Layout("smoke").run(RUN) / "candidates" / "test.safetensors"
+    of_two = candidates.read_bytes()
+    predict(RUN, "test")
+    assert candidates.read_bytes() == of_two  # every image once, and every bit
 
 
 def test_batch_norm_is_not_trained_on_parts_of_a_batch(monkeypatch):
