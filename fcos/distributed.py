@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -130,19 +131,15 @@ def joined(number: int, device: torch.device, command: Sequence[str]) -> Iterato
         device = torch.device("cuda", here)
         torch.cuda.set_device(device)
     with contextlib.ExitStack() as stack:
-        if not given:
-            stack.enter_context(_started(number, command))
-        file = os.environ.get(STORE)
+        store = os.environ.get(STORE) if given else stack.enter_context(_started(number, command))
         count = int(os.environ["WORLD_SIZE"]) if given else number
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        join = partial(distributed.init_process_group, backend, timeout=PATIENCE)
         with _heard():
-            if file is None:
-                distributed.init_process_group(backend, timeout=PATIENCE)
+            if store is None:  # torchrun's
+                join()
             else:
-                store = FileStore(file, count)
-                distributed.init_process_group(
-                    backend, store=store, rank=rank_to_be(), world_size=count, timeout=PATIENCE
-                )
+                join(store=FileStore(store, count), rank=rank_to_be(), world_size=count)
         try:
             yield device
             with _heard():
@@ -152,14 +149,17 @@ def joined(number: int, device: torch.device, command: Sequence[str]) -> Iterato
 
 
 @contextlib.contextmanager
-def _started(number: int, command: Sequence[str]) -> Iterator[None]:
-    """Start all ranks but the first, each with its share of the threads, and end them with the block."""
-    threads = max(1, torch.get_num_threads() // number)
-    before, before_threads = dict(os.environ), torch.get_num_threads()
+def _started(number: int, command: Sequence[str]) -> Iterator[str]:
+    """Start all ranks but the first, each with its share of the threads, and end them with the block.
+
+    Yields the file by which all of them find each other.
+    """
+    before = torch.get_num_threads()
+    threads = max(1, before // number)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     with tempfile.TemporaryDirectory(prefix="fcos-ranks-") as folder:
-        os.environ[STORE] = f"{folder}/store"
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-        shared = {**os.environ, "WORLD_SIZE": str(number), "OMP_NUM_THREADS": str(threads)}
+        store = f"{folder}/store"
+        shared = {**os.environ, STORE: store, "WORLD_SIZE": str(number), "OMP_NUM_THREADS": str(threads)}
         for other in range(1, number):
             log = Path(folder) / f"rank-{other}.log"
             with log.open("wb") as stream:
@@ -173,11 +173,9 @@ def _started(number: int, command: Sequence[str]) -> Iterator[None]:
             _others.append((process, log))
         torch.set_num_threads(threads)
         try:
-            yield
+            yield store
         finally:
-            torch.set_num_threads(before_threads)
-            os.environ.pop(STORE)
-            os.environ.update(before)
+            torch.set_num_threads(before)
             _end_others()
 
 

@@ -22,6 +22,7 @@ from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.errors import UserError
+from fcos.reporting.results import trained_on
 from fcos.study.layout import Layout
 from fcos.training.ranks import synchronise_norms
 
@@ -152,3 +153,18 @@ def test_ranks_share_all_items_in_order(monkeypatch, size, parts):
         shares.append(distributed.share(items))
     assert [len(share) for share in shares] == parts
     assert [item for share in shares for item in share] == items
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, 1), (3, 3), ("all", 3), (4, None)])
+def test_devices_are_counted(monkeypatch, devices, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    if expected is None:
+        with pytest.raises(UserError, match=r"train.devices: not available here\n.*4\n.*at most 3 \(cuda\)"):
+            distributed.number_of(devices, torch.device("cuda"))
+    else:
+        assert distributed.number_of(devices, torch.device("cuda")) == expected
+
+
+def test_rows_name_the_devices_that_shared_a_training():
+    assert trained_on({"device": "cpu", "devices": 2, "dtype": "float32"}) == "2 x cpu, float32"
+    assert trained_on({"device": "cpu", "dtype": "float32"}) == "cpu, float32"  # of an earlier version

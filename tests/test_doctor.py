@@ -155,7 +155,7 @@ def split(run):
     return read_split(Layout("smoke").data, "train")
 
 
-def test_a_batch_that_is_said_to_fit_runs(run, split, trial):
+def test_a_batch_that_is_said_to_fit_runs(run, split, trial, monkeypatch):
     most_boxes = max(map(len, split.annotations_of.values()))
     needed = trial.estimate().bytes_for(2, (64, 64), most_boxes) + sum(
         3 * i["width"] * i["height"] for i in split.images
@@ -163,6 +163,9 @@ def test_a_batch_that_is_said_to_fit_runs(run, split, trial):
     found = batch_finding(run, split, memory=int(needed) + 1)
     assert "2 images of 64 x 64 (estimated from two small steps)" in found.value
     assert found.problem == "train.batch_size does not fit: set it to 2 or less"
+    monkeypatch.setattr("fcos.commands.doctor._devices", lambda *_: 2)
+    found = batch_finding(run, split, memory=int(needed) + 1)
+    assert found.value.endswith("train.batch_size is 4, shared by 2 devices") and found.problem is None
     trial.step(2, (64, 64), num_boxes=4)
     assert all(parameter.isfinite().all() for parameter in trial.model.parameters())
 

@@ -162,10 +162,10 @@ def machine(monkeypatch):
     return monkeypatch
 
 
-def on(device, workspace_runs):
-    """Return the runs of the study with trainings on a device."""
+def on(device, workspace_runs, devices=1):
+    """Return the runs of the study with trainings on a device, or on several of a kind."""
     return [
-        run.model_copy(update={"train": run.train.model_copy(update={"device": device})})
+        run.model_copy(update={"train": run.train.model_copy(update={"device": device, "devices": devices})})
         for run in workspace_runs.values()
     ]
 
@@ -177,6 +177,7 @@ def test_jobs_by_cores_memory_and_gpus(workspace, machine):
         assert jobs.suitable_jobs(on("auto", runs)) == expected
     machine.setattr(jobs, "num_gpus", lambda: 2)
     assert jobs.suitable_jobs(on("auto", runs)) == jobs.suitable_jobs(on("cuda", runs)) == 2
+    assert jobs.suitable_jobs(on("cuda", runs, devices="all")) == 1  # each training has all of them
     machine.setattr(jobs, "available_memory", lambda: 100 << 30)
     assert jobs.suitable_jobs(on("cpu", runs)) == 8
     machine.setattr("sys.platform", "darwin")
@@ -193,6 +194,7 @@ def test_each_job_has_its_share_of_the_cores_or_a_gpu_of_its_own(workspace, mach
     machine.setenv("OMP_NUM_THREADS", "1")
     assert jobs.slots(2, on("cuda", runs)) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "7"}]
     assert jobs.slots(2, on("cpu", runs)) == [{}, {}]
+    assert jobs.slots(1, on("cuda", runs, devices="all")) == [{}]
 
 
 def test_without_a_driver_torch_is_not_asked_for_gpus(monkeypatch):

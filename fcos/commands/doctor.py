@@ -14,6 +14,7 @@ from fcos import __version__
 from fcos.config import params
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit, read_manifest, read_split
+from fcos.distributed import number_of
 from fcos.errors import UserError
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import track
@@ -117,17 +118,25 @@ def batch_finding(run: Run, split: CocoSplit, *, memory: int | None = None) -> F
     height, width = largest_size(run, split)
     network = f"{run.backbone}, num_convs {run.num_convs} ({run.name})"
     of_size = f"{height} x {width} ({how})"
-    value = f"{network}: {_count(fitting, at_most)} of {of_size}; train.batch_size is {run.train.batch_size}"
-    return Finding("batch", value, _problem(fitting, min(run.train.batch_size, len(split.images))))
+    devices = _devices(run, trial.device)
+    each = f", shared by {devices} devices" if devices > 1 else ""
+    value = f"{network}: {_count(fitting, at_most)} of {of_size}; train.batch_size is {run.train.batch_size}{each}"
+    wanted = min(run.train.batch_size, len(split.images))
+    return Finding("batch", value, _problem(fitting, -(-wanted // devices), devices))
+
+
+def _devices(run: Run, device: torch.device) -> int:
+    """Return the number of devices that hold a part of a batch each; the ranks of a CPU share its memory."""
+    return 1 if device.type == "cpu" else number_of(run.train.devices, device)
 
 
 def _count(fitting: int, at_most: int) -> str:
     return f"{fitting} images" if fitting < at_most else f"at least {fitting} images"
 
 
-def _problem(fitting: int, wanted: int) -> str | None:
+def _problem(fitting: int, wanted: int, devices: int) -> str | None:
     if fitting >= wanted:
         return None
     if fitting == 0:
         return "not even one image fits: lower train.sizes and train.max_size, or free memory"
-    return f"train.batch_size does not fit: set it to {fitting} or less"
+    return f"train.batch_size does not fit: set it to {fitting * devices} or less"
