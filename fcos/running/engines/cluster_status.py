@@ -83,8 +83,10 @@ def _of(job: Job, beat: HeartbeatContent | None) -> HeartbeatContent | None:
 
 
 def _progress(state: JobState, beat: HeartbeatContent | None) -> str:
-    if beat is None or state.state != RUNNING:
+    if state.state != RUNNING:
         return ""
+    if beat is None:  # no stage is running
+        return "making the environment, or transferring data"
     text = str(beat["stage"])
     if beat.get("total"):
         text += f" {beat['done']} of {beat['total']} {beat['unit']}"
