@@ -84,6 +84,20 @@ def test_by_shape_an_epoch_is_whole_and_little_of_it_is_padding():
     assert list(dataclasses.replace(plan, seed=4).batches(0)) != batches
 
 
+def test_by_shape_views_are_drawn_when_they_are_needed(monkeypatch):
+    """All those of an epoch of a million images would take 17 s before its first step."""
+    config = TrainConfig(batch_size=4, warmup_epochs=0, batches="by_shape")
+    plan = Plan(image_sizes=dict.fromkeys(range(1000), (100, 200)), epochs=1, seed=0, config=config)
+    drawn = []
+    draw = Plan.view
+    monkeypatch.setattr(Plan, "view", lambda plan, epoch, image: drawn.append(image) or draw(plan, epoch, image))
+    batches = plan.batches(0)
+    next(batches)
+    assert len(drawn) == 64  # the images of 16 batches, which are sorted together
+    list(batches)
+    assert sorted(drawn) == list(range(1000))  # each once
+
+
 def test_a_view_depends_on_seed_epoch_and_image_alone():
     kwargs = {"sizes": [32, 48, 64], "longest": 100, "horizontal_flip": 0.5}
     views = [draw_view((60, 80), seed=1, epoch=e, image_id=i, **kwargs) for e in range(20) for i in range(20)]

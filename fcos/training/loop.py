@@ -5,8 +5,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import tee
+from functools import cache, cached_property
+from itertools import islice, tee
 from typing import Any
 
 import numpy as np
@@ -92,26 +92,38 @@ class Plan:
         """Yield the dataset indices of each step, starting at `first_step`."""
         for epoch in range(first_step // self.steps_per_epoch, self.num_epochs):
             first = first_step % self.steps_per_epoch if epoch == first_step // self.steps_per_epoch else 0
-            yield from self._epoch(epoch)[first:]
+            yield from self._epoch(epoch, first)
 
     def mean_pixels(self, most: int = 200) -> float:
         """Return the pixels of an image in its batch, padding included: the mean over `most` batches of an epoch."""
         pixels = images = 0
-        for batch in self._epoch(0)[:most]:
+        for batch in islice(self._epoch(0), most):
             height, width = padded_size([self.view(0, self.image_ids[index]).size for index in batch])
             pixels, images = pixels + height * width * len(batch), images + len(batch)
         return pixels / images
 
-    def _epoch(self, epoch: int) -> list[list[int]]:
+    def _epoch(self, epoch: int, first: int = 0) -> Iterator[list[int]]:
+        """Yield the batches of an epoch from the batch `first` on.
+
+        Views are drawn when they are needed: those of a million images would take 17 seconds at the start of an epoch.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.image_sizes)).tolist()
         size = self.config.batch_size
         if self.config.batches == "random":
-            return _parts(order, size)
-        shapes = [padded_size([self.view(epoch, image_id).size]) for image_id in self.image_sizes]
-        together = [sorted(part, key=shapes.__getitem__) for part in _parts(order, SORTED_TOGETHER * size)]
-        batches = [batch for part in together for batch in _parts(part, size)]
-        return [batches[index] for index in rng.permutation(len(batches))]
+            yield from _parts(order, size)[first:]
+            return
+        together = _parts(order, SORTED_TOGETHER * size)
+
+        def shape(index: int) -> tuple[int, int]:
+            return padded_size([self.view(epoch, self.image_ids[index]).size])
+
+        @cache
+        def batches_of(part: int) -> list[list[int]]:
+            return _parts(sorted(together[part], key=shape), size)
+
+        for number in rng.permutation(self.steps_per_epoch)[first:].tolist():
+            yield batches_of(number // SORTED_TOGETHER)[number % SORTED_TOGETHER]
 
 
 def _parts(items: list[int], size: int) -> list[list[int]]:
