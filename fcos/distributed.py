@@ -90,7 +90,7 @@ def gather(value: T) -> list[T]:
 
 
 def number_of(devices: int | Literal["all"], device: torch.device) -> int:
-    """Return how many devices of the kind of `device` are meant by `train.devices`.
+    """Return how many devices of the kind of `device` are meant by `devices` in params.yaml.
 
     Raises:
         UserError: there are fewer.
@@ -100,7 +100,7 @@ def number_of(devices: int | Literal["all"], device: torch.device) -> int:
     # Several ranks may share a CPU.
     if wanted > there and device.type != "cpu":
         raise UserError(
-            "params.yaml: train.devices",
+            "params.yaml: devices",
             "not available here",
             found=wanted,
             expected=f"at most {there} ({device.type})",

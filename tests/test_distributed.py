@@ -22,6 +22,7 @@ from fcos.commands.predict import predict
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.errors import UserError
+from fcos.files import read_json
 from fcos.reporting.results import trained_on
 from fcos.study.layout import Layout
 from fcos.training.ranks import synchronise_norms
@@ -59,9 +60,9 @@ def project(shared, tmp_path):
     return shutil.copytree(shared[0], tmp_path, dirs_exist_ok=True)
 
 
-def set_devices(number):
+def set_devices(number, section="train"):
     settings = yaml.safe_load(Path("params.yaml").read_text())
-    settings["train"]["devices"] = number
+    settings[section]["devices"] = number
     write_params(settings)
 
 
@@ -122,15 +123,17 @@ def test_a_broken_off_training_resumes_bit_for_bit(shared, project, how):
 
 
 @pytest.mark.slow
-def test_torchrun_trains_and_predicts_as_one_process_does(shared, project):
+def test_torchrun_trains_the_same_and_two_devices_predict_the_same(shared, project):
     set_devices(1)
     subprocess.run([*TORCHRUN, "train", RUN], check=True, capture_output=True)
     assert distance(outcome()[1], shared[2]) == 0
-    subprocess.run([*TORCHRUN, "predict", RUN], check=True, capture_output=True)
     candidates = Layout("smoke").run(RUN) / "candidates" / "test.safetensors"
-    of_two = candidates.read_bytes()
     predict(RUN, "test")
-    assert candidates.read_bytes() == of_two  # every image once, and every bit
+    of_one = candidates.read_bytes()
+    set_devices(2, "test")
+    predict(RUN, "test")
+    assert candidates.read_bytes() == of_one  # every image once, and every bit
+    assert read_json(candidates.parent.with_name("timing.json"), hint="")["provenance"]["devices"] == 2
 
 
 def test_batch_norm_is_not_trained_on_parts_of_a_batch(monkeypatch):
@@ -159,7 +162,7 @@ def test_ranks_share_all_items_in_order(monkeypatch, size, parts):
 def test_devices_are_counted(monkeypatch, devices, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     if expected is None:
-        with pytest.raises(UserError, match=r"train.devices: not available here\n.*4\n.*at most 3 \(cuda\)"):
+        with pytest.raises(UserError, match=r"params.yaml: devices: not available here\n.*4\n.*at most 3 \(cuda\)"):
             distributed.number_of(devices, torch.device("cuda"))
     else:
         assert distributed.number_of(devices, torch.device("cuda")) == expected

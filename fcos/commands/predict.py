@@ -40,7 +40,9 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
     weights_path = scored.layout.weights(name)
     identity = checked_identity(scored, weights_path)
     with contextlib.ExitStack() as stack:
-        device = stack.enter_context(distributed.joined(1, find_device(scored.test.device), []))
+        device = find_device(scored.test.device)
+        number = distributed.number_of(scored.test.devices, device)
+        device = stack.enter_context(distributed.joined(number, device, ["predict", name, "--views", views]))
         dtype = find_dtype(scored.test.precision, device)
         dtype_name = str(dtype).removeprefix("torch.")
         model = load_model(scored.run, identity, weights_path)

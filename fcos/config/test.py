@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PositiveInt
 
 from fcos.config.section import Section
-from fcos.config.train import Device, Precision
+from fcos.config.train import Device, Devices, Precision
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,11 +24,12 @@ class TestConfig(Section):
     batch_size: PositiveInt = 8
     precision: Precision = "auto"
     device: Device = "auto"
+    devices: Devices = 1
     cuda_graphs: bool = True
     workers: Annotated[int, Field(ge=0)] = 2
 
     # These keys decide where and how fast the network runs. The dtype that was used is stored with the candidates.
-    _MACHINE: ClassVar = frozenset({"device", "cuda_graphs", "workers", "batch_size", "precision"})
+    _MACHINE: ClassVar = frozenset({"device", "devices", "cuda_graphs", "workers", "batch_size", "precision"})
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that determine the metrics, as stored in every metrics file."""
