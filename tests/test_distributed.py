@@ -44,7 +44,7 @@ def shared(tmp_path_factory):
     settings["model"]["batch_norm"] = "frozen"
     # AdamW, and larger rates, would amplify the last bits of small gradients.
     settings["train"] |= {"batch_size": 6, "precision": "float32", "optimizer": "sgd", "learning_rate": 0.002}
-    settings["train"] |= {"devices": 2, "checkpoint_every_s": 0.0}
+    settings["train"] |= {"devices": 2, "checkpoint_every_s": 0.0, "sizes": [32, 64]}  # two sizes to pad to
     settings["runs"][RUN]["epochs"] = 3
     with contextlib.chdir(folder):
         write_params(settings)
