@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from fcos import distributed
 from fcos.config.data import DataConfig
@@ -30,7 +31,7 @@ from fcos.study.provenance import provenance
 from fcos.study.summary import write_summary
 from fcos.training.history import COLUMNS, VALIDATION
 from fcos.training.key import training_key
-from fcos.training.loop import Plan, Row, fit, peak_memory_mb
+from fcos.training.loop import History, Plan, Row, fit, peak_memory_mb
 from fcos.training.remote_states import RemoteStates
 from fcos.training.resume import Scratch
 from fcos.training.validation import Validation, Validator
@@ -128,8 +129,7 @@ def _train(
         validated = validation.summary(model, device)
         if not first:
             return
-        identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
-        save_weights(layout.weights(run.name), model.state_dict(), identity)
+        _write_weights(run, split, layout, model)
         columns = COLUMNS if validator is None else (*COLUMNS, *VALIDATION)
         write_csv(layout.run(run.name) / "history.csv", history.rows, columns)
         write_summary(
@@ -142,18 +142,30 @@ def _train(
             validation=validated,
             provenance=provenance(
                 started,
-                training_seconds=round(history.seconds, 3),
                 device=device_name(device),
                 devices=distributed.size(),
                 dtype=dtype_name,
                 threads=torch.get_num_threads(),
                 peak_memory_mb=round(peak_memory_mb(device)),
-                images=len(split.images) * (1 + int(history.rows[-1]["epoch"])),
-                images_per_s=round(statistics.median(row["images_per_s"] for row in history.rows), 3),
-                mean_pixels=round(plan.mean_pixels(), 1),
+                **_speed(history, plan),
             ),
         )
         scratch.finish([layout.run(run.name) / name for name in OUTPUTS])
+
+
+def _write_weights(run: Run, split: CocoSplit, layout: Layout, model: nn.Module) -> None:
+    identity = Identity(run=run.identity(), categories=split.categories, data_digest=split.digest, bits=split.bits)
+    save_weights(layout.weights(run.name), model.state_dict(), identity)
+
+
+def _speed(history: History, plan: Plan) -> dict[str, float]:
+    """Return what `fcos study plan` needs to know of a training."""
+    return {
+        "training_seconds": round(history.seconds, 3),
+        "images": len(plan.image_sizes) * (1 + int(history.rows[-1]["epoch"])),
+        "images_per_s": round(statistics.median(row["images_per_s"] for row in history.rows), 3),
+        "mean_pixels": round(plan.mean_pixels(), 1),
+    }
 
 
 def _ignore(_: Sequence[Row]) -> None:
