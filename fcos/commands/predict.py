@@ -21,9 +21,9 @@ from fcos.files import sha256_file, whole_dir
 from fcos.formats import write_record
 from fcos.model.checkpoint import Identity, check_same_classes, read_identity
 from fcos.model.device import device_name, find_device, find_dtype
-from fcos.model.graphs import make_graphs
 from fcos.records import Timings
-from fcos.study.build import build_grid, load_model
+from fcos.study.build import load_model
+from fcos.study.predictor import build_predictor
 from fcos.study.provenance import provenance
 from fcos.study.scored_run import VALIDATION_PREFIX, ScoredRun
 
@@ -46,15 +46,7 @@ def predict(name: str, views: Literal["test", "tta"]) -> None:
         dtype = find_dtype(scored.test.precision, device)
         dtype_name = str(dtype).removeprefix("torch.")
         model = load_model(scored.run, identity, weights_path)
-        predictor = Predictor(
-            model=model,
-            grid=build_grid(scored.run.model),
-            device=device,
-            dtype=dtype,
-            score_threshold=scored.test.score_threshold,
-            max_candidates=scored.test.max_candidates,
-            graphs=make_graphs(model, device, dtype, wanted=scored.test.cuda_graphs),
-        )
+        predictor = build_predictor(model, scored.run, scored.test, device, dtype, graphs=scored.test.cuda_graphs)
         digest = sha256_file(weights_path)
         suffix = "" if views == "test" else "_tta"
         timings = {}

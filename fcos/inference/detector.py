@@ -18,13 +18,12 @@ from fcos.data.images import reduced, reduction, resized_size
 from fcos.data.transforms import View
 from fcos.detections import Candidates, Detections, detect
 from fcos.errors import UserError
-from fcos.evaluation.predictor import Predictor
 from fcos.model.checkpoint import Identity, read_identity
 from fcos.model.device import find_device, find_dtype
-from fcos.model.graphs import make_graphs
 from fcos.structures import GroundTruth, Sample
-from fcos.study.build import build_grid, load_model
+from fcos.study.build import load_model
 from fcos.study.layout import Layout
+from fcos.study.predictor import build_predictor
 
 NOTHING = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 ImageArray = NDArray[np.uint8]  # (height, width, 3)
@@ -92,15 +91,7 @@ class Detector:
         device = find_device(self.test.device)
         dtype = find_dtype(self.test.precision, device)
         model = load_model(weights.run, weights.identity, weights.path)
-        self.predictor = Predictor(
-            model=model,
-            grid=build_grid(weights.run.model),
-            device=device,
-            dtype=dtype,
-            score_threshold=self.test.score_threshold,
-            max_candidates=self.test.max_candidates,
-            graphs=make_graphs(model, device, dtype, wanted=self.test.cuda_graphs),
-        )
+        self.predictor = build_predictor(model, weights.run, self.test, device, dtype, graphs=self.test.cuda_graphs)
 
     @staticmethod
     def from_weights(path: Path, test: TestConfig | None = None) -> "Detector":

@@ -18,6 +18,7 @@ SELECTION_CODE = (
     "scoring/numbers.py",
     "scoring/protocol.py",
     "scoring/support.py",
+    "study/predictor.py",
     "study/selection.py",
     "study/validator.py",
 )

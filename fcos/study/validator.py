@@ -10,12 +10,12 @@ from fcos.config.test import TestConfig
 from fcos.data.cache import Images, keep_images
 from fcos.data.coco import CocoSplit, read_validation
 from fcos.data.dataset import DetectionDataset
-from fcos.evaluation.predictor import Predictor, predict_split
+from fcos.evaluation.predictor import predict_split
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
 from fcos.model.device import find_dtype
 from fcos.records import Numbers
-from fcos.study.build import build_grid
 from fcos.study.layout import Layout
+from fcos.study.predictor import build_predictor
 from fcos.study.selection import selection_key
 from fcos.training.validation import Part
 
@@ -47,14 +47,8 @@ class SplitValidator:
 
     def __call__(self, model: nn.Module, device: torch.device, split: Part) -> Numbers:
         test, images = self._test, self._splits[split]
-        predictor = Predictor(
-            model=model,
-            grid=build_grid(self._run.model),
-            device=device,
-            dtype=find_dtype(test.precision, device),
-            score_threshold=test.score_threshold,
-            max_candidates=test.max_candidates,
-        )
+        dtype = find_dtype(test.precision, device)
+        predictor = build_predictor(model, self._run, test, device, dtype, graphs=False)  # of weights that change
         candidates, _ = predict_split(
             predictor,
             DetectionDataset(images, self._kept(split, device)),
