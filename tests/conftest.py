@@ -58,6 +58,11 @@ def pytest_configure(config):
     os.environ["DVC_SYSTEM_CONFIG_DIR"] = str(home / "none")
 
 
+def pytest_xdist_auto_num_workers():
+    """Return three workers for two cores: a test waits for other processes, locks and pages a third of its time."""
+    return (3 * len(os.sched_getaffinity(0)) + 1) // 2 if hasattr(os, "sched_getaffinity") else None
+
+
 def pytest_collection_finish():
     """Collect garbage less often: going through torch's and MLflow's million objects takes a twelfth of the time."""
     gc.set_threshold(50_000, 20, 50)
