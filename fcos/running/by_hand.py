@@ -13,12 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fcos.config.section import read_params
 from fcos.files import md5_file, project_root, read_note, sha256_json, write_json
 from fcos.progress import say
-from fcos.running.dvc import commit, is_busy, is_project, recorded_outputs
+from fcos.running.dvc import commit, is_busy, is_project, read_dvc_yaml, recorded_outputs
 from fcos.running.stages import Stage
 from fcos.study.layout import Layout
 from fcos.study.places import SLOTS
@@ -91,7 +89,7 @@ def stage_inputs(stage: Stage) -> Inputs:
     The links to the source are left out, because `fcos prepare` creates them after it has read their targets.
     """
     params = read_params()
-    definition = yaml.safe_load(_dvc_file(stage).read_text(encoding="utf-8"))["stages"][stage.name]
+    definition = read_dvc_yaml(_dvc_file(stage))["stages"][stage.name]
     definition = definition.get("do", definition)
     fill = {"${study}": params["study"], "${key}": stage.run_name or "", "${item}": stage.run_name or ""}
 

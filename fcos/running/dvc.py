@@ -104,10 +104,15 @@ def _after(start: str, pairs: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(start): value for key, value in pairs.items() if key.startswith(start)}
 
 
+def read_dvc_yaml(path: Path) -> Any:
+    """Return what a dvc.yaml or dvc.lock file says; libyaml takes a quarter of the time of PyYAML's own parser."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def recorded_outputs(lock: Path) -> list[tuple[Path, str]]:
     """Return the outputs that a lock file lists, each with its md5, which ends in `.dir` for a folder."""
     try:
-        locked = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+        locked = read_dvc_yaml(lock) or {}
         outputs = [out for stage in locked.get("stages", {}).values() for out in stage.get("outs", [])]
         return [(Path(out["path"]), str(out["md5"])) for out in outputs if "md5" in out]
     except OSError:
