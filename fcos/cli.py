@@ -156,6 +156,7 @@ class ExportFormat(StrEnum):
 
 MISTAKE, INTERRUPTED = 2, 128 + signal.SIGINT
 NOT_RESTORED = 3  # exit code of a stage that DVC was only to restore from its caches
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")  # Windows has only the first two
 AGAIN_S = 0.1  # delay before a lost signal is sent again
 
 
@@ -175,12 +176,13 @@ def main() -> None:
 
     def hear_again(lost: "sys.UnraisableHookArgs") -> None:
         """Send the signal again if Python dropped its exception, as it does in a `__del__` or a callback."""
-        if isinstance(lost.exc_value, Stopped):
+        if isinstance(lost.exc_value, Stopped) and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         else:
             sys.__unraisablehook__(lost)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+    numbers = [getattr(signal, name, None) for name in SIGNALS]
+    for number in filter(None, numbers):
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, stop)
     sys.unraisablehook = hear_again
@@ -219,6 +221,10 @@ def _as_mistake(error: BaseException) -> UserError | None:
     """Return the error as a message to the user if it is a mistake in the input or a system error, otherwise None."""
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ModuleNotFoundError):
+        from fcos.extras import missing
+
+        return missing(error, " ".join(["fcos", *sys.argv[1:2]]))
     from fcos.system_errors import explain
 
     return explain(error)
@@ -724,8 +730,9 @@ def doctor(
 
     findings = doctor()
     try:
-        connect(renew=False)
-        findings.append(Finding("tracking", shown_uri()))
+        if Path("params.yaml").exists() or Path("dvc.yaml").exists():  # elsewhere it would leave an mlflow.db behind
+            connect(renew=False)
+            findings.append(Finding("tracking", shown_uri()))
     except StoreUnavailable as error:
         what = f"{error}; {error.hint}; to log the runs later: `fcos sync-mlflow`"
         findings.append(Finding("tracking", "not reachable", what))

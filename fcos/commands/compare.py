@@ -98,12 +98,39 @@ def compare(
         >>> {row["name"]: round(row["metrics"]["AP"], 3) for row in content["rows"]}
         {'one': 0.505, 'both': 1.0}
     """
-    choices = choices or Choices()
     if len(arguments) < 2:
         raise UserError("fcos compare", "nothing to compare with", found=arguments[0], expected="two results or more")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
-    rows = parse_rows(arguments)
+    content = compare_rows(
+        parse_rows(arguments),
+        gt,
+        replicates=replicates,
+        confidence=confidence,
+        seed=seed,
+        choices=choices,
+        power=power,
+        baseline=baseline,
+        gate=gate,
+    )
+    _write(content, out)
+    return content
+
+
+def compare_rows(
+    rows: Sequence[Row],
+    gt: Path,
+    *,
+    replicates: int,
+    confidence: float,
+    seed: int,
+    choices: Choices | None = None,
+    power: bool = False,
+    baseline: str | None = None,
+    gate: Gate | None = None,
+) -> dict[str, Any]:
+    """Return what `compare` returns for two rows or more; write nothing."""
+    choices = choices or Choices()
     if gate is not None:
         baseline = baseline or rows[0].name
     _check_gate(rows, baseline, gate, replicates)
@@ -138,7 +165,6 @@ def compare(
     if gate is not None:
         failures = [why for pair in pairs if (why := gate.failure(pair)) is not None]
         content["gate"] = {"margin": gate.margin, "better": gate.better, "passed": not failures, "failures": failures}
-    _write(content, out)
     return content
 
 

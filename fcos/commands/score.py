@@ -12,7 +12,7 @@ from fcos.formats import write_record
 from fcos.progress import Progress
 from fcos.reporting.comparison import drawn
 from fcos.reporting.intervals import in_brackets, percent, plus_minus
-from fcos.reporting.text_tables import text_table
+from fcos.reporting.text_tables import html_list, html_table, text_table
 from fcos.scoring import average_precision
 from fcos.scoring.average_precision import METRICS, Scores, joined
 from fcos.scoring.matching import Ints, Matches
@@ -94,12 +94,50 @@ def score(
 
 def score_text(content: dict[str, Any]) -> str:
     """Return the result of `score` as text: the twelve metrics, then the classes."""
-    counted, statistics = content["counts"], content["statistics"]
     twelve = [
         f"{name:<6}{plus_minus(content[name], interval)} {in_brackets(interval)}"
         for name, interval in content["intervals"].items()
     ]
-    classes = [
+    return "\n".join(
+        [
+            _counted(content),
+            "",
+            *twelve,
+            "",
+            text_table(*_classes(content)),
+            *diagnosis_lines(content["diagnosis"]),
+        ]
+    )
+
+
+def score_html(content: dict[str, Any]) -> str:
+    """Return the result of `score` as HTML for a notebook: what `score_text` says, as tables."""
+    twelve = [
+        [name, plus_minus(content[name], interval), in_brackets(interval)]
+        for name, interval in content["intervals"].items()
+    ]
+    notes = [_counted(content), *(finding["text"] for finding in content["diagnosis"])]
+    return html_table(["", "%", "interval"], twelve) + html_table(*_classes(content)) + html_list(notes)
+
+
+def _counted(content: Mapping[str, Any]) -> str:
+    """Return what was scored, and what the intervals are."""
+    counted, statistics = content["counts"], content["statistics"]
+    intervals = "no intervals (--replicates 0)"
+    if statistics["replicates"]:
+        intervals = (
+            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} bootstrap samples of the "
+            + drawn(statistics)
+        )
+    return (
+        f"{counted['images']} images, {counted['objects']} objects, {counted['detections']} detections; percent, "
+        + intervals
+    )
+
+
+def _classes(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of classes."""
+    rows = [
         [
             row["name"],
             str(row["num_objects"]),
@@ -109,24 +147,7 @@ def score_text(content: dict[str, Any]) -> str:
         ]
         for row in content["per_class"]
     ]
-    if statistics["replicates"]:
-        intervals = (
-            f"{100 * statistics['confidence']:g} % intervals from {statistics['replicates']} bootstrap samples of the "
-            + drawn(statistics)
-        )
-    else:
-        intervals = "no intervals (--replicates 0)"
-    return "\n".join(
-        [
-            f"{counted['images']} images, {counted['objects']} objects, {counted['detections']} detections; percent, "
-            f"{intervals}",
-            "",
-            *twelve,
-            "",
-            text_table(["class", "objects", "AP", "AP50", "AP75"], classes),
-            *diagnosis_lines(content["diagnosis"]),
-        ]
-    )
+    return ["class", "objects", "AP", "AP50", "AP75"], rows
 
 
 def diagnosis_lines(findings: list[Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,11 @@ def list_studies() -> dict[str, str]:
 
 
 def list_text() -> str:
-    """Return a line for each study in studies/."""
+    """Return a line for each study in studies/; raises UserError where there is none."""
+    if not list_studies():
+        raise UserError(
+            Path.cwd(), "has no studies", expected="a project folder, with studies/*.yaml", hint="cd to your clone"
+        )
     return "".join(f"{name:<12} {headline}\n" for name, headline in list_studies().items())
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus
-from fcos.reporting.text_tables import markdown_table, text_table
+from fcos.reporting.text_tables import html_list, html_table, markdown_table, text_table
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import p_text
 from fcos.scoring.findings import same_content
@@ -46,6 +46,13 @@ def comparison_markdown(content: Content, *, image: str) -> str:
         "\n".join(f"- {markdown(note)}" for note in [*_notes(content), *_odd(content)]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def comparison_html(content: Content) -> str:
+    """Return the comparison as HTML for a notebook: rows, differences, sentences and notes."""
+    sentences = [pair["sentence"] for pair in content["differences"]]
+    notes = [*_notes(content), *_odd(content)]
+    return html_table(*_rows(content)) + html_table(*_pairs(content)) + html_list(sentences) + html_list(notes)
 
 
 def _verdict(content: Content) -> str:

@@ -1,5 +1,6 @@
-"""Format tables as text for a terminal, or as Markdown."""
+"""Format tables as text for a terminal, as Markdown, or as HTML for a notebook."""
 
+import html
 from collections.abc import Sequence
 
 from tabulate import tabulate
@@ -22,3 +23,15 @@ def markdown_table(header: Sequence[str], rows: Cells, numeric: Sequence[bool]) 
     """Return a pipe table of Markdown cells, with `numeric` columns aligned to the right."""
     align = ["right" if is_number else "left" for is_number in numeric]
     return str(tabulate(rows, header, tablefmt="pipe", colalign=align, disable_numparse=True))
+
+
+def html_table(header: Sequence[str], rows: Cells) -> str:
+    """Return an HTML table, with all text escaped; the first column is aligned to the left, the others to the right."""
+    align = ["left", *["right"] * (len(header) - 1)]
+    return str(tabulate(rows, header, tablefmt="html", colalign=align, headersalign=align, disable_numparse=True))
+
+
+def html_list(sentences: Sequence[str]) -> str:
+    """Return an HTML list, with all text escaped; empty without sentences."""
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{items}</ul>" if items else ""
