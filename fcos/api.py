@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -152,10 +153,10 @@ def score(
         >>> score(gt, columns, replicates=0)["AP"] == result["AP"]
         True
     """
-    with _as_files({"gt": gt, "detections": detections}) as (files, renamed):
+    with _as_files([("gt", gt), ("detections", detections)]) as ((truth, results), renamed):
         content = score_files(
-            files["gt"],
-            files["detections"],
+            truth,
+            results,
             out=None,
             replicates=replicates,
             confidence=confidence,
@@ -206,12 +207,13 @@ def compare(
     if len(detections) < 2:
         raise UserError("detections", "nothing to compare with", found=", ".join(detections), expected="two or more")
     repeats: dict[str, list[Any]] = {name: list(of) if _are_repeats(of) else [of] for name, of in detections.items()}
-    given = {f"{name}-{i}": of for name, several in repeats.items() for i, of in enumerate(several, 1)}
-    with _as_files({"gt": gt, **given}) as (files, renamed):
-        rows = [Row(name, [files[f"{name}-{i}"] for i in range(1, len(of) + 1)]) for name, of in repeats.items()]
+    given = [pair for name, of in repeats.items() for pair in zip(_names(name, len(of)), of, strict=True)]
+    with _as_files([("gt", gt), *given]) as ((truth, *results), renamed):
+        remaining = iter(results)
+        rows = [Row(name, list(islice(remaining, len(of)))) for name, of in repeats.items()]
         content = compare_rows(
             rows,
-            files["gt"],
+            truth,
             replicates=replicates,
             confidence=confidence,
             seed=seed,
@@ -277,36 +279,37 @@ def load(run_or_file: str | os.PathLike[str]) -> Detector:
     return Detector(Network(Weights.find(os.fspath(run_or_file))))
 
 
+def _names(name: str, count: int) -> list[str]:
+    """Return the names of the results of a row in messages."""
+    return [name] if count == 1 else [f"{name}, result {number}" for number in range(1, count + 1)]
+
+
 def _are_repeats(value: Any) -> TypeGuard[list[Any]]:
-    """Whether it is a list of several results: paths, lists or columns, and not the dicts of one result."""
+    """Whether it is a list of several results, and not the list of dicts of one result."""
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(of, str | os.PathLike | list) or (_is_table(of) and not _is_record(of)) for of in value)
+    return all(isinstance(of, str | os.PathLike | list) or _are_columns(of) for of in value)
 
 
-def _is_table(value: Any) -> bool:
-    return hasattr(value, "keys") and hasattr(value, "__getitem__")
-
-
-def _is_record(value: Any) -> bool:
-    return _is_table(value) and all(name in value for name in COLUMNS) and np.ndim(value["score"]) == 0
+def _are_columns(value: Any) -> bool:
+    return hasattr(value, "keys") and "score" in value and np.ndim(value["score"]) == 1
 
 
 @contextlib.contextmanager
-def _as_files(given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Path], Callable[[Any], Any]]]:
+def _as_files(given: Sequence[tuple[str, Any]]) -> Iterator[tuple[list[Path], Callable[[Any], Any]]]:
     """Yield a path for each input, and a function that replaces paths of temporary files by the names of the inputs.
 
     What is in memory is written to such a file.
     """
     with tempfile.TemporaryDirectory(prefix="fcos-") as folder:
-        files, shown = {}, {}
-        for number, (name, value) in enumerate(given.items()):
+        files, shown = [], {}
+        for number, (name, value) in enumerate(given):
             if isinstance(value, str | os.PathLike):
-                files[name] = Path(value)
-            else:
-                files[name] = Path(folder) / f"{number}.json"
-                files[name].write_bytes(_as_json(value, name))
-                shown[str(files[name])] = name
+                files.append(Path(value))
+                continue
+            files.append(Path(folder) / f"{number}.json")
+            files[-1].write_bytes(_as_json(value, name))
+            shown[str(files[-1])] = name
 
         def renamed(value: Any) -> Any:
             if isinstance(value, dict):
@@ -329,18 +332,13 @@ def _as_files(given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Path], Calla
 def _as_json(value: Any, name: str) -> bytes:
     import orjson
 
-    if (_is_table(value) and not isinstance(value, Mapping | Sequence)) or _is_columns(value):
+    if _are_columns(value):
         value = _records(value, name)
     try:
         return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise UserError(
-            name, "cannot be written as JSON", found=error, expected="dicts, lists, numbers, text"
-        ) from None
-
-
-def _is_columns(value: Any) -> bool:
-    return isinstance(value, Mapping) and "images" not in value and "score" in value and not _is_record(value)
+        expected = "dicts, lists, numbers and text"
+        raise UserError(name, "cannot be written as JSON", found=error, expected=expected) from None
 
 
 def _records(columns: Any, name: str) -> list[dict[str, Any]]:
@@ -348,7 +346,8 @@ def _records(columns: Any, name: str) -> list[dict[str, Any]]:
     if missing:
         found = ", ".join(map(str, columns.keys()))
         raise UserError(name, f"has no column {missing[0]}", found=found, expected=", ".join(COLUMNS))
-    lists = [[_plain(value) for value in columns[column]] for column in COLUMNS]
+    given = [columns[column] for column in COLUMNS]
+    lists = [of.tolist() if hasattr(of, "tolist") else list(of) for of in given]
     lengths = [len(of) for of in lists]
     if len(set(lengths)) > 1:
         found = ", ".join(f"{column}: {length}" for column, length in zip(COLUMNS, lengths, strict=True))
@@ -360,8 +359,6 @@ def _plain(value: Any) -> Any:
     """Return arrays and tensors as lists, and their single values as Python's."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    if isinstance(value, str | int | float | list | tuple):
-        return value
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is no value of JSON")

@@ -106,7 +106,7 @@ def test_a_result_is_a_table_json_and_html(files, tmp_path):
 
 
 def test_a_comparison_is_that_of_the_command_with_seeds_and_any_names(files, run, tmp_path):
-    names = ["one", "of/: a <b>"]
+    names = ["gt", "of/: a <b>"]
     done = run("compare", "one.json", "of=two.json,three.json", "--gt", "gt.json", "--out", "out")
     assert done.returncode == 2 and "three.json" in done.stderr
     (tmp_path / "three.json").write_text(json.dumps(found_by(3)))
@@ -117,9 +117,9 @@ def test_a_comparison_is_that_of_the_command_with_seeds_and_any_names(files, run
     for ours, of_command in zip(found.content["rows"], expected["rows"], strict=True):
         assert ours["metrics"] == of_command["metrics"] and ours["intervals"] == of_command["intervals"]
     assert found.content["differences"][0]["metrics"] == expected["differences"][0]["metrics"]
-    assert found.sentences[0].replace(names[1], "of") == expected["differences"][0]["sentence"]
+    assert found.sentences[0].replace(names[1], "of").replace("gt", "one") == expected["differences"][0]["sentence"]
     frame = found.to_frame()
-    assert frame.loc[(names[1], "one", "AP"), "difference"] == expected["differences"][0]["metrics"]["AP"]["difference"]
+    assert frame.loc[(names[1], "gt", "AP"), "difference"] == expected["differences"][0]["metrics"]["AP"]["difference"]
     html = found._repr_html_()
     assert "<b>" not in html and "of/: a &lt;b&gt;" in html and found.sentences[0].partition(":")[0][:3] in html
     assert "fcos-" not in found.to_json()  # no temporary folder
@@ -131,6 +131,7 @@ def test_a_comparison_is_that_of_the_command_with_seeds_and_any_names(files, run
         ([{"image_id": 1}], ["detections: [0].category_id: is missing"]),
         ({"image_id": [1], "score": [1.0]}, ["detections: has no column category_id", "image_id, score"]),
         ({**columns_of(found_by(1)), "score": [0.5]}, ["columns of different lengths", "score: 1"]),
+        ({**columns_of(found_by(1)), "score": [None] * NUM_IMAGES}, ["detections: [0].score"]),
         ([object()], ["detections: cannot be written as JSON"]),
         (5, ["detections: is not a list of results"]),
         ([{**found_by(1)[0], "score": float("nan")}], ["detections: [0].score"]),
@@ -143,6 +144,11 @@ def test_wrong_detections_are_named_without_a_temporary_path(detections, parts):
     for part in parts:
         assert part in str(error.value)
     assert "/tmp" not in str(error.value)
+
+
+def test_a_wrong_record_is_no_table():
+    with pytest.raises(api.UserError, match=r"^b: \[0\].category_id: is missing"):
+        api.compare(ground_truth(), {"a": found_by(1), "b": [{"image_id": 1, "score": 0.5}]})
 
 
 def test_one_detector_is_no_comparison():
