@@ -43,7 +43,7 @@ ifdef STUDY
 endif
 	fcos study run
 
-# Each core runs one test file at a time. More threads in torch would only compete for the cores.
+# Three test files at a time on two cores. More threads in torch would only compete for the cores.
 test: install browser
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not engine"
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from playwright.sync_api import expect, sync_playwright
@@ -58,8 +59,12 @@ def pytest_configure(config):
 
 
 def pytest_xdist_auto_num_workers():
-    """Return three workers for two cores: a test waits for other processes, locks and pages a third of its time."""
-    return (3 * len(os.sched_getaffinity(0)) + 1) // 2 if hasattr(os, "sched_getaffinity") else None
+    """Return three workers for two cores, as far as the memory allows.
+
+    A test waits for other processes, locks and pages a third of its time; a worker with all that it starts takes 4 GB.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min((3 * cores + 1) // 2, psutil.virtual_memory().total // 4_000_000_000))
 
 
 def pytest_collection_finish():

@@ -326,6 +326,16 @@ def test_study_of_a_voc_folder_is_valid_and_prepares():
     assert prepare()["splits"]["train"]["num_images"] == 3
 
 
+@pytest.mark.parametrize("is_project", [True, False])
+def test_what_comes_next_works_in_this_folder(is_project):
+    small_voc()
+    if is_project:
+        Path("dvc.yaml").touch()
+    said = " ".join(study_new("mine", Path("photos")).split())
+    assert ("fcos study run or both at once: make repro STUDY=mine" in said) == is_project
+    assert ("this folder has no dvc.yaml, and `fcos study run` needs it" in said) != is_project
+
+
 def test_each_backbone_is_trained_from_as_many_seeds_as_asked_for():
     small_voc()
     assert "one training each compares two networks only" in " ".join(study_new("mine", Path("photos")).split())

@@ -97,12 +97,21 @@ def study_new(
     looked_at = Path("data/contact_sheets") / name
     lines += [("look", f"{looked_at}/: a contact sheet of each split: images with their boxes, unusual ones first")]
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
-    said = _table([*lines, ("", "fcos study run"), ("", f"or both at once: make repro STUDY={name}")])
+    said = _table([*lines, *(("", step) for step in _after_use(name))])
     write_contact_sheets(splits, manifest, looked_at)
     if outside:
         link_root(root, outside)
     write_text(path, text)
     return said
+
+
+def _after_use(name: str) -> list[str]:
+    """Return what one runs after `fcos study use`."""
+    if Path("dvc.yaml").is_file():
+        return ["fcos study run", f"or both at once: make repro STUDY={name}"]
+    return [
+        "fcos prepare, and the other commands one by one: this folder has no dvc.yaml, and `fcos study run` needs it"
+    ]
 
 
 def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
