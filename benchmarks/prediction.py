@@ -28,11 +28,10 @@ from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.images import resized_size
 from fcos.data.transforms import View
 from fcos.detections import Candidates
-from fcos.evaluation.predictor import Predictor
 from fcos.evaluation.scoring import detect_all
 from fcos.model.device import autocast, find_dtype, find_memory_format
-from fcos.model.graphs import make_graphs
-from fcos.study.build import build_grid, build_model
+from fcos.study.build import build_model
+from fcos.study.predictor import build_predictor
 
 NUM_CLASSES = 20
 BATCH_SIZES = (4, 8, 16)
@@ -135,15 +134,7 @@ def our_candidates(
 ) -> Callable[[], dict[int, Candidates]]:
     """Return a function that does the work of `fcos predict`, from `files` each time."""
     model = build_model(run, NUM_CLASSES, pretrained=False)
-    predictor = Predictor(
-        model=model,
-        grid=build_grid(run.model),
-        device=device,
-        dtype=dtype,
-        score_threshold=test.score_threshold,
-        max_candidates=test.max_candidates,
-        graphs=make_graphs(model, device, dtype, wanted=test.cuda_graphs),
-    )
+    predictor = build_predictor(model, run, test, device, dtype, graphs=test.cuda_graphs)
     images: list[dict[str, Any]] = []
     for number, path in enumerate(files, start=1):
         with Image.open(path) as image:

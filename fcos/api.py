@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.commands.compare import Row, compare_rows
+from fcos.commands.compare import Row, compare_rows, difference_lines
 from fcos.commands.score import score as score_files
 from fcos.commands.score import score_html, score_text
 from fcos.comparing.inputs import Choices
@@ -40,13 +40,22 @@ COLUMNS = ("image_id", "category_id", "bbox", "score")
 
 
 @dataclass(frozen=True)
-class ScoreResult:
-    """What `score` found; `content` is the JSON of `fcos score --out`. Notebooks show it as tables."""
-
+class _Result:
     content: dict[str, Any]
 
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return `content` as JSON, and write it to `path` if one is given."""
+        text = json.dumps(self.content, indent=2)
+        if path is not None:
+            write_text(Path(path), text + "\n")
+        return text
+
+
+class ScoreResult(_Result):
+    """What `score` found; `content` is the JSON of `fcos score --out`. Notebooks show it as tables."""
+
     def __getitem__(self, metric: str) -> float | None:
-        """Return a metric as a fraction, such as `AP`, `AP50` or `AR_100`; None if it is undefined."""
+        """Return a metric as a fraction, such as `AP`, `AP50` or `AR100`; None if it is undefined."""
         value: float | None = self.content[metric]
         return value
 
@@ -71,10 +80,6 @@ class ScoreResult:
         rows = [{"metric": name, "value": self[name], **interval} for name, interval in self.intervals.items()]
         return pd.DataFrame(rows).set_index("metric")
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return `content` as JSON, and write it to `path` if one is given."""
-        return _to_json(self.content, path)
-
     def __str__(self) -> str:
         return score_text(self.content)
 
@@ -82,11 +87,8 @@ class ScoreResult:
         return score_html(self.content)
 
 
-@dataclass(frozen=True)
-class ComparisonResult:
+class ComparisonResult(_Result):
     """What `compare` found; `content` is that of comparison.json. Notebooks show it as tables and sentences."""
-
-    content: dict[str, Any]
 
     @property
     def sentences(self) -> list[str]:
@@ -97,16 +99,8 @@ class ComparisonResult:
         """Return a table (needs pandas): for each pair and metric the difference as a fraction, with its interval."""
         import pandas as pd
 
-        rows = [
-            {"first": pair["first"], "second": pair["second"], "metric": metric, **numbers}
-            for pair in self.content["differences"]
-            for metric, numbers in pair["metrics"].items()
-        ]
+        rows = difference_lines(self.content)
         return pd.DataFrame(rows).set_index(["first", "second", "metric"])
-
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return `content` as JSON, and write it to `path` if one is given."""
-        return _to_json(self.content, path)
 
     def __str__(self) -> str:
         return comparison_text(self.content)
@@ -362,10 +356,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is no value of JSON")
-
-
-def _to_json(content: Mapping[str, Any], path: str | os.PathLike[str] | None) -> str:
-    text = json.dumps(content, indent=2)
-    if path is not None:
-        write_text(Path(path), text + "\n")
-    return text

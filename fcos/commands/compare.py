@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,14 +267,18 @@ def _without_interval(pair: Comparison) -> str:
     return f"{pair.row} against {pair.other}: {said}; no interval (--replicates 0)"
 
 
-def _write(content: dict[str, Any], out: Path) -> None:
-    write_record(out / "comparison.json", content)
-    lines = [
+def difference_lines(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each pair and metric, as in comparison.csv."""
+    return [
         {"first": pair["first"], "second": pair["second"], "metric": metric, **numbers}
         for pair in content["differences"]
         for metric, numbers in pair["metrics"].items()
     ]
-    write_csv(out / "comparison.csv", lines, _CSV)
+
+
+def _write(content: dict[str, Any], out: Path) -> None:
+    write_record(out / "comparison.json", content)
+    write_csv(out / "comparison.csv", difference_lines(content), _CSV)
     from fcos.reporting.comparison_chart import draw_comparison  # imports matplotlib, which only the chart needs
 
     draw_comparison(content, out / "comparison.png")

@@ -17,11 +17,12 @@ def list_studies() -> dict[str, str]:
 
 def list_text() -> str:
     """Return a line for each study in studies/; raises UserError where there is none."""
-    if not list_studies():
+    studies = list_studies()
+    if not studies:
         raise UserError(
             Path.cwd(), "has no studies", expected="a project folder, with studies/*.yaml", hint="cd to your clone"
         )
-    return "".join(f"{name:<12} {headline}\n" for name, headline in list_studies().items())
+    return "".join(f"{name:<12} {headline}\n" for name, headline in studies.items())
 
 
 def show_study(name: str | None) -> params.Params:

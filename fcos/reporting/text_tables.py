@@ -10,8 +10,7 @@ Cells = Sequence[Sequence[str]]
 
 def text_table(header: Sequence[str], rows: Cells) -> str:
     """Return columns separated by two spaces; the first is aligned to the left, numbers to the right."""
-    align = ["left", *["right"] * (len(header) - 1)]
-    return str(tabulate(rows, header, tablefmt="plain", colalign=align, headersalign=align, disable_numparse=True))
+    return _first_left(header, rows, "plain")
 
 
 def left_table(rows: Cells) -> str:
@@ -27,8 +26,12 @@ def markdown_table(header: Sequence[str], rows: Cells, numeric: Sequence[bool]) 
 
 def html_table(header: Sequence[str], rows: Cells) -> str:
     """Return an HTML table, with all text escaped; the first column is aligned to the left, the others to the right."""
+    return _first_left(header, rows, "html")
+
+
+def _first_left(header: Sequence[str], rows: Cells, tablefmt: str) -> str:
     align = ["left", *["right"] * (len(header) - 1)]
-    return str(tabulate(rows, header, tablefmt="html", colalign=align, headersalign=align, disable_numparse=True))
+    return str(tabulate(rows, header, tablefmt=tablefmt, colalign=align, headersalign=align, disable_numparse=True))
 
 
 def html_list(sentences: Sequence[str]) -> str:
