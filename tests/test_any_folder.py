@@ -6,6 +6,7 @@ FCOS_EXAMPLES says how many of each layout (CI: 6,700); they are the same each t
 import io
 import json
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,28 +69,38 @@ YAML = {
     "nc": 2,
 }
 
-text = st.sampled_from(TEXTS)
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 20), st.sampled_from([2**31, 2**53, 10**400, -0.5, 0.25, 1e308]),
-    st.floats(), text,
-)  # fmt: skip
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(text, inner, max_size=3), max_leaves=5
-)
+SCALARS = [None, True, False, *range(-3, 21), 2**31, 2**53, 10**400, -0.5, 0.25, 1e308, *TEXTS]
 ENCODINGS = ["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk"]
 
 
 class Dice:
-    """Choices from few random bytes, since 65 separate draws take longer than reading the folder."""
+    """Choices and values from few random bytes, since hypothesis's own draws of them take longer than reading the folder."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
         self.left: list[int] = []
 
     def pick(self, options: Sequence[Any]) -> Any:
+        return options[self.byte() % len(options)]
+
+    def byte(self) -> int:
         if not self.left:
             self.left = list(self.draw(st.binary(min_size=64, max_size=64)))
-        return options[self.left.pop() % len(options)]
+        return self.left.pop()
+
+    def raw(self, count: int) -> bytes:
+        return bytes(self.byte() for _ in range(count))
+
+    def value(self, depth: int = 2) -> Any:
+        """Return any value that JSON or YAML can hold, also any float."""
+        kind = self.pick(range(8))
+        if kind == 0:
+            return struct.unpack("<d", self.raw(8))[0]
+        if depth and kind == 1:
+            return [self.value(depth - 1) for _ in range(self.pick(range(6)))]
+        if depth and kind == 2:
+            return {self.pick(TEXTS): self.value(depth - 1) for _ in range(self.pick(range(4)))}
+        return self.pick(SCALARS)
 
 
 def image(seed: int, kind: str) -> bytes:
@@ -109,7 +120,7 @@ def encoded(content: str, encoding: str) -> bytes:
 def spoilt(dice: Dice, value: Any) -> Any:
     """Return `value` with one nested value replaced or removed."""
     if not isinstance(value, dict | list) or not value or dice.pick(range(6)) == 0:
-        return dice.draw(values)
+        return dice.value()
     copy = value.copy()
     key = dice.pick(sorted(copy) if isinstance(copy, dict) else range(len(copy)))
     if dice.pick(range(8)) == 0:
@@ -219,7 +230,7 @@ def folders(draw: st.DrawFn, layout: Callable[[Dice], dict[str, bytes]]) -> dict
         elif what == 2 and isinstance(files[name], bytes):
             files[name] = files[name][: dice.pick(range(61))]
         elif what == 3:
-            files[name] = dice.draw(st.binary(max_size=20))
+            files[name] = dice.raw(dice.pick(range(21)))
         elif what == 4:
             other = dice.pick(["README.txt", "notes.json", "train.txt", "val.txt", "obj.data", "o.names"])
             files[other] = dice.pick([b"", b"[1]", b"{", b"train0.jpg\n", b"train = train.txt", b"cat\n"])
