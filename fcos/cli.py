@@ -45,13 +45,13 @@ def _show_version(value: bool) -> None:
     if value:
         from importlib.metadata import PackageNotFoundError, version
 
-        from fcos import __version__
+        from fcos.version import own_version
 
         shown = [f"Python {platform.python_version()}"]
         for package in VERSIONS:
             with contextlib.suppress(PackageNotFoundError):
                 shown.append(f"{package} {version(package)}")
-        _echo(f"fcos {__version__} ({', '.join(shown)})")
+        _echo(f"fcos {own_version()} ({', '.join(shown)})")
         raise typer.Exit
 
 
@@ -188,6 +188,7 @@ def main() -> None:
     sys.unraisablehook = hear_again
     if _is_only_restored():
         sys.exit(NOT_RESTORED)
+    _renew_link()
     try:
         app()
         return
@@ -211,6 +212,14 @@ def _is_only_restored() -> bool:
     from fcos.running.dvc import RESTORE_ONLY
 
     return RESTORE_ONLY in os.environ
+
+
+def _renew_link() -> None:
+    """In a project made by `fcos init` on another machine, link the package that this one has."""
+    if Path(".fcos.json").exists():
+        from fcos.running.code_link import refresh_link
+
+        refresh_link()
 
 
 def _typed() -> str:
@@ -346,6 +355,21 @@ def study_cancel() -> None:
     except EngineSilent as error:
         raise UserError("fcos study cancel", "the engine does not answer; nothing was cancelled", found=error) from None
     _echo(f"cancelled: {', '.join(cancelled)}" if cancelled else "no job of this study is waiting or running")
+
+
+@app.command(epilog="Example: fcos init detectors")
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", show_default="this folder", help="A new or empty folder.")
+    ] = Path(),
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Bring a project to the installed version; edited files are kept.")
+    ] = False,
+) -> None:
+    """Make a project of your own: a git and DVC folder with studies, which the installed package runs."""
+    from fcos.authoring.project import init_project, upgrade_project
+
+    _echo((upgrade_project if upgrade else init_project)(folder))
 
 
 @app.command(epilog="Example: fcos source --at /data/cells")

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fcos import __version__
 from fcos.errors import UserError
 from fcos.files import read_json, write_json
 from fcos.records import odd_value
+from fcos.version import own_version
 
 FORMAT = 1  # increased when older files would be misread; files without a number have format 1
 
@@ -66,6 +66,6 @@ def check_format(path: Path, content: Mapping[str, Any], *, hint: str | None) ->
         path,
         "has a format that this version cannot read",
         found=f"format {found}{writer}",
-        expected=f"format {FORMAT}, which fcos {__version__} writes",
+        expected=f"format {FORMAT}, which fcos {own_version()} writes",
         hint="use the version that wrote it" + (f", or create it again: {hint}" if hint else ""),
     )

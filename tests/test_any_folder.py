@@ -74,7 +74,7 @@ ENCODINGS = ["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gbk
 
 
 class Dice:
-    """Choices and values from few random bytes, since hypothesis's own draws of them take longer than reading the folder."""
+    """Choices and values from few random bytes: hypothesis's own draws of them take longer than reading the folder."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw

@@ -49,6 +49,7 @@ OPTIONS = {
     "study list": [],
     "study new": ["NAME", "--from", "--epochs", "--seeds", "--damaged", "--outside-boxes"],
     "study plan": ["--price", "--jobs", "--json"],
+    "init": ["FOLDER", "--upgrade"],
     "study cancel": [],
     "study run": ["--jobs", "--engine", "--engine-options", "--detach"],
     "study show": ["NAME"],

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcos.palette import COLOURS
-from fcos.reporting import comparison_chart
 
 WIDTH = 6.8  # inches: width of the text column
 # What stands in the file -> what a dark page gets. A page says which by `color-scheme`, elsewhere the system does.
@@ -27,10 +26,17 @@ DARK = {
     SKY: "#8accf2",
 }
 STYLE: Any = {
-    **comparison_chart.STYLE,
     "font.size": 9.5,
     "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
     "axes.titlepad": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "figure.constrained_layout.use": True,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,

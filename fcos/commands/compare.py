@@ -15,6 +15,7 @@ from fcos.files import write_csv, write_text
 from fcos.formats import write_record
 from fcos.progress import track
 from fcos.reporting.comparison import comparison_markdown
+from fcos.reporting.comparison_chart import comparison_svg
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
 from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import Comparison, Gate, compare_all
@@ -279,10 +280,8 @@ def difference_lines(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _write(content: dict[str, Any], out: Path) -> None:
     write_record(out / "comparison.json", content)
     write_csv(out / "comparison.csv", difference_lines(content), _CSV)
-    from fcos.reporting.comparison_chart import draw_comparison  # imports matplotlib, which only the chart needs
-
-    draw_comparison(content, out / "comparison.png")
-    write_text(out / "comparison.md", comparison_markdown(content, image="comparison.png"))
+    write_text(out / "comparison.svg", comparison_svg(content))
+    write_text(out / "comparison.md", comparison_markdown(content, image="comparison.svg"))
 
 
 def _parse(argument: str) -> tuple[str, list[Path]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from fcos import __version__
 from fcos.config import params
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit, read_manifest, read_split
@@ -21,6 +20,7 @@ from fcos.progress import track
 from fcos.running.verify import verify
 from fcos.study.batch_size import largest_batch, largest_size, make_trial
 from fcos.study.layout import Layout
+from fcos.version import own_version
 
 NEEDED_GB = 5.0
 
@@ -51,7 +51,7 @@ def doctor() -> list[Finding]:
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     low = f"less than {NEEDED_GB:.0f} GB: checkpoints may not fit" if free_gb < NEEDED_GB else None
     return [
-        Finding("fcos", f"{__version__}, python {platform.python_version()}, torch {torch.__version__}"),
+        Finding("fcos", f"{own_version()}, python {platform.python_version()}, torch {torch.__version__}"),
         Finding("device", f"{device.type} ({name}), convolutions in {dtype}"),
         Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
         Finding("disk", f"{free_gb:.0f} GB free", low),

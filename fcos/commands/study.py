@@ -20,7 +20,10 @@ def list_text() -> str:
     studies = list_studies()
     if not studies:
         raise UserError(
-            Path.cwd(), "has no studies", expected="a project folder, with studies/*.yaml", hint="cd to your clone"
+            Path.cwd(),
+            "has no studies",
+            expected="a project folder, with studies/*.yaml",
+            hint="fcos init FOLDER makes one",
         )
     return "".join(f"{name:<12} {headline}\n" for name, headline in studies.items())
 
@@ -72,7 +75,7 @@ def _path(name: str) -> Path:
     path = STUDIES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(list_studies())
-        hint = None if known else "run this in the project folder"
+        hint = None if known else "run this in a project folder, which `fcos init FOLDER` makes"
         raise UserError(path, "no such study", found=name, expected=f"one of {known}" if known else None, hint=hint)
     return path
 

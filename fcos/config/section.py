@@ -46,7 +46,7 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        hint = "run this in the project folder, or choose a study there: fcos study use shapes"
+        hint = "choose a study: fcos study use smoke; or run this in a project folder, which `fcos init FOLDER` makes"
         raise UserError(path, "cannot be read", found=error.strerror, hint=hint) from None
     except UnicodeDecodeError as error:
         raise UserError(path, "is not text in UTF-8", found=error, hint="save it as UTF-8") from None

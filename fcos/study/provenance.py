@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fcos import __version__
 from fcos.files import project_root
 from fcos.records import Provenance
+from fcos.version import own_version
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy")
 
@@ -21,7 +21,7 @@ def provenance(started: float, **more: Any) -> Provenance:
         "commit": git("rev-parse", "HEAD") if _is_ours() else None,
         "clean_tree": _clean(),
         "versions": {
-            "fcos": __version__,
+            "fcos": own_version(),
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
