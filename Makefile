@@ -15,7 +15,7 @@ export DVC_NO_ANALYTICS := true
 # again, which takes 10 seconds per stage.
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install repro test test-fast test-engines coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
+.PHONY: install base repro test test-fast test-engines coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -78,6 +78,15 @@ browser:
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null 2>&1; } \
 		|| echo "no chromium: the tests of the pages are skipped"
+
+# The wheel with what the base needs, in an environment of its own: tests/test_base_install.py uses it as a stranger would.
+BASE := .venv/base
+base: install
+	rm -rf $(BASE) build
+	$(PYTHON) -m venv --without-pip $(BASE)
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(BASE)/wheel .
+	sed -nE '/^[a-z]/s/ *\\$$//p' requirements.txt > $(BASE)/pins.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BASE)/bin/python --constraint $(BASE)/pins.txt $(BASE)/wheel/*.whl
 
 # Check the pinned dependencies for known vulnerabilities, and fail if there are any. Nothing is installed. If the
 # advisories are not available, one line says so.

@@ -702,7 +702,7 @@ def compare(
         results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power,
         baseline=baseline, gate=gate,
     )  # fmt: skip
-    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .png")
+    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .svg")
     if gate is not None and not found["gate"]["passed"]:
         raise typer.Exit(1)
 

@@ -102,19 +102,25 @@ def ranks_of(process):
     return [pid for pid in found if "RANK=1" in Path(f"/proc/{pid}/environ").read_text().split("\0")]
 
 
+def broken_off(number, when, choose):
+    """Send a signal to one of a training's ranks as soon as `when` holds; return its exit code and what it said."""
+    with fcos("train", RUN) as process:
+        wait_until(when, process)
+        os.kill(choose([process.pid, *ranks_of(process)]), number)
+        _, said = process.communicate()
+    return process.returncode, said
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_broken_off_training_resumes_bit_for_bit(shared, project, how):
-    """Either rank 1 is killed, which ends both with a message, or rank 0 is asked to end, and saves first."""
-    with fcos("train", RUN) as process:
-        wait_until(lambda: list(Path("runs").rglob("state.pt")), process)
-        os.kill(process.pid if how == signal.SIGTERM else ranks_of(process)[0], how)
-        _, said = process.communicate()
-    if how == signal.SIGKILL:
-        assert process.returncode == 2 and "rank 1: SIGKILL" in said and "resumes from its last saved state" in said
-    else:
-        assert process.returncode == 130 and "to resume: fcos train" in said
+def test_a_training_broken_off_twice_resumes_bit_for_bit(shared, project):
+    """First rank 1 is killed, which ends both with a message; then rank 0 is asked to end, and saves first."""
+    code, said = broken_off(signal.SIGKILL, lambda: list(Path("runs").rglob("state.pt")), lambda ranks: ranks[1])
+    assert code == 2 and "rank 1: SIGKILL" in said and "resumes from its last saved state" in said
+    (state,) = Path("runs").rglob("state.pt")
+    before = state.stat().st_mtime_ns
+    code, said = broken_off(signal.SIGTERM, lambda: state.stat().st_mtime_ns > before, lambda ranks: ranks[0])
+    assert code == 130 and "to resume: fcos train" in said
     assert not Layout("smoke").weights(RUN).exists()
     again = Watcher()
     train(RUN, again)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import shutil
 import subprocess
 from collections import defaultdict
@@ -46,12 +47,12 @@ def init_project(folder: Path) -> str:
     if importlib.util.find_spec("dvc") is None:
         raise ModuleNotFoundError(name="dvc")
     files = _template()
-    taken = [name for name in (*files, "params.yaml", LINK) if (folder / name).exists() or (folder / name).is_symlink()]
+    taken = [name for name in (*files, "params.yaml", str(LINK)) if os.path.lexists(folder / name)]
     if taken:
         raise UserError(
             folder,
             f"has {len(taken)} files that a new project would replace; nothing was written",
-            found=", ".join(map(str, taken[:5])),
+            found=", ".join(taken[:5]),
             expected=f"a folder without them, or a project with {PROJECT}",
             hint="fcos init NEW_FOLDER; a clone of the repository needs no init",
         )

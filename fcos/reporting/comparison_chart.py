@@ -24,7 +24,7 @@ class _Bar:
     """A labelled estimate."""
 
     label: str
-    found: tuple[float, float, float] | None  # low end, value and high end, in percent; None: there is no interval
+    found: tuple[float, float, float] | None  # low end, value and high end, in percent; None: the value is not defined
     colour: str
 
 
@@ -56,9 +56,12 @@ def comparison_svg(content: Content) -> str:
     )
 
 
-def _bar(label: str, value: float, interval: Content, colour: str) -> _Bar:
-    low, high = interval["low"], interval["high"]
-    return _Bar(visible_line(label), None if low is None else (100 * low, 100 * value, 100 * high), colour)
+def _bar(label: str, value: float | None, interval: Content, colour: str) -> _Bar:
+    found = None
+    if value is not None and not math.isnan(value):
+        low, high = (value if interval[end] is None else interval[end] for end in ("low", "high"))
+        found = (100 * low, 100 * value, 100 * high)
+    return _Bar(visible_line(label), found, colour)
 
 
 def _panel(title: str, below: Sequence[str], bars: Sequence[_Bar], *, left: int) -> Iterator[str]:
