@@ -154,8 +154,7 @@ mutations: install
 	python tests/mutate.py
 
 ui: install
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri \
-		"$$(python -c 'from fcos.tracking.store import own_uri; print(own_uri())')"
+	fcos ui
 
 dag: install
 	dvc dag

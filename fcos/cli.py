@@ -597,6 +597,21 @@ def demo(
         server.serve_forever()
 
 
+@app.command(epilog="Example: fcos ui --port 5000")
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Serve MLflow's pages of this project, and print where the active study is."""
+    params = _params()
+    from fcos.tracking.store import StoreUnavailable
+    from fcos.tracking.ui import is_own, pages_of, serve
+
+    try:
+        _echo(pages_of(params.study, port))
+    except StoreUnavailable as error:
+        raise UserError("MLflow", str(error), hint=error.hint) from None
+    if is_own():
+        serve(port)
+
+
 @app.command(epilog="Example: fcos score --gt val.json --detections detections.json --out numbers.json")
 def score(
     gt: GroundTruth,

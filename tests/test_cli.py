@@ -57,6 +57,7 @@ OPTIONS = {
     "nms-sweep": ["RUN"],
     "sync-mlflow": [],
     "train": ["RUN"],
+    "ui": ["--port"],
 }
 
 

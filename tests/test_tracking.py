@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,8 +23,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import LIMIT_S, wait_until
+import yaml
+from conftest import LIMIT_S, ROOT, wait_until, write_params
 from PIL import Image
+from playwright.sync_api import Browser, expect
 
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
@@ -31,8 +35,9 @@ from fcos.errors import UserError
 from fcos.files import sha256_file, write_csv, write_json
 from fcos.model.checkpoint import Identity, save_weights
 from fcos.study.build import build_model
-from fcos.tracking import live
+from fcos.tracking import live, view
 from fcos.tracking.database import renewed
+from fcos.tracking.describe import NOTE
 from fcos.tracking.live import LiveRun
 from fcos.tracking.runs import CURVES, search
 from fcos.tracking.store import StoreUnavailable, connect, find_experiment, masked, reaching, shown_uri
@@ -738,6 +743,63 @@ def test_a_training_shows_what_the_machine_does(files: Files, monkeypatch: pytes
     observer.close()
     assert 0 <= only_run().data.metrics[name] <= 100
     assert only_run().data.metrics["system/system_memory_usage_percentage"] > 0
+
+
+def test_the_first_view_shows_the_study(files: Files, chromium: Browser) -> None:
+    """The table has intervals and settings, best first, without child runs; the charts are those of the study."""
+    for name, ap in (("worse", 0.125), ("better", 0.5)):
+        files.train(name)
+        files.evaluate(name, ap=ap)
+    files.sweeps("worse", [0.5, 0.6])
+    files.sync("worse", "better")
+    experiment = next(one for one in connect().search_experiments() if one.name == STUDY)
+    packed = experiment.tags[view.TAG]
+    assert len(packed) < 5000  # characters of a tag
+    assert json.loads(zlib.decompress(base64.b64decode(packed.removeprefix("deflate;")))) == view.first_view()
+    write_params({**yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text()), "study": STUDY})
+    with mlflow_ui() as (table, charts):
+        for address in (table, charts):
+            assert f"](#{address.partition('#')[2]})" in experiment.tags[NOTE]
+        page = chromium.new_page(viewport={"width": 2600, "height": 1000})  # columns out of sight are not drawn
+        page.goto(table)
+        expect(page.get_by_text("2 matching runs")).to_be_visible()
+        grid = page.locator(".ag-root")  # the description has a table too
+        columns = view.first_view()["selectedColumns"]
+        heads = grid.locator(".ag-header-cell")
+        expect(heads.and_(page.locator(f"[col-id='{columns[-1]}']"))).to_be_visible()
+        places = {head.get_attribute("col-id"): int(head.get_attribute("aria-colindex") or 0) for head in heads.all()}
+        assert [name for name in sorted(places, key=places.__getitem__) if name in columns] == columns
+        assert grid.get_by_role("link", name=re.compile("better|worse")).all_inner_texts() == ["better", "worse"]
+        page.goto(charts)
+        page.reload()
+        titles = [f"{name} vs. AP" for name in ("backbone", "epochs", "num_convs", "ms_per_image")]
+        for title in (*titles, "loss", "validation_AP"):
+            expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+        page.close()
+
+
+@contextlib.contextmanager
+def mlflow_ui() -> Iterator[list[str]]:
+    """Run `fcos ui` until the block ends; yield the two addresses that it prints, once they answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "fcos", "ui", "--port", str(port)]
+    # A process group of its own, since the server has children.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
+        try:
+            assert server.stdout is not None
+            addresses = [server.stdout.readline().partition(": ")[2].strip() for _ in range(2)]
+
+            def answers() -> bool:
+                with contextlib.suppress(OSError), urllib.request.urlopen(addresses[0], timeout=LIMIT_S) as answer:
+                    return answer.status == 200
+                return False
+
+            wait_until(answers, server)
+            yield addresses
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
 
 
 def test_mlflow_is_not_imported_before_it_is_used() -> None:

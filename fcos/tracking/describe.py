@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fcos.tracking.view import view_addresses
 from fcos.visible import markdown, markdown_code
 
 if TYPE_CHECKING:
@@ -28,16 +29,18 @@ def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str
 
 def describe_study(client: "MlflowClient", experiment_id: str, study: str, trainings: Sequence["Run"]) -> None:
     """Update the description of the experiment; `trainings` are the current ones, in order."""
-    text = _text(study, trainings)
+    text = _text(study, trainings, *view_addresses(experiment_id))
     if client.get_experiment(experiment_id).tags.get(NOTE) != text:
         client.set_experiment_tag(experiment_id, NOTE, text)
 
 
-def _text(study: str, trainings: Sequence["Run"]) -> str:
+def _text(study: str, trainings: Sequence["Run"], as_table: str, as_charts: str) -> str:
     header = ["run", *_COLUMNS, "AP", "interval", "AP50", "ms/image"]
     rows = [_row(run) for run in trainings]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
-    return f"""The trainings of the study `{study}`, copied from `runs/{study}/`. The report with its paired tests is
+    return f"""**[Best first, with intervals]({as_table}) · [charts by backbone, epochs and num_convs]({as_charts})**
+
+The trainings of the study `{study}`, copied from `runs/{study}/`. The report with its paired tests is
 `reports/{study}/index.html`; `fcos sync-mlflow` refills this store from the files.
 
 {table}
