@@ -19,6 +19,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from fcos.tracking.ui import pages_of
+
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 STUDY = "shapes"
@@ -36,6 +38,8 @@ def main() -> None:
         take_report(page)
         with serving("fcos", "demo", "--port", "{port}") as url:
             take_demo(page, url)
+        with serving("fcos", "ui", "--port", "{port}") as url:
+            take_mlflow(page, int(url.rpartition(":")[2]))
         browser.close()
 
 
@@ -60,6 +64,19 @@ def take_demo(page: Page, url: str) -> None:
     page.locator("#found-list li").first.wait_for()
     page.wait_for_timeout(500)
     save(page.screenshot(), "demo")
+
+
+def take_mlflow(page: Page, port: int) -> None:
+    """Take the first view as a table and as charts, without the UI's other panels."""
+    page.set_viewport_size({"width": 1700, "height": 900})
+    for name, line in zip(("mlflow-table", "mlflow-charts"), pages_of(STUDY, port).splitlines(), strict=True):
+        page.goto(line.partition(": ")[2].strip())
+        page.reload()  # the other address differs after the # only
+        page.get_by_text("matching runs").wait_for()
+        page.get_by_role("button", name="Close").click()  # MLflow's assistant
+        page.get_by_role("button", name="Hide banner").click()
+        page.wait_for_timeout(3000)
+        save(page.screenshot(), name)
 
 
 @contextlib.contextmanager
