@@ -15,7 +15,7 @@ from fcos.errors import UserError
 from fcos.files import write_json
 from fcos.interruption import postpone, postponed
 from fcos.running.engines import bootstrap, cluster_status, follow
-from fcos.running.engines.checks import refuse_password, tracking_uri
+from fcos.running.engines.checks import commit_to_run, refuse_password, tracking_uri
 from fcos.running.engines.cluster_status import ClusterStatus, ask_cluster
 from fcos.running.engines.coordinator import failure_text
 from fcos.running.engines.jobs_file import keep_jobs
@@ -151,6 +151,14 @@ def test_an_address_with_a_secret_is_refused_without_showing_it(address):
 )
 def test_an_address_without_a_secret_is_taken(address):
     refuse_password(address, "the repository")
+
+
+def test_nodes_need_an_environment():
+    """A project of `fcos init` has no pins."""
+    with pytest.raises(UserError, match=r"requirements.txt: is missing.*\n.*python:"):
+        commit_to_run(EngineOptions(scratch="."))
+    with pytest.raises(UserError, match="this folder has none"):
+        commit_to_run(EngineOptions(scratch=".", python="/opt/python"))
 
 
 @pytest.mark.parametrize("uri", ["", "sqlite:///mlflow.db", "file:///runs", "runs"])

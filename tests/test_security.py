@@ -5,14 +5,13 @@ import json
 import re
 import shutil
 import struct
-import subprocess
 import zipfile
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, assert_mistake
+from conftest import assert_mistake
 from data_helpers import CAT, save_image, small_coco, small_voc, small_yolo, voc_xml, write
 from safetensors.torch import save_file
 
@@ -22,6 +21,7 @@ from fcos.errors import UserError
 from fcos.progress import Progress, say
 from fcos.running.study_progress import StudyProgress
 from fcos.scoring import json_files
+from fcos.tracking import ui
 from fcos.training.resume import Scratch
 from fcos.visible import markdown, visible
 
@@ -127,9 +127,11 @@ def test_a_small_checkpoint_never_becomes_a_large_one(workspace, run, kind):
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")
-def test_the_ui_listens_on_this_machine_only():
-    said = subprocess.run(["make", "-n", "ui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.search(r"mlflow server .*--host 127\.0\.0\.1 ", said)
+def test_the_ui_listens_on_this_machine_only(monkeypatch):
+    started = []
+    monkeypatch.setattr(ui.os, "execv", lambda _, words: started.append(" ".join(words)))
+    ui.serve(5000)
+    assert "mlflow server --host 127.0.0.1 --port 5000 " in started[0]
 
 
 def test_a_small_gz_file_never_fills_the_memory(monkeypatch):

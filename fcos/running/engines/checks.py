@@ -24,8 +24,16 @@ def commit_to_run(options: EngineOptions) -> tuple[str, str]:
     """Return the current commit and the repository from which nodes can clone it.
 
     Raises:
-        UserError: there is no git repository, it has changes that are not committed, or the commit is not pushed.
+        UserError: nothing says which environment the nodes need, there is no git repository, it has changes that are
+            not committed, or the commit is not pushed.
     """
+    if options.python is None and not Path("requirements.txt").is_file():
+        raise UserError(
+            "requirements.txt",
+            "is missing, so the nodes cannot make an environment",
+            expected="pinned versions with hashes, or `python:` in engine.yaml",
+            hint="python: /path/of/an/environment/bin/python, which has fcos-study[study] on every node",
+        )
     commit = git("rev-parse", "HEAD")
     if commit is None:
         hint = "git init, commit, and push to a repository that the nodes can reach"

@@ -19,6 +19,7 @@ from typing import Any
 from fcos.errors import UserError
 from fcos.files import read_json, sha256_file, write_json, write_text
 from fcos.progress import say
+from fcos.running.code_link import refresh_link
 from fcos.running.dvc import RESTORE_ONLY, ask_dvc, dvc, dvc_environment
 from fcos.running.engines.bootstrap import AGAIN
 from fcos.running.engines.node import ask_node
@@ -92,6 +93,7 @@ def _work(job: Mapping[str, Any]) -> None:
         os.environ[STATES] = options["states"]
     if options["data"]:
         os.environ["FCOS_DATA_ROOT"] = os.path.expandvars(options["data"])
+    refresh_link()
     check_node(job)
     write_text(Path(".dvc/config.local"), job["dvc_config"])
     _restore_data(job)
