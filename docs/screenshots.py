@@ -73,8 +73,10 @@ def take_mlflow(page: Page, port: int) -> None:
         page.goto(line.partition(": ")[2].strip())
         page.reload()  # the other address differs after the # only
         page.get_by_text("matching runs").wait_for()
-        page.get_by_role("button", name="Close").click()  # MLflow's assistant
-        page.get_by_role("button", name="Hide banner").click()
+        page.wait_for_timeout(3000)
+        for panel in ("Close", "Hide banner"):  # MLflow's assistant stays closed once it is
+            for button in page.get_by_role("button", name=panel, exact=True).all():
+                button.click()
         page.wait_for_timeout(3000)
         save(page.screenshot(), name)
 

@@ -75,7 +75,8 @@ def pytest_collection_finish():
 # The files that take longest, longest first: none of them may be the last one to start, while the other workers idle.
 LONGEST = (
     "done_once", "reporting", "any_folder", "distributed", "source", "pipeline", "numerics", "status", "validation",
-    "docs", "real_data", "training", "tutorial", "demo", "tracking", "benchmarks", "damaged_files", "start_weights",
+    "docs", "real_data", "training", "tutorial", "demo", "tracking", "project", "benchmarks", "damaged_files",
+    "start_weights",
 )  # fmt: skip
 
 
