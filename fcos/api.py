@@ -3,7 +3,7 @@
 `__all__` lists what is public: it changes only with a note in CHANGELOG.md. Everything else may change at any time.
 
 The numbers are those of `fcos score` and `fcos compare`: objects in memory are written to a temporary file and read
-like a file of the user, so that they are checked in the same way. Progress goes to standard error.
+like a file of the user, so that they are checked in the same way.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from fcos.commands.score import score_html, score_text
 from fcos.comparing.inputs import Choices
 from fcos.errors import UserError
 from fcos.files import write_text
+from fcos.progress import silence
 from fcos.reporting.comparison import comparison_html, comparison_text
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def score(
     confidence: float = 0.95,
     seed: int = 0,
     choices: Choices | None = None,
+    progress: bool = False,
 ) -> ScoreResult:
     """Return the COCO metrics of a detector's results, each with its interval.
 
@@ -129,6 +131,7 @@ def score(
         confidence: of the intervals.
         seed: of the bootstrap.
         choices: options of reading and scoring, such as `Choices(max_detections=300)`.
+        progress: whether to show on standard error how far it is.
 
     Raises:
         UserError: something is wrong with the input; the message says what, where, and what is expected.
@@ -147,7 +150,7 @@ def score(
         >>> score(gt, columns, replicates=0)["AP"] == result["AP"]
         True
     """
-    with _as_files([("gt", gt), ("detections", detections)]) as ((truth, results), renamed):
+    with _shown(progress), _as_files([("gt", gt), ("detections", detections)]) as ((truth, results), renamed):
         content = score_files(
             truth,
             results,
@@ -169,6 +172,7 @@ def compare(
     seed: int = 0,
     baseline: str | None = None,
     choices: Choices | None = None,
+    progress: bool = False,
 ) -> ComparisonResult:
     """Return which detectors are better, by how much, and whether the differences are more than chance.
 
@@ -180,7 +184,7 @@ def compare(
         confidence: of the intervals.
         seed: of the bootstrap.
         baseline: name of the detector that all others are compared with; None compares all pairs.
-        choices: as for `score`.
+        choices, progress: as for `score`.
 
     Raises:
         UserError: something is wrong with the input; the message says what, where, and what is expected.
@@ -202,7 +206,7 @@ def compare(
         raise UserError("detections", "nothing to compare with", found=", ".join(detections), expected="two or more")
     repeats: dict[str, list[Any]] = {name: list(of) if _are_repeats(of) else [of] for name, of in detections.items()}
     given = [pair for name, of in repeats.items() for pair in zip(_names(name, len(of)), of, strict=True)]
-    with _as_files([("gt", gt), *given]) as ((truth, *results), renamed):
+    with _shown(progress), _as_files([("gt", gt), *given]) as ((truth, *results), renamed):
         remaining = iter(results)
         rows = [Row(name, list(islice(remaining, len(of)))) for name, of in repeats.items()]
         content = compare_rows(
@@ -215,6 +219,10 @@ def compare(
             baseline=baseline,
         )
     return ComparisonResult(renamed(content))
+
+
+def _shown(progress: bool) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if progress else silence()
 
 
 class Detector:

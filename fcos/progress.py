@@ -1,5 +1,6 @@
 """Progress of a command: a bar on a terminal, a line at intervals everywhere else."""
 
+import contextlib
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ Result = TypeVar("Result")
 PLAIN_INTERVAL_S = 20.0
 FEW = 8  # so few items are done before threads for them would have started
 # Of several ranks (fcos/distributed.py), the first one speaks for all.
-IS_SILENT = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+_is_silent = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
 # Callbacks for every update, from which `fcos status` knows the progress of a command (fcos/running/heartbeat.py).
 watchers: list[Callable[["Progress"], None]] = []
 
@@ -29,9 +30,20 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Show no progress and no lines until the block ends."""
+    global _is_silent
+    before, _is_silent = _is_silent, True
+    try:
+        yield
+    finally:
+        _is_silent = before
+
+
 def say(message: str) -> None:
     """Print a line to standard error without breaking a progress bar; control characters in it are escaped."""
-    if IS_SILENT:
+    if _is_silent:
         return
     tqdm.write(visible(message), file=sys.stderr)
 
@@ -46,7 +58,7 @@ class Progress:
         self.first = done
         self.bar = (
             tqdm(total=total, initial=done, desc=visible_line(description), unit=unit, dynamic_ncols=True)
-            if sys.stderr.isatty() and not IS_SILENT
+            if sys.stderr.isatty() and not _is_silent
             else None
         )
         self._tell()
@@ -74,7 +86,7 @@ class Progress:
             watcher(self)
 
     def _line(self) -> None:
-        if IS_SILENT:
+        if _is_silent:
             return
         self.last_line = time.monotonic()
         elapsed = self.last_line - self.started

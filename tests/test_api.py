@@ -67,6 +67,13 @@ def files(tmp_path):
     return {name: tmp_path / f"{name}.json" for name in contents}
 
 
+def test_progress_is_shown_if_asked_for(files, capfd):
+    api.score(files["gt"], files["one"], replicates=100)
+    assert capfd.readouterr() == ("", "")
+    api.score(files["gt"], files["one"], replicates=100, progress=True)
+    assert capfd.readouterr().err.startswith("score: 100/100 draws")
+
+
 def test_every_form_of_the_same_detections_has_the_numbers_of_the_command(files, run, tmp_path):
     detections, columns = found_by(1), columns_of(found_by(1))
     done = run("score", "--gt", str(files["gt"]), "--detections", str(files["one"]), "--out", "out.json")

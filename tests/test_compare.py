@@ -13,6 +13,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from coco_oracle import coco_eval_of_files
@@ -404,6 +405,35 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
 
     compare(run, detectors, monkeypatch, "a.json", "b.json", "bad=worse.json", "--out", str(out))
     assert (out / "comparison.svg").read_bytes() == chart and read(out / "comparison.json") == found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a.json", "b.json"),
+        ("a.json", "seeds=s0.json,s1.json,s2.json", "--baseline", "a", "--fail-if-worse", "50"),
+        ("a.json", "b.json", "--replicates", "0", "--iou", "0.5"),
+    ],
+)
+def test_the_json_of_a_comparison_follows_its_schema(run, detectors, monkeypatch, tmp_path, arguments):
+    schema = read(ROOT / "docs" / "schema" / "comparison-1.json")
+    compare(run, detectors, monkeypatch, *arguments, "--out", str(tmp_path))
+    found = read(tmp_path / "comparison.json")
+    jsonschema.validate(found, schema)
+    assert found.keys() | {"baseline", "gate"} == schema["properties"].keys()
+    del found["differences"][0]["sentence"]
+    with pytest.raises(jsonschema.ValidationError, match="sentence"):
+        jsonschema.validate(found, schema)
+
+
+@pytest.mark.parametrize("options", [(), ("--replicates", "0"), ("--max-detections", "10", "--areas", "10,50")])
+def test_the_json_of_a_score_follows_its_schema(run, detectors, tmp_path, options):
+    schema = read(ROOT / "docs" / "schema" / "score-1.json")
+    files = ["--gt", str(detectors / "gt.json"), "--detections", str(detectors / "a.json")]
+    assert run("score", *files, "--replicates", "200", *options, "--out", str(tmp_path / "out.json")).returncode == 0
+    found = read(tmp_path / "out.json")
+    jsonschema.validate(found, schema)
+    assert found.keys() == schema["properties"].keys() or "--max-detections" in options  # which names the recalls
 
 
 def test_the_same_file_twice_is_no_difference(run, detectors, monkeypatch, tmp_path):

@@ -298,7 +298,7 @@ def test_names_that_are_not_utf8(workspace, run):
 def test_no_study_here(tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     assert_mistake(run("study", "use", "smoke"), "studies/smoke.yaml", "`fcos init FOLDER` makes")
-    assert_mistake(run("train", "x"), "params.yaml: cannot be read", "fcos study use smoke", "`fcos init FOLDER` makes")
+    assert_mistake(run("train", "x"), "params.yaml: is missing, so this is no project folder", "fcos init FOLDER")
 
 
 def test_a_study_file_without_a_line(workspace, run):

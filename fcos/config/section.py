@@ -45,9 +45,11 @@ def read_params(path: Path = DEFAULT_PATH) -> dict[str, Any]:
     """Return params.yaml as plain data; the only check is that it is a YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = "cd to a project, or make one: fcos init FOLDER; if this is one: fcos study use smoke"
+        raise UserError(path, "is missing, so this is no project folder", hint=hint) from None
     except OSError as error:
-        hint = "choose a study: fcos study use smoke; or run this in a project folder, which `fcos init FOLDER` makes"
-        raise UserError(path, "cannot be read", found=error.strerror, hint=hint) from None
+        raise UserError(path, "cannot be read", found=error.strerror, hint="check its permissions") from None
     except UnicodeDecodeError as error:
         raise UserError(path, "is not text in UTF-8", found=error, hint="save it as UTF-8") from None
     params = _parsed(text, path)
