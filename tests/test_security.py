@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import shutil
 import struct
@@ -130,8 +131,20 @@ def test_a_small_checkpoint_never_becomes_a_large_one(workspace, run, kind):
 def test_the_ui_listens_on_this_machine_only(monkeypatch):
     started = []
     monkeypatch.setattr(ui.os, "execv", lambda _, words: started.append(" ".join(words)))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/mlflow")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
     ui.serve(5000)
     assert "mlflow server --host 127.0.0.1 --port 5000 " in started[0]
+    assert "secret" not in started[0] and "secret" in os.environ["MLFLOW_BACKEND_STORE_URI"]
+
+
+def test_the_addresses_of_the_ui_hold_no_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host:5000/")
+    monkeypatch.setattr(ui, "connect", lambda: None)
+    monkeypatch.setattr(ui, "find_experiment", lambda *_: "7")
+    table, charts = (line.partition(": ")[2].strip() for line in ui.pages_of("mine", 5000).splitlines())
+    assert table == "https://host:5000/#/experiments/7/runs?viewStateShareKey=study"
+    assert charts == f"{table}&compareRunsMode=CHART"
 
 
 def test_a_small_gz_file_never_fills_the_memory(monkeypatch):

@@ -153,7 +153,7 @@ def _must(command: list[str], folder: Path) -> None:
 def _call(command: list[str], folder: Path) -> str | None:
     """Return the last line that a failed command printed, or None."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    return ([*done.stderr.splitlines(), ""][-2:][0] or "nothing") if done.returncode else None
+    return (done.stderr.strip().splitlines() or ["nothing"])[-1] if done.returncode else None
 
 
 def _write_if_missing(folder: Path, name: str) -> bool:

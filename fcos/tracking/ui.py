@@ -3,7 +3,7 @@
 import os
 import sys
 
-from fcos.tracking.store import connect, find_experiment, own_uri, reaching, tracking_uri
+from fcos.tracking.store import connect, find_experiment, reaching, shown_uri, tracking_uri
 from fcos.tracking.view import view_addresses
 
 HOST = "127.0.0.1"
@@ -18,7 +18,7 @@ def pages_of(study: str, port: int) -> str:
     client = connect()
     with reaching():
         table, charts = view_addresses(find_experiment(client, study))
-    place = f"http://{HOST}:{port}" if is_own() else tracking_uri().rstrip("/")
+    place = f"http://{HOST}:{port}" if is_own() else shown_uri().replace("***@", "").rstrip("/")
     return f"table of study {study}: {place}/{table}\nits charts:      {place}/{charts}"
 
 
@@ -29,7 +29,7 @@ def is_own() -> bool:
 
 def serve(port: int) -> None:
     """Replace this process by MLflow's server of the database, which Ctrl-C ends."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or own_uri()
+    # Arguments of a process can be seen by all users of the machine, and the address may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = tracking_uri()
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri]
     os.execv(sys.executable, [sys.executable, *command])
