@@ -1,4 +1,4 @@
-"""The wheel with its base dependencies alone (`make base`), used outside of the clone."""
+"""The wheel with its base dependencies alone (`make base`), used outside the clone."""
 
 import json
 import os

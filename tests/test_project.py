@@ -1,4 +1,4 @@
-"""`fcos init`: a project whose stages run the installed package, here the wheel, outside of the clone."""
+"""`fcos init`: a project whose stages run the installed package, here the wheel, outside the clone."""
 
 import json
 import os

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import struct
 import zipfile
 import zlib
@@ -127,7 +126,6 @@ def test_a_small_checkpoint_never_becomes_a_large_one(workspace, run, kind):
     assert_mistake(run("import-checkpoint", "evil.pth", "--run", "one-epoch"), f"evil.pth: {problem}")
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
 def test_the_ui_listens_on_this_machine_only(monkeypatch):
     started = []
     monkeypatch.setattr(ui.os, "execv", lambda _, words: started.append(" ".join(words)))

@@ -27,6 +27,7 @@ import yaml
 from conftest import LIMIT_S, ROOT, wait_until, write_params
 from PIL import Image
 from playwright.sync_api import Browser, expect
+from slurm_helpers import free_ports
 
 from fcos.config.model import ModelConfig
 from fcos.config.runs import Run
@@ -435,9 +436,7 @@ def test_a_served_model_finds_boxes(files: Files, tmp_path: Path) -> None:
     files.train()
     files.evaluate()
     files.sync(checkpoints="all")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = ["mlflow", "models", "serve", "-m", "models:/fcos-tiny@best", "--env-manager", "local", "-p", str(port)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     (example,) = (tmp_path / "mlruns").rglob("serving_input_example.json")
@@ -781,9 +780,7 @@ def test_the_first_view_shows_the_study(files: Files, chromium: Browser) -> None
 @contextlib.contextmanager
 def mlflow_ui() -> Iterator[list[str]]:
     """Run `fcos ui` until the block ends; yield the two addresses that it prints, once they answer."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "fcos", "ui", "--port", str(port)]
     # A process group of its own, since the server has children.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:

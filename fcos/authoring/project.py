@@ -17,8 +17,9 @@ from fcos.formats import read_record, write_record
 from fcos.reporting.text_tables import left_table
 from fcos.running.code_link import LINK, PROJECT, refresh_link
 from fcos.running.dvc import allow_without_git, ask_dvc, dvc
-from fcos.running.stages import all_stages, what_is_open
+from fcos.running.stages import OUT_OF_DATE, TO_DO, all_stages, find_states, what_is_open
 from fcos.study.layout import Layout
+from fcos.study.provenance import git
 from fcos.version import own_version
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -57,7 +58,8 @@ def init_project(folder: Path) -> str:
             hint="fcos init NEW_FOLDER; a clone of the repository needs no init",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _start_repositories(folder)
+    with contextlib.chdir(folder):
+        _start_repositories()
     kept = [] if _write_if_missing(folder, "README.md") else ["README.md was there already, and was left alone"]
     _complete_gitignore(folder)
     for name, text in files.items():
@@ -135,25 +137,22 @@ def _template() -> dict[str, str]:
     return files
 
 
-def _start_repositories(folder: Path) -> None:
-    """Run `git init` outside of a repository, if git is installed, and `dvc init`."""
+def _start_repositories() -> None:
+    """Run `git init` here unless this is in a repository or git is not installed, and `dvc init`."""
     has_git = shutil.which("git") is not None
-    if has_git and _call(["git", "rev-parse", "--git-dir"], folder) is not None:
-        _must(["git", "init", "--quiet"], folder)
-    if not (folder / ".dvc").is_dir():
-        whole = (folder / ".git").exists()
-        _must(dvc("init", "--quiet", *([] if whole else ["--subdir" if has_git else "--no-scm"])), folder)
+    if has_git and git("rev-parse", "--git-dir") is None:
+        _call(["git", "init", "--quiet"])
+    if not Path(".dvc").is_dir():
+        whole = Path(".git").exists()
+        _call(dvc("init", "--quiet", *([] if whole else ["--subdir" if has_git else "--no-scm"])))
 
 
-def _must(command: list[str], folder: Path) -> None:
-    if (why := _call(command, folder)) is not None:
-        raise UserError(folder, f"`{' '.join(command[-3:])}` failed", found=why)
-
-
-def _call(command: list[str], folder: Path) -> str | None:
-    """Return the last line that a failed command printed, or None."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    return (done.stderr.strip().splitlines() or ["nothing"])[-1] if done.returncode else None
+def _call(command: list[str]) -> None:
+    """Run a command; if it fails, raise a UserError with the last line that it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise UserError(Path.cwd(), f"`{' '.join(command[-3:])}` failed", found=said)
 
 
 def _write_if_missing(folder: Path, name: str) -> bool:
@@ -214,13 +213,12 @@ def _what_runs_again() -> str:
     changed, unasked = ask_dvc()
     if changed is None:
         return f"which stages will run again is not known: DVC says {unasked}"
-    why = what_is_open(stages, changed)
-    ran = [stage for stage in stages if stage.last_file(layout).exists()]
+    states = find_states(stages, layout, {}, what_is_open(stages, changed))
     again = defaultdict(list)
-    for stage in ran:
-        if stage.address in why:
-            again[stage.name].append(why[stage.address])
-    if not ran:
+    for found in states:
+        if found.state == OUT_OF_DATE:
+            again[found.stage.name].append(found.why)
+    if all(found.state == TO_DO for found in states):
         return f"no stage of study {study.study} has run yet"
     if not again:
         return f"nothing of study {study.study} will run again"

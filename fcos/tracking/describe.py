@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fcos.tracking.view import view_addresses
+from fcos.tracking.view import TAG, packed_view, view_addresses
 from fcos.visible import markdown, markdown_code
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ def describe_run(evaluation: Mapping[str, Any], train: Mapping[str, Any]) -> str
 
 
 def describe_study(client: "MlflowClient", experiment_id: str, study: str, trainings: Sequence["Run"]) -> None:
-    """Update the description of the experiment; `trainings` are the current ones, in order."""
+    """Update the description and the view of the experiment; `trainings` are the current ones, in order."""
+    written = client.get_experiment(experiment_id).tags
     text = _text(study, trainings, *view_addresses(experiment_id))
-    if client.get_experiment(experiment_id).tags.get(NOTE) != text:
-        client.set_experiment_tag(experiment_id, NOTE, text)
+    for tag, value in ((NOTE, text), (TAG, packed_view())):
+        if written.get(tag) != value:
+            client.set_experiment_tag(experiment_id, tag, value)
 
 
 def _text(study: str, trainings: Sequence["Run"], as_table: str, as_charts: str) -> str:

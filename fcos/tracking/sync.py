@@ -23,7 +23,6 @@ from fcos.tracking.describe import NOTE, describe_run, describe_study
 from fcos.tracking.registry import register_best
 from fcos.tracking.runs import find_run, flatten, log_rows, rows_logged, run_params, search, update
 from fcos.tracking.store import connect, find_experiment, reaching
-from fcos.tracking.view import keep_view
 from fcos.training.history import COLUMNS, VALIDATION
 
 if TYPE_CHECKING:
@@ -78,7 +77,6 @@ def sync(
         if checkpoints == "best":
             _keep_only(client, trainings, best, runs_dir)
         describe_study(client, experiment_id, study, trainings)
-        keep_view(client, experiment_id)
         if checkpoints != "none" and best is not None:
             register_best(client, study, best)
     return len(trained)

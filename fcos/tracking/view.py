@@ -7,11 +7,7 @@ MLflow 3.17). A store without the tag, or a UI that does not know it, shows its 
 import base64
 import json
 import zlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from typing import Any
 
 KEY = "study"
 TAG = f"mlflow.sharedViewState.{KEY}"
@@ -26,16 +22,9 @@ def view_addresses(experiment_id: str) -> tuple[str, str]:
     return table, f"{table}&compareRunsMode=CHART"
 
 
-def keep_view(client: "MlflowClient", experiment_id: str) -> None:
-    """Write the view into the experiment, unless it is there."""
-    value = _packed(first_view())
-    if client.get_experiment(experiment_id).tags.get(TAG) != value:
-        client.set_experiment_tag(experiment_id, TAG, value)
-
-
-def _packed(view: Mapping[str, Any]) -> str:
-    """Return JSON as the UI packs it, since a tag holds at most 5,000 characters."""
-    text = json.dumps(view, separators=(",", ":"))
+def packed_view() -> str:
+    """Return the view as the UI packs it into the tag, which holds at most 5,000 characters."""
+    text = json.dumps(first_view(), separators=(",", ":"))
     return "deflate;" + base64.b64encode(zlib.compress(text.encode(), level=9)).decode()
 
 
@@ -43,10 +32,10 @@ def first_view() -> dict[str, Any]:
     """Return the state of the UI: trainings alone, best first; its names are those of the UI's code."""
     columns = [*(f"metrics.`{name}`" for name in _METRICS), *(f"params.`{name}`" for name in _PARAMS)]
     charts = [
-        *(_scatter(f"AP by {name}", (name, "PARAM"), ("AP", "METRIC")) for name in ("backbone", "epochs", "num_convs")),
-        _scatter("AP against time of an image (ms)", ("ms_per_image", "METRIC"), ("AP", "METRIC")),
-        _curves("Loss", ["loss"]),
-        _curves("AP on validation images", ["validation_AP"]),
+        *(_scatter(f"AP by {name}", name, "PARAM") for name in ("backbone", "epochs", "num_convs")),
+        _scatter("AP against time of an image (ms)", "ms_per_image", "METRIC"),
+        _curves("Loss", "loss"),
+        _curves("AP on validation images", "validation_AP"),
     ]
     return {
         "searchFilter": "tags.kind = 'training'",
@@ -71,11 +60,11 @@ def _chart(kind: str, title: str, **more: Any) -> dict[str, Any]:
     return {"uuid": f"{_SECTION}-{name}", "type": kind, "runsCountToCompare": 100, **about, **more}
 
 
-def _scatter(title: str, x: tuple[str, str], y: tuple[str, str]) -> dict[str, Any]:
-    axes = {name: {"key": key, "type": kind} for name, (key, kind) in (("xaxis", x), ("yaxis", y))}
-    return _chart("SCATTER", title, **axes)
+def _scatter(title: str, x: str, kind: str) -> dict[str, Any]:
+    """AP against a parameter or a metric."""
+    return _chart("SCATTER", title, xaxis={"key": x, "type": kind}, yaxis={"key": "AP", "type": "METRIC"})
 
 
-def _curves(title: str, metrics: list[str]) -> dict[str, Any]:
+def _curves(title: str, metric: str) -> dict[str, Any]:
     lines = {"lineSmoothness": 0, "xAxisScaleType": "linear", "scaleType": "linear", "range": {}, "xAxisKey": "step"}
-    return _chart("LINE", title, metricKey=metrics[0], selectedMetricKeys=metrics, **lines)
+    return _chart("LINE", title, metricKey=metric, selectedMetricKeys=[metric], **lines)
