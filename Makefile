@@ -1,5 +1,5 @@
 # make repro    run the active study (params.yaml) end to end; STUDY=NAME selects another one first
-# make test     run all tests; make test-fast runs those without trainings, in less than a minute
+# make test     run the tests but the slow ones; make test-all: those too; make test-fast: in less than a minute
 # make test-engines   run the tests on real clusters and servers: SLURM, Ray, PostgreSQL, S3
 # make docs     build the documentation as a site: site/index.html
 # make bench    measure every figure of docs/performance.md on this machine (75 minutes); bench-gpu: those of a GPU
@@ -15,7 +15,7 @@ export DVC_NO_ANALYTICS := true
 # again, which takes 10 seconds per stage.
 export UV_COMPILE_BYTECODE := true
 
-.PHONY: install base repro test test-fast test-engines coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
+.PHONY: install base repro test test-all test-fast test-engines coverage browser audit check lint types types-of-tests docs figures bench bench-gpu fix deps mutations ui dag exps screenshots lock
 
 install: $(STAMP)
 
@@ -43,9 +43,13 @@ ifdef STUDY
 endif
 	fcos study run
 
-# Three test files at a time on two cores. More threads in torch would only compete for the cores.
+# Three test files at a time on two cores. More threads in torch would only compete for the cores. Slow tests, marked so,
+# are one in thirty and take two thirds of the time: processes that are killed, whole trainings and studies, benchmarks.
+TEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 test: install browser
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not engine"
+	$(TEST) -m "not engine and not slow"
+test-all: install browser
+	$(TEST) -m "not engine"
 
 # Tests that need no training, no other process and no browser, in less than a minute.
 FAST := analysis config contact_sheet detect download folders formats group_norm images results_forms scoring \
@@ -53,7 +57,7 @@ FAST := analysis config contact_sheet detect download folders formats group_norm
 test-fast: install
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile $(FAST:%=tests/test_%.py)
 
-# Run all tests and say what they do not run. It takes a tenth more of the processor than `make test`.
+# Run all tests and say what they do not run. It takes a tenth more of the processor than `make test-all`.
 coverage: install browser
 	OMP_NUM_THREADS=1 python -m slipcover --source fcos --json --out .venv/coverage.json -m pytest \
 		-W ignore::pytest.PytestAssertRewriteWarning -n auto --dist loadfile --no-loadscope-reorder -m "not engine"

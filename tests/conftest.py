@@ -1,9 +1,12 @@
 """Shared fixtures, and isolation of each test from the machine, its user and the other tests."""
 
+import contextlib
 import gc
 import os
 import re
+import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -170,6 +173,17 @@ def wait_until(condition, process=None):
         assert not ended, f"ended with {process.returncode}: {process.communicate()}"
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
+
+
+def free_ports(count):
+    """Return free ports of loopback that no other test gets, and no program that asks the system for any port."""
+    ports = []
+    while len(ports) < count:
+        port = secrets.choice(range(20_000, 32_768))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            (Path(os.environ["HOME"]) / f"port-{port}").touch(exist_ok=False)
+            ports.append(port)
+    return ports
 
 
 @pytest.fixture(scope="session")

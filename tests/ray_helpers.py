@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from conftest import wait_until
-from slurm_helpers import free_ports
+from conftest import free_ports, wait_until
 
 NODES = ("n1", "n2")
 

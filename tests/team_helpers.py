@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from conftest import wait_until
+from conftest import free_ports, wait_until
 from project_helpers import call, copy_project
-from slurm_helpers import free_ports
 
 SECRET = "correct-horse-battery"
 TIMES = re.compile(r"images_per_s|time|ms/image")  # columns

@@ -295,7 +295,6 @@ LAYOUTS = {"coco": coco, "voc": voc, "yolo": yolo}
 EXAMPLES = int(os.environ.get("FCOS_EXAMPLES", "700"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_any_folder_is_read_or_refused(layout: str) -> None:
     @settings(

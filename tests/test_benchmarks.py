@@ -144,6 +144,7 @@ def test_page_says_what_is_committed(side_by_side: Any) -> None:
     assert between.strip() == page.figures(), "run python benchmarks/page.py"
 
 
+@pytest.mark.slow
 def test_intervals_of_few_images_hold_better_than_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 intervals, 57 should contain the truth; without the correction, 40 do (docs/statistics.md)."""
     monkeypatch.syspath_prepend(BENCHMARKS)

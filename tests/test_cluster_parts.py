@@ -273,6 +273,7 @@ with scratch.alone():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "URL"])
 def test_of_two_processes_the_last_one_owns_a_training(tmp_path, place):
     """A process that was considered dead saves nothing more and says why; the files of its successor remain."""

@@ -141,6 +141,7 @@ def test_the_examples_of_docstrings(module, tmp_path, monkeypatch):
     assert failed == 0 and tried >= 2
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_that_the_code_draws(tmp_path):
     command = [sys.executable, "docs/figures", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
@@ -212,6 +213,7 @@ def test_search_works_from_the_disk(site, page):
     page.get_by_role("heading", name="FCOS in figures").wait_for()
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_a_phone(site, page):
     page.set_viewport_size({"width": 360, "height": 740})
     for path in ("index", "explained", "reference/commands", "reference/params", "compare", "performance"):

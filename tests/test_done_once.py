@@ -113,6 +113,7 @@ def test_stages_run_by_hand_count(tmp_path):
     assert digests(project) == before
 
 
+@pytest.mark.slow
 def test_both_commands_of_a_stage_by_hand_count(project):
     params = small_study()
     params["tta"] = {**params["tta"], "runs": ["one-epoch"]}
@@ -124,6 +125,7 @@ def test_both_commands_of_a_stage_by_hand_count(project):
     assert "tta@one-epoch" not in changed_stages(project)
 
 
+@pytest.mark.slow
 def test_what_changed_while_it_ran_is_not_recorded(project):
     with started(project, *FCOS, "train", "one-epoch", ready=lambda: trainer(project)) as process:
         with paused(project):
@@ -135,6 +137,7 @@ def test_what_changed_while_it_ran_is_not_recorded(project):
     assert "train@one-epoch" in changed_stages(project)
 
 
+@pytest.mark.slow
 def test_a_busy_dvc_is_told_later(project):
     lock = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
     try:
@@ -149,6 +152,7 @@ def test_a_busy_dvc_is_told_later(project):
     assert "train@one-epoch" not in changed_stages(project)
 
 
+@pytest.mark.slow
 def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
     """After a command, DVC waits three seconds for its lock, and then records nothing."""
     with started(project, *DVC, "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
@@ -162,6 +166,7 @@ def test_a_training_that_ends_while_dvc_is_locked_is_not_lost(project):
     assert digests(project) == before and repro(project, TRAIN) == []
 
 
+@pytest.mark.slow
 def test_a_training_is_not_lost_to_a_kill_before_dvc_wrote_its_lock_file(project):
     with started(project, *DVC, "repro", "-s", TRAIN, ready=lambda: trainer(project)) as process:
         with paused(project):
@@ -187,6 +192,7 @@ def test_a_training_is_not_lost_where_the_cache_cannot_hold_it(project):
     assert before and digests(project) == before
 
 
+@pytest.mark.slow
 def test_two_of_one_training_wait_for_each_other(project):
     with started(project, *FCOS, "train", "one-epoch", ready=lambda: trainer(project)) as first:
         waits = f"waiting: this training is already running in process {first.pid}"
@@ -200,6 +206,7 @@ def test_two_of_one_training_wait_for_each_other(project):
     assert repro(project, TRAIN) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["study run", "dvc"])
 def test_a_kill_leaves_no_training_behind(long_project, killed):
     command = [*FCOS, "study", "run"] if killed == "study run" else [*DVC, "repro", TRAIN]
@@ -216,6 +223,7 @@ def process_tree(pid):
     return psutil.Process(pid).children(recursive=True)
 
 
+@pytest.mark.slow
 def test_a_training_under_nohup_goes_on(long_project):
     """A command that was started by hand does not end with another process."""
     script = (
@@ -242,6 +250,7 @@ def num_steps(project):
     return json.loads(beat.read_text()).get("done", 0)
 
 
+@pytest.mark.slow
 def test_a_lock_that_names_another_program_is_explained(project):
     """A killed DVC leaves its process id behind, which the system reuses."""
     with subprocess.Popen(["sleep", "1000"]) as stranger:
@@ -263,6 +272,7 @@ def test_an_empty_lock_is_explained(project, jobs):
     assert ".dvc/tmp/rwlock: is damaged" in said and "rm .dvc/tmp/rwlock" in said and "dvc init" not in said
 
 
+@pytest.mark.slow
 def test_an_archive_without_git_below_another_repository(tmp_path):
     """`make repro` in an archive: DVC needs no git, and the commit of an outer repository is not recorded."""
     call(tmp_path, "git", "init", "-q")

@@ -125,6 +125,7 @@ def relative(losses, expected):
     return np.abs(losses - expected).max(axis=1) / expected.sum(axis=1)
 
 
+@pytest.mark.slow
 def test_first_50_losses(workspace, smoke_params):
     smoke_params["data"]["num_train"] = 64  # drawn images of 64 pixels
     smoke_params["model"]["prior_probability"] = 0.1

@@ -103,6 +103,7 @@ def test_dvc_shows_metrics_and_plots(project):
     assert kinds["reports/smoke/figures/training-curves.png"] == "image"
 
 
+@pytest.mark.slow
 def test_another_threshold_runs_no_network(own_project):
     folder = own_project
     output = call(folder, "dvc", "exp", "run", "-S", "nms_sweep.thresholds=[0.4]")
@@ -114,6 +115,7 @@ def test_another_threshold_runs_no_network(own_project):
     assert "['0.4']" in shown
 
 
+@pytest.mark.slow
 def test_changing_a_run_runs_that_run_and_the_report(own_project):
     folder = own_project
     change(folder, lambda params: params["runs"]["one-epoch"].update(epochs=2))
@@ -123,6 +125,7 @@ def test_changing_a_run_runs_that_run_and_the_report(own_project):
     assert stages_run(output) == sorted([*own, "report", "source"])
 
 
+@pytest.mark.slow
 def test_damage_of_the_workspace_leaves_the_cache_whole(own_project):
     """Valid JSON, CSV and weights of other content, written into the files that DVC has put there."""
     names = ("metrics.json", "evaluation.json", "history.csv", "model.safetensors")
@@ -148,6 +151,7 @@ def test_damage_of_the_workspace_leaves_the_cache_whole(own_project):
     assert paths[0].read_bytes() == before[paths[0]]
 
 
+@pytest.mark.slow
 def test_a_file_that_the_disk_has_damaged_is_found_and_made_anew(own_project):
     """Two bytes of metrics.json, in a project whose cache is linked: DVC sees nothing, and would put it back."""
     metrics = own_project / "runs/smoke/one-epoch/metrics.json"

@@ -1028,6 +1028,7 @@ def test_whether_the_loss_still_falls(losses: list[float], falling: bool) -> Non
     assert ends is not None and ends.falling == falling
 
 
+@pytest.mark.slow
 def test_the_report_says_whether_losses_still_fall(built: Study) -> None:
     """The losses of make_study, 1 / (1 + step), fall from 0.0221 to 0.0181 in epochs of ten steps."""
     for name in ("report.md", "index.html"):
@@ -1038,6 +1039,7 @@ def test_the_report_says_whether_losses_still_fall(built: Study) -> None:
         assert "0.022" in text and "0.018" in text and "-18.1" in text
 
 
+@pytest.mark.slow
 def test_the_report_says_which_weights_were_picked_and_shows_over_fitting(tmp_path: Path) -> None:
     raw = copy.deepcopy(SHAPES)
     raw["tables"] = raw["tables"][:3]

@@ -92,6 +92,7 @@ def test_a_signal_ends_a_command_with_what_to_type(workspace, smoke_params, numb
     assert "prepare: interrupted: stopped at " in status_text(StatusReader(quick=True)())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_training_that_is_told_to_end_saves_its_state_first(workspace, smoke_params, number):
     """No regular state was due for an hour; without the signal's own state the work would be lost."""

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, wait_until
+from conftest import ROOT, free_ports, wait_until
 from project_helpers import call, copy_project, repro, small_study
-from slurm_helpers import free_ports
 
 from fcos.errors import UserError
 from fcos.running.heartbeat import read_heartbeats

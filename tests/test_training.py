@@ -255,6 +255,7 @@ train("one-epoch", Stuck())
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_outright_resumes(workspace, smoke_params):
     """After SIGKILL at any moment no file is incomplete, and the next start resumes."""
     smoke_params["runs"]["one-epoch"]["epochs"] = 8

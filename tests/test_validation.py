@@ -111,6 +111,7 @@ def test_every_third_epoch_and_at_the_end():
     assert not Validation(None, TrainConfig(), num_epochs=8).is_due(8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"keep": "best"}, {"keep": "best", "patience": 2}, {"patience": 2}])
 def test_a_resumed_training_keeps_the_same_weights(study, settings):
     """The best weights were found before an interruption within an epoch; the state is saved at every step."""

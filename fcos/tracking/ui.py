@@ -31,5 +31,7 @@ def serve(port: int) -> None:
     """Replace this process by MLflow's server of the database, which Ctrl-C ends."""
     # Arguments of a process can be seen by all users of the machine, and the address may hold a password.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = tracking_uri()
+    # What runs MLflow's evaluations of language models: seven more processes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, *command])
