@@ -693,6 +693,12 @@ def compare(
     fail_unless_better: Annotated[
         bool, typer.Option("--fail-unless-better", help="Exit with 1 unless each row is shown to exceed the baseline.")
     ] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write comparison.html too: classes, errors, and images with their boxes.")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images for --html (default: beside --gt).")
+    ] = None,
 ) -> None:
     """Compare detectors on the same images, with paired differences, intervals and tests."""
     from fcos.commands.compare import compare
@@ -715,9 +721,10 @@ def compare(
         gate = Gate(margin=None if fail_if_worse is None else fail_if_worse / 100, better=fail_unless_better)
     found = compare(
         results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power,
-        baseline=baseline, gate=gate,
+        baseline=baseline, gate=gate, html=html, images=images,
     )  # fmt: skip
-    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .svg")
+    page = f"; the page is {out}/comparison.html" if html else ""
+    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .svg, and classes as CSV{page}")
     if gate is not None and not found["gate"]["passed"]:
         raise typer.Exit(1)
 

@@ -41,11 +41,12 @@ def test_it_is_light():
 
 
 def test_compare_gives_the_numbers_of_the_clone():
-    options = ["--gt", "gt.json", "zero=0.json", "one=1.json", "--replicates", "200"]
+    options = ["--gt", "gt.json", "zero=0.json", "one=1.json", "--replicates", "200", "--html"]
     call(str(BASE / "fcos"), "compare", *options, "--out", "base")
     call(sys.executable, "-m", "fcos", "compare", *options, "--out", "clone")
     names = sorted(path.name for path in Path("base").iterdir())
-    assert names == [f"comparison.{end}" for end in ("csv", "json", "md", "svg")]
+    of_all = [f"comparison.{end}" for end in ("csv", "html", "json", "md", "svg")]
+    assert names == ["class_differences.csv", *of_all, "per_class.csv"]
     for name in names:
         assert (Path("base") / name).read_bytes() == (Path("clone") / name).read_bytes()
 

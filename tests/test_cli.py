@@ -32,6 +32,8 @@ OPTIONS = {
         "--baseline",
         "--fail-if-worse",
         "--fail-unless-better",
+        "--html",
+        "--images",
     ],
     "demo": ["--port"],
     "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--images", "--pictures"],

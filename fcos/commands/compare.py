@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from fcos.comparing.classes import (
+    CLASS_DIFFERENCES_CSV,
+    PER_CLASS_CSV,
+    class_difference_lines,
+    class_differences_json,
+    per_class_json,
+    per_class_lines,
+)
 from fcos.comparing.inputs import Choices, TruthInput, describe, digest, match_results, open_truth, protocol_json
+from fcos.comparing.inspector import Inspector, check_protocol
 from fcos.errors import UserError
 from fcos.files import write_csv, write_text
 from fcos.formats import write_record
@@ -18,12 +27,13 @@ from fcos.reporting.comparison import comparison_markdown
 from fcos.reporting.comparison_chart import comparison_svg
 from fcos.scoring.average_precision import AP_METRICS, METRICS, score
 from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
+from fcos.scoring.class_comparison import class_sample, compare_classes
 from fcos.scoring.comparison import Comparison, Gate, compare_all
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Ints
 from fcos.scoring.numbers import coco_metrics, estimate_json, rename_limit, sample_of
 from fcos.scoring.power import needed
-from fcos.scoring.support import drawn_metrics, without_interval
+from fcos.scoring.support import draws_of, without_interval
 
 _INTERVAL = ("low", "high", "standard_error")
 _DIFFERENCE = ("value", *_INTERVAL, "p_value")
@@ -67,14 +77,18 @@ def compare(
     power: bool = False,
     baseline: str | None = None,
     gate: Gate | None = None,
+    html: bool = False,
+    images: Path | None = None,
 ) -> dict[str, Any]:
-    """Score all rows on the same bootstrap samples, write comparison.{json,csv,md,png} and return the JSON content.
+    """Score all rows on the same bootstrap samples, write comparison.{json,csv,md,svg} and return the JSON content.
 
     Args:
         replicates: number of bootstrap samples; 0 for no intervals and tests.
         power: whether to estimate how many images and trainings would show a difference of 1 AP.
         baseline: name of the row that all others are compared with; None compares all pairs.
         gate: condition that each row must meet against the baseline (None: the first row).
+        html: whether to write comparison.html too, which shows classes, errors and images.
+        images: folder of the images for its gallery (None: beside the ground truth, if they are there).
 
     Returns:
         `rows`, `differences` (later minus earlier row or row minus baseline, for each pair), `statistics`, `protocol`,
@@ -103,6 +117,9 @@ def compare(
         raise UserError("fcos compare", "nothing to compare with", found=arguments[0], expected="two results or more")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
+    if html:
+        check_protocol((choices or Choices()).protocol)
+    inspector = Inspector(confidence) if html else None
     content = compare_rows(
         parse_rows(arguments),
         gt,
@@ -113,8 +130,13 @@ def compare(
         power=power,
         baseline=baseline,
         gate=gate,
+        inspector=inspector,
     )
     _write(content, out)
+    if inspector is not None:
+        from fcos.reporting.comparison_page import write_comparison_page  # imports templates and charts
+
+        write_comparison_page(out / "comparison.html", content, inspector, gt=gt, images=images)
     return content
 
 
@@ -129,8 +151,13 @@ def compare_rows(
     power: bool = False,
     baseline: str | None = None,
     gate: Gate | None = None,
+    inspector: Inspector | None = None,
 ) -> dict[str, Any]:
-    """Return what `compare` returns for two rows or more; write nothing."""
+    """Return what `compare` returns for two rows or more; write nothing.
+
+    Args:
+        inspector: what looks at the matches of each file.
+    """
     choices = choices or Choices()
     if gate is not None:
         baseline = baseline or rows[0].name
@@ -144,15 +171,22 @@ def compare_rows(
     if truth.num_images < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")
     weights = given.draw(replicates, seed)
-    scored = _score_all(rows, given, weights, choices)
-    samples = {name: sample_of(of.numbers, of.drawn, METRICS) for name, of in scored.items()}
+    scored = _score_all(rows, given, weights, choices, inspector)
+    samples = {name: sample_of(of.metrics, of.drawn, METRICS) for name, of in scored.items()}
+    classes = {name: class_sample(of.per_class, of.of_classes) for name, of in scored.items()}
     pooled = pooled_spread(samples.values())
     pairs = compare_all(samples, confidence=confidence, baseline=baseline)
+    of_pairs = compare_classes(classes, [(pair.row, pair.other) for pair in pairs], confidence=confidence)
     content: dict[str, Any] = {
         "rows": [
-            _row(row, samples[row.name], scored[row.name], confidence, choices.max_detections, pooled) for row in rows
+            _row(row, samples[row.name], scored[row.name], confidence, choices.max_detections, pooled)
+            | {"per_class": per_class_json(scored[row.name].per_class[0], classes, row.name, confidence=confidence)}
+            for row in rows
         ],
-        "differences": _differences(pairs, replicates),
+        "differences": [
+            {**difference, **class_differences_json(of_pair, scored[of_pair.row].per_class[0], confidence)}
+            for difference, of_pair in zip(_differences(pairs, replicates), of_pairs, strict=True)
+        ],
         "statistics": given.statistics(confidence=confidence, replicates=replicates, seed=seed),
         "protocol": protocol_json(choices.protocol),
         "gt": given.described,
@@ -194,23 +228,34 @@ def _refuse_same_repeats(rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Twelve metrics, their bootstrap replicates and the findings of each of the S files of a row."""
+    """Metrics, bootstrap replicates and findings of each of the S files of a row."""
 
-    numbers: list[dict[str, float | None]]
-    drawn: list[Drawn]
+    metrics: list[dict[str, float | None]]  # the twelve metrics
+    drawn: list[Drawn]  # and their replicates
+    per_class: list[list[dict[str, Any]]]  # the four metrics of each class
+    of_classes: list[Drawn]  # and their replicates
     findings: list[list[Finding]]
 
 
-def _score_all(rows: Sequence[Row], given: TruthInput, weights: Ints, choices: Choices) -> dict[str, _Scored]:
-    files = [(row.name, path) for row in rows for path in row.paths]
-    scored = {row.name: _Scored([], [], []) for row in rows}
-    for name, path in track(files, "compare", total=len(files), unit="files"):
+def _score_all(
+    rows: Sequence[Row], given: TruthInput, weights: Ints, choices: Choices, inspector: Inspector | None
+) -> dict[str, _Scored]:
+    files = [(row, path) for row in rows for path in row.paths]
+    scored = {row.name: _Scored([], [], [], [], []) for row in rows}
+    for row, path in track(files, "compare", total=len(files), unit="files"):
         matches, _, findings = match_results(path, given.truth, choices)
-        scored[name].numbers.append(coco_metrics(matches, given.truth)["metrics"])
-        drawn = drawn_metrics(score(matches, weights), matches, given.group_of_image)
+        numbers = coco_metrics(matches, given.truth)
+        drawn, of_classes = draws_of(score(matches, weights), matches, given.group_of_image)
         unsupported = without_interval(drawn, METRICS) if len(weights) else []
-        scored[name].drawn.append(drawn)
-        scored[name].findings.append([*findings, *unsupported])
+        of_row = scored[row.name]
+        of_row.metrics.append(numbers["metrics"])
+        of_row.per_class.append(numbers["per_class"])
+        of_row.drawn.append(drawn)
+        of_row.of_classes.append(of_classes)
+        of_row.findings.append([*findings, *unsupported])
+        if inspector is not None:
+            name = row.name if len(row.paths) == 1 else f"{row.name} #{len(of_row.metrics)}"
+            inspector.look(name, matches, numbers, of_classes, given.truth, weights)
     return scored
 
 
@@ -223,7 +268,7 @@ def _row(
             "metrics": rename_limit(metrics, limit),
             "diagnosis": [finding.json() for finding in findings],
         }
-        for path, metrics, findings in zip(row.paths, scored.numbers, scored.findings, strict=True)
+        for path, metrics, findings in zip(row.paths, scored.metrics, scored.findings, strict=True)
     ]
     found = estimate(sample, confidence=confidence, spread=pooled)
     spread = sample.values.std(axis=0, ddof=1).tolist() if len(files) > 1 else [None] * len(METRICS)
@@ -280,6 +325,8 @@ def difference_lines(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _write(content: dict[str, Any], out: Path) -> None:
     write_record(out / "comparison.json", content)
     write_csv(out / "comparison.csv", difference_lines(content), _CSV)
+    write_csv(out / "per_class.csv", per_class_lines(content), PER_CLASS_CSV)
+    write_csv(out / "class_differences.csv", class_difference_lines(content), CLASS_DIFFERENCES_CSV)
     write_text(out / "comparison.svg", comparison_svg(content))
     write_text(out / "comparison.md", comparison_markdown(content, image="comparison.svg"))
 

@@ -19,13 +19,13 @@ def comparison_text(content: Content) -> str:
     """Return the comparison as text for a terminal: rows, bars of AP, differences, sentences and notes."""
     parts = [
         f"{content['counts']['images']} images, {content['counts']['objects']} objects; percent",
-        text_table(*_rows(content)),
+        text_table(*row_grid(content)),
         _bars(content),
-        text_table(*_pairs(content)),
+        text_table(*pair_grid(content)),
         "\n".join(pair["sentence"] for pair in content["differences"]),
         "\n".join(_notes(content)),
         "\n".join(f"note: {line}" for line in _odd(content)),
-        _verdict(content),
+        verdict(content),
     ]
     return "\n\n".join(filter(None, parts))  # there are no bars if AP is undefined
 
@@ -35,15 +35,17 @@ def comparison_markdown(content: Content, *, image: str) -> str:
     counted = content["counts"]
     parts = [
         "# Comparison",
-        *([f"**{markdown(_verdict(content))}**"] if "gate" in content else []),
+        *([f"**{markdown(verdict(content))}**"] if "gate" in content else []),
         f"{counted['images']} images, {counted['objects']} objects of {counted['classes']} classes; percent.",
-        _markdown_table(*_rows(content)),
+        _markdown_table(*row_grid(content)),
         f"![AP of each row, and the differences]({image})",
         "## Differences in AP",
-        _markdown_table(*_pairs(content)),
+        _markdown_table(*pair_grid(content)),
         "\n".join(f"- {markdown(pair['sentence'])}" for pair in content["differences"]),
+        "## Differences by class",
+        "\n".join(f"- {markdown(pair['classes_sentence'])}" for pair in content["differences"]),
         "## How to read this",
-        "\n".join(f"- {markdown(note)}" for note in [*_notes(content), *_odd(content)]),
+        "\n".join(f"- {markdown(note)}" for note in reading(content)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -51,11 +53,16 @@ def comparison_markdown(content: Content, *, image: str) -> str:
 def comparison_html(content: Content) -> str:
     """Return the comparison as HTML for a notebook: rows, differences, sentences and notes."""
     sentences = [pair["sentence"] for pair in content["differences"]]
-    notes = [*_notes(content), *_odd(content)]
-    return html_table(*_rows(content)) + html_table(*_pairs(content)) + html_list(sentences) + html_list(notes)
+    notes = reading(content)
+    return html_table(*row_grid(content)) + html_table(*pair_grid(content)) + html_list(sentences) + html_list(notes)
 
 
-def _verdict(content: Content) -> str:
+def reading(content: Content) -> list[str]:
+    """Return how to read the numbers, and the findings in ground truth and results."""
+    return [*_notes(content), *_odd(content)]
+
+
+def verdict(content: Content) -> str:
     """Return whether all rows meet the condition against the baseline; empty if there is none."""
     if "gate" not in content:
         return ""
@@ -67,7 +74,8 @@ def _verdict(content: Content) -> str:
     return "failed: " + "; ".join(gate["failures"])
 
 
-def _rows(content: Content) -> Grid:
+def row_grid(content: Content) -> Grid:
+    """Return the rows with their metrics as text."""
     repeated = any(row["n"] > 1 for row in content["rows"])
     header = ["", *(["n"] if repeated else []), *AP_METRICS, *(["s.d. of AP"] if repeated else [])]
     rows = []
@@ -78,12 +86,19 @@ def _rows(content: Content) -> Grid:
     return header, rows
 
 
-def _pairs(content: Content) -> Grid:
+def pair_grid(content: Content) -> Grid:
+    """Return the pairs with their differences in AP as text."""
     rows = []
     for pair in content["differences"]:
         ap = pair["metrics"]["AP"]
         rows.append(
-            [against(pair), percent(ap["difference"], sign=True), in_brackets(ap), _p(ap["p_value"]), _p(ap["p_holm"])]
+            [
+                against(pair),
+                percent(ap["difference"], sign=True),
+                in_brackets(ap),
+                p_cell(ap["p_value"]),
+                p_cell(ap["p_holm"]),
+            ]
         )
     return ["difference", "AP", "interval", "p", "Holm p"], rows
 
@@ -148,7 +163,8 @@ def against(pair: Content) -> str:
     return f"{pair['first']} against {pair['second']}"
 
 
-def _p(value: float | None) -> str:
+def p_cell(value: float | None) -> str:
+    """Return a p-value as text; None is a dash."""
     return DASH if value is None else p_text(value)
 
 

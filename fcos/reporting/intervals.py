@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fcos.records import Interval
 
 DASH = "—"
+NOT_SIGNIFICANT, NOT_TESTED = "(n.s.)", "(not tested)"  # behind a difference
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:

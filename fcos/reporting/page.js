@@ -46,7 +46,7 @@ const KINDS = {
   missed: "#c44dff",
 };
 const SVG = "http://www.w3.org/2000/svg";
-const { classes, images } = report.gallery;
+const { classes, images } = report.gallery ?? { classes: [], images: [] }; // a page may have none
 const sources = images.map((image) => {
   const bytes = Uint8Array.from(atob(image.jpeg), (character) => character.charCodeAt(0));
   return URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
@@ -103,6 +103,7 @@ const PART = 6; // images added at a time
 let imageCount = PART;
 
 function drawGallery() {
+  if (!report.gallery) return;
   const controls = document.getElementById("gallery-controls").elements;
   const label = controls.class.value === "" ? null : Number(controls.class.value);
   const kind = controls.kind.value;
@@ -151,21 +152,23 @@ function openTarget() {
   }
 }
 
-for (const [kind, colour] of Object.entries(KINDS)) {
-  const swatch = element("span", { style: `--colour: ${colour}${kind === "missed" ? "; border-style: dashed" : ""}` });
-  document.getElementById("key").append(element("li", {}, swatch, kind));
-}
 boxes().forEach((box) => box.addEventListener("change", showRuns));
 document.querySelectorAll("select[data-chart]").forEach((select) =>
   select.addEventListener("change", () => {
     const view = views.get(select.dataset.chart);
     if (view) view.signal(select.dataset.parameter, select.value).runAsync();
   }));
-document.getElementById("gallery-controls").addEventListener("input", drawGallery);
-document.getElementById("gallery-more").addEventListener("click", () => {
-  imageCount += PART;
-  drawGallery();
-});
+if (report.gallery) {
+  for (const [kind, colour] of Object.entries(KINDS)) {
+    const swatch = element("span", { style: `--colour: ${colour}${kind === "missed" ? "; border-style: dashed" : ""}` });
+    document.getElementById("key").append(element("li", {}, swatch, kind));
+  }
+  document.getElementById("gallery-controls").addEventListener("input", drawGallery);
+  document.getElementById("gallery-more").addEventListener("click", () => {
+    imageCount += PART;
+    drawGallery();
+  });
+}
 document.querySelectorAll("details.more").forEach((part) => part.addEventListener("toggle", drawCharts));
 window.addEventListener("hashchange", openTarget);
 window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

@@ -11,8 +11,8 @@ from fcos.errors import names_of
 from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.convergence import convergence
-from fcos.reporting.intervals import DASH, percent, plus_minus
-from fcos.reporting.report_table import NOT_SIGNIFICANT, NOT_TESTED, ReportTable
+from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED, percent, plus_minus
+from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import RunResults, StudyResults, trained_on
 from fcos.reporting.tables import differing, flatten
 from fcos.reporting.validation import validation

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fcos.config.tables import Table
 from fcos.errors import names_of
-from fcos.reporting.intervals import DASH
+from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED
 from fcos.reporting.results import RunResults, trained_on
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import Comparison, p_text
@@ -19,7 +19,6 @@ from fcos.scoring.findings import same_content
 
 RELATIVE_CHANGE = "relative change (%)"
 SPREAD = "s.d. of AP"
-NOT_SIGNIFICANT, NOT_TESTED = "(n.s.)", "(not tested)"
 ENDS = (" low", " high")  # suffixes of columns that only the CSV shows
 Row = dict[str, Any]
 _DECIMALS = {**dict.fromkeys(AP_METRICS, 1), SPREAD: 2, "test time (s)": 1, "ms/image": 1, "training time (s)": 1}

@@ -12,7 +12,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from PIL import Image
 
 from fcos.files import write_text
@@ -22,6 +21,7 @@ from fcos.visible import visible_all
 
 Spec = dict[str, Any]
 VERSION = "6.1"  # Vega-Lite version
+BUNDLED = "window.vegaEmbed = vegaEmbed;"  # what the script of a page does
 WIDTH = 640  # pixels of a static chart; a live chart is as wide as its container
 SCALE = 1.5  # PNG pixels per chart pixel
 INK, PAPER, QUIET = "#1d2329", "#ffffff", "#7f8790"
@@ -89,6 +89,8 @@ def _slug(text: str) -> str:
 
 def _write_png(spec: Spec, path: Path) -> str:
     """Write a PNG of the chart and return the SVG that it is rendered from, so that Vega runs once for both."""
+    import vl_convert
+
     # vl-convert aborts the whole process at characters that SVG does not allow.
     svg: str = vl_convert.vegalite_to_svg(visible_all(spec), vl_version=VERSION)
     save_png(Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=SCALE))), path)
@@ -98,7 +100,12 @@ def _write_png(spec: Spec, path: Path) -> str:
 @functools.cache
 def script() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed for an offline page; it defines `vegaEmbed`."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VERSION)
+    packaged = Path(__file__).with_name("vega.js")  # setup.py writes it into the wheel
+    if packaged.exists():
+        return packaged.read_text(encoding="utf-8")
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle(BUNDLED, vl_version=VERSION)
     return bundle
 
 

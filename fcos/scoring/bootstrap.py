@@ -116,6 +116,10 @@ class Estimate:
         centre, reach = (self.low + self.high) / 2, _reach(self.freedom, confidence) * self.standard_error
         return replace(self, low=centre - reach, high=centre + reach)
 
+    def of(self, place: int) -> "Estimate":
+        """Return the estimates of one class."""
+        return Estimate(**{name: values[place] for name, values in vars(self).items()})
+
     @property
     def half_width(self) -> Floats:
         """Half the width of each interval."""

@@ -58,12 +58,17 @@ def with_intervals(numbers: Mapping[str, Any], drawn: Drawn, classes: Drawn, *, 
         drawn: replicates of the twelve metrics, (B, 12).
         classes: replicates of the four metrics of each class, (B, K, 4).
     """
-    per_class = [
-        {**row, "intervals": _intervals(row, classes.of(label), CLASS_METRICS, confidence)}
-        for label, row in enumerate(numbers["per_class"])
-    ]
+    per_class = class_intervals(numbers["per_class"], classes, confidence=confidence)
     intervals = _intervals(numbers["metrics"], drawn, METRICS, confidence)
     return {"metrics": numbers["metrics"], "intervals": intervals, "per_class": per_class}
+
+
+def class_intervals(per_class: Sequence[Row], classes: Drawn, *, confidence: float) -> list[Row]:
+    """Return the metrics of each class with "intervals" added; `classes` are their replicates, (B, K, 4)."""
+    return [
+        {**row, "intervals": _intervals(row, classes.of(label), CLASS_METRICS, confidence)}
+        for label, row in enumerate(per_class)
+    ]
 
 
 def sample_of(of_seed: Iterable[Mapping[str, float | None]], drawn: Sequence[Drawn], names: Sequence[str]) -> Sample:

@@ -4,7 +4,7 @@ Each function takes contents of files and returns a `Chart`; the page can filter
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcos.reporting.charts.encodings import Runs
 from fcos.reporting.charts.errors import (
@@ -16,13 +16,15 @@ from fcos.reporting.charts.errors import (
 )
 from fcos.reporting.charts.runs import curves_chart, pareto_chart, per_class_chart
 from fcos.reporting.charts.tables import table_charts
-from fcos.reporting.results import StudyResults
 from fcos.reporting.vega import Chart
+
+if TYPE_CHECKING:
+    from fcos.reporting.results import StudyResults
 
 __all__ = ["run_charts", "study_charts", "table_charts"]
 
 
-def study_charts(study: StudyResults) -> list[Chart]:
+def study_charts(study: "StudyResults") -> list[Chart]:
     """Return the chart of accuracy against time, then the charts of all runs together."""
     return [pareto_chart(study.runs), *run_charts(study.runs)]
 
@@ -31,7 +33,7 @@ def run_charts(runs: Runs) -> list[Chart]:
     """Return each chart that the run or runs have data for: curves, errors, precision-recall and the like."""
     analyses = {name: results.evaluation["analysis"] for name, results in runs.items()}
     charts = [
-        curves_chart({name: results.history for name, results in runs.items() if len(results.history)}),
+        curves_chart({name: of.history for name, of in runs.items() if of.history is not None and len(of.history)}),
         per_class_chart(runs),
         errors_chart(_with(analyses, lambda analysis: analysis["errors"]["AP50"] is not None)),
         precision_recall_chart(

@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fcos.palette import COLOURS
 from fcos.records import Interval
-from fcos.reporting.results import RunResults
 from fcos.reporting.vega import (
     Control,
     Spec,
@@ -17,8 +14,24 @@ from fcos.reporting.vega import (
 )
 from fcos.scoring.average_precision import AP_METRICS
 
+if TYPE_CHECKING:
+    import pandas as pd  # `fcos compare` draws these charts without it
+
+
+class Evaluated(Protocol):
+    """What a chart shows of a run, or of a results file that `fcos compare` scores."""
+
+    @property
+    def evaluation(self) -> Mapping[str, Any]:
+        """The analysis and the metrics of each class, as in evaluation.json."""
+
+    @property
+    def history(self) -> "pd.DataFrame | None":
+        """The training, one row for each step; None if it is not known."""
+
+
 Row = dict[str, Any]
-Runs = Mapping[str, RunResults]
+Runs = Mapping[str, Evaluated]
 OURS, OTHER = COLOURS[:2]
 METRICS = list(AP_METRICS)
 METRIC_CONTROL = Control(parameter="metric", label="metric", options=METRICS)
@@ -71,7 +84,7 @@ def numbers(row: Mapping[Any, Any]) -> Row:
 
 def known(value: Any) -> float | None:
     """Return the value as a float, or None for NaN, which JSON does not have."""
-    return None if value is None or pd.isna(value) else float(value)
+    return None if value is None or value != value else float(value)
 
 
 def known_percent(value: float | None) -> float | None:

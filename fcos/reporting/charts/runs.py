@@ -1,8 +1,9 @@
 """Charts of the runs: accuracy against time, training curves, and AP of each class."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import pandas as pd
+import numpy as np
 
 from fcos.records import NO_INTERVAL
 from fcos.reporting.charts.encodings import (
@@ -30,12 +31,17 @@ from fcos.reporting.vega import (
 )
 from fcos.training.history import CURVES
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fcos.reporting.results import RunResults
+
 MAX_APART = 120  # most (run, class) pairs with one line each; above, the runs share the line of their class
 MAX_POINTS = 200  # points per curve in the page; more cannot be distinguished
 MEAN = "mean of all classes"
 
 
-def pareto_chart(runs: Runs) -> Chart:
+def pareto_chart(runs: Mapping[str, "RunResults"]) -> Chart:
     """Return accuracy against time, with a line that connects the Pareto front."""
     times = {"prediction (ms/image)": "ms", "training (s)": "training"}
     rows: list[Row] = []
@@ -95,7 +101,7 @@ def _beats(one: Row, other: Row) -> bool:
     return bool(no_worse and (one["time"], one["AP"]) != (other["time"], other["AP"]))
 
 
-def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
+def curves_chart(histories: Mapping[str, "pd.DataFrame"]) -> Chart | None:
     """Return the chart of losses, learning rate and validation AP by step; None without histories."""
     if not histories:
         return None
@@ -142,14 +148,13 @@ def curves_chart(histories: Mapping[str, pd.DataFrame]) -> Chart | None:
     )
 
 
-def thinned(history: pd.DataFrame) -> list[Row]:
+def thinned(history: "pd.DataFrame") -> list[Row]:
     """Return a history as at most `MAX_POINTS` means of consecutive steps, to four digits."""
     size = -(-len(history) // MAX_POINTS)
     columns = ["step", "epoch", *(column for column in CURVES if column in history)]
-    means = history[columns].groupby(pd.RangeIndex(len(history)) // size).mean()
+    means = history[columns].groupby(np.arange(len(history)) // size).mean()
     return [
-        {str(key): digits(value, 4) for key, value in row.items() if pd.notna(value)}
-        for row in means.to_dict("records")
+        {str(key): digits(value, 4) for key, value in row.items() if value == value} for row in means.to_dict("records")
     ]
 
 

@@ -1,6 +1,7 @@
 """Charts of the tables: rows with their intervals, paired differences, and time and AP of TTA."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fcos.reporting.charts.encodings import (
     METRIC_CONTROL,
@@ -14,7 +15,6 @@ from fcos.reporting.charts.encodings import (
     of_metric,
     percent_axis,
 )
-from fcos.reporting.report_table import ReportTable
 from fcos.reporting.vega import (
     QUIET,
     Chart,
@@ -25,8 +25,11 @@ from fcos.reporting.vega import (
     quantitative,
 )
 
+if TYPE_CHECKING:
+    from fcos.reporting.report_table import ReportTable
 
-def table_charts(tables: Sequence[ReportTable]) -> list[Chart]:
+
+def table_charts(tables: Sequence["ReportTable"]) -> list[Chart]:
     """Return the charts of AP with intervals, of paired differences, and of time and AP of TTA."""
     charts: list[Chart] = []
     for table in tables:
@@ -39,7 +42,7 @@ def table_charts(tables: Sequence[ReportTable]) -> list[Chart]:
     return charts
 
 
-def _rows(table: ReportTable) -> Chart:
+def _rows(table: "ReportTable") -> Chart:
     """Return points with intervals for each row, beside the published numbers."""
     label = table.label
     rows = [
@@ -90,7 +93,7 @@ def _rows(table: ReportTable) -> Chart:
     )
 
 
-def _differences(table: ReportTable) -> Chart:
+def _differences(table: "ReportTable") -> Chart:
     """Return the paired difference of every pair of rows with its interval; intervals without 0 are significant."""
     frame = table.difference_frame()
     significant = [
@@ -156,7 +159,7 @@ def _differences(table: ReportTable) -> Chart:
     )
 
 
-def _views(table: ReportTable) -> Chart:
+def _views(table: "ReportTable") -> Chart:
     """Return the time and AP of each number of views."""
     tta = table.results[0].tta
     rows = [

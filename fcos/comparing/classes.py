@@ -1,0 +1,110 @@
+"""The classes of a comparison as JSON and as lines of CSV files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fcos.scoring.bootstrap import Sample, estimate, pooled_spread
+from fcos.scoring.class_comparison import METRICS, ClassDifferences
+from fcos.scoring.numbers import estimate_json
+
+Row = dict[str, Any]
+_INTERVAL = ("low", "high", "standard_error")
+_CLASS = ("category_id", "name", "num_objects")
+PER_CLASS_CSV = [
+    "row",
+    "class",
+    "category_id",
+    "objects",
+    *(f"{m}{end}" for m in METRICS for end in ("", " low", " high")),
+]
+CLASS_DIFFERENCES_CSV = [
+    "first", "second", "class", "category_id", "objects", "difference", *_INTERVAL, "p_value", "p_holm",
+]  # fmt: skip
+
+
+def per_class_json(classes: Sequence[Row], samples: Mapping[str, Sample], row: str, *, confidence: float) -> list[Row]:
+    """Return AP and AP50 of each class of a row with their intervals; they are means over its files.
+
+    Args:
+        classes: "per_class" of any file, for the names.
+        samples: (S, K, 2) of all rows, whose spread between seeds rows of one file use.
+    """
+    found = estimate(samples[row], confidence=confidence, spread=pooled_spread(samples.values()))
+    numbers = [estimate_json(found.of(label), METRICS, ("value", *_INTERVAL)) for label in range(len(classes))]
+    return [
+        {
+            **{key: of_class[key] for key in _CLASS},
+            **{name: of.pop("value") for name, of in of_metrics.items()},
+            "intervals": of_metrics,
+        }
+        for of_class, of_metrics in zip(classes, numbers, strict=True)
+    ]
+
+
+def class_differences_json(pair: ClassDifferences, classes: Sequence[Row], confidence: float) -> Row:
+    """Return {"classes": the difference in AP of each class, largest regression first, "classes_sentence"}."""
+    rows = []
+    for label in pair.worst_first():
+        numbers = estimate_json(pair.found.of(label), METRICS, ("value", *_INTERVAL, "p_value"))["AP"]
+        p_holm = float(pair.corrected_p[label])
+        named = {key: classes[label][key] for key in _CLASS}
+        difference = {"difference": numbers.pop("value"), **numbers, "p_holm": None if np.isnan(p_holm) else p_holm}
+        rows.append(named | difference)
+    return {"classes": rows, "classes_sentence": _sentence(pair, rows, 1 - confidence)}
+
+
+def _sentence(pair: ClassDifferences, rows: Sequence[Row], level: float) -> str:
+    """Return how many classes differ significantly, with the largest regression and the largest gain among them."""
+    about = f"{pair.row} against {pair.other}"
+    if len(rows) == 1:
+        return f"{about}: there is one class, so its difference is the one above."
+    tested = [row for row in rows if row["p_holm"] is not None]
+    sure = [row for row in tested if row["p_holm"] < level]
+    of_all = f"{len(rows)} classes" + (f" ({len(tested)} of them can be tested)" if len(tested) < len(rows) else "")
+    if not sure:
+        return f"{about}: none of {of_all} shows a difference in AP (Holm over all classes and pairs)."
+    lower, higher = [row for row in sure if row["difference"] < 0], [row for row in sure if row["difference"] > 0]
+    said = [
+        f"{len(part)} {word} ({_most(part)})" for part, word in ((lower, "lower"), (higher[::-1], "higher")) if part
+    ]
+    return f"{about}: of {of_all}, {' and '.join(said)} in AP (significant by Holm over all classes and pairs)."
+
+
+def _most(rows: Sequence[Row]) -> str:
+    """Return the first classes with their differences."""
+    shown = ", ".join(f"{row['name']} {100 * row['difference']:+.1f}" for row in rows[:3])
+    return shown + (", ..." if len(rows) > 3 else "")
+
+
+def per_class_lines(content: Mapping[str, Any]) -> list[Row]:
+    """Return a line for each row and class, as in per_class.csv."""
+    return [
+        {
+            "row": row["name"],
+            **_named(of_class),
+            **{name: of_class[name] for name in METRICS},
+            **{f"{name} {end}": of_class["intervals"][name][end] for name in METRICS for end in ("low", "high")},
+        }
+        for row in content["rows"]
+        for of_class in row["per_class"]
+    ]
+
+
+def class_difference_lines(content: Mapping[str, Any]) -> list[Row]:
+    """Return a line for each pair and class, as in class_differences.csv."""
+    return [
+        {
+            "first": pair["first"],
+            "second": pair["second"],
+            **_named(of_class),
+            **{key: value for key, value in of_class.items() if key not in _CLASS},
+        }
+        for pair in content["differences"]
+        for of_class in pair["classes"]
+    ]
+
+
+def _named(of_class: Mapping[str, Any]) -> Row:
+    return {"class": of_class["name"], "category_id": of_class["category_id"], "objects": of_class["num_objects"]}

@@ -1,0 +1,145 @@
+"""What the page of `fcos compare --html` shows of each results file: its errors, and its boxes in some images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcos.data.coco import CocoSplit
+from fcos.errors import UserError
+from fcos.scoring.analysis import analyse
+from fcos.scoring.bootstrap import Drawn
+from fcos.scoring.matching import Ints, Matches, ResultTable
+from fcos.scoring.numbers import class_intervals
+from fcos.scoring.protocol import COCO, Protocol
+from fcos.scoring.truth import Truth
+
+Row = dict[str, Any]
+_BESIDE = (".", "images", "..", "../images", "../JPEGImages")  # places of images, from the folder of the ground truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """A results file as the charts and the gallery need it; ids are places in the ground truth."""
+
+    name: str
+    evaluation: Row  # "per_class" and "analysis", as in evaluation.json of a run
+    table: ResultTable
+    history: None = None  # of its training, which is not known
+
+    def detections(self, image_ids: Sequence[int]) -> list[Row]:
+        """Return the detections in some images as COCO results."""
+        inside = self.table[np.isin(self.table.image, image_ids)]
+        columns = (inside.image, inside.label, inside.boxes_xywh, inside.score)
+        keys = ("image_id", "category_id", "bbox", "score")
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Raise UserError unless sizes and thresholds are COCO's, which the analysis is defined for."""
+    own = protocol.area_ranges != COCO.area_ranges or not np.array_equal(protocol.iou_thresholds, COCO.iou_thresholds)
+    if own:
+        raise UserError(
+            "fcos compare --html",
+            "the error analysis of the page is defined for COCO's thresholds and sizes",
+            found="--iou or --areas",
+            expected="neither of them",
+            hint="leave out --html, --iou and --areas, or write the page in a second call",
+        )
+
+
+class Inspector:
+    """Keeps what the page shows of each file while they are scored.
+
+    Args:
+        confidence: confidence level of intervals.
+    """
+
+    def __init__(self, confidence: float) -> None:
+        self.confidence = confidence
+        self.files: list[Details] = []
+        self.split: CocoSplit | None = None
+
+    def look(self, name: str, matches: Matches, numbers: Row, of_classes: Drawn, truth: Truth, weights: Ints) -> None:
+        """Analyse the matches of one file.
+
+        Args:
+            numbers: its metrics, as `fcos.scoring.numbers.coco_metrics` returns them.
+            of_classes: the replicates of the metrics of each class.
+            weights: (B, I) bootstrap samples, for the intervals of object sizes and crowding.
+
+        Raises:
+            UserError: another file has this name.
+        """
+        if any(of.name == name for of in self.files):
+            hint = "name the rows otherwise: NAME=FILE"
+            raise UserError("fcos compare --html", "two results have the same name", found=name, hint=hint)
+        if self.split is None:
+            self.split = split_of(truth)
+        per_class = class_intervals(numbers["per_class"], of_classes, confidence=self.confidence)
+        analysis = analyse(matches, self.split, weights, confidence=self.confidence)
+        table = ResultTable(
+            image=matches.image, label=matches.label, boxes_xywh=matches.boxes_xywh, score=matches.score
+        )
+        self.files.append(Details(name=name, evaluation={"per_class": per_class, "analysis": analysis}, table=table))
+
+
+def split_of(truth: Truth) -> CocoSplit:
+    """Return the ground truth as a split whose ids are places of images and labels of classes."""
+    names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
+    sizes = truth.sizes.tolist()
+    objects = truth.objects
+    boxes = zip(
+        objects.image.tolist(),
+        objects.label.tolist(),
+        objects.boxes_xywh.tolist(),
+        truth.areas.tolist(),
+        objects.crowd.astype(int).tolist(),
+        strict=True,
+    )
+    return CocoSplit(
+        images=[
+            {**truth.image_records[place], "id": place, "file_name": name, "width": width, "height": height}
+            for place, (name, (width, height)) in enumerate(zip(names, sizes, strict=True))
+        ],
+        categories=[{"id": label, "name": category["name"]} for label, category in enumerate(truth.categories)],
+        annotations=[
+            {"id": place, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
+            for place, (image, label, box, area, crowd) in enumerate(boxes)
+        ],
+        image_dir=Path(),
+    )
+
+
+def find_images(gt: Path, given: Path | None, file_names: Sequence[str]) -> Path | None:
+    """Return the folder in which all these images are, or None if they are not at hand.
+
+    Args:
+        gt: the file or folder of the ground truth.
+        given: `--images`; None: beside the ground truth, or in `images` there or one level higher.
+
+    Raises:
+        UserError: an image is not in the `given` folder.
+    """
+    for folder in [given] if given is not None else _beside(gt):
+        missing = next((name for name in file_names if not _is_inside(folder, name)), None)
+        if missing is None:
+            return folder
+        if folder is given:
+            hint = "give the folder that file_name in the ground truth begins in"
+            raise UserError(folder / missing, "no such image", expected="the images of the ground truth", hint=hint)
+    return None
+
+
+def _beside(gt: Path) -> Iterator[Path]:
+    start = gt if gt.is_dir() else gt.parent
+    yield from (start / place for place in _BESIDE)
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Whether there is a file of this name, which may not lead out of the folder."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
