@@ -401,7 +401,8 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
     drawn = ElementTree.fromstring(chart)
     assert len(drawn.findall("{*}circle")) == 3 + 3  # a point for each row and each pair
     assert {"a", "b", "bad", "b against a"} <= {text.text for text in drawn.findall("{*}text")}
-    assert sorted(path.name for path in out.iterdir()) == [f"comparison.{end}" for end in ("csv", "json", "md", "svg")]
+    of_all = [f"comparison.{end}" for end in ("csv", "json", "md", "svg")]
+    assert sorted(path.name for path in out.iterdir()) == ["class_differences.csv", *of_all, "per_class.csv"]
 
     compare(run, detectors, monkeypatch, "a.json", "b.json", "bad=worse.json", "--out", str(out))
     assert (out / "comparison.svg").read_bytes() == chart and read(out / "comparison.json") == found
