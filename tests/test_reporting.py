@@ -991,6 +991,7 @@ def test_reporting_loads_no_torch() -> None:
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.slow
 def test_charts_are_whole_whatever_the_classes_and_runs_are_called(built: Study) -> None:
     """Charts have as many marks as with other names: empty charts raise nothing, and invalid XML ends the process."""
 

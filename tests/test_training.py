@@ -154,6 +154,7 @@ def weights_of(run="one-epoch"):
     return sha256_file(Layout("smoke").weights(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["trained", "frozen"])
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(workspace, smoke_params, batch_norm):
     smoke_params["model"]["batch_norm"] = batch_norm

@@ -3,11 +3,14 @@
 Source: Satyanarayan, Moritz, Wongsuphasawat, Heer, "Vega-Lite: A Grammar of Interactive Graphics", 2017.
 """
 
+import contextlib
 import functools
 import io
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -103,9 +106,15 @@ def script() -> str:
     packaged = Path(__file__).with_name("vega.js")  # setup.py writes it into the wheel
     if packaged.exists():
         return packaged.read_text(encoding="utf-8")
+    # Bundling takes 3 seconds, so the environment keeps the result.
+    kept = Path(sys.prefix) / "share" / "fcos" / f"vega-{VERSION}-of-vl-convert-{version('vl-convert-python')}.js"
+    if kept.exists():
+        return kept.read_text(encoding="utf-8")
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle(BUNDLED, vl_version=VERSION)
+    with contextlib.suppress(OSError):  # the environment may be another user's
+        write_text(kept, bundle)
     return bundle
 
 
