@@ -729,6 +729,38 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Examples: fcos labels resnet18-e12-c3   fcos labels --gt val.json one.json other.json")
+def labels(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUNS", help="Runs of the active study; with --gt: results files.")
+    ],
+    gt: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="COCO ground truth or a folder (default: the study's test split)."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the page and the files.")] = Path("labels"),
+    top: Annotated[int, typer.Option(min=1, help="Number of suspects in the page and for labelling tools.")] = 100,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images of --gt (default: beside it).")
+    ] = None,
+    ignore_unknown_images: UnknownImages = False,
+    ignore_unknown_classes: UnknownClasses = False,
+    split: Split = None,
+) -> None:
+    """Rank labels that detectors contradict: missing objects, wrong classes and boxes, objects that nobody finds."""
+    from fcos.commands.labels import labels
+    from fcos.comparing.inputs import Choices
+
+    choices = Choices(
+        ignore_unknown_images=ignore_unknown_images, ignore_unknown_classes=ignore_unknown_classes, split=split
+    )
+    found = labels(runs, gt, out=out, top=top, images=images, choices=choices)
+    counts = ", ".join(f"{count} {kind}" for kind, count in found["counts"]["suspects"].items())
+    shown = f"the {found['shown']} most suspicious in {out}/labels.html and labels-coco.json"
+    without = "" if found["has_images"] else "; without images: give their folder, --images DIR"
+    _echo(f"suspects: {counts}; {shown}, all in labels.csv and labels.json{without}")
+
+
 @app.command(epilog="Example: fcos status --watch")
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,

@@ -21,6 +21,7 @@ READING = [
     "--max-detections", "--areas", "--iou", "--area-from-box", "--ignore-unknown-images", "--ignore-unknown-classes",
     "--split", "--groups",
 ]  # fmt: skip
+UNKNOWN = ["--ignore-unknown-images", "--ignore-unknown-classes"]
 OPTIONS = {
     "compare": [
         "RESULTS",
@@ -42,6 +43,7 @@ OPTIONS = {
     "tta": ["RUN"],
     "export": ["RUN_OR_FILE", "--format", "--out", "--score", "--nms"],
     "import-checkpoint": ["FILE", "--run"],
+    "labels": ["RUNS", "--gt", "--out", "--top", "--images", *UNKNOWN, "--split"],
     "predict": ["RUN", "--views"],
     "prepare": [],
     "report": [],

@@ -35,7 +35,8 @@ def render(
         gallery: content of a `Gallery`, or None for a page without one.
     """
     runs = [{"name": name, "colour": colour} for name, colour in colours_of(list(run_names)).items()]
-    scripts = [script(), (_HERE / "page.js").read_text(encoding="utf-8")]
+    is_live = bool(charts) or gallery is not None
+    scripts = [script(), (_HERE / "page.js").read_text(encoding="utf-8")] if is_live else []
     page = {
         "run_list": runs,
         "run_names": list(run_names),
@@ -44,10 +45,10 @@ def render(
         "gallery": gallery,
         "report_data": _json({"runs": runs, "charts": {c.stem: c.live for c in charts}, "gallery": gallery}),
         "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        "licences": Markup((_HERE / "chart_licences.txt").read_text(encoding="utf-8")),
+        "licences": Markup((_HERE / "chart_licences.txt").read_text(encoding="utf-8") if is_live else ""),
         "scripts": [Markup(text) for text in scripts],
         # The content security policy allows only these scripts, so no text in the data can run as a script.
-        "hashes": " ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
+        "hashes": " ".join(f"'sha256-{_sha256(text)}'" for text in scripts) or "'none'",
     }
     html = environment(autoescape=True, finalize=_visible)
     return html.get_template(template).render({**context, **page})

@@ -1,0 +1,87 @@
+"""The page of `fcos labels`: a crop of each suspect, with its label and with what the detectors found."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcos.data.coco import CocoSplit
+from fcos.data.images import read_annotated
+from fcos.errors import UserError
+from fcos.files import write_text
+from fcos.inference.drawing import draw_boxes, fitted
+from fcos.reporting.html import render
+from fcos.scoring.label_errors import Suspect
+
+SIDE = 260  # longer side of a crop in the page, in pixels
+QUALITY = 80  # JPEG quality
+AROUND = 0.6  # of the boxes' size that a crop shows on each side of them
+_LEAST = 48  # pixels of an image that a crop shows at least
+
+
+def write_labels_page(
+    path: Path, content: Mapping[str, Any], suspects: Sequence[Suspect], split: CocoSplit, folder: Path | None
+) -> None:
+    """Write the page; without the images it is a table.
+
+    Args:
+        content: what labels.json holds.
+        suspects: those to show, as many as there are rows of `content` to show.
+        folder: the folder of the images, None if they are not at hand.
+    """
+    cards = [
+        {**row, "rank": place, "said": _said(row), "crop": _crop(suspect, split, folder)}
+        for place, (suspect, row) in enumerate(zip(suspects, content["suspects"], strict=False), start=1)
+    ]
+    counts = content["counts"]["suspects"]
+    context = {
+        "cards": cards,
+        "total": len(content["suspects"]),
+        "counts": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
+        "facts": [("Ground truth", content["gt"]["file"]), *(("Results", of["file"]) for of in content["results"])],
+        "has_images": folder is not None,
+    }
+    write_text(path, render("labels.html.j2", context, run_names=[], charts=[], gallery=None))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """Return what the detectors say of the label."""
+    return {
+        "unlabelled": f"{row['suggested_class']} without a label?",
+        "nothing there": f"labelled {row['class']}, nothing found",
+        "class": f"labelled {row['class']}, found as {row['suggested_class']}",
+        "box": f"{row['class']}: box found elsewhere",
+    }[str(row["kind"])]
+
+
+def _crop(suspect: Suspect, split: CocoSplit, folder: Path | None) -> str | None:
+    """Return the surroundings as base64 JPEG: dashed what is labelled, solid what was found."""
+    if folder is None:
+        return None
+    image = split.images[suspect.image]
+    try:
+        pixels = read_annotated(folder / image["file_name"], image)
+    except UserError:  # one damaged image is no reason to lose the page
+        return None
+    boxes = np.array([box for box in (suspect.box, suspect.suggested_box) if box is not None])
+    low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    margin = np.maximum(AROUND * (high - low), (_LEAST - (high - low)) / 2)
+    left, top = np.floor((low - margin).clip(min=0)).astype(int).tolist()
+    right, bottom = np.ceil(high + margin).astype(int).tolist()
+    shown, scale = fitted(np.ascontiguousarray(pixels[top:bottom, left:right]), SIDE)
+
+    def placed(box: Sequence[float], label: int) -> dict[str, Any]:
+        x, y, width, height = box
+        moved = [scale * (x - left), scale * (y - top), scale * width, scale * height]
+        return {"bbox": moved, "category_id": label, "category": split.categories[label]["name"], "iscrowd": 0}
+
+    found = [placed(suspect.suggested_box, suspect.suggested_label or 0)] if suspect.suggested_box else []
+    labelled = [placed(suspect.box, suspect.label or 0)] if suspect.box else []
+    buffer = io.BytesIO()
+    drawn: Image.Image = draw_boxes(shown, found, labelled)
+    drawn.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
