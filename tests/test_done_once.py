@@ -100,6 +100,7 @@ def long_project(project):
     return project
 
 
+@pytest.mark.slow
 def test_stages_run_by_hand_count(tmp_path):
     project = copy_project(tmp_path / "project", small_study())
     assert "recorded in DVC: prepare is done" in fcos(project, "prepare")

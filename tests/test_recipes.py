@@ -74,6 +74,7 @@ def call(command, code=0, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_results_of_every_toolbox_join_one_comparison(truth):
     stem = {image["id"]: Path(image["file_name"]).stem for image in truth["images"]}
     write("predictions.json", [{**of, "image_id": stem[of["image_id"]]} for of in found(truth, 0)])

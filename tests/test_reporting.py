@@ -972,6 +972,7 @@ def test_report_is_complete_and_small(built: Study) -> None:
     assert sum(path.stat().st_size for path in files) < 5_000_000
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     raw = copy.deepcopy(SHAPES)
     raw["tables"] = raw["tables"][:3]

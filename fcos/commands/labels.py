@@ -21,8 +21,8 @@ from fcos.study.layout import Layout
 from fcos.study.run_files import command_for
 
 _CSV = [
-    "rank", "kind", "suspicion", "file_name", "class", "x", "y", "width", "height", "suggested_class", "suggested_x",
-    "suggested_y", "suggested_width", "suggested_height",
+    "rank", "kind", "suspicion", "score", "file_name", "class", "x", "y", "width", "height", "suggested_class",
+    "suggested_x", "suggested_y", "suggested_width", "suggested_height",
 ]  # fmt: skip
 _MARK = "suspect: "  # begins the names of the categories for labelling tools
 
@@ -103,6 +103,7 @@ def _row(suspect: Suspect, truth: Truth) -> dict[str, Any]:
     return {
         "kind": suspect.kind,
         "suspicion": round(suspect.suspicion, 6),
+        "score": round(suspect.score, 6),
         "image_id": image["id"],
         "file_name": image.get("file_name"),
         "class": _name(suspect.label, truth),
@@ -120,7 +121,7 @@ def _flat(place: int, row: dict[str, Any]) -> dict[str, Any]:
     sides = ("x", "y", "width", "height")
     own = zip(sides, row["bbox"] or [""] * 4, strict=True)
     suggested = zip((f"suggested_{side}" for side in sides), row["suggested_bbox"] or [""] * 4, strict=True)
-    named = {key: row[key] for key in ("kind", "suspicion", "file_name", "class", "suggested_class")}
+    named = {key: row[key] for key in ("kind", "suspicion", "score", "file_name", "class", "suggested_class")}
     return {"rank": place, **named, **dict(own), **dict(suggested)}
 
 

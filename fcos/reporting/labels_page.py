@@ -19,7 +19,7 @@ from fcos.scoring.label_errors import Suspect
 
 SIDE = 260  # longer side of a crop in the page, in pixels
 QUALITY = 80  # JPEG quality
-AROUND = 0.6  # of the boxes' size that a crop shows on each side of them
+AROUND = 0.6  # of the boxes' longer side that a crop shows on each side of them
 _LEAST = 48  # pixels of an image that a crop shows at least
 
 
@@ -69,7 +69,7 @@ def _crop(suspect: Suspect, split: CocoSplit, folder: Path | None) -> str | None
         return None
     boxes = np.array([box for box in (suspect.box, suspect.suggested_box) if box is not None])
     low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
-    margin = np.maximum(AROUND * (high - low), (_LEAST - (high - low)) / 2)
+    margin = np.maximum(AROUND * (high - low).max(), (_LEAST - (high - low)) / 2)
     left, top = np.floor((low - margin).clip(min=0)).astype(int).tolist()
     right, bottom = np.ceil(high + margin).astype(int).tolist()
     shown, scale = fitted(np.ascontiguousarray(pixels[top:bottom, left:right]), SIDE)

@@ -37,6 +37,7 @@ class Suspect:
     image: int
     gt: int | None
     suspicion: float
+    score: float  # of the detection that says otherwise, by the first detector; 0 where nothing was found
     label: int | None
     box: tuple[float, ...] | None
     suggested_label: int | None
@@ -57,8 +58,10 @@ def rank(results: Sequence[ResultTable], truth: GroundTruth) -> list[Suspect]:
         *_nothing_there(seen, truth, objects),
         *_unlabelled(seen),
     ]
-    # Ties in a fixed order; of one annotation only its most suspicious kind stays.
-    suspects.sort(key=lambda of: (-of.suspicion, of.image, -1 if of.gt is None else of.gt, of.suggested_box or ()))
+    # Equal suspicion by the score, then in a fixed order; of one annotation only its most suspicious kind stays.
+    suspects.sort(
+        key=lambda of: (-of.suspicion, -of.score, of.image, of.gt is not None, of.gt or 0, of.suggested_box or ())
+    )
     first: dict[int, int] = {}
     for place, of in enumerate(suspects):
         if of.gt is not None:
@@ -141,20 +144,29 @@ def _wrong_classes(seen: Sequence[_View], truth: GroundTruth, objects: Bools) ->
     agree = np.all(np.array(others) == others[0], axis=0) & (others[0] >= 0)
     suspicion = np.where(agree & objects, np.clip(np.mean(gains, axis=0), 0, 1), 0)
     return [
-        _of_object("class", gt, suspicion, truth, label=int(others[0][gt]), box=_box(seen[0].table, places[0][gt]))
+        _of_object(
+            "class",
+            gt,
+            suspicion,
+            truth,
+            score=float(seen[0].table.score[places[0][gt]]),
+            label=int(others[0][gt]),
+            box=_box(seen[0].table, places[0][gt]),
+        )
         for gt in np.flatnonzero(suspicion > _LEAST).tolist()
     ]
 
 
 def _wrong_boxes(seen: Sequence[_View], truth: GroundTruth, objects: Bools) -> list[Suspect]:
     """All detectors find an object of the labelled class at one and the same other place near the label."""
-    sures, ious, boxes = [], [], []
+    sures, ious, boxes, places = [], [], [], []
     for view in seen:
         sure, place = view.best(truth, BACKGROUND_IOU, view.is_own_class(truth))
         box = view.table.boxes_xywh[place] if len(view.table) else np.zeros((len(place), 4))
         sures.append(np.where(place >= 0, sure, 0))
         ious.append(np.where(place >= 0, paired_iou(box, truth.boxes_xywh), np.nan))
         boxes.append(box)
+        places.append(place)
     found = np.min(sures, axis=0) > 0
     iou = np.where(found, np.mean(ious, axis=0), np.nan)
     known = found & objects
@@ -168,7 +180,15 @@ def _wrong_boxes(seen: Sequence[_View], truth: GroundTruth, objects: Bools) -> l
     suspicion = np.where(known, np.mean(sures, axis=0) * agreement * short, 0)
     middle = np.mean(boxes, axis=0)
     return [
-        _of_object("box", gt, suspicion, truth, label=int(truth.label[gt]), box=tuple(middle[gt].tolist()))
+        _of_object(
+            "box",
+            gt,
+            suspicion,
+            truth,
+            score=float(seen[0].table.score[places[0][gt]]),
+            label=int(truth.label[gt]),
+            box=tuple(middle[gt].tolist()),
+        )
         for gt in np.flatnonzero(suspicion > _LEAST).tolist()
     ]
 
@@ -186,7 +206,7 @@ def _nothing_there(seen: Sequence[_View], truth: GroundTruth, objects: Bools) ->
     share = np.bincount(kind, missed) / np.maximum(np.bincount(kind, objects), 1)
     suspicion = np.where(missed, _PRIOR / (_PRIOR + (1 - _PRIOR) * share[kind]), 0)
     return [
-        _of_object("nothing there", gt, suspicion, truth, label=None, box=None)
+        _of_object("nothing there", gt, suspicion, truth, score=0.0, label=None, box=None)
         for gt in np.flatnonzero(suspicion > _LEAST).tolist()
     ]
 
@@ -224,6 +244,7 @@ def _unlabelled(seen: Sequence[_View]) -> list[Suspect]:
             image=int(first.table.image[place]),
             gt=None,
             suspicion=float(suspicion[place]),
+            score=float(first.table.score[place]),
             label=None,
             box=None,
             suggested_label=int(first.table.label[place]),
@@ -260,13 +281,21 @@ def paired_iou(boxes: Floats, others: Floats) -> Floats:
 
 
 def _of_object(
-    kind: str, gt: int, suspicion: Floats, truth: GroundTruth, *, label: int | None, box: tuple[float, ...] | None
+    kind: str,
+    gt: int,
+    suspicion: Floats,
+    truth: GroundTruth,
+    *,
+    score: float,
+    label: int | None,
+    box: tuple[float, ...] | None,
 ) -> Suspect:
     return Suspect(
         kind=kind,
         image=int(truth.image[gt]),
         gt=gt,
         suspicion=float(suspicion[gt]),
+        score=score,
         label=int(truth.label[gt]),
         box=tuple(truth.boxes_xywh[gt].tolist()),
         suggested_label=label,
