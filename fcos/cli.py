@@ -739,7 +739,9 @@ def labels(
         typer.Option(metavar="PATH", help="COCO ground truth or a folder (default: the study's test split)."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the page and the files.")] = Path("labels"),
-    top: Annotated[int, typer.Option(min=1, help="Number of suspects in the page and for labelling tools.")] = 100,
+    top: Annotated[
+        int, typer.Option(min=1, help="Number of suspects in the page and for labelling tools, of each kind in turn.")
+    ] = 100,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the images of --gt (default: beside it).")
     ] = None,
@@ -756,7 +758,7 @@ def labels(
     )
     found = labels(runs, gt, out=out, top=top, images=images, choices=choices)
     counts = ", ".join(f"{count} {kind}" for kind, count in found["counts"]["suspects"].items())
-    shown = f"the {found['shown']} most suspicious in {out}/labels.html and labels-coco.json"
+    shown = f"the {found['shown']} most suspicious, of each kind in turn, in {out}/labels.html and labels-coco.json"
     without = "" if found["has_images"] else "; without images: give their folder, --images DIR"
     _echo(f"suspects: {counts}; {shown}, all in labels.csv and labels.json{without}")
 

@@ -14,7 +14,7 @@ from fcos.errors import UserError
 from fcos.files import write_csv, write_json
 from fcos.formats import write_record
 from fcos.reporting.labels_page import write_labels_page
-from fcos.scoring.label_errors import KINDS, Suspect, rank
+from fcos.scoring.label_errors import KINDS, Suspect, in_turn, rank
 from fcos.scoring.results import read_results
 from fcos.scoring.truth import Truth
 from fcos.study.layout import Layout
@@ -43,7 +43,7 @@ def labels(
 
     Args:
         arguments: runs of the active study, on its test split, or with `gt` results files.
-        top: number of suspects in the page and in labels-coco.json.
+        top: number of suspects in the page and in labels-coco.json, of each kind in turn.
         images: folder of the images (None: beside the ground truth, or where the study has them).
 
     Raises:
@@ -73,14 +73,15 @@ def labels(
         "counts": {**truth.counts, "suspects": {kind: sum(of.kind == kind for of in suspects) for kind in KINDS}},
         "suspects": rows,
     }
-    shown = suspects[:top]
+    shown = in_turn(suspects, top)
     split = split_of(truth)
     names = sorted({split.images[of.image]["file_name"] for of in shown})
     folder = find_images(given.gt, given.images, names)
     write_record(out / "labels.json", content)
     write_csv(out / "labels.csv", [_flat(place, row) for place, row in enumerate(rows, start=1)], _CSV)
     write_json(out / "labels-coco.json", coco_with_marks(split, shown))
-    write_labels_page(out / "labels.html", content, shown, split, folder)
+    cards = [(suspect, _row(suspect, truth)) for suspect in shown]
+    write_labels_page(out / "labels.html", content, cards, split, folder)
     return {**content, "shown": len(shown), "has_images": folder is not None}
 
 

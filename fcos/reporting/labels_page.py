@@ -15,7 +15,7 @@ from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.inference.drawing import draw_boxes, fitted
 from fcos.reporting.html import render
-from fcos.scoring.label_errors import Suspect
+from fcos.scoring.label_errors import KINDS, Suspect
 
 SIDE = 260  # longer side of a crop in the page, in pixels
 QUALITY = 80  # JPEG quality
@@ -24,24 +24,26 @@ _LEAST = 48  # pixels of an image that a crop shows at least
 
 
 def write_labels_page(
-    path: Path, content: Mapping[str, Any], suspects: Sequence[Suspect], split: CocoSplit, folder: Path | None
+    path: Path,
+    content: Mapping[str, Any],
+    shown: Sequence[tuple[Suspect, Mapping[str, Any]]],
+    split: CocoSplit,
+    folder: Path | None,
 ) -> None:
-    """Write the page; without the images it is a table.
+    """Write the page; without the images it is a list.
 
     Args:
         content: what labels.json holds.
-        suspects: those to show, as many as there are rows of `content` to show.
+        shown: the suspects to show, each with its row of `content`.
         folder: the folder of the images, None if they are not at hand.
     """
-    cards = [
-        {**row, "rank": place, "said": _said(row), "crop": _crop(suspect, split, folder)}
-        for place, (suspect, row) in enumerate(zip(suspects, content["suspects"], strict=False), start=1)
-    ]
     counts = content["counts"]["suspects"]
+    cards = [{**row, "said": _said(row), "crop": _crop(suspect, split, folder)} for suspect, row in shown]
     context = {
-        "cards": cards,
+        "kinds": {kind: [card for card in cards if card["kind"] == kind] for kind in KINDS},
+        "counts": counts,
+        "num_shown": len(cards),
         "total": len(content["suspects"]),
-        "counts": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
         "facts": [("Ground truth", content["gt"]["file"]), *(("Results", of["file"]) for of in content["results"])],
         "has_images": folder is not None,
     }

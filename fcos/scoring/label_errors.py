@@ -9,6 +9,7 @@ among the labels at hand, so that detectors with other scores can be joined and 
 Shapes: R detectors, D detections of one of them, G objects, P pairs of both that overlap.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ import numpy as np
 from fcos.scoring.errors import BACKGROUND_IOU, FOREGROUND_IOU, SHOWN_SCORE, Outcome
 from fcos.scoring.matching import Bools, Floats, GroundTruth, Ints, ResultTable, match_table, overlaps
 
-KINDS = ("unlabelled", "nothing there", "class", "box")
+KINDS = ("class", "nothing there", "box", "unlabelled")
 _LEVELS = 20  # steps of the precision by score
 _LEAST = 0.01  # suspicion of a suspect
 _PRIOR = 0.05  # assumed share of labels without an object
@@ -69,6 +70,17 @@ def rank(results: Sequence[ResultTable], truth: GroundTruth) -> list[Suspect]:
     return [of for place, of in enumerate(suspects) if of.gt is None or first[of.gt] == place]
 
 
+def in_turn(suspects: Sequence[Suspect], count: int) -> list[Suspect]:
+    """Return at most `count` suspects, by kind: the most suspicious of each kind in turn, while there are any.
+
+    Data sets differ in which errors they have, and one kind may be much more frequent than the others.
+    """
+    of_kind = {kind: [of for of in suspects if of.kind == kind] for kind in KINDS}
+    turns = sorted((place, KINDS.index(kind)) for kind, rows in of_kind.items() for place in range(len(rows)))
+    taken = Counter(KINDS[number] for _, number in turns[:count])
+    return [of for kind in KINDS for of in of_kind[kind][: taken[kind]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _View:
     """What one detector says about the labels."""
@@ -78,6 +90,7 @@ class _View:
     pair_detection: Ints  # (P,)
     pair_gt: Ints  # (P,)
     pair_iou: Floats  # (P,)
+    is_nearest: Bools  # (P,): whether no other object overlaps the detection more
     free: Bools  # (D,): overlaps no label, nor a crowd region
 
     @staticmethod
@@ -93,7 +106,13 @@ class _View:
         counts = outcome.true_positive | outcome.false_positive
         sure = _precision(table.score, outcome.true_positive, counts)
         return _View(
-            table=table, sure=sure, pair_detection=detection, pair_gt=gt, pair_iou=iou, free=nearest < _FREE_IOU
+            table=table,
+            sure=sure,
+            pair_detection=detection,
+            pair_gt=gt,
+            pair_iou=iou,
+            is_nearest=iou == nearest[detection],
+            free=nearest < _FREE_IOU,
         )
 
     def best(self, truth: GroundTruth, least_iou: float, which: Bools | None = None) -> tuple[Floats, Ints]:
@@ -161,7 +180,8 @@ def _wrong_boxes(seen: Sequence[_View], truth: GroundTruth, objects: Bools) -> l
     """All detectors find an object of the labelled class at one and the same other place near the label."""
     sures, ious, boxes, places = [], [], [], []
     for view in seen:
-        sure, place = view.best(truth, BACKGROUND_IOU, view.is_own_class(truth))
+        # A box that fits another label better says nothing about this one.
+        sure, place = view.best(truth, BACKGROUND_IOU, view.is_own_class(truth) & view.is_nearest)
         box = view.table.boxes_xywh[place] if len(view.table) else np.zeros((len(place), 4))
         sures.append(np.where(place >= 0, sure, 0))
         ious.append(np.where(place >= 0, paired_iou(box, truth.boxes_xywh), np.nan))
