@@ -96,6 +96,8 @@ def test_a_class_differs_as_the_ground_truth_of_that_class_alone_says(run):
     assert [float(line["difference"]) for line in lines] == [of["difference"] for of in pair["classes"]]
     with Path("comparison/per_class.csv").open(newline="") as stream:
         of_one = {line["class"]: line for line in csv.DictReader(stream) if line["row"] == "one"}
+    assert run(*ARGUMENTS[:5], "--replicates", "0", "--out", "none").returncode == 0
+    assert "no class has an interval" in read("none/comparison.json")["differences"][0]["classes_sentence"]
     assert float(of_one["dog"]["AP"]) == content["rows"][0]["per_class"][1]["AP"] and of_one["dog"]["objects"] == "40"
 
 

@@ -50,6 +50,7 @@ def call(monkeypatch, *arguments):
     return ended.value.code or 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "name", "run"), [("onnx", "x.onnx", run_onnx), ("torchscript", "x.pt", run_torchscript)]
 )

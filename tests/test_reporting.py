@@ -754,6 +754,7 @@ def test_files_that_params_do_not_ask_for_are_not_needed(tmp_path: Path) -> None
     assert study.build().is_dir()
 
 
+@pytest.mark.slow
 def test_other_detections_than_the_evaluated_are_not_drawn(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     study.edit(TRAINED, "detections.json", lambda detections: detections.pop())
@@ -768,6 +769,7 @@ def test_a_manifest_of_other_data_stops_the_report(tmp_path: Path) -> None:
         study.build()
 
 
+@pytest.mark.slow
 def test_an_imported_checkpoint_has_no_training_time_and_no_curves(tmp_path: Path) -> None:
     raw = copy.deepcopy(SHAPES)
     raw["runs"] = {REFERENCE: {"backbone": "resnet18", "num_convs": 3, "checkpoint": "a.pth", "role": "reference"}}

@@ -171,6 +171,7 @@ def test_a_corrected_held_out_label_trains_again_where_it_picks_the_weights(tmp_
     assert repro(project, *trains) == ["source", "train@picked"]
 
 
+@pytest.mark.slow
 def test_data_prepared_by_hand_are_not_replaced_by_those_of_before(tmp_path):
     root = small_voc(tmp_path / "elsewhere")
     project = copy_project(tmp_path / "project", small_study(**VOC, root=str(root)))
@@ -242,6 +243,7 @@ def test_prepared_data_move_to_another_machine(tmp_path):
     assert repro(tmp_path / "c", address("prepare")) == []
 
 
+@pytest.mark.slow
 def test_a_renamed_project_finds_its_data(tmp_path):
     project = tmp_path / "before"
     small_voc(project / "datasets" / "pets")

@@ -1062,6 +1062,7 @@ def test_held_out_drawings_are_some_of_the_training_ones() -> None:
     assert (len(trained), len(held_out), trained | held_out) == (3, 3, set(range(1, 7)))
 
 
+@pytest.mark.slow
 def test_the_study_has_objects_of_every_size_and_class_in_both_splits() -> None:
     # As in studies/shapes.yaml: 256 and 96 images of 128 x 128 pixels, up to 6 objects in each.
     manifest = draw(num_train=256, num_test=96, image_size=128, max_objects=6)

@@ -145,6 +145,7 @@ def start(workspace, smoke_params):
     return start
 
 
+@pytest.mark.slow
 def test_the_content_of_the_file_decides_the_training(start):
     saved(made())
     first = start(str(FILE))

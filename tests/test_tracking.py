@@ -415,6 +415,7 @@ def test_only_the_best_run_keeps_its_checkpoint(files: Files) -> None:
     assert [model.tags["run"] for model in models] == ["two"]
 
 
+@pytest.mark.slow
 def test_the_best_run_has_an_alias_in_the_registry(files: Files) -> None:
     for name, ap in (("one", 0.3), ("two", 0.2)):
         files.train(name)
@@ -539,6 +540,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_database_makes_room_for_one_filled_from_the_files(
     files: Files, tmp_path: Path, damage: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]

@@ -174,6 +174,7 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(workspa
     assert weights_of() not in digests
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_bit_identical(workspace, smoke_params, monkeypatch):
     # 3 epochs of 4 steps; the losses are read and the state is saved at every step.
     smoke_params["runs"]["one-epoch"]["epochs"] = 2

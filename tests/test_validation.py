@@ -64,6 +64,7 @@ def equal(one, other):
 # What it decides ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_with_the_last_weights_kept_it_changes_nothing(study):
     """Validation changes neither tensors, losses, key nor header; smoke's networks have BatchNorm to change."""
     _, tensors = trained(study, Planted(0.1, 0.3, 0.2, 0.1))
@@ -94,6 +95,7 @@ def test_the_best_weights_are_kept(study):
     assert history["validation_AP"].dropna().to_dict() == {2: 0.1, 5: 0.3, 11: 0.3}  # three steps per epoch
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training(study, capsys):
     """The best AP is of epoch 2, two epochs before epoch 4; the last weights are kept."""
     study["train"]["patience"] = 2
@@ -138,6 +140,7 @@ def real(kind):
     return kind(params.read().runs["one-epoch"], read_split(Layout("smoke").data, "train"))
 
 
+@pytest.mark.slow
 def test_it_finds_what_predict_and_evaluate_find(study, run):
     """The validator gives the AP that the commands give for the kept weights, on the same images as test split."""
     summary, _ = trained(study, real(SplitValidator), epochs=8)
@@ -153,6 +156,7 @@ def test_it_finds_what_predict_and_evaluate_find(study, run):
     assert json.loads((RUN / "metrics.json").read_text())["AP"] == pytest.approx(found["AP"], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_network_trains_on_afterwards(study):
     """Scoring sets evaluation mode, in which BatchNorm would no longer learn."""
     study["model"]["batch_norm"] = "trained"

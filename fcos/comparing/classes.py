@@ -63,6 +63,8 @@ def _sentence(pair: ClassDifferences, rows: Sequence[Row], level: float) -> str:
     tested = [row for row in rows if row["p_holm"] is not None]
     sure = [row for row in tested if row["p_holm"] < level]
     of_all = f"{len(rows)} classes" + (f" ({len(tested)} of them can be tested)" if len(tested) < len(rows) else "")
+    if not tested:
+        return f"{about}: no class has an interval that its difference could be judged by."
     if not sure:
         return f"{about}: none of {of_all} shows a difference in AP (Holm over all classes and pairs)."
     lower, higher = [row for row in sure if row["difference"] < 0], [row for row in sure if row["difference"] > 0]

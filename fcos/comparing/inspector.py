@@ -17,7 +17,8 @@ from fcos.scoring.protocol import COCO, Protocol
 from fcos.scoring.truth import Truth
 
 Row = dict[str, Any]
-_BESIDE = (".", "images", "..", "../images", "../JPEGImages")  # places of images, from the folder of the ground truth
+# Places of images, from the folder of the ground truth.
+_BESIDE = (".", "images", "JPEGImages", "..", "../images", "../JPEGImages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class Inspector:
 def split_of(truth: Truth) -> CocoSplit:
     """Return the ground truth as a split whose ids are places of images and labels of classes."""
     names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
-    sizes = truth.sizes.tolist()
+    sizes = [[None if side != side else int(side) for side in size] for size in truth.sizes.tolist()]
     objects = truth.objects
     boxes = zip(
         objects.image.tolist(),
