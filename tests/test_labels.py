@@ -163,6 +163,20 @@ def test_crowd_regions_and_what_is_never_found_are_no_suspects():
     assert max(of.suspicion for of in suspects if of.label == 2) == pytest.approx(0.05)
 
 
+def test_a_box_that_fits_another_label_says_nothing_of_this_one():
+    """Two objects overlap by an IoU of 0.25; in one image only the second one is found."""
+    images = [{"id": number, "width": 100, "height": 80} for number in range(1, 11)]
+    boxes = [(image["id"], [left, 10, 40, 40]) for image in images for left in (10, 34)]
+    annotations = [
+        {"id": place, "image_id": image_id, "category_id": 1, "bbox": box, "area": 1600, "iscrowd": 0}
+        for place, (image_id, box) in enumerate(boxes, start=1)
+    ]
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+    found = [{"image_id": image_id, "category_id": 1, "bbox": box, "score": 0.9} for image_id, box in boxes[1:]]
+    (suspect,) = suspects_of(truth, found)
+    assert (suspect.kind, suspect.gt) == ("nothing there", 0)
+
+
 @pytest.mark.parametrize("found", [[], [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 9], "score": 0.9}]])
 def test_hardly_any_detection_is_no_error(found):
     assert all(0 < of.suspicion <= 1 for of in suspects_of(draw_truth(random.Random(1), images=3), found))
