@@ -743,7 +743,7 @@ def labels(
         int, typer.Option(min=1, help="Number of suspects in the page and for labelling tools, of each kind in turn.")
     ] = 100,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the images of --gt (default: beside it).")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images (default: beside --gt, or the study's).")
     ] = None,
     ignore_unknown_images: UnknownImages = False,
     ignore_unknown_classes: UnknownClasses = False,
@@ -760,7 +760,8 @@ def labels(
     counts = ", ".join(f"{count} {kind}" for kind, count in found["counts"]["suspects"].items())
     shown = f"the {found['shown']} most suspicious, of each kind in turn, in {out}/labels.html and labels-coco.json"
     without = "" if found["has_images"] else "; without images: give their folder, --images DIR"
-    _echo(f"suspects: {counts}; {shown}, all in labels.csv and labels.json{without}")
+    notes = "".join(f"note: {finding['text']}\n" for finding in found["diagnosis"])
+    _echo(f"{notes}suspects: {counts}; {shown}, all in labels.csv and labels.json{without}")
 
 
 @app.command(epilog="Example: fcos status --watch")

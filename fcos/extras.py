@@ -6,7 +6,7 @@ PACKAGE = "fcos-study"
 # The modules of each extra in pyproject.toml; those of DVC's stages are started as programs.
 MODULES = {
     "study": (
-        "dvc", "filelock", "fsspec", "jinja2", "mlflow", "pandas", "psutil", "safetensors", "torch", "torchvision",
+        "dvc", "filelock", "fsspec", "mlflow", "pandas", "psutil", "safetensors", "torch", "torchvision",
         "vl_convert",
     ),
     "export": ("onnx", "onnxruntime"),

@@ -159,7 +159,25 @@ def test_what_the_page_cannot_show_is_refused_first(run):
         assert_mistake(run(*ARGUMENTS, "--html", *option), "--html", "--iou and --areas")
     rows = [*ARGUMENTS[:3], "a=s0.json,s1.json", "a #1=one.json", "--html"]
     assert_mistake(run(*rows), "two results have the same name", "a #1")
+    assert_mistake(run(*ARGUMENTS, "--html", "--images", "nowhere"), "--images nowhere", "no such folder")
     assert not Path("comparison").exists()
+
+
+@pytest.mark.usefixtures("results")
+def test_sizes_come_from_the_images_and_scores_may_have_any_range(run, page):
+    draw()
+    truth = read("annotations/gt.json")
+    truth["images"] = [{key: of[key] for key in ("id", "file_name")} for of in truth["images"]]
+    write("annotations/gt.json", truth)
+    for name in ("one", "s0", "s1"):
+        write(f"{name}.json", [{**of, "score": 100 * of["score"]} for of in read(f"{name}.json")])
+    assert run(*ARGUMENTS, "--html").returncode == 0
+    page.goto(Path("comparison/comparison.html").absolute().as_uri())
+    page.wait_for_selector('html[data-charts="1"]')
+    expect(page.locator("#gallery-count")).to_have_text("24 images of 24, 3 runs side by side.")
+    expect(page.locator("#errors tbody tr").first.locator("td").last).to_have_text("\u2014")  # no calibration error
+    assert run(*ARGUMENTS).returncode == 0
+    assert not Path("comparison/comparison.html").exists()  # it would be older than the numbers
 
 
 @pytest.mark.usefixtures("results")

@@ -108,7 +108,7 @@ def near(box, other):
     return all(abs(one - two) < 6 for one, two in zip(box, other, strict=True))
 
 
-@pytest.mark.parametrize(("detectors", "noise", "first"), [(1, 0.01, 10), (3, 0.1, 15)])
+@pytest.mark.parametrize(("detectors", "noise", "first"), [(1, 0.01, 10), (3, 0.1, 13)])
 def test_planted_errors_come_first(detectors, noise, first):
     """The more errors detectors make, the more of them are needed to tell their errors from those of the labels."""
     truth = draw_truth(random.Random(1))
@@ -123,7 +123,10 @@ def test_planted_errors_come_first(detectors, noise, first):
         if (of.kind, where(of)[0]) == (kind, image_id) and near(where(of)[1], box)
     ]
     assert right[:first] == suspects[:first]
-    assert {of.kind for of in right} == planted.keys() - (set() if detectors > 1 else {"nothing there"})
+    assert {of.kind for of in right} >= {"class", "unlabelled", "box"}
+    if detectors > 1:  # one detector misses real objects as often as there are labels of nothing
+        of_nothing = {where(of) for of in suspects if of.kind == "nothing there"}
+        assert of_nothing == set(planted["nothing there"])
     assert [of.suspicion for of in suspects] == sorted((of.suspicion for of in suspects), reverse=True)
     assert all(0 < of.suspicion <= 1 for of in suspects)
     of_objects = [of.gt for of in suspects if of.gt is not None]
@@ -159,8 +162,7 @@ def test_crowd_regions_and_what_is_never_found_are_no_suspects():
     crowd = {place for place, of in enumerate(truth["annotations"]) if of["iscrowd"]}
     assert suspects and not crowd & {of.gt for of in suspects}
     assert not [of for of in suspects if of.kind == "unlabelled"]  # boxes on crowd regions are none
-    # Where no cow is found, that a cow is not found says nothing: what is assumed of all labels stays.
-    assert max(of.suspicion for of in suspects if of.label == 2) == pytest.approx(0.05)
+    assert not [of for of in suspects if of.label == 2]  # where no cow is found, a missing one says nothing
 
 
 def test_a_box_that_fits_another_label_says_nothing_of_this_one():
@@ -175,6 +177,39 @@ def test_a_box_that_fits_another_label_says_nothing_of_this_one():
     found = [{"image_id": image_id, "category_id": 1, "bbox": box, "score": 0.9} for image_id, box in boxes[1:]]
     (suspect,) = suspects_of(truth, found)
     assert (suspect.kind, suspect.gt) == ("nothing there", 0)
+
+    # The same for two classes, which overlap by more than half.
+    truth["categories"].append({"id": 2, "name": "nucleus"})
+    for of in annotations[1::2]:
+        of |= {"category_id": 2, "bbox": [18, 10, 40, 40]}
+    found = [{key: of[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9} for of in annotations[1:]]
+    (suspect,) = suspects_of(truth, found)
+    assert (suspect.kind, suspect.gt) == ("nothing there", 0)
+
+
+def test_the_order_of_detectors_does_not_matter():
+    truth = draw_truth(random.Random(1))
+    labels, _ = plant(truth, random.Random(2))
+    one, other = detect(truth, 0), detect(truth, 1)[::2]  # what the second finds at all, and what it alone finds
+    ranked = [
+        [(of.image, of.suggested_label, round(of.suspicion, 9)) for of in suspects if of.kind == "unlabelled"]
+        for suspects in (suspects_of(labels, one, other), suspects_of(labels, other, one))
+    ]
+    assert sorted(ranked[0]) == sorted(ranked[1]) and ranked[0]
+
+
+def test_boxes_out_of_their_image_or_without_area_break_nothing(run):
+    truth = draw_truth(random.Random(1), images=3)
+    draw_images("images", 3)
+    write("gt.json", {**truth, "images": [{key: of[key] for key in ("id", "file_name")} for of in truth["images"]]})
+    odd = [[500, 500, 20, 20], [-90, -90, 20, 20], [60, 20, -30, 20], [60, 20, 0, 0], [150, 100, 300, 300]]
+    found = detect(truth, 0, clutter=0)
+    found += [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.95} for box in odd]
+    write("0.json", found)
+    assert run("labels", "--gt", "gt.json", "0.json").returncode == 0
+    marked = read("labels/labels-coco.json")
+    assert all(min(of["bbox"][2:]) > 0 for of in marked["annotations"])
+    assert "images are not shown" in Path("labels/labels.html").read_text()
 
 
 @pytest.mark.parametrize("found", [[], [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 9], "score": 0.9}]])
@@ -221,7 +256,7 @@ def test_page_and_files(run, page):
     read_truth(Path("labels/labels-coco.json"))  # checks every id and box
 
     done = run("labels", "--gt", "annotations/gt.json", "0.json", "--images", "nowhere")
-    assert_mistake(done, "nowhere", "no such image")
+    assert_mistake(done, "nowhere", "no such folder")
     assert run("labels", "--gt", "annotations/gt.json", "0.json", "--out", "again").returncode == 0
     Path("images").rename("elsewhere")
     done = run("labels", "--gt", "annotations/gt.json", "0.json", "--out", "without")

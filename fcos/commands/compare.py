@@ -18,7 +18,7 @@ from fcos.comparing.classes import (
     per_class_lines,
 )
 from fcos.comparing.inputs import Choices, TruthInput, describe, digest, match_results, open_truth, protocol_json
-from fcos.comparing.inspector import Inspector, check_protocol
+from fcos.comparing.inspector import Inspector, check_images, check_protocol
 from fcos.errors import UserError
 from fcos.files import write_csv, write_text
 from fcos.formats import write_record
@@ -80,7 +80,9 @@ def compare(
     html: bool = False,
     images: Path | None = None,
 ) -> dict[str, Any]:
-    """Score all rows on the same bootstrap samples, write comparison.{json,csv,md,svg} and return the JSON content.
+    """Score all rows on the same bootstrap samples, write the files of `out` and return the JSON content.
+
+    The files are comparison.{json,csv,md,svg}, per_class.csv, class_differences.csv and, if asked for, comparison.html.
 
     Args:
         replicates: number of bootstrap samples; 0 for no intervals and tests.
@@ -117,11 +119,14 @@ def compare(
         raise UserError("fcos compare", "nothing to compare with", found=arguments[0], expected="two results or more")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
+    rows = parse_rows(arguments)
     if html:
         check_protocol((choices or Choices()).protocol)
+        check_images(images)
+        _refuse_same_names(rows)
     inspector = Inspector(confidence) if html else None
     content = compare_rows(
-        parse_rows(arguments),
+        rows,
         gt,
         replicates=replicates,
         confidence=confidence,
@@ -132,6 +137,7 @@ def compare(
         gate=gate,
         inspector=inspector,
     )
+    (out / "comparison.html").unlink(missing_ok=True)  # never an older page beside new numbers
     _write(content, out)
     if inspector is not None:
         from fcos.reporting.comparison_page import write_comparison_page  # imports templates and charts
@@ -226,6 +232,18 @@ def _refuse_same_repeats(rows: Sequence[Row]) -> None:
             )
 
 
+def _names_of_files(row: Row) -> list[str]:
+    """Return how the page calls each file of a row."""
+    return [row.name] if len(row.paths) == 1 else [f"{row.name} #{number + 1}" for number in range(len(row.paths))]
+
+
+def _refuse_same_names(rows: Sequence[Row]) -> None:
+    name, count = Counter(name for row in rows for name in _names_of_files(row)).most_common(1)[0]
+    if count > 1:
+        hint = "name the rows otherwise: NAME=FILE"
+        raise UserError("fcos compare --html", "two results have the same name", found=name, hint=hint)
+
+
 @dataclass(frozen=True)
 class _Scored:
     """Metrics, bootstrap replicates and findings of each of the S files of a row."""
@@ -254,7 +272,7 @@ def _score_all(
         of_row.of_classes.append(of_classes)
         of_row.findings.append([*findings, *unsupported])
         if inspector is not None:
-            name = row.name if len(row.paths) == 1 else f"{row.name} #{len(of_row.metrics)}"
+            name = _names_of_files(row)[len(of_row.metrics) - 1]
             inspector.look(name, matches, numbers, of_classes, given.truth, weights)
     return scored
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from fcos.comparing.inputs import Choices, describe, open_truth
-from fcos.comparing.inspector import find_images, split_of
+from fcos.comparing.inspector import check_images, find_images, split_of
 from fcos.config.runs import find_run, parse_runs
 from fcos.config.section import read_params
 from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError
-from fcos.files import write_csv, write_json
+from fcos.files import write_csv, write_json, write_text
 from fcos.formats import write_record
-from fcos.reporting.labels_page import write_labels_page
+from fcos.reporting.labels_page import labels_page
 from fcos.scoring.label_errors import KINDS, Suspect, in_turn, rank
 from fcos.scoring.results import read_results
 from fcos.scoring.truth import Truth
@@ -21,8 +21,8 @@ from fcos.study.layout import Layout
 from fcos.study.run_files import command_for
 
 _CSV = [
-    "rank", "kind", "suspicion", "score", "file_name", "class", "x", "y", "width", "height", "suggested_class",
-    "suggested_x", "suggested_y", "suggested_width", "suggested_height",
+    "rank", "kind", "suspicion", "score", "image_id", "file_name", "class", "x", "y", "width", "height",
+    "suggested_class", "suggested_x", "suggested_y", "suggested_width", "suggested_height",
 ]  # fmt: skip
 _MARK = "suspect: "  # begins the names of the categories for labelling tools
 
@@ -51,41 +51,44 @@ def labels(
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
-    given = _of_study(arguments) if gt is None else Inputs(gt, [Path(name) for name in arguments], images)
+    check_images(images)
+    given = _of_study(arguments, images) if gt is None else Inputs(gt, [Path(name) for name in arguments], images)
     for path in [given.gt, *given.results]:
         if not path.exists():
             raise UserError(path, "no such file", expected="a results file; without --gt: a run of the active study")
-    truth = open_truth(given.gt, choices).truth
-    tables = [
-        read_results(
+    opened = open_truth(given.gt, choices)
+    truth, findings, tables = opened.truth, list(opened.findings), []
+    for path in given.results:
+        results = read_results(
             path,
             truth,
             ignore_unknown_images=choices.ignore_unknown_images,
             ignore_unknown_classes=choices.ignore_unknown_classes,
-        ).table
-        for path in given.results
-    ]
+        )
+        findings += results.findings
+        tables.append(results.table)
     suspects = rank(tables, truth.objects)
     rows = [_row(suspect, truth) for suspect in suspects]
-    content = {
-        "gt": describe(given.gt),
+    content: dict[str, Any] = {
+        "gt": opened.described,
         "results": [describe(path) for path in given.results],
         "counts": {**truth.counts, "suspects": {kind: sum(of.kind == kind for of in suspects) for kind in KINDS}},
+        "diagnosis": [finding.json() for finding in findings],
         "suspects": rows,
     }
     shown = in_turn(suspects, top)
     split = split_of(truth)
-    names = sorted({split.images[of.image]["file_name"] for of in shown})
-    folder = find_images(given.gt, given.images, names)
+    folder = find_images(given.gt, given.images, sorted({split.images[of.image]["file_name"] for of in shown}))
+    page = labels_page(content, [(suspect, _row(suspect, truth)) for suspect in shown], split, folder)
+    marked = coco_with_marks(truth, split, shown)
     write_record(out / "labels.json", content)
     write_csv(out / "labels.csv", [_flat(place, row) for place, row in enumerate(rows, start=1)], _CSV)
-    write_json(out / "labels-coco.json", coco_with_marks(split, shown))
-    cards = [(suspect, _row(suspect, truth)) for suspect in shown]
-    write_labels_page(out / "labels.html", content, cards, split, folder)
+    write_json(out / "labels-coco.json", marked)
+    write_text(out / "labels.html", page)
     return {**content, "shown": len(shown), "has_images": folder is not None}
 
 
-def _of_study(names: Sequence[str]) -> Inputs:
+def _of_study(names: Sequence[str], images: Path | None) -> Inputs:
     params = read_params()
     runs = parse_runs(params)
     layout = Layout(find_run(runs, names[0]).study)
@@ -96,17 +99,16 @@ def _of_study(names: Sequence[str]) -> Inputs:
             raise UserError(
                 path, "no such file", expected="the detections of the run", hint=command_for(path.name, name)
             )
-    return Inputs(layout.data / "test.json", paths, split.image_dir)
+    return Inputs(layout.data / "test.json", paths, images or split.image_dir)
 
 
 def _row(suspect: Suspect, truth: Truth) -> dict[str, Any]:
-    image = truth.image_records[suspect.image]
     return {
         "kind": suspect.kind,
         "suspicion": round(suspect.suspicion, 6),
         "score": round(suspect.score, 6),
-        "image_id": image["id"],
-        "file_name": image.get("file_name"),
+        "image_id": truth.image_ids[suspect.image],
+        "file_name": truth.file_names[suspect.image] or str(truth.image_ids[suspect.image]),
         "class": _name(suspect.label, truth),
         "bbox": suspect.box,
         "suggested_class": _name(suspect.suggested_label, truth),
@@ -122,37 +124,50 @@ def _flat(place: int, row: dict[str, Any]) -> dict[str, Any]:
     sides = ("x", "y", "width", "height")
     own = zip(sides, row["bbox"] or [""] * 4, strict=True)
     suggested = zip((f"suggested_{side}" for side in sides), row["suggested_bbox"] or [""] * 4, strict=True)
-    named = {key: row[key] for key in ("kind", "suspicion", "score", "file_name", "class", "suggested_class")}
+    named = {
+        key: row[key] for key in ("kind", "suspicion", "score", "image_id", "file_name", "class", "suggested_class")
+    }
     return {"rank": place, **named, **dict(own), **dict(suggested)}
 
 
-def coco_with_marks(split: CocoSplit, suspects: Sequence[Suspect]) -> dict[str, Any]:
-    """Return COCO JSON of the images with suspects: their annotations, and a mark for each suspect.
+def coco_with_marks(truth: Truth, split: CocoSplit, suspects: Sequence[Suspect]) -> dict[str, Any]:
+    """Return COCO JSON of the images with suspects: their boxes, and a mark for each suspect.
 
     A mark is a box of a category of its own, such as "suspect: class", with the suspicion and the suggested class as
-    attributes, which CVAT shows.
+    attributes, which CVAT shows. Ids of images and categories are those of the ground truth if these are numbers.
     """
+    image_ids, category_ids = _numbers(truth.image_ids), _numbers([category["id"] for category in truth.categories])
+    first = max(category_ids) + 1
+    mark_of = {kind: first + place for place, kind in enumerate(KINDS)}
     inside = {suspect.image for suspect in suspects}
-    first = len(split.categories)
-    marks = [{"id": first + place, "name": f"{_MARK}{kind}"} for place, kind in enumerate(KINDS)]
-    id_of = {kind: first + place for place, kind in enumerate(KINDS)}
-    kept = [annotation for annotation in split.annotations if annotation["image_id"] in inside]
+    annotations: list[dict[str, Any]] = [
+        {**of, "image_id": image_ids[of["image_id"]], "category_id": category_ids[of["category_id"]]}
+        for of in split.annotations
+        if of["image_id"] in inside
+    ]
     for suspect in suspects:
         box = suspect.suggested_box or suspect.box
         assert box is not None
         attributes: dict[str, Any] = {"suspicion": round(suspect.suspicion, 3)}
         if suspect.suggested_label is not None:
             attributes["suggested"] = split.categories[suspect.suggested_label]["name"]
-        place = {"image_id": suspect.image, "category_id": id_of[suspect.kind], "bbox": list(box)}
-        kept.append({**place, "area": box[2] * box[3], "iscrowd": 0, "attributes": attributes})
-    # Category ids begin at 1, as labelling tools expect.
-    of_one = [{**of, "id": of["id"] + 1} for of in (*split.categories, *marks)]
-    numbered = [
-        {**of, "id": place, "image_id": of["image_id"] + 1, "category_id": of["category_id"] + 1}
-        for place, of in enumerate(kept, start=1)
-    ]
+        place = {"image_id": image_ids[suspect.image], "category_id": mark_of[suspect.kind], "bbox": list(box)}
+        annotations.append({**place, "area": box[2] * box[3], "iscrowd": 0, "attributes": attributes})
     keys = ("file_name", "width", "height")
-    images = [
-        {"id": image["id"] + 1, **{key: image[key] for key in keys}} for image in split.images if image["id"] in inside
-    ]
-    return {"images": images, "annotations": numbered, "categories": of_one}
+    return {
+        "images": [
+            {"id": image_ids[place], **{key: image[key] for key in keys if image[key] is not None}}
+            for place, image in enumerate(split.images)
+            if place in inside
+        ],
+        "annotations": [{**of, "id": place} for place, of in enumerate(annotations, start=1)],
+        "categories": [
+            *({"id": category_ids[label], "name": of["name"]} for label, of in enumerate(split.categories)),
+            *({"id": number, "name": f"{_MARK}{kind}"} for kind, number in mark_of.items()),
+        ],
+    }
+
+
+def _numbers(ids: Sequence[Any]) -> list[int]:
+    """Return the ids if all are whole numbers, else their places from 1."""
+    return list(ids) if all(isinstance(of, int) for of in ids) else list(range(1, len(ids) + 1))

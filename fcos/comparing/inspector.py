@@ -1,5 +1,6 @@
 """What the page of `fcos compare --html` shows of each results file: its errors, and its boxes in some images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fcos.data.coco import CocoSplit
+from fcos.data.images import displayed_size, opened
 from fcos.errors import UserError
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import Drawn
@@ -72,16 +74,14 @@ class Inspector:
             of_classes: the replicates of the metrics of each class.
             weights: (B, I) bootstrap samples, for the intervals of object sizes and crowding.
 
-        Raises:
-            UserError: another file has this name.
         """
-        if any(of.name == name for of in self.files):
-            hint = "name the rows otherwise: NAME=FILE"
-            raise UserError("fcos compare --html", "two results have the same name", found=name, hint=hint)
         if self.split is None:
             self.split = split_of(truth)
         per_class = class_intervals(numbers["per_class"], of_classes, confidence=self.confidence)
         analysis = analyse(matches, self.split, weights, confidence=self.confidence)
+        if len(matches.score) and not 0 <= matches.score.min() <= matches.score.max() <= 1:
+            # Scores of another range are no shares.
+            analysis["calibration"] = {"bins": [], "expected_calibration_error": None}
         table = ResultTable(
             image=matches.image, label=matches.label, boxes_xywh=matches.boxes_xywh, score=matches.score
         )
@@ -120,24 +120,46 @@ def find_images(gt: Path, given: Path | None, file_names: Sequence[str]) -> Path
 
     Args:
         gt: the file or folder of the ground truth.
-        given: `--images`; None: beside the ground truth, or in `images` there or one level higher.
+        given: `--images`; None: a folder near the ground truth (`_near`).
 
     Raises:
         UserError: an image is not in the `given` folder.
     """
-    for folder in [given] if given is not None else _beside(gt):
+    for folder in [given] if given is not None else _near(gt):
         missing = next((name for name in file_names if not _is_inside(folder, name)), None)
         if missing is None:
             return folder
         if folder is given:
-            hint = "give the folder that file_name in the ground truth begins in"
+            hint = "give the folder that the file names in the ground truth are relative to"
             raise UserError(folder / missing, "no such image", expected="the images of the ground truth", hint=hint)
     return None
 
 
-def _beside(gt: Path) -> Iterator[Path]:
-    start = gt if gt.is_dir() else gt.parent
-    yield from (start / place for place in _BESIDE)
+def check_images(folder: Path | None) -> None:
+    """Raise UserError unless `--images` is a folder, before anything is scored."""
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--images {folder}", "no such folder", expected="the folder of the images of --gt")
+
+
+def with_sizes(image: Row, folder: Path) -> Row:
+    """Return the entry of an image, with the size from its file if the ground truth does not say it.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if image["width"] is not None and image["height"] is not None:
+        return image
+    with opened(folder / image["file_name"]) as pixels:
+        height, width = displayed_size(pixels)
+    return {**image, "width": width, "height": height}
+
+
+def _near(gt: Path) -> Iterator[Path]:
+    """Yield the folders to look into: each one in a folder of ground truth, or those beside a file."""
+    if gt.is_dir():
+        yield from (Path(folder) for folder, _, _ in os.walk(gt))
+    else:
+        yield from (gt.parent / place for place in _BESIDE)
 
 
 def _is_inside(folder: Path, name: str) -> bool:

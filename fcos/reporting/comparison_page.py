@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fcos.comparing.inspector import Details, Inspector, find_images
+from fcos.comparing.inspector import Details, Inspector, find_images, with_sizes
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.reporting.charts import run_charts
@@ -72,10 +72,11 @@ def _gallery(inspector: Inspector, gt: Path, images: Path | None) -> tuple[Conte
     folder = find_images(gt, images, [image["file_name"] for image in shown])
     if folder is None:
         return None, "The images are not beside the ground truth: give their folder, --images FOLDER."
-    gallery.split = replace(split, image_dir=folder)
     for of in inspector.files:
         gallery.add(of.name, of.detections(gallery.image_ids))
     try:
+        sized = {image["id"]: with_sizes(image, folder) for image in shown}
+        gallery.split = replace(split, images=[sized.get(of["id"], of) for of in split.images], image_dir=folder)
         return gallery.content(), ""
     except UserError as error:  # one damaged image, or another size, is no reason to lose the page
         return None, f"The images cannot be shown. {error}"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fcos.comparing.inspector import with_sizes
 from fcos.data.coco import CocoSplit
 from fcos.data.images import read_annotated
 from fcos.errors import UserError
-from fcos.files import write_text
 from fcos.inference.drawing import draw_boxes, fitted
 from fcos.reporting.html import render
 from fcos.scoring.label_errors import KINDS, Suspect
@@ -23,31 +23,31 @@ AROUND = 0.6  # of the boxes' longer side that a crop shows on each side of them
 _LEAST = 48  # pixels of an image that a crop shows at least
 
 
-def write_labels_page(
-    path: Path,
+def labels_page(
     content: Mapping[str, Any],
     shown: Sequence[tuple[Suspect, Mapping[str, Any]]],
     split: CocoSplit,
     folder: Path | None,
-) -> None:
-    """Write the page; without the images it is a list.
+) -> str:
+    """Return the page; without the images it is a list.
 
     Args:
         content: what labels.json holds.
         shown: the suspects to show, each with its row of `content`.
         folder: the folder of the images, None if they are not at hand.
     """
-    counts = content["counts"]["suspects"]
     cards = [{**row, "said": _said(row), "crop": _crop(suspect, split, folder)} for suspect, row in shown]
     context = {
         "kinds": {kind: [card for card in cards if card["kind"] == kind] for kind in KINDS},
-        "counts": counts,
+        "counts": content["counts"]["suspects"],
         "num_shown": len(cards),
         "total": len(content["suspects"]),
         "facts": [("Ground truth", content["gt"]["file"]), *(("Results", of["file"]) for of in content["results"])],
+        "findings": [finding["text"] for finding in content["diagnosis"]],
         "has_images": folder is not None,
+        "num_without": 0 if folder is None else sum(card["crop"] is None for card in cards),
     }
-    write_text(path, render("labels.html.j2", context, run_names=[], charts=[], gallery=None))
+    return render("labels.html.j2", context, run_names=[], charts=[], gallery=None)
 
 
 def _said(row: Mapping[str, Any]) -> str:
@@ -64,16 +64,19 @@ def _crop(suspect: Suspect, split: CocoSplit, folder: Path | None) -> str | None
     """Return the surroundings as base64 JPEG: dashed what is labelled, solid what was found."""
     if folder is None:
         return None
-    image = split.images[suspect.image]
     try:
+        image = with_sizes(split.images[suspect.image], folder)
         pixels = read_annotated(folder / image["file_name"], image)
-    except UserError:  # one damaged image is no reason to lose the page
+    except UserError:  # one damaged image is no reason to lose the page, which says how many are missing
         return None
     boxes = np.array([box for box in (suspect.box, suspect.suggested_box) if box is not None])
     low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
     margin = np.maximum(AROUND * (high - low).max(), (_LEAST - (high - low)) / 2)
-    left, top = np.floor((low - margin).clip(min=0)).astype(int).tolist()
-    right, bottom = np.ceil(high + margin).astype(int).tolist()
+    size = pixels.shape[1::-1]
+    left, top = np.floor(low - margin).clip(0, size).astype(int).tolist()
+    right, bottom = np.ceil(high + margin).clip(0, size).astype(int).tolist()
+    if left >= right or top >= bottom:  # a box outside of its image
+        return None
     shown, scale = fitted(np.ascontiguousarray(pixels[top:bottom, left:right]), SIDE)
 
     def placed(box: Sequence[float], label: int) -> dict[str, Any]:

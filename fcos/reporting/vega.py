@@ -106,15 +106,16 @@ def script() -> str:
     packaged = Path(__file__).with_name("vega.js")  # setup.py writes it into the wheel
     if packaged.exists():
         return packaged.read_text(encoding="utf-8")
-    # Bundling takes 3 seconds, so the environment keeps the result.
+    import vl_convert
+
+    # Bundling takes 3 seconds, so a virtual environment keeps the result.
     kept = Path(sys.prefix) / "share" / "fcos" / f"vega-{VERSION}-of-vl-convert-{version('vl-convert-python')}.js"
     if kept.exists():
         return kept.read_text(encoding="utf-8")
-    import vl_convert
-
     bundle: str = vl_convert.javascript_bundle(BUNDLED, vl_version=VERSION)
-    with contextlib.suppress(OSError):  # the environment may be another user's
-        write_text(kept, bundle)
+    if sys.prefix != sys.base_prefix:
+        with contextlib.suppress(OSError):  # it may be another user's
+            write_text(kept, bundle)
     return bundle
 
 

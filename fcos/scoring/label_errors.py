@@ -1,10 +1,10 @@
 """Rank annotations that detectors contradict: missing objects, objects that are not there, wrong classes, wrong boxes.
 
 A detector that was trained on other images, or on labels that are mostly right, contradicts some of the labels that it
-is scored on. Where all given detectors do so, confidently and alike, the label is worth a look. Kinds and idea follow
-ObjectLab (Tkachenko, Thyagarajan, Mueller, "ObjectLab: Automated Diagnosis of Mislabeled Images in Object Detection
-Data", arXiv 2309.00832); the scores are different: a detection counts as much as detections of such a score are right
-among the labels at hand, so that detectors with other scores can be joined and the kinds share one scale.
+is scored on. The more confidently and the more alike detectors do so, the more the label is worth a look. Kinds and
+idea follow ObjectLab (Tkachenko, Thyagarajan, Mueller, "ObjectLab: Automated Diagnosis of Mislabeled Images in Object
+Detection Data", arXiv 2309.00832); the scores are different: a detection counts as much as detections of such a score
+are right among the labels at hand, so that detectors with other scores can be joined and the kinds share one scale.
 
 Shapes: R detectors, D detections of one of them, G objects, P pairs of both that overlap.
 """
@@ -15,19 +15,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcos.scoring.errors import BACKGROUND_IOU, FOREGROUND_IOU, SHOWN_SCORE, Outcome
+from fcos.scoring.errors import BACKGROUND_IOU, FOREGROUND_IOU, Outcome
 from fcos.scoring.matching import Bools, Floats, GroundTruth, Ints, ResultTable, match_table, overlaps
 
 KINDS = ("class", "nothing there", "box", "unlabelled")
-_LEVELS = 20  # steps of the precision by score
-_LEAST = 0.01  # suspicion of a suspect
+_LEVELS, _LEAST_OF_LEVEL = 20, 50  # steps of the precision by score, and detections of one
 _PRIOR = 0.05  # assumed share of labels without an object
+_LEAST = _PRIOR  # a suspect has more suspicion: what is assumed of every label
+_HARDLY = 0.1  # how sure a detector is where it finds nothing
 _FREE_IOU = 0.3  # a detection that overlaps no label by more may be of an object without a label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """A place in the ground truth that all detectors contradict.
+    """A place in the ground truth that detectors contradict.
 
     `gt` is the place of the annotation, None for an object without one; `label` is its class, `box` its box as (x, y,
     width, height). `suggested_label` and `suggested_box` are what the detectors found, None where they found nothing.
@@ -38,7 +39,7 @@ class Suspect:
     image: int
     gt: int | None
     suspicion: float
-    score: float  # of the detection that says otherwise, by the first detector; 0 where nothing was found
+    score: float  # of the detection that says otherwise; 0 where nothing was found
     label: int | None
     box: tuple[float, ...] | None
     suggested_label: int | None
@@ -112,7 +113,7 @@ class _View:
             pair_gt=gt,
             pair_iou=iou,
             is_nearest=iou == nearest[detection],
-            free=nearest < _FREE_IOU,
+            free=(nearest < _FREE_IOU) & (table.boxes_xywh[:, 2:] > 0).all(axis=1),
         )
 
     def best(self, truth: GroundTruth, least_iou: float, which: Bools | None = None) -> tuple[Floats, Ints]:
@@ -139,23 +140,30 @@ class _View:
 def _precision(score: Floats, correct: Bools, counts: Bools) -> Floats:
     """Return the share of right detections among those with such a score, for each detection; it rises with the score.
 
-    The precision is measured in equally many detections a level and made monotone from below.
+    It is measured in levels of at least 50 detections and made monotone by isotonic regression.
     """
     if not counts.any():
         return np.zeros(len(score))
+    from scipy.optimize import isotonic_regression  # imported late: it takes as long as ranking
+
     order = np.argsort(score[counts], kind="stable")
-    parts = [part for part in np.array_split(order, _LEVELS) if len(part)]
-    at = np.array([score[counts][part].mean() for part in parts])
-    share = np.maximum.accumulate([correct[counts][part].mean() for part in parts])
-    return np.interp(score, at, share)
+    levels = min(_LEVELS, max(1, len(order) // _LEAST_OF_LEVEL))
+    # Equal scores are of one level, whatever their order.
+    _, level = np.unique([score[counts][part].mean() for part in np.array_split(order, levels)], return_inverse=True)
+    part_of = np.repeat(level, [len(part) for part in np.array_split(order, levels)])
+    weights = np.bincount(part_of).astype(float)
+    at = np.bincount(part_of, score[counts][order]) / weights
+    share = isotonic_regression(np.bincount(part_of, correct[counts][order]) / weights, weights=weights).x
+    sure: Floats = np.interp(score, at, share)
+    return sure
 
 
 def _wrong_classes(seen: Sequence[_View], truth: GroundTruth, objects: Bools) -> list[Suspect]:
-    """All detectors are surer of one and the same other class than of the labelled one."""
+    """All detectors find one and the same other class, and are surer of it on average."""
     others, gains, places = [], [], []
     for view in seen:
         own = view.is_own_class(truth)
-        other_sure, place = view.best(truth, FOREGROUND_IOU, ~own)
+        other_sure, place = view.best(truth, FOREGROUND_IOU, ~own & view.is_nearest)
         own_sure, _ = view.best(truth, FOREGROUND_IOU, own)
         others.append(np.where(place >= 0, view.table.label[place] if len(view.table) else -1, -1))
         gains.append(other_sure - own_sure)
@@ -180,8 +188,10 @@ def _wrong_boxes(seen: Sequence[_View], truth: GroundTruth, objects: Bools) -> l
     """All detectors find an object of the labelled class at one and the same other place near the label."""
     sures, ious, boxes, places = [], [], [], []
     for view in seen:
-        # A box that fits another label better says nothing about this one.
-        sure, place = view.best(truth, BACKGROUND_IOU, view.is_own_class(truth) & view.is_nearest)
+        # A box that fits another label better says nothing about this one, and one that fits this label counts first.
+        own = view.is_own_class(truth) & view.is_nearest
+        (fits, fitting), (sure, place) = view.best(truth, FOREGROUND_IOU, own), view.best(truth, BACKGROUND_IOU, own)
+        sure, place = np.where(fitting >= 0, fits, sure), np.where(fitting >= 0, fitting, place)
         box = view.table.boxes_xywh[place] if len(view.table) else np.zeros((len(place), 4))
         sures.append(np.where(place >= 0, sure, 0))
         ious.append(np.where(place >= 0, paired_iou(box, truth.boxes_xywh), np.nan))
@@ -219,7 +229,7 @@ def _nothing_there(seen: Sequence[_View], truth: GroundTruth, objects: Bools) ->
     Real objects are missed too: the suspicion is the probability of a label without an object, if such labels are a
     twentieth of all (Bayes), from the share of the objects of this class and size that all detectors miss.
     """
-    missed = np.all([_highest_score(view, truth) < SHOWN_SCORE for view in seen], axis=0) & objects
+    missed = np.all([view.best(truth, _FREE_IOU, view.is_nearest)[0] < _HARDLY for view in seen], axis=0) & objects
     size = np.argmin(truth.ignored[:, 1:], axis=1)  # the area range of an object
     _, kind = np.unique(np.stack((truth.label, size)), axis=1, return_inverse=True)
     kind = kind.ravel()
@@ -231,47 +241,37 @@ def _nothing_there(seen: Sequence[_View], truth: GroundTruth, objects: Bools) ->
     ]
 
 
-def _highest_score(view: _View, truth: GroundTruth) -> Floats:
-    """Return the highest score of the detections of any class at each object (G,), 0 without one."""
-    near = view.pair_iou >= _FREE_IOU
-    highest = np.zeros(len(truth.label))
-    np.maximum.at(highest, view.pair_gt[near], view.table.score[view.pair_detection[near]])
-    return highest
-
-
 def _unlabelled(seen: Sequence[_View]) -> list[Suspect]:
-    """All detectors find an object of one class where no label is."""
-    first = seen[0]
-    own = np.flatnonzero(first.free & (first.sure > 0))
-    own = own[np.lexsort((-first.table.score[own], -first.sure[own]))]
-    total = first.sure.copy()
-    for view in seen[1:]:
-        total += _support(first.table, own, view)
-    suspicion = total / len(seen)
-    kept: list[int] = []
-    of_image: dict[int, list[int]] = {}
-    for place in own[np.argsort(-suspicion[own], kind="stable")].tolist():
-        near = of_image.setdefault(int(first.table.image[place]), [])
-        boxes = first.table.boxes_xywh
-        if near and (paired_iou(np.repeat(boxes[None, place], len(near), axis=0), boxes[near]) >= FOREGROUND_IOU).any():
+    """Detectors find an object of one class where no label is; those that find nothing there count as 0."""
+    found = []
+    for view in seen:
+        own = np.flatnonzero(view.free & (view.sure > 0))
+        total = view.sure + sum(_support(view.table, own, other) for other in seen if other is not view)
+        found += [(float(total[place]) / len(seen), view, place) for place in own.tolist()]
+    found.sort(key=lambda of: (-of[0], -float(of[1].table.score[of[2]]), _box(of[1].table, of[2])))
+    of_image: dict[int, list[tuple[float, ...]]] = {}
+    kept = []
+    for suspicion, view, place in found:
+        if suspicion <= _LEAST:
+            break
+        box, near = _box(view.table, place), of_image.setdefault(int(view.table.image[place]), [])
+        if near and (paired_iou(np.array([box] * len(near)), np.array(near)) >= FOREGROUND_IOU).any():
             continue
-        if suspicion[place] > _LEAST:
-            near.append(place)
-            kept.append(place)
-    return [
-        Suspect(
-            kind="unlabelled",
-            image=int(first.table.image[place]),
-            gt=None,
-            suspicion=float(suspicion[place]),
-            score=float(first.table.score[place]),
-            label=None,
-            box=None,
-            suggested_label=int(first.table.label[place]),
-            suggested_box=_box(first.table, place),
+        near.append(box)
+        kept.append(
+            Suspect(
+                kind="unlabelled",
+                image=int(view.table.image[place]),
+                gt=None,
+                suspicion=suspicion,
+                score=float(view.table.score[place]),
+                label=None,
+                box=None,
+                suggested_label=int(view.table.label[place]),
+                suggested_box=box,
+            )
         )
-        for place in kept
-    ]
+    return kept
 
 
 def _support(table: ResultTable, places: Ints, view: _View) -> Floats:
