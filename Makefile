@@ -44,7 +44,7 @@ endif
 	fcos study run
 
 # Three test files at a time on two cores. More threads in torch would only compete for the cores. Slow tests, marked so,
-# are one in thirty and take two thirds of the time: processes that are killed, whole trainings and studies, benchmarks.
+# are one in twenty and take two thirds of the time: processes that are killed, whole trainings and studies, benchmarks.
 TEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 test: install browser
 	$(TEST) -m "not engine and not slow"
