@@ -4,7 +4,6 @@ import csv
 import hashlib
 import importlib.util
 import itertools
-import json
 import math
 import random
 import re
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from coco_oracle import coco_eval_of_files
 from conftest import ROOT, assert_mistake
+from json_helpers import read, write
 from random_truth import make_results, make_truth
 
 from fcos.commands.compare import Row, parse_rows
@@ -39,15 +39,6 @@ def load_synthetic():
     module = sys.modules["synthetic"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def write(path, value):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value))
-
-
-def read(path):
-    return json.loads(Path(path).read_text())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import copy
 import csv
-import json
 import random
 from pathlib import Path
 
@@ -10,20 +9,12 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import assert_mistake
+from json_helpers import read, write
 from PIL import Image
 from playwright.sync_api import expect
 
 NAMES = ["</script><img src=x onerror=alert(1)>", "dog", "cat"]
 ARGUMENTS = ("compare", "--gt", "annotations/gt.json", "one=one.json", "other=s0.json,s1.json", "--replicates", "200")
-
-
-def write(path, value):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value))
-
-
-def read(path):
-    return json.loads(Path(path).read_text())
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, assert_mistake
+from json_helpers import read, write
 from PIL import Image
 
 from fcos.scoring.label_errors import rank
@@ -16,15 +17,6 @@ from fcos.scoring.results import read_results
 from fcos.scoring.truth import read_truth
 
 SIDE = 30
-
-
-def write(path, value):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value))
-
-
-def read(path):
-    return json.loads(Path(path).read_text())
 
 
 def draw_truth(rng, *, images=60):

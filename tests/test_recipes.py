@@ -3,7 +3,6 @@
 The commands of other toolboxes are not run: these are not installed.
 """
 
-import json
 import os
 import random
 import re
@@ -15,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from json_helpers import read, write
 from PIL import Image
 from torchvision.models.detection import fcos_resnet50_fpn
 
@@ -23,14 +23,6 @@ RECIPES = ROOT / "docs" / "how-to" / "recipes.md"
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", RECIPES.read_text(), re.DOTALL)
-
-
-def write(path, value):
-    Path(path).write_text(json.dumps(value))
-
-
-def read(path):
-    return json.loads(Path(path).read_text())
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from coco_oracle import coco_eval_of_files
 from conftest import assert_mistake
 from data_helpers import REAL, needs_real, save_image, voc_object
+from json_helpers import read, write
 
 from fcos.scoring import plain_results
 from fcos.scoring.average_precision import METRICS
@@ -23,15 +24,6 @@ from fcos.scoring.truth import read_truth
 
 WIDTH, HEIGHT = 640, 480
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
-
-
-def write(path, value):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value))
-
-
-def read(path):
-    return json.loads(Path(path).read_text())
 
 
 @pytest.fixture

@@ -17,7 +17,16 @@ from fcos.comparing.classes import (
     per_class_json,
     per_class_lines,
 )
-from fcos.comparing.inputs import Choices, TruthInput, describe, digest, match_results, open_truth, protocol_json
+from fcos.comparing.inputs import (
+    Choices,
+    TruthInput,
+    check_out,
+    describe,
+    digest,
+    match_results,
+    open_truth,
+    protocol_json,
+)
 from fcos.comparing.inspector import Inspector, check_images, check_protocol
 from fcos.errors import UserError
 from fcos.files import write_csv, write_text
@@ -117,8 +126,7 @@ def compare(
     """
     if len(arguments) < 2:
         raise UserError("fcos compare", "nothing to compare with", found=arguments[0], expected="two results or more")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
+    check_out(out)
     rows = parse_rows(arguments)
     if html:
         check_protocol((choices or Choices()).protocol)
@@ -182,15 +190,19 @@ def compare_rows(
     classes = {name: class_sample(of.per_class, of.of_classes) for name, of in scored.items()}
     pooled = pooled_spread(samples.values())
     pairs = compare_all(samples, confidence=confidence, baseline=baseline)
-    of_pairs = compare_classes(classes, [(pair.row, pair.other) for pair in pairs], confidence=confidence)
+    spread = pooled_spread(classes.values())
+    of_pairs = compare_classes(
+        classes, [(pair.row, pair.other) for pair in pairs], confidence=confidence, spread=spread
+    )
+    names = scored[rows[0].name].per_class[0]  # of the classes, the same for all files
     content: dict[str, Any] = {
         "rows": [
             _row(row, samples[row.name], scored[row.name], confidence, choices.max_detections, pooled)
-            | {"per_class": per_class_json(scored[row.name].per_class[0], classes, row.name, confidence=confidence)}
+            | {"per_class": per_class_json(names, classes[row.name], confidence=confidence, spread=spread)}
             for row in rows
         ],
         "differences": [
-            {**difference, **class_differences_json(of_pair, scored[of_pair.row].per_class[0], confidence)}
+            {**difference, **class_differences_json(of_pair, names, confidence)}
             for difference, of_pair in zip(_differences(pairs, replicates), of_pairs, strict=True)
         ],
         "statistics": given.statistics(confidence=confidence, replicates=replicates, seed=seed),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcos.comparing.inputs import Choices, describe, open_truth
+from fcos.comparing.inputs import Choices, check_out, describe, open_truth, read_chosen
 from fcos.comparing.inspector import check_images, find_images, split_of
 from fcos.config.runs import find_run, parse_runs
 from fcos.config.section import read_params
@@ -15,7 +15,6 @@ from fcos.files import write_csv, write_json, write_text
 from fcos.formats import write_record
 from fcos.reporting.labels_page import labels_page
 from fcos.scoring.label_errors import KINDS, Suspect, in_turn, rank
-from fcos.scoring.results import read_results
 from fcos.scoring.truth import Truth
 from fcos.study.layout import Layout
 from fcos.study.run_files import command_for
@@ -49,8 +48,7 @@ def labels(
     Raises:
         UserError: a run or a file is missing or wrong.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
+    check_out(out)
     check_images(images)
     given = _of_study(arguments, images) if gt is None else Inputs(gt, [Path(name) for name in arguments], images)
     for path in [given.gt, *given.results]:
@@ -59,16 +57,12 @@ def labels(
     opened = open_truth(given.gt, choices)
     truth, findings, tables = opened.truth, list(opened.findings), []
     for path in given.results:
-        results = read_results(
-            path,
-            truth,
-            ignore_unknown_images=choices.ignore_unknown_images,
-            ignore_unknown_classes=choices.ignore_unknown_classes,
-        )
+        results = read_chosen(path, truth, choices)
         findings += results.findings
         tables.append(results.table)
     suspects = rank(tables, truth.objects)
-    rows = [_row(suspect, truth) for suspect in suspects]
+    row_of = {suspect: _row(suspect, truth) for suspect in suspects}
+    rows = list(row_of.values())
     content: dict[str, Any] = {
         "gt": opened.described,
         "results": [describe(path) for path in given.results],
@@ -79,7 +73,7 @@ def labels(
     shown = in_turn(suspects, top)
     split = split_of(truth)
     folder = find_images(given.gt, given.images, sorted({split.images[of.image]["file_name"] for of in shown}))
-    page = labels_page(content, [(suspect, _row(suspect, truth)) for suspect in shown], split, folder)
+    page = labels_page(content, [(suspect, row_of[suspect]) for suspect in shown], split, folder)
     marked = coco_with_marks(truth, split, shown)
     write_record(out / "labels.json", content)
     write_csv(out / "labels.csv", [_flat(place, row) for place, row in enumerate(rows, start=1)], _CSV)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos.scoring.bootstrap import Sample, estimate, pooled_spread
+from fcos.scoring.bootstrap import Sample, Spread, estimate
 from fcos.scoring.class_comparison import METRICS, ClassDifferences
 from fcos.scoring.numbers import estimate_json
 
@@ -24,14 +24,15 @@ CLASS_DIFFERENCES_CSV = [
 ]  # fmt: skip
 
 
-def per_class_json(classes: Sequence[Row], samples: Mapping[str, Sample], row: str, *, confidence: float) -> list[Row]:
+def per_class_json(classes: Sequence[Row], sample: Sample, *, confidence: float, spread: Spread | None) -> list[Row]:
     """Return AP and AP50 of each class of a row with their intervals; they are means over its files.
 
     Args:
         classes: "per_class" of any file, for the names.
-        samples: (S, K, 2) of all rows, whose spread between seeds rows of one file use.
+        sample: (S, K, 2) of the row.
+        spread: between seeds of other rows, used for a row of one file.
     """
-    found = estimate(samples[row], confidence=confidence, spread=pooled_spread(samples.values()))
+    found = estimate(sample, confidence=confidence, spread=spread)
     numbers = [estimate_json(found.of(label), METRICS, ("value", *_INTERVAL)) for label in range(len(classes))]
     return [
         {

@@ -16,7 +16,7 @@ from fcos.scoring.bootstrap import draw_weights
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import Ints, Matches, match_table
 from fcos.scoring.protocol import Protocol, areas_between, thresholds_between, thresholds_of
-from fcos.scoring.results import read_results
+from fcos.scoring.results import Results, read_results
 from fcos.scoring.truth import Truth, read_truth, truth_of
 
 
@@ -94,14 +94,25 @@ def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choice
     return TruthInput(truth=truth, described=described, findings=[*said, *odd, *few], groups=groups)
 
 
-def match_results(path: Path, truth: Truth, choices: Choices) -> tuple[Matches, int, list[Finding]]:
-    """Read results and match them; return the matches, the number of detections, and the findings."""
-    results = read_results(
+def check_out(out: Path) -> None:
+    """Raise UserError if the output folder is a file, before any work."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}", "is a file", expected="a folder, which may be new")
+
+
+def read_chosen(path: Path, truth: Truth, choices: Choices) -> Results:
+    """Read results; unknown images and classes are treated as the options say."""
+    return read_results(
         path,
         truth,
         ignore_unknown_images=choices.ignore_unknown_images,
         ignore_unknown_classes=choices.ignore_unknown_classes,
     )
+
+
+def match_results(path: Path, truth: Truth, choices: Choices) -> tuple[Matches, int, list[Finding]]:
+    """Read results and match them; return the matches, the number of detections, and the findings."""
+    results = read_chosen(path, truth, choices)
     matches = match_table(results.table, truth.objects, choices.protocol)
     odd = diagnosis.of_results(results.table, matches, truth)
     return matches, len(results.table), [*results.findings, *odd]

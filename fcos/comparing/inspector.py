@@ -73,7 +73,6 @@ class Inspector:
             numbers: its metrics, as `fcos.scoring.numbers.coco_metrics` returns them.
             of_classes: the replicates of the metrics of each class.
             weights: (B, I) bootstrap samples, for the intervals of object sizes and crowding.
-
         """
         if self.split is None:
             self.split = split_of(truth)

@@ -7,20 +7,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fcos.comparing.inspector import Details, Inspector, find_images, with_sizes
+from fcos.comparing.inspector import Inspector, find_images, with_sizes
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.reporting.charts import run_charts
-from fcos.reporting.comparison import against, p_cell, pair_grid, reading, row_grid, verdict
+from fcos.reporting.comparison import Grid, against, p_cell, pair_grid, reading, row_grid, verdict
 from fcos.reporting.comparison_chart import comparison_svg
+from fcos.reporting.error_table import error_table
 from fcos.reporting.gallery import Gallery
 from fcos.reporting.html import render
 from fcos.reporting.intervals import in_brackets, percent, plus_minus
-from fcos.scoring.errors import ERROR_KINDS
 
 SUMMARY = 3  # most sentences at the head of the page
 Content = Mapping[str, Any]
-Grid = tuple[list[str], list[list[str]]]
 
 
 def write_comparison_page(
@@ -53,7 +52,7 @@ def write_comparison_page(
         "image": Markup(comparison_svg(content)),  # its text is escaped
         "sentences": sentences,
         "classes": [_class_differences(pair) for pair in content["differences"]],
-        "errors": _errors(of_files),
+        "errors": error_table("results", {of.name: of.evaluation["analysis"] for of in inspector.files}),
         "per_class": _per_class(content),
         "no_gallery": why,
         "results": _results(content),
@@ -127,13 +126,3 @@ def _class_differences(pair: Content) -> dict[str, Any]:
         "sentence": pair["classes_sentence"],
         "grid": (["class", "objects", "difference in AP", "interval", "Holm p"], cells),
     }
-
-
-def _errors(details: Mapping[str, Details]) -> Grid:
-    """Return the gain in each file's AP50 if one kind of its errors were fixed."""
-    rows = []
-    for name, of in details.items():
-        errors, calibration = of.evaluation["analysis"]["errors"], of.evaluation["analysis"]["calibration"]
-        gains = [percent(errors[kind]["delta_ap50"], sign=True) for kind in ERROR_KINDS]
-        rows.append([name, percent(errors["AP50"]), *gains, percent(calibration["expected_calibration_error"])])
-    return ["results", "AP50", *ERROR_KINDS, "calibration error"], rows

@@ -11,14 +11,14 @@ from fcos.errors import names_of
 from fcos.progress import duration
 from fcos.reporting import findings
 from fcos.reporting.convergence import convergence
-from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED, percent, plus_minus
+from fcos.reporting.error_table import error_table
+from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED, plus_minus
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import RunResults, StudyResults, trained_on
 from fcos.reporting.tables import differing, flatten
 from fcos.reporting.validation import validation
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
-from fcos.scoring.errors import ERROR_KINDS
 from fcos.scoring.scenes import scenes_of
 from fcos.scoring.support import without_interval
 from fcos.study.run_files import RUN_FILES
@@ -42,7 +42,7 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
         "reading": _reading(study),
         "convergence": convergence(study),
         "validation": validation(study),
-        "errors": _errors(study),
+        "errors": error_table("run", {name: of.evaluation["analysis"] for name, of in study.runs.items()}),
         "per_class": _per_class(study),
         "data": _data(study),
         "classes": _classes(study),
@@ -152,20 +152,6 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     if commit is None:
         return "unknown"
     return f"{commit[:12]}{'' if provenance['clean_tree'] else ' with changes that are not committed'}"
-
-
-def _errors(study: StudyResults) -> Grid:
-    """Return the gain in each run's AP50 if one kind of its errors were fixed."""
-    header = ["run", "AP50", *ERROR_KINDS, "calibration error"]
-    rows = []
-    for name, results in study.runs.items():
-        analysis = results.evaluation["analysis"]
-        errors = analysis["errors"]
-        gains = [percent(errors[kind]["delta_ap50"], sign=True) for kind in ERROR_KINDS]
-        rows.append(
-            [name, percent(errors["AP50"]), *gains, percent(analysis["calibration"]["expected_calibration_error"])]
-        )
-    return header, rows
 
 
 def _per_class(study: StudyResults) -> Grid:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fcos.scoring.average_precision import CLASS_METRICS
-from fcos.scoring.bootstrap import Drawn, Estimate, Sample, Support, difference, holm, pooled_spread
+from fcos.scoring.bootstrap import Drawn, Estimate, Sample, Spread, Support, difference, holm
 from fcos.scoring.matching import Floats
 
 METRICS = CLASS_METRICS[:2]
@@ -54,13 +54,13 @@ def class_sample(of_seeds: Iterable[Sequence[Mapping[str, Any]]], drawn: Sequenc
 
 
 def compare_classes(
-    rows: Mapping[str, Sample], pairs: Sequence[tuple[str, str]], *, confidence: float
+    rows: Mapping[str, Sample], pairs: Sequence[tuple[str, str]], *, confidence: float, spread: Spread | None
 ) -> list[ClassDifferences]:
     """Return the differences of each class for each of the `pairs` of rows, the first minus the second.
 
-    All samples must have the same classes and bootstrap samples.
+    All samples must have the same classes and bootstrap samples. Rows of one seed use the `spread` between seeds of
+    other rows.
     """
-    spread = pooled_spread(rows.values())
     found = [difference(rows[row], rows[other], confidence=confidence, spread=spread) for row, other in pairs]
     corrected = holm([p for of_pair in found for p in of_pair.p_value[:, 0].tolist()])
     of_pairs = np.array(corrected).reshape(len(pairs), -1)
