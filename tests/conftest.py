@@ -62,12 +62,12 @@ def pytest_configure(config):
 
 
 def pytest_xdist_auto_num_workers():
-    """Return three workers for two cores, as far as the memory allows.
+    """Return two workers for each core, as far as the memory allows.
 
     A test waits for other processes, locks and pages a third of its time; a worker with all that it starts takes 4 GB.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min((3 * cores + 1) // 2, psutil.virtual_memory().total // 4_000_000_000))
+    return max(1, min(2 * cores, psutil.virtual_memory().total // 4_000_000_000))
 
 
 def pytest_collection_finish():
@@ -83,11 +83,18 @@ LONGEST = (
 )  # fmt: skip
 
 
+# Files of long tests that share no fixture: each of their tests is given to the next worker that is free.
+SPREAD = ("any_folder", "numerics")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Run the longest files first; the others keep their random order."""
+    """Run the longest files first, each by one worker; the others keep their random order."""
     place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    spread = {f"test_{name}.py" for name in SPREAD}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.name if item.path.name in spread else item.path.stem))
 
 
 @pytest.fixture(autouse=True)
