@@ -19,6 +19,8 @@ import yaml
 from playwright.sync_api import expect, sync_playwright
 from quick_fcos import quick_fcos
 
+from fcos.running.jobs import usable_cores
+
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
 READY_MADE = ("coco2017", "shapes", "smoke", "voc2007", "voc2007-seeds")  # the tester's clone may have more
@@ -66,8 +68,7 @@ def pytest_xdist_auto_num_workers():
 
     A test waits for other processes, locks and pages a third of its time; a worker with all that it starts takes 4 GB.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(2 * cores, psutil.virtual_memory().total // 4_000_000_000))
+    return max(1, min(2 * usable_cores(), psutil.virtual_memory().total // 4_000_000_000))
 
 
 def pytest_collection_finish():

@@ -1,7 +1,9 @@
 """`fcos study run`: its calls of DVC, and its handling of DVC's output; test_pipeline.py tests complete studies."""
 
 import contextlib
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def test_each_run_has_a_dvc_of_its_own_and_the_longest_comes_first(dvc, smoke_pa
     does, calls = dvc
     smoke_params["runs"] |= {"long": {"backbone": "resnet50", "epochs": 9, "num_convs": 1}}
     write_params(smoke_params)
-    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    monkeypatch.setattr("fcos.running.jobs.usable_cores", lambda: 5)
     does(ONLY_WITH_LONG)
     run_study(2)
     of = {name: " ".join(stage.address for stage in stages_of(name, params.read())) for name in smoke_params["runs"]}
@@ -154,12 +156,21 @@ def test_without_data_nothing_is_trained(dvc):
 def machine(monkeypatch):
     """A machine with eight cores and no GPU."""
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("fcos.running.jobs.usable_cores", lambda: 8)
     monkeypatch.setattr(jobs, "available_memory", lambda: 100 << 30)
     monkeypatch.setattr(jobs, "num_gpus", lambda: 0)
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
+
+
+def test_a_job_counts_the_cores_that_it_may_use():
+    """SLURM and containers give a process some of a machine's cores; os.cpu_count() counts all of them."""
+    said = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from fcos.running import jobs; "
+    said += "print(jobs.usable_cores(), jobs.slots(1, []))"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", said], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1 [{'OMP_NUM_THREADS': '1'}]\n"
 
 
 def on(device, workspace_runs, devices=1):

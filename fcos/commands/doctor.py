@@ -1,6 +1,5 @@
 """`fcos doctor`: report what will be used on this machine, and any problems."""
 
-import os
 import platform
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from fcos.distributed import number_of
 from fcos.errors import UserError
 from fcos.model.device import find_device, find_dtype
 from fcos.progress import track
+from fcos.running.jobs import usable_cores
 from fcos.running.verify import verify
 from fcos.study.batch_size import largest_batch, largest_size, make_trial
 from fcos.study.layout import Layout
@@ -53,7 +53,7 @@ def doctor() -> list[Finding]:
     return [
         Finding("fcos", f"{own_version()}, python {platform.python_version()}, torch {torch.__version__}"),
         Finding("device", f"{device.type} ({name}), convolutions in {dtype}"),
-        Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+        Finding("threads", f"{torch.get_num_threads()} of {usable_cores()} processors"),
         Finding("disk", f"{free_gb:.0f} GB free", low),
         *_study(),
     ]

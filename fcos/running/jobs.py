@@ -26,8 +26,13 @@ def suitable_jobs(runs: Iterable[Run]) -> int:
         return 1
     if "mps" in devices or ("auto" in devices and sys.platform == "darwin"):
         return 1
-    by_cores = max(1, min(os.cpu_count() or 1, available_memory() // JOB_BYTES))
+    by_cores = max(1, min(usable_cores(), available_memory() // JOB_BYTES))
     return (num_gpus() if devices != {"cpu"} else 0) or by_cores
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: SLURM, containers and taskset may give it a few only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slots(jobs: int, runs: Iterable[Run]) -> list[dict[str, str]]:
@@ -35,7 +40,7 @@ def slots(jobs: int, runs: Iterable[Run]) -> list[dict[str, str]]:
 
     The number of threads that the user has set is kept.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, usable_cores() // jobs))
     shared = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
     gpus = num_gpus() if {run.train.device for run in runs} & {"auto", "cuda"} else 0
     if gpus < 2 or jobs == 1:
