@@ -145,8 +145,15 @@ def their_epoch(
     write_json(annotations, truth)
     with contextlib.redirect_stdout(io.StringIO()):
         data = CocoDetection(folder, str(annotations), transforms=flip_and_convert)
+    # A process with a GPU cannot be forked safely: its workers are started apart, and once, which no epoch counts.
+    apart: dict[str, Any] = {"multiprocessing_context": "forkserver", "persistent_workers": True}
     loader: DataLoader[Any] = DataLoader(
-        data, batch_size=run.train.batch_size, shuffle=True, num_workers=run.train.workers, collate_fn=collate
+        data,
+        batch_size=run.train.batch_size,
+        shuffle=True,
+        num_workers=run.train.workers,
+        collate_fn=collate,
+        **apart if device.type == "cuda" else {},
     )
 
     def epoch() -> None:
