@@ -43,7 +43,7 @@ ifdef STUDY
 endif
 	fcos study run
 
-# Two test files at a time on each core. More threads in torch would only compete for the cores. Slow tests, marked so,
+# Three test files at a time on two cores. More threads in torch would only compete for the cores. Slow tests, marked so,
 # are one in twenty and take two thirds of the time: processes that are killed, whole trainings and studies, benchmarks.
 TEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup --no-loadscope-reorder
 test: install browser

@@ -477,6 +477,28 @@ def evaluate(run_name: RunName) -> None:
     _track(params, [run_name])
 
 
+@app.command(epilog="Example: fcos results yolo")
+def results(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name under `results` in params.yaml.")],
+) -> None:
+    """Score the results of a detector that was not trained here on the test split, for the report."""
+    params = _params()
+    from fcos.commands.results import find_results, results
+    from fcos.commands.source import source
+    from fcos.reporting.intervals import metrics_line
+
+    config = find_results(params.results, name)
+    with _at_work(params, "results", name):
+        if "DVC_STAGE" not in os.environ:
+            source()
+        found = results(name)
+    for shown, of_file in zip(config.names(name), found, strict=True):
+        for text in of_file.get("findings", []):
+            _echo(f"{shown}: {text}", err=True)
+        _echo(f"{shown}: {metrics_line(of_file['metrics'], of_file['intervals'])}")
+    _track(params, [])
+
+
 @app.command(epilog="Example: fcos predict RUN --views tta && fcos tta RUN")
 def tta(run_name: RunName) -> None:
     """Score test-time augmentation for each number of views, from stored candidates."""
@@ -865,7 +887,13 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
         return sorted((layout.report / "figures" / "runs" / run_name).glob("*.png"))
 
     checkpoints = params.tracking.checkpoints
-    return sync(params.study, layout.runs, runs, known=list(params.runs), checkpoints=checkpoints, figures=figures)
+    given = {
+        shown: layout.run(name) / str(number)
+        for name, config in params.results.items()
+        for number, shown in enumerate(config.names(name), start=1)
+    }
+    known = list(params.runs)
+    return sync(params.study, layout.runs, runs, known=known, given=given, checkpoints=checkpoints, figures=figures)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,7 @@ class Evaluation(TypedDict):
     test: dict[str, Any]
     identity: dict[str, Any]
     provenance: Provenance
+    findings: NotRequired[list[str]]  # sentences about results that were not made here
 
 
 class _Chosen(TypedDict):

@@ -64,11 +64,11 @@ def pytest_configure(config):
 
 
 def pytest_xdist_auto_num_workers():
-    """Return two workers for each core, as far as the memory allows.
+    """Return three workers for two cores, as far as the memory allows.
 
     A test waits for other processes, locks and pages a third of its time; a worker with all that it starts takes 4 GB.
     """
-    return max(1, min(2 * usable_cores(), psutil.virtual_memory().total // 4_000_000_000))
+    return max(1, min((3 * usable_cores() + 1) // 2, psutil.virtual_memory().total // 4_000_000_000))
 
 
 def pytest_collection_finish():

@@ -7,7 +7,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("source", "prepare", "train", "predict", "evaluate", "tta", "nms_sweep")
+STAGES = ("source", "prepare", "train", "predict", "evaluate", "tta", "nms_sweep", "results")
 
 
 def dvc_file(name):

@@ -45,6 +45,7 @@ OPTIONS = {
     "import-checkpoint": ["FILE", "--run"],
     "labels": ["RUNS", "--gt", "--out", "--top", "--images", *UNKNOWN, "--split"],
     "predict": ["RUN", "--views"],
+    "results": ["NAME"],
     "prepare": [],
     "report": [],
     "source": ["--at"],

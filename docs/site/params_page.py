@@ -13,6 +13,7 @@ from fcos.config.data import DataConfig
 from fcos.config.model import ModelConfig
 from fcos.config.nms_sweep import NmsSweepConfig
 from fcos.config.params import SECTIONS
+from fcos.config.results import ResultsConfig
 from fcos.config.runs import RunConfig
 from fcos.config.section import Section
 from fcos.config.statistics import StatisticsConfig
@@ -34,6 +35,7 @@ MODELS: dict[str, Any] = {
     "tables": Table,
     "tracking": TrackingConfig,
     "runs": RunConfig,
+    "results": ResultsConfig,
 }
 VARIANTS = ("source", "kind")
 WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text"}

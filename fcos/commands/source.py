@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fcos.config.data import DataConfig
+from fcos.config.results import ResultsConfig, parse_results
 from fcos.config.runs import Run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
@@ -15,6 +16,7 @@ from fcos.study.selection import selection_key
 from fcos.study.source_index import Changes, held_out_digest, write_index
 
 TRAINED = "no checkpoint: this run is trained\n"
+NONE = "README"  # DVC warns about an empty folder
 LAST = "nothing picks the weights: those of the last step are kept\n"
 
 
@@ -36,6 +38,7 @@ def source(at: Path | None = None) -> Changes | None:
     link_places(config, layout)
     runs = parse_runs(params)
     _link_checkpoints(layout, runs)
+    _link_results(layout, parse_results(params))
     changes = write_index(layout)
     _note_selections(layout, runs, parse_section(params, "test", TestConfig))
     return changes
@@ -56,6 +59,24 @@ def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
         else:
             make_link(link, file)
     _drop_others(folder, runs)
+
+
+def _link_results(layout: Layout, results: dict[str, ResultsConfig]) -> None:
+    """Write for each entry of `results` a folder with a link to each of its files, named 1, 2, ..."""
+    folder = layout.source / "results"
+    for name, config in results.items():
+        for number, path in enumerate(config.paths, start=1):
+            if not (file := in_project(path)).is_file():
+                expected = "a file of results, such as a COCO results list"
+                raise UserError(f"params.yaml: results.{name}.files", "no such file", found=path, expected=expected)
+            make_link(folder / name / str(number), file)
+    links = {folder / name / str(number + 1) for name, of in results.items() for number in range(len(of.paths))}
+    for left in [*folder.glob("*/*")]:
+        if left not in links:
+            left.unlink()
+    for left in [path for path in folder.glob("*") if path.name not in {*results, NONE}]:
+        left.rmdir()
+    write_text(folder / NONE, "links to the files of `results`, if params.yaml has any\n")
 
 
 def _note_selections(layout: Layout, runs: dict[str, Run], test: TestConfig) -> None:

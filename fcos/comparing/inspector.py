@@ -78,9 +78,6 @@ class Inspector:
             self.split = split_of(truth)
         per_class = class_intervals(numbers["per_class"], of_classes, confidence=self.confidence)
         analysis = analyse(matches, self.split, weights, confidence=self.confidence)
-        if len(matches.score) and not 0 <= matches.score.min() <= matches.score.max() <= 1:
-            # Scores of another range are no shares.
-            analysis["calibration"] = {"bins": [], "expected_calibration_error": None}
         table = ResultTable(
             image=matches.image, label=matches.label, boxes_xywh=matches.boxes_xywh, score=matches.score
         )

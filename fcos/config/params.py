@@ -1,17 +1,18 @@
 """The whole of params.yaml, with the checks that involve several sections."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fcos.config.data import DataConfig
 from fcos.config.nms_sweep import NmsSweepConfig
+from fcos.config.results import ResultsConfig, parse_results
 from fcos.config.runs import Run, parse_runs
 from fcos.config.section import DEFAULT_PATH, parse_section, read_params
 from fcos.config.statistics import StatisticsConfig
-from fcos.config.tables import RunsTable, Table
+from fcos.config.tables import ResultsTable, RunsTable, Table
 from fcos.config.test import TestConfig
 from fcos.config.tracking import TrackingConfig
 from fcos.config.tta import TtaConfig
@@ -29,6 +30,7 @@ SECTIONS = (
     "tables",
     "tracking",
     "runs",
+    "results",
 )
 
 
@@ -45,6 +47,7 @@ class Params:
     tables: list[Table]
     tracking: TrackingConfig
     runs: dict[str, Run]
+    results: dict[str, ResultsConfig]
 
 
 def read(path: Path = DEFAULT_PATH) -> Params:
@@ -60,6 +63,8 @@ def parse(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> Params:
     """Check a whole params.yaml given as plain data."""
     _know_every_section(params, path)
     runs = parse_runs(params, path)
+    results = parse_results(params, path)
+    tables = parse_section(params, "tables", list[Table], path)
     parsed = Params(
         study=params["study"],
         data=parse_section(params, "data", DataConfig, path),  # type: ignore[arg-type]
@@ -67,13 +72,24 @@ def parse(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> Params:
         tta=parse_section(params, "tta", TtaConfig, path),
         nms_sweep=parse_section(params, "nms_sweep", NmsSweepConfig, path),
         statistics=parse_section(params, "statistics", StatisticsConfig, path),
-        tables=parse_section(params, "tables", list[Table], path),
+        tables=[*tables, *_table_of(results, tables, runs)],
         tracking=parse_section(params, "tracking", TrackingConfig, path),
         runs=runs,
+        results=results,
     )
     _names_are_runs(parsed, path)
     _choices_have_images(parsed, path)
     return parsed
+
+
+def _table_of(
+    results: Mapping[str, ResultsConfig], tables: Sequence[Table], runs: Mapping[str, Run]
+) -> list[ResultsTable]:
+    """Return a table of all results beside all trainings, unless `tables` has one or there are no results."""
+    if not results or any(isinstance(table, ResultsTable) for table in tables):
+        return []
+    trained = [run.name for run in runs.values() if run.role is None]
+    return [ResultsTable(title="Other detectors", kind="results", runs=trained)]
 
 
 def _know_every_section(params: Mapping[str, Any], path: Path) -> None:
@@ -103,6 +119,10 @@ def _names_are_runs(params: Params, path: Path) -> None:
                 bool(rows_of(table, params.runs)), f"{where}.where", "matches no run", table.where, list(params.runs)
             )
             _require(table.vary not in table.where, f"{where}.where", "contains the varied key", table.where, [])
+        elif isinstance(table, ResultsTable):
+            _require(bool(params.results), where, "there are no results", "no section `results:`", [])
+            for name in table.runs:
+                _require(name in params.runs, f"{where}.runs", "no such run", name, list(params.runs))
         elif table.kind == "reference":
             _require(len(references) == 1, where, "needs one run with `role: reference`", references, [])
         else:

@@ -51,4 +51,13 @@ class RunsTable(_Table):
     where: dict[Literal["backbone", "epochs", "num_convs"], str | int]
 
 
-Table = Annotated[ReferenceTable | TrainedTable | TtaTable | NmsTable | RunsTable, Field(discriminator="kind")]
+class ResultsTable(_Table):
+    """The detectors of `results`, which were not trained here, beside some runs."""
+
+    kind: Literal["results"]
+    runs: list[Name] = []
+
+
+Table = Annotated[
+    ReferenceTable | TrainedTable | TtaTable | NmsTable | RunsTable | ResultsTable, Field(discriminator="kind")
+]

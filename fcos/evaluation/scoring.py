@@ -62,7 +62,11 @@ class Scored:
 
 def score_detections(of_image: Mapping[int, Detections], split: CocoSplit, samples: Resamples) -> Scored:
     """Return the metrics of detections, with replicates for each of the bootstrap samples of the split."""
-    results = coco_results(of_image, split)
+    return score_results(coco_results(of_image, split), split, samples)
+
+
+def score_results(results: list[Record], split: CocoSplit, samples: Resamples) -> Scored:
+    """Return the metrics of a COCO results list, with replicates for each of the bootstrap samples of the split."""
     matches = match(results, split)
     drawn, classes = draws_of(score(matches, samples.weights), matches, samples.groups)
     return Scored(

@@ -8,7 +8,7 @@ from fcos.data.coco import CocoSplit
 from fcos.data.images import read_annotated
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 from fcos.reporting.png import save_png
-from fcos.reporting.results import RunResults
+from fcos.reporting.results import Results
 from fcos.scoring.errors import SHOWN_SCORE
 
 SAMPLES, SAMPLE_COLUMNS = 6, 3  # of detections.png
@@ -17,13 +17,11 @@ SIDE = 256  # longer side of an image on a sheet, in pixels
 MAX_SHOWN = 6  # detections per image of worst.png; all of them (dozens) would be unreadable
 
 
-def draw_run_images(
-    results: RunResults, split: CocoSplit, detections: Sequence[Mapping[str, Any]], folder: Path
-) -> None:
+def draw_run_images(results: Results, split: CocoSplit, detections: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Draw some of the `detections` of a run (detections.png), and the images with most errors (worst.png)."""
     images = sample_images(split, SAMPLES)
     shown = _shown(detections, images)
-    legend = f"dashed: ground truth; with class and score: {results.run.name}"
+    legend = f"dashed: ground truth; with class and score: {results.name}"
     tiles = [_tile(split, image, shown[image["id"]], [Path(image["file_name"]).name]) for image in images]
     drawn = sheet(tiles, columns=SAMPLE_COLUMNS, side=SIDE, legend=f"{legend}, from {SHOWN_SCORE} on")
     save_png(drawn, folder / "detections.png")

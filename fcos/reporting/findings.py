@@ -21,6 +21,7 @@ _QUESTIONS = {
     "backbone": "Does the backbone matter?",
     "epochs": "Does a longer training help?",
     "num_convs": "Do more convolutions in the heads help?",
+    "results": "How do other detectors compare?",
 }
 
 
@@ -106,6 +107,9 @@ def _in_words(comparison: Comparison, table: ReportTable) -> str:
         of_first, of_second = of_second, of_first
     by = f"{value:.1f} AP {interval_text(low, high)}"
     verb = "are" if first.endswith("s") else "is"
+    if table.config.kind == "results" and comparison.scope == NETWORKS:
+        one_each = "one training each, so this says nothing certain about the methods"
+        return f"{first} scores {by} higher on these images than {second}; {one_each}"
     if comparison.one_network:
         return f"{first} {verb} better than {second} by {by} for this network"
     if comparison.scope == NETWORKS:

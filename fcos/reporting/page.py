@@ -24,7 +24,7 @@ def write_pages(
     context = {
         **page_data(study, tables, out_dir),
         "tables": tables,
-        "linked": list(study.runs),
+        "linked": list(study.everyone),
         "files": True,
         "charts_of": lambda number: [chart for chart in charts if chart.table == number],
     }
@@ -34,7 +34,7 @@ def write_pages(
     markdown.globals["image"] = _markdown_image
     markdown.globals["chart"] = {chart.stem: chart for chart in charts}.get
     write_text(out_dir / "report.md", markdown.get_template("report.md.j2").render(context))
-    page = render("page.html.j2", context, run_names=list(study.runs), charts=charts, gallery=gallery.content())
+    page = render("page.html.j2", context, run_names=list(study.everyone), charts=charts, gallery=gallery.content())
     write_text(out_dir / "index.html", page)
 
 

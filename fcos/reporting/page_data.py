@@ -14,8 +14,8 @@ from fcos.reporting.convergence import convergence
 from fcos.reporting.error_table import error_table
 from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED, plus_minus
 from fcos.reporting.report_table import ReportTable
-from fcos.reporting.results import RunResults, StudyResults, trained_on
-from fcos.reporting.tables import differing, flatten
+from fcos.reporting.results import Results, RunResults, StudyResults, trained_on
+from fcos.reporting.tables import ELSEWHERE, differing, flatten
 from fcos.reporting.validation import validation
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
@@ -42,7 +42,7 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
         "reading": _reading(study),
         "convergence": convergence(study),
         "validation": validation(study),
-        "errors": error_table("run", {name: of.evaluation["analysis"] for name, of in study.runs.items()}),
+        "errors": error_table("run", {name: of.evaluation["analysis"] for name, of in study.everyone.items()}),
         "per_class": _per_class(study),
         "data": _data(study),
         "classes": _classes(study),
@@ -133,7 +133,7 @@ def _thin_evidence(study: StudyResults) -> list[str]:
 def _without_intervals(study: StudyResults) -> list[str]:
     """Return which metrics of which runs have no interval, and why."""
     runs_by: dict[str, list[str]] = {}
-    for name, results in study.runs.items():
+    for name, results in study.everyone.items():
         for finding in without_interval(results.replicates["evaluation.json"].drawn["test"], METRICS):
             runs_by.setdefault(finding.text, []).append(name)
     return [f"{text[0].upper()}{text[1:]} ({names_of(runs)})." for text, runs in runs_by.items()]
@@ -156,12 +156,12 @@ def _commit(provenance: Mapping[str, Any]) -> str:
 
 def _per_class(study: StudyResults) -> Grid:
     """Return AP of each class for each run."""
-    of_runs = [results.evaluation["per_class"] for results in study.runs.values()]
+    of_runs = [results.evaluation["per_class"] for results in study.everyone.values()]
     rows = []
     for of_class in zip(*of_runs, strict=True):
         cells = [plus_minus(row["AP"], row["intervals"]["AP"]) for row in of_class]
         rows.append([of_class[0]["name"], str(of_class[0]["num_objects"]), *cells])
-    return ["class", "objects", *study.runs], rows
+    return ["class", "objects", *study.everyone], rows
 
 
 def _data(study: StudyResults) -> Grid:
@@ -223,10 +223,13 @@ def _runs(study: StudyResults) -> Grid:
                 *(_plain(settings[key]) for key in own),
                 DASH if seconds is None else duration(seconds),
                 str(results.evaluation["identity"].get("dtype", DASH)),
-                results.weights[:10],
+                results.digest[:10],
                 results.evaluation["identity"]["data_digest"][:10],
             ]
         )
+    for name, given in study.given.items():
+        blank = [DASH] * (len(own) + 2)
+        rows.append([name, ELSEWHERE, *blank, given.digest[:10], given.evaluation["identity"]["data_digest"][:10]])
     return ["run", "role", *own, "training time", "tested in", "weights", "test data"], rows
 
 
@@ -234,18 +237,44 @@ def _run_details(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
     """Return the details of each run: its settings, provenance, files and MLflow run."""
     listed = []
     for name, results in study.runs.items():
-        there = [file.name for file in RUN_FILES if (results.folder / file.name).is_file()]
-        links = [(file, Path(os.path.relpath(results.folder / file, out_dir)).as_posix()) for file in there]
-        figures = sorted((out_dir / "figures" / "runs" / name).glob("*.png"))
-        links += [(path.name, path.relative_to(out_dir).as_posix()) for path in figures]
         made_by, seconds = results.train["provenance"], results.training_s
         facts = [
-            ("Weights (sha256)", results.weights),
+            ("Weights (sha256)", results.digest),
             ("Scored on data", results.evaluation["identity"]["data_digest"]),
             ("Trained in", DASH if seconds is None else duration(seconds)),
             ("Trained by", f"commit {_commit(made_by)}, {made_by['machine']}, {made_by.get('device', DASH)}"),
             ("In MLflow", f"experiment {study.params.study}, run {name}, tag weights_sha256"),
         ]
         settings = [[key, _plain(value)] for key, value in _settings(results).items()]
-        listed.append({"run": name, "facts": facts, "settings": (["setting", "value"], settings), "links": links})
+        links = _links(results, out_dir)
+        table = (["setting", "value"], settings)
+        listed.append({"run": name, "kind": "weights", "facts": facts, "settings": table, "links": links})
+    return [*listed, *_given_details(study, out_dir)]
+
+
+def _given_details(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
+    """Return the same of results that were not trained here."""
+    listed = []
+    for name, given in study.given.items():
+        identity, config = given.evaluation["identity"], study.params.results[given.entry]
+        facts = [
+            ("Results (sha256)", given.digest),
+            ("Results", f"{identity['file']}, {given.evaluation['num_detections']:,} detections; {ELSEWHERE}"),
+            ("Scored on data", identity["data_digest"]),
+            ("Scored by", f"commit {_commit(given.evaluation['provenance'])}"),
+            *(("Noticed", text) for text in given.evaluation.get("findings", [])),
+            ("In MLflow", f"experiment {study.params.study}, run {name}, tag results_sha256"),
+        ]
+        settings = [[key, _plain(value)] for key, value in config.model_dump().items()]
+        grid = (["setting", "value"], settings)
+        links = _links(given, out_dir)
+        listed.append({"run": name, "kind": "results", "facts": facts, "settings": grid, "links": links})
     return listed
+
+
+def _links(results: Results, out_dir: Path) -> list[tuple[str, str]]:
+    """Return the names and addresses of the files and figures of a run."""
+    there = [file.name for file in RUN_FILES if (results.folder / file.name).is_file()]
+    links = [(file, Path(os.path.relpath(results.folder / file, out_dir)).as_posix()) for file in there]
+    figures = sorted((out_dir / "figures" / "runs" / results.name).glob("*.png"))
+    return links + [(path.name, path.relative_to(out_dir).as_posix()) for path in figures]

@@ -31,6 +31,8 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
     tables = [build_table(number, config, study) for number, config in enumerate(params.tables, start=1)]
     for name, results in study.runs.items():
         study.check(results, "evaluation.json", Cell("Appendix", name, "weights"))
+    for name, given in study.given.items():
+        study.check_given(given, Cell("Appendix", name, "results"))
     for table in tables:
         frames = {table.stem: table.frame, f"differences/{table.stem}": table.difference_frame()}
         for stem, frame in frames.items():
@@ -45,8 +47,8 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
 
 def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery:
     """Draw each run into figures/runs/, for MLflow and report.md; return the gallery of the page."""
-    gallery = Gallery(study.split, [results.evaluation["analysis"]["worst_images"] for results in study.runs.values()])
-    for name, results in track(study.runs.items(), "figures of runs", total=len(study.runs), unit="runs"):
+    gallery = Gallery(study.split, [of.evaluation["analysis"]["worst_images"] for of in study.everyone.values()])
+    for name, results in track(study.everyone.items(), "figures of runs", total=len(study.everyone), unit="runs"):
         folder = out_dir / "figures" / "runs" / name
         detections = results.detections()  # large, so read once and for one run at a time
         draw_run_images(results, study.split, detections, folder)

@@ -12,7 +12,7 @@ import pandas as pd
 from fcos.config.tables import Table
 from fcos.errors import names_of
 from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED
-from fcos.reporting.results import RunResults, trained_on
+from fcos.reporting.results import Results, RunResults, trained_on
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.comparison import Comparison, p_text
 from fcos.scoring.findings import same_content
@@ -37,7 +37,7 @@ class ReportTable:
     config: Table
     frame: pd.DataFrame
     statement: str
-    results: list[RunResults]
+    results: Sequence[Results]
     comparisons: list[Comparison]
     choice: str | None = None  # the split on which a setting was chosen, and the effect on the metrics
     power: str | None = None  # what is needed to show a difference of 1 AP
@@ -71,7 +71,7 @@ class ReportTable:
     @property
     def run_names(self) -> str:
         """The names of the table's runs as a list in words."""
-        return ", ".join(results.run.name for results in self.results)
+        return ", ".join(results.name for results in self.results)
 
     @property
     def conclusion(self) -> str | None:
@@ -101,8 +101,10 @@ class ReportTable:
                 "Each row is one training: intervals and differences are about these networks, over images. They do "
                 "not include the spread between seeds of the same settings."
             )
-        weights = {results.run.name: results.weights for results in self.results}
+        weights = {results.name: results.digest for results in self.results if isinstance(results, RunResults)}
         notes += [f"{names} have the same weights (sha256)." for names in same_content(weights.items())]
+        files = {results.name: results.digest for results in self.results if not isinstance(results, RunResults)}
+        notes += [f"{names} are the same file (sha256)." for names in same_content(files.items())]
         return [*notes, *_conditions(self.results), *filter(None, (self.power, self.choice))]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
@@ -173,11 +175,11 @@ def mark_of(comparison: Comparison, metric: int) -> str:
     return "" if comparison.is_significant(metric) else NOT_SIGNIFICANT
 
 
-def _conditions(rows: Sequence[RunResults]) -> list[str]:
+def _conditions(rows: Sequence[Results]) -> list[str]:
     """Return a note if the trainings differ in their device, number format or version of torch."""
     trained: dict[str, list[str]] = defaultdict(list)
     for results in rows:
-        if results.training_s is not None:
+        if isinstance(results, RunResults) and results.training_s is not None:
             where = results.train["provenance"]
             torch_version = where["versions"].get("torch", DASH)
             trained[f"{trained_on(where)}, torch {torch_version}"].append(results.run.name)

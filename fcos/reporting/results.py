@@ -57,33 +57,34 @@ def trained_on(where: Provenance) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResults:
-    """Contents of the files of one run; `tta` and `nms_sweep` are empty if params.yaml does not request them."""
+class Results:
+    """The files of an evaluation on the test split: what a run and results that were not trained here share."""
 
-    run: Run
+    name: str
     folder: Path
-    train: TrainSummary
-    timing: Timings
     evaluation: Evaluation
     metrics: Numbers
-    tta: Tta
-    nms_sweep: NmsSweep
-    history: pd.DataFrame  # one row per training step; empty for an imported checkpoint
     replicates: dict[str, ReplicatesFile]  # by the name of the file with their metrics
+    history: pd.DataFrame | None = None  # one row per training step; None if it is not known
 
     @property
-    def weights(self) -> str:
-        """The sha256 of the weights."""
-        return str(self.train["weights_sha256"])
+    def digest(self) -> str:
+        """The sha256 of the results file."""
+        return str(self.evaluation["identity"]["sha256"])
 
     @property
     def training_s(self) -> float | None:
-        """Return the wall time of the training in seconds, or None for an imported checkpoint."""
-        return None if self.train["imported_from"] is not None else float(self.train["provenance"]["training_seconds"])
+        """Return the wall time of the training in seconds, or None if it did not happen here."""
+        return None
+
+    @property
+    def ms_per_image(self) -> float | None:
+        """Return the time of a prediction, or None if it is not known."""
+        return None
 
     def hint(self, file: str) -> str:
         """Return the command that creates `file`."""
-        return command_for(file, self.run.name)
+        raise NotImplementedError
 
     def evaluated(self) -> Sample:
         """Return the test metrics as one row of a table."""
@@ -112,6 +113,49 @@ class RunResults:
         return detections
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenResults(Results):
+    """Results of a detector that was not trained here."""
+
+    entry: str  # the name in `results` of params.yaml, which several files share
+    given_ms: float | None
+
+    @property
+    def ms_per_image(self) -> float | None:
+        return self.given_ms
+
+    def hint(self, file: str) -> str:  # noqa: ARG002  one command creates all files
+        return f"fcos results {self.entry}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults(Results):
+    """Contents of the files of one run; `tta` and `nms_sweep` are empty if params.yaml does not request them."""
+
+    run: Run
+    train: TrainSummary
+    timing: Timings
+    tta: Tta
+    nms_sweep: NmsSweep
+    history: pd.DataFrame  # empty for an imported checkpoint
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the weights."""
+        return str(self.train["weights_sha256"])
+
+    @property
+    def training_s(self) -> float | None:
+        return None if self.train["imported_from"] is not None else float(self.train["provenance"]["training_seconds"])
+
+    @property
+    def ms_per_image(self) -> float | None:
+        return float(self.timing["views"]["test"]["ms_per_image"])
+
+    def hint(self, file: str) -> str:
+        return command_for(file, self.run.name)
+
+
 @dataclass(frozen=True)
 class StudyResults:
     """Settings of a study, its test images and the files of its runs."""
@@ -120,6 +164,25 @@ class StudyResults:
     split: CocoSplit
     manifest: Manifest
     runs: dict[str, RunResults]
+    given: dict[str, GivenResults]
+
+    @property
+    def everyone(self) -> dict[str, Results]:
+        """The runs, and after them the results that were not trained here."""
+        return {**self.runs, **self.given}
+
+    def check_given(self, results: GivenResults, cell: Cell) -> None:
+        """Check that the files of results that were not trained here belong to the test split and the statistics.
+
+        Raises:
+            UserError: they do not, as in `check`.
+        """
+        identity = {"categories": self.split.categories, "data_digest": self.split.digest}
+        expected = {"identity": identity, "statistics": self.params.statistics.model_dump()}
+        _agree(results, "evaluation.json", cell, results.evaluation, expected)
+        _agree(results, "metrics.json", cell, results.metrics, results.evaluation["metrics"])
+        of_steps = {**expected, "numbers": numbers_digest({"test": results.metrics})}
+        _agree(results, "replicates.safetensors", cell, results.replicates["evaluation.json"].header, of_steps)
 
     def check(self, results: RunResults, file: str, cell: Cell) -> None:
         """Check that train.json and `file` belong to the run, data, weights and setting of `cell`.
@@ -142,7 +205,7 @@ class StudyResults:
             "run": identity,
             "categories": self.split.categories,
             "data_digest": self.split.digest,
-            "weights_sha256": results.weights,
+            "weights_sha256": results.digest,
             "view": {"size": size, "max_size": test.max_size},
             "test": {"score_threshold": test.score_threshold, "max_candidates": test.max_candidates},
         }
@@ -183,7 +246,25 @@ def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: Manif
     if digest != split.digest:
         raise UserError("manifest.json", "differs in data from test.json", found=digest, expected=split.digest)
     runs = {name: _read_run(params, run, runs_dir / name) for name, run in params.runs.items()}
-    return StudyResults(params, split, manifest, runs)
+    given = {
+        shown: _read_given(name, shown, runs_dir / name / str(number), config.ms_per_image)
+        for name, config in params.results.items()
+        for number, shown in enumerate(config.names(name), start=1)
+    }
+    return StudyResults(params, split, manifest, runs, given)
+
+
+def _read_given(entry: str, name: str, folder: Path, given_ms: float | None) -> GivenResults:
+    hint = f"fcos results {entry}"
+    return GivenResults(
+        name=name,
+        folder=folder,
+        evaluation=read_run_file(folder / "evaluation.json", hint=hint),
+        metrics=read_run_file(folder / "metrics.json", hint=hint),
+        replicates={"evaluation.json": read_replicates(folder / "replicates.safetensors", hint=hint)},
+        entry=entry,
+        given_ms=given_ms,
+    )
 
 
 def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
@@ -199,6 +280,7 @@ def _read_run(params: Params, run: Run, folder: Path) -> RunResults:
         return read_run_file(folder / file)
 
     return RunResults(
+        name=run.name,
         run=run,
         folder=folder,
         train=content("train.json"),
@@ -238,7 +320,7 @@ def _is_numbers(column: "pd.Series[Any]") -> bool:
 
 
 def _agree(
-    results: RunResults, file: str, cell: Cell, found: Mapping[str, object], expected: Mapping[str, object]
+    results: Results, file: str, cell: Cell, found: Mapping[str, object], expected: Mapping[str, object]
 ) -> None:
     differs = first_difference(found, expected)
     if differs is not None:

@@ -10,14 +10,15 @@ import pandas as pd
 
 from fcos.config.params import rows_of
 from fcos.config.runs import Run
-from fcos.config.tables import NmsTable, ReferenceTable, RunsTable, Table, TrainedTable, TtaTable
+from fcos.config.tables import NmsTable, ReferenceTable, ResultsTable, RunsTable, Table, TrainedTable, TtaTable
 from fcos.reporting.report_table import ENDS, RELATIVE_CHANGE, SPREAD, ReportTable, Row
-from fcos.reporting.results import Cell, RunResults, StudyResults
+from fcos.reporting.results import Cell, GivenResults, Results, RunResults, StudyResults
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import compare_all
 from fcos.scoring.power import needed
 
+ELSEWHERE = "not trained here"  # where a table has settings
 _IN_WORDS = {"backbone": "{}", "epochs": "{} epochs", "num_convs": "num_convs {}"}
 
 
@@ -36,6 +37,8 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
         parts = _tta(where, config, study)
     elif isinstance(config, NmsTable):
         parts = _nms(where, config, study)
+    elif isinstance(config, ResultsTable):
+        parts = _results(where, config, study)
     else:
         parts = _runs(where, config, study)
     confidence = study.params.statistics.confidence
@@ -66,7 +69,7 @@ class _Parts:
     rows: list[Row]
     samples: list[Sample | None]  # one per row
     names: list[str | None]  # name of each row in comparisons; None: not compared with the others
-    results: list[RunResults]
+    results: Sequence[Results]
     statement: str
     choice: str | None = None
 
@@ -74,18 +77,20 @@ class _Parts:
 def run_frame(study: StudyResults) -> pd.DataFrame:
     """Return all runs in one table, one row per run, in percent and full precision; also used by `dvc plots`."""
     rows = []
-    for name, results in study.runs.items():
+    for name, results in study.everyone.items():
         interval = results.evaluation["intervals"]["AP"]
+        run = results.run if isinstance(results, RunResults) else None
+        settings = {key: getattr(run, key, None) for key in ("backbone", "epochs", "num_convs", "seed")}
         rows.append(
             {
                 "run": name,
-                **{key: getattr(results.run, key) for key in ("backbone", "epochs", "num_convs", "seed")},
+                **(settings if run else {**settings, "backbone": ELSEWHERE}),
                 **_percent(results.metrics),
                 "AP low": _hundredfold(interval["low"]),
                 "AP high": _hundredfold(interval["high"]),
-                "ms/image": results.timing["views"]["test"]["ms_per_image"],
+                "ms/image": results.ms_per_image,
                 "training time (s)": results.training_s,
-                "weights": results.weights,
+                "weights": results.digest,
             }
         )
     return pd.DataFrame(rows, dtype=object)
@@ -199,11 +204,8 @@ def _runs(where: str, config: RunsTable, study: StudyResults) -> _Parts:
     repeated = any(len(group) > 1 for group in groups)
     rows, names = [], []
     for label, group in zip(labels, groups, strict=True):
-        metrics = [_percent(results.metrics) for results in group]
-        mean = {metric: _mean([of_seed[metric] for of_seed in metrics]) for metric in AP_METRICS}
-        more: Row = {"n": len(group)}
-        if repeated:
-            more[SPREAD] = _spread([of_seed["AP"] for of_seed in metrics])
+        mean, spread = _of_repeats(group)
+        more: Row = {"n": len(group), **({SPREAD: spread} if repeated else {})}
         rows.append(_row(config.vary, label, mean, group, more))
         in_words = _IN_WORDS[config.vary].format(label)
         names.append(in_words if labels.count(label) == 1 else f"{in_words} ({group[0].run.name})")
@@ -217,6 +219,51 @@ def _runs(where: str, config: RunsTable, study: StudyResults) -> _Parts:
     )
 
 
+def _results(where: str, config: ResultsTable, study: StudyResults) -> _Parts:
+    """Return a row for each training of `config.runs` and each entry of `results`; repeats share a row."""
+    groups: dict[str, list[Results]] = {}
+    for name in config.runs:
+        study.check(study.runs[name], "evaluation.json", Cell(where, name, "AP to APl"))
+        groups.setdefault(_but_for_the_seed(study.runs[name].run), []).append(study.runs[name])
+    groups = {group[0].name: group for group in groups.values()}
+    for given in study.given.values():
+        study.check_given(given, Cell(where, given.name, "AP to APl"))
+        groups.setdefault(given.entry, []).append(given)
+    repeated = any(len(group) > 1 for group in groups.values())
+    rows = [_detector_row(label, group, repeated=repeated) for label, group in groups.items()]
+    elsewhere = sum(isinstance(group[0], GivenResults) for group in groups.values())
+    return _Parts(
+        rows=rows,
+        samples=[_joined([of_seed.evaluated() for of_seed in group]) for group in groups.values()],
+        names=list(groups),
+        results=[results for group in groups.values() for results in group],
+        statement="What varies: the detector. What is fixed: the test images and how they are scored. "
+        f"{elsewhere} of {len(groups)} detectors were not trained here: how, and on what, is not known here, their times are "
+        "those that params.yaml says, and `weights` is the sha256 of their file.",
+    )
+
+
+def _detector_row(label: str, group: Sequence[Results], *, repeated: bool) -> Row:
+    first = group[0]
+    settings = _in_short(first.run) if isinstance(first, RunResults) else ELSEWHERE
+    times = [results.ms_per_image for results in group]
+    mean, spread = _of_repeats(group)
+    more: Row = {"settings": settings, "ms/image": _mean(times), "n": len(group)}
+    return _row("detector", label, mean, group, {**more, **({SPREAD: spread} if repeated else {})})
+
+
+def _in_short(run: Run) -> str:
+    epochs = f"{run.epochs or 'no'} epoch{'' if run.epochs == 1 else 's'}"
+    return f"{run.backbone}, {epochs}, num_convs {run.num_convs}"
+
+
+def _of_repeats(group: Sequence[Results]) -> tuple[Row, float | None]:
+    """Return the mean metrics of repeats, and the standard deviation of their AP."""
+    metrics = [_percent(results.metrics) for results in group]
+    mean = {metric: _mean([of_seed[metric] for of_seed in metrics]) for metric in AP_METRICS}
+    return mean, _spread([of_seed["AP"] for of_seed in metrics])
+
+
 def _joined(of_seeds: Sequence[Sample]) -> Sample:
     """Join the samples of several seeds into one row."""
     values = np.concatenate([sample.values for sample in of_seeds])
@@ -225,7 +272,7 @@ def _joined(of_seeds: Sequence[Sample]) -> Sample:
 
 def _power(config: Table, compared: Mapping[str, Sample], study: StudyResults) -> str | None:
     """Return what is needed to show 1 AP between trainings; None for tables that compare the same weights."""
-    if not isinstance(config, RunsTable) or len(compared) < 2:
+    if not isinstance(config, RunsTable | ResultsTable) or len(compared) < 2:
         return None
     return needed(compared, len(study.split.images), confidence=study.params.statistics.confidence).sentence()
 
@@ -275,9 +322,9 @@ def differing(settings: Sequence[Row]) -> list[str]:
     return [key for key in keys if any(of_run.get(key) != settings[0].get(key) for of_run in settings)]
 
 
-def _row(name: str, label: str, metrics: Row, results: Sequence[RunResults], more: Row | None = None) -> Row:
-    runs = ", ".join(of_run.run.name for of_run in results)
-    weights = ", ".join(of_run.weights[:10] for of_run in results)
+def _row(name: str, label: str, metrics: Row, results: Sequence[Results], more: Row | None = None) -> Row:
+    runs = ", ".join(of_run.name for of_run in results)
+    weights = ", ".join(of_run.digest[:10] for of_run in results)
     return {name: label, "source": "ours", **metrics, **(more or {}), "run": runs, "weights": weights}
 
 

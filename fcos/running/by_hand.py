@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fcos.config.section import read_params
+from fcos.config.section import DEFAULT_PATH, read_params
 from fcos.files import md5_file, project_root, read_note, sha256_json, write_json
 from fcos.progress import say
 from fcos.running.dvc import commit, is_busy, is_project, read_dvc_yaml, recorded_outputs
@@ -100,13 +100,20 @@ def stage_inputs(stage: Stage) -> Inputs:
 
     deps = [dep for dep in map(filled, definition["deps"]) if not dep.startswith("data/.source/")]
     files = {dep: _stamp(Path(dep)) for dep in deps}
-    return {"files": files, "params": {filled(key): _value(params, filled(key)) for key in definition["params"]}}
+    keys = definition["params"]
+    if keys == [{str(DEFAULT_PATH): None}]:  # all of params.yaml
+        return {"files": files, "params": params}
+    return {"files": files, "params": {filled(key): _value(params, filled(key)) for key in keys}}
 
 
 def _source_changed(stage: Stage, study: str, since: float) -> bool:
     """Whether a file of the source that the stage reads was written after `since` (seconds since the epoch)."""
     links = Layout(study).source
-    read = {"prepare": [links / slot for slot in SLOTS], "train": [links / "checkpoints" / str(stage.run_name)]}
+    read = {
+        "prepare": [links / slot for slot in SLOTS],
+        "train": [links / "checkpoints" / str(stage.run_name)],
+        "results": [*(links / "results" / str(stage.run_name)).glob("*")],
+    }
     files = (file for link in read.get(stage.name, []) if link.is_symlink() for file in _files(link))
     return any(file.stat().st_mtime_ns >= since * 1e9 for file in files)
 

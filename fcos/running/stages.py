@@ -24,7 +24,7 @@ KILLED = "the process was killed (by a user, or out of memory)"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of one run, or of the whole study."""
+    """A stage of one run, of one entry of `results`, or of the whole study."""
 
     name: str
     run_name: str | None = None
@@ -38,6 +38,8 @@ class Stage:
 
     def last_file(self, layout: Layout) -> Path:
         """Return the file that the stage writes last."""
+        if self.name == "results":
+            return layout.run(str(self.run_name)) / "1" / written_by("evaluate")[-1].name
         if self.run_name:
             return layout.run(self.run_name) / written_by(self.name)[-1].name
         return _LAST_FILE_OF_STUDY[self.name](layout)
@@ -67,7 +69,8 @@ def stages_of(name: str, study: Params) -> list[Stage]:
 def all_stages(study: Params) -> list[Stage]:
     """Return the stages of a study, in order."""
     of_runs = [stage for name in study.runs for stage in stages_of(name, study)]
-    return [Stage("source"), Stage("prepare"), *of_runs, Stage("report")]
+    given = [Stage("results", name) for name in study.results]
+    return [Stage("source"), Stage("prepare"), *of_runs, *given, Stage("report")]
 
 
 def what_is_open(stages: Sequence[Stage], changed: Mapping[str, str]) -> dict[str, str | None]:
@@ -122,6 +125,6 @@ def _find(
 def _needs(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
     if stage.name == "report":
         return [other for other in stages if other != stage]
-    if stage.name in ("prepare", "train"):
+    if stage.name in ("prepare", "train", "results"):
         return [Stage("source" if stage.name == "prepare" else "prepare")]
     return [Stage(_READS[stage.name], stage.run_name)] if stage.run_name else []

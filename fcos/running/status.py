@@ -157,11 +157,13 @@ def status_text(status: Status) -> str:
 def _table(states: Sequence[StageState]) -> str:
     """Return the table of runs by stages, between the stages of the whole study."""
     of = {(found.stage.name, found.stage.run_name): _cell(found) for found in states}
-    runs = list(dict.fromkeys(found.stage.run_name for found in states if found.stage.run_name))
+    given = [[str(found.stage), _cell(found)] for found in states if found.stage.name == "results"]
+    named = [found.stage.run_name for found in states if found.stage.name in STAGES_OF_A_RUN]
+    runs = [name for name in dict.fromkeys(named) if name]
     columns = [column for column in STAGES_OF_A_RUN if any((column, name) in of for name in runs)]
     rows = [["", *columns], *([name, *(of.get((column, name), "-") for column in columns)] for name in runs)]
     first = [[name, of[name, None]] for name in ("source", "prepare")]
-    return left_table([*first, *rows, ["report", of["report", None]]])
+    return left_table([*first, *rows, *given, ["report", of["report", None]]])
 
 
 def _cell(found: StageState) -> str:

@@ -63,6 +63,8 @@ def time_left(study: Params, states: Sequence[StageState], *, jobs: int) -> Time
         if found.state in (DONE, NOT_CHECKED) or _has_ended(found, layout):
             continue
         name, run_name = found.stage.name, found.stage.run_name
+        if name == "results":
+            name, run_name = "evaluate", None  # which is the same work; never in parallel with others
         if found.state == RUNNING:
             working.add(run_name)
         if name == "train" and run_name:
@@ -75,7 +77,7 @@ def time_left(study: Params, states: Sequence[StageState], *, jobs: int) -> Time
         else:
             of_run[run_name] += START_S
             not_counted[name] = None
-    alone = of_run.pop(None, 0.0)  # prepare and report, which never run in parallel with others
+    alone = of_run.pop(None, 0.0)  # prepare, results and report, which never run in parallel with others
     order = sorted(of_run, key=lambda run_name: (run_name not in working, -of_run[run_name]))
     return TimeLeft(alone + makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))
 

@@ -162,7 +162,8 @@ def _by_crowding(matches: Matches, outcome: Outcome, draws: Ints, confidence: fl
 def _calibration(matches: Matches, outcome: Outcome) -> Row:
     """Compare the score with the precision at IoU 0.5 in ten bins of equal width; a bin includes its lower end.
 
-    The expected calibration error is the mean over the detections of |mean score - precision| of their bin.
+    The expected calibration error is the mean over the detections of |mean score - precision| of their bin. Scores
+    outside of 0 to 1 are no shares: there are no bins then.
     Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
 
     Returns:
@@ -170,6 +171,8 @@ def _calibration(matches: Matches, outcome: Outcome) -> Row:
     """
     counts = outcome.true_positive | outcome.false_positive
     scores, correct = matches.score[counts], outcome.true_positive[counts]
+    if len(matches.score) and not 0 <= matches.score.min() <= matches.score.max() <= 1:
+        return {"bins": [], "expected_calibration_error": None}
     edges = np.arange(NUM_BINS + 1) / NUM_BINS
     place = np.searchsorted(edges[1:-1], scores, side="right")
     num = np.bincount(place, minlength=NUM_BINS)

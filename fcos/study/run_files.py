@@ -93,16 +93,17 @@ def command_for(name: str, run_name: str) -> str:
     return _OF_NAME[name].command.format(run=run_name)
 
 
-def read_run_file(path: Path, needed: Sequence[str] | None = None) -> Any:
+def read_run_file(path: Path, needed: Sequence[str] | None = None, *, hint: str | None = None) -> Any:
     """Return the content of a JSON file of a run.
 
     Args:
         needed: required dotted keys; None requires all keys that the report needs.
+        hint: the command that writes it, if it is not that of a run.
 
     Raises:
         UserError: the file is missing, damaged or of an earlier version; the hint is the command that writes it.
     """
-    hint = command_for(path.name, path.parent.name)
+    hint = hint or command_for(path.name, path.parent.name)
     content = read_record(path, hint=hint, kind=_OF_NAME[path.name].kind)
     keys = _OF_NAME[path.name].needed if needed is None else needed
     missing = next((key for key in keys if not _has(content, key)), None)

@@ -55,6 +55,7 @@ The trainings of the study `{study}`, copied from `runs/{study}/`. The report wi
   `epochs` or `num_convs`: they are parameters.
 - Child runs are one step each of test-time augmentation (`tags.kind = "tta"`, parameter `num_views`) and of the NMS
   sweep (`tags.kind = "nms"`, parameter `nms_iou_threshold`): choose them and plot AP against their parameter.
+- `tags.kind = "results"`: results of detectors that were not trained here, tag `results_sha256`.
 - `tags.superseded = "true"`: trained again since, with other settings, data or code.
 - Weights: `mlflow.pyfunc.load_model("models:/{model_name(study)}@best")` has the run of the highest AP."""
 

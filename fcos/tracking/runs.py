@@ -38,10 +38,15 @@ def find_run(
     run_name: str,
     key: str,
     start_time: int,
+    kind: str = "training",
 ) -> "Run":
-    """Return the MLflow run of one training, created if missing; tag all others of that name as superseded."""
-    tags = {"kind": "training", "study": study, "run": run_name, "training_key": key}
-    of_name = search(client, experiment_id, kind="training", study=study, run=run_name)
+    """Return the MLflow run of one training, created if missing; tag all others of that name as superseded.
+
+    Args:
+        key: what the run has been made from: the training's key, or for `kind` results the sha256 of the file.
+    """
+    tags = {"kind": kind, "study": study, "run": run_name, "training_key": key}
+    of_name = search(client, experiment_id, kind=kind, study=study, run=run_name)
     same = [found for found in of_name if found.data.tags["training_key"] == key]
     chosen = min(same, key=lambda found: "superseded" in found.data.tags, default=None)
     if chosen is None:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import safetensors
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+ELSEWHERE = "not trained here"
 MOST_LETTERS = 200  # longest class name in a metric name; MLflow accepts 250 characters in all
 # Required keys; files of earlier versions may lack other keys.
 _NEEDED = {
@@ -49,6 +51,7 @@ def sync(
     names: Sequence[str],
     *,
     known: Sequence[str] = (),
+    given: Mapping[str, Path] = MappingProxyType({}),
     checkpoints: str,
     figures: Callable[[str], list[Path]],
 ) -> int:
@@ -56,13 +59,15 @@ def sync(
 
     Args:
         known: all runs of the study; a database that had to be created again is filled with them.
+        given: by name, the folder of each results file that was not made here.
         checkpoints: `all`, `best` or `none`: which runs have their weights in MLflow.
         figures: returns the figures of a run, given its name.
 
     Raises:
         StoreUnavailable: nothing is lost; the next call logs what is missing.
     """
-    if not _trained(names, runs_dir):
+    scored = {name: folder for name, folder in given.items() if (folder / "metrics.json").exists()}
+    if not _trained(names, runs_dir) and not scored:
         return 0
     client = connect()
     trained = _trained([*names, *known] if renewed else names, runs_dir)
@@ -72,6 +77,8 @@ def sync(
             run = sync_run(client, experiment_id, runs_dir / name, figures=figures(name))
             if checkpoints == "all":
                 log_checkpoint(client, run, runs_dir / name / "model.safetensors")
+        for name, folder in scored.items():
+            sync_given(client, experiment_id, study, name, folder, figures=figures(name))
         trainings = _trainings(client, experiment_id, study)
         best = max((run for run in trainings if "AP" in run.data.metrics), key=_ap, default=None)
         if checkpoints == "best":
@@ -79,7 +86,7 @@ def sync(
         describe_study(client, experiment_id, study, trainings)
         if checkpoints != "none" and best is not None:
             register_best(client, study, best)
-    return len(trained)
+    return len(trained) + len(scored)
 
 
 def _trained(names: Sequence[str], runs_dir: Path) -> list[str]:
@@ -124,6 +131,21 @@ def sync_run(client: "MlflowClient", experiment_id: str, run_dir: Path, *, figur
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id, "FINISHED", ended)
     return client.get_run(run.info.run_id)
+
+
+def sync_given(
+    client: "MlflowClient", experiment_id: str, study: str, name: str, folder: Path, *, figures: Sequence[Path] = ()
+) -> None:
+    """Update the MLflow run of a results file that was not made here; its `kind` is `results`."""
+    evaluation = read_run_file(folder / "evaluation.json", _OF_NUMBERS, hint=f"fcos results {folder.parent.name}")
+    digest = evaluation["identity"]["sha256"]
+    started, ended = _times(evaluation)
+    run = find_run(client, experiment_id, study=study, run_name=name, key=digest, start_time=started, kind="results")
+    tags = {"results_sha256": digest, "data_digest": evaluation["identity"]["data_digest"], "role": ELSEWHERE}
+    update(client, run, params={}, metrics=_metrics(evaluation, folder), tags=tags, timestamp=ended)
+    _log_files(client, run, folder, figures)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id, "FINISHED", ended)
 
 
 def _read(path: Path) -> Any:

@@ -26,7 +26,7 @@ __all__ = ["run_charts", "study_charts", "table_charts"]
 
 def study_charts(study: "StudyResults") -> list[Chart]:
     """Return the chart of accuracy against time, then the charts of all runs together."""
-    return [pareto_chart(study.runs), *run_charts(study.runs)]
+    return [pareto_chart(study.everyone, study.given), *run_charts(study.everyone)]
 
 
 def run_charts(runs: Runs) -> list[Chart]:

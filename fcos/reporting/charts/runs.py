@@ -1,6 +1,6 @@
 """Charts of the runs: accuracy against time, training curves, and AP of each class."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,22 +34,25 @@ from fcos.training.history import CURVES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fcos.reporting.results import RunResults
+    from fcos.reporting.results import Results
 
 MAX_APART = 120  # most (run, class) pairs with one line each; above, the runs share the line of their class
 MAX_POINTS = 200  # points per curve in the page; more cannot be distinguished
 MEAN = "mean of all classes"
 
 
-def pareto_chart(runs: Mapping[str, "RunResults"]) -> Chart:
-    """Return accuracy against time, with a line that connects the Pareto front."""
+def pareto_chart(runs: Mapping[str, "Results"], given: Collection[str]) -> Chart:
+    """Return accuracy against time, with a line that connects the Pareto front.
+
+    Args:
+        given: the names of results that were not trained here, whose times params.yaml says.
+    """
     times = {"prediction (ms/image)": "ms", "training (s)": "training"}
     rows: list[Row] = []
     for name, results in runs.items():
-        timing = results.timing["views"]["test"]
         interval = results.evaluation["intervals"]["AP"]
         ap = known_percent(results.metrics["AP"])
-        for what, time in zip(times, (timing["ms_per_image"], results.training_s), strict=True):
+        for what, time in zip(times, (results.ms_per_image, results.training_s), strict=True):
             if ap is not None and time is not None:
                 rows.append({"run": name, "what": what, "time": time, "AP": ap, **ends(interval)})
     for row in rows:
@@ -89,7 +92,8 @@ def pareto_chart(runs: Mapping[str, "RunResults"]) -> Chart:
         stem="accuracy-and-time",
         title="Accuracy against time",
         caption="Higher is better, further left is faster; the dashed line connects the Pareto front. "
-        "Times were measured on the machine named above.",
+        "Times were measured on the machine named above"
+        + (f"; those of {', '.join(given)} are as params.yaml says." if given else "."),
         spec=spec,
         controls=(Control(parameter="what", label="time of", options=list(times)),),
     )

@@ -1,7 +1,7 @@
 """Charts of the tables: rows with their intervals, paired differences, and time and AP of TTA."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fcos.reporting.charts.encodings import (
     METRIC_CONTROL,
@@ -27,6 +27,7 @@ from fcos.reporting.vega import (
 
 if TYPE_CHECKING:
     from fcos.reporting.report_table import ReportTable
+    from fcos.reporting.results import RunResults
 
 
 def table_charts(tables: Sequence["ReportTable"]) -> list[Chart]:
@@ -35,7 +36,7 @@ def table_charts(tables: Sequence["ReportTable"]) -> list[Chart]:
     for table in tables:
         if table.config.kind == "tta":
             charts.append(_views(table))
-        elif table.config.kind in ("nms", "runs"):
+        elif table.config.kind in ("nms", "runs", "results"):
             charts.append(_rows(table))
         if table.comparisons and table.config.kind != "nms":  # eleven thresholds have 55 pairs
             charts.append(_differences(table))
@@ -161,7 +162,7 @@ def _differences(table: "ReportTable") -> Chart:
 
 def _views(table: "ReportTable") -> Chart:
     """Return the time and AP of each number of views."""
-    tta = table.results[0].tta
+    tta = cast("RunResults", table.results[0]).tta
     rows = [
         {
             "views": step["num_views"],

@@ -1,0 +1,115 @@
+"""`fcos results NAME`: score the results of a detector that was not trained here as those of a run are scored."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from fcos.config.results import ResultsConfig, parse_results
+from fcos.config.section import parse_section, read_params
+from fcos.config.study import Name
+from fcos.data.coco import CocoSplit, read_split
+from fcos.errors import UserError
+from fcos.evaluation.scoring import Record, score_results
+from fcos.files import in_project, sha256_file
+from fcos.records import Evaluation
+from fcos.scoring import diagnosis
+from fcos.scoring.matching import ResultTable
+from fcos.scoring.results import read_results
+from fcos.scoring.truth import Truth, truth_of
+from fcos.study.bootstrap import Bootstrap
+from fcos.study.evaluation_files import write_evaluation
+from fcos.study.layout import Layout
+
+_OF_FILES = ("voc", "yolo")  # sources whose image ids were only assigned by `fcos prepare`
+
+
+def results(name: str) -> list[Evaluation]:
+    """Score each file of the entry `name` of `results`; return the content of each evaluation.json.
+
+    The files are those of a run's evaluation, in a folder of runs/STUDY/NAME/ for each file: 1, 2, ...
+
+    Raises:
+        UserError: there is no such entry, or a file is not of the test images and classes of the study.
+    """
+    params = read_params()
+    layout = Layout(parse_section(params, "study", Name))
+    config = find_results(parse_results(params), name)
+    split = read_split(layout.data, "test")
+    truth = _truth(split, str(layout.data / "test.json"), names_first=params["data"]["source"] in _OF_FILES)
+    draws = Bootstrap.read()
+    return [
+        _score(in_project(path), layout.run(name) / str(number), config, split, truth, draws)
+        for number, path in enumerate(config.paths, start=1)
+    ]
+
+
+def find_results(entries: dict[str, ResultsConfig], name: str) -> ResultsConfig:
+    """Return the entry called `name`, or raise a UserError that lists the entries."""
+    if name not in entries:
+        expected = f"one of {', '.join(entries)}" if entries else "a section `results:` with this entry"
+        raise UserError("params.yaml: results", "no such entry", found=name, expected=expected)
+    return entries[name]
+
+
+def _truth(split: CocoSplit, where: str, *, names_first: bool) -> Truth:
+    """Return the test split under the ids that other tools know: those of its source."""
+    image_of = {image["id"]: image.get("original_id", image["id"]) for image in split.images}
+    class_of = {category["id"]: category.get("original_id", category["id"]) for category in split.categories}
+    content = {
+        "images": [{**image, "id": image_of[image["id"]]} for image in split.images],
+        "categories": [{**category, "id": class_of[category["id"]]} for category in split.categories],
+        "annotations": [
+            {**a, "image_id": image_of[a["image_id"]], "category_id": class_of[a["category_id"]]}
+            for a in split.annotations
+        ],
+    }
+    return truth_of(content, where, names_first=names_first)
+
+
+def _score(
+    path: Path, folder: Path, config: ResultsConfig, split: CocoSplit, truth: Truth, draws: Bootstrap
+) -> Evaluation:
+    started = time.time()
+    found = read_results(
+        path,
+        truth,
+        ignore_unknown_images=config.ignore_unknown_images,
+        ignore_unknown_classes=config.ignore_unknown_classes,
+    )
+    samples = draws.of(split)
+    scored = score_results(_as_coco(found.table, truth, split), split, samples)
+    findings = [*found.findings, *diagnosis.of_results(found.table, scored.matches, truth)]
+    identity = {
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "categories": split.categories,
+        "data_digest": split.digest,
+    }
+    return write_evaluation(
+        folder,
+        scored,
+        split,
+        draws,
+        samples,
+        identity={"test": {}, "identity": identity},
+        num_candidates=len(found.table),
+        started=started,
+        findings=findings,
+    )
+
+
+def _as_coco(table: ResultTable, truth: Truth, split: CocoSplit) -> list[Record]:
+    """Return the results with the ids of the study, in the order of their file, which decides ties of scores."""
+    image_ids = _ids_of(truth.image_ids, split.images)
+    category_ids = _ids_of([category["id"] for category in truth.categories], split.categories)
+    columns = (table.image, table.label, table.boxes_xywh, table.score)
+    return [
+        {"image_id": image_ids[image], "category_id": category_ids[label], "bbox": bbox, "score": score}
+        for image, label, bbox, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _ids_of(original: list[Any], entries: list[dict[str, Any]]) -> list[int]:
+    """Return the study's id for each of the ids of the source."""
+    of = {entry.get("original_id", entry["id"]): int(entry["id"]) for entry in entries}
+    return [of[key] for key in original]

@@ -1,0 +1,217 @@
+"""Detectors that were not trained here, as rows of a study."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, write_params
+from project_helpers import changed_stages, copy_project, fcos, repro, set_params
+
+from fcos.commands.compare import compare
+from fcos.commands.prepare import prepare
+from fcos.commands.results import results
+from fcos.config import params
+from fcos.data.coco import read_manifest, read_split
+from fcos.errors import UserError
+from fcos.reporting.results import read_study
+from fcos.reporting.tables import build_table
+from fcos.scoring.average_precision import AP_METRICS
+from fcos.study.layout import Layout
+from fcos.tracking.store import connect
+
+
+def draw_results(split, path, seed, *, found=0.8):
+    """Write results that find some of the objects, a little beside their places, and some of nothing."""
+    dice = random.Random(seed)
+    listed = []
+    for annotation in split.annotations:
+        x, y, w, h = annotation["bbox"]
+        for right in (True, False):
+            if dice.random() < (found if right else 0.3):
+                moved = [x + dice.gauss(0, 1 if right else 9), y + dice.gauss(0, 1), w, h]
+                row = {key: annotation[key] for key in ("image_id", "category_id")}
+                listed.append({**row, "bbox": moved, "score": round(dice.random(), 3)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(listed))
+
+
+@pytest.fixture
+def prepared(workspace, smoke_params):
+    """A study of 120 test images, with two entries: one file, and three seeds of another detector."""
+    smoke_params["data"] |= {"num_train": 4, "num_test": 120}
+    smoke_params["results"] = {
+        "yolo": {"files": "given/yolo.json", "ms_per_image": 3.5},
+        "detr": {"files": [f"given/detr{seed}.json" for seed in (1, 2, 3)]},
+    }
+    write_params(smoke_params)
+    prepare()
+    split = read_split(Layout("smoke").data, "test")
+    draw_results(split, Path("given/yolo.json"), 0)
+    for seed in (1, 2, 3):
+        draw_results(split, Path(f"given/detr{seed}.json"), seed, found=0.7)
+    return split
+
+
+def test_rows_and_differences_are_those_of_compare(prepared):
+    for name in ("yolo", "detr"):
+        results(name)
+    study = params.read()
+    (config,) = [table for table in study.tables if table.kind == "results"]
+    assert config.runs == ["one-epoch"]  # the run with `role: reference` is in no such table
+    layout = Layout("smoke")
+    given = given_only(study, layout, prepared)
+    table = build_table(9, config.model_copy(update={"runs": []}), given)
+    rows = ["yolo=given/yolo.json", "detr=" + ",".join(f"given/detr{seed}.json" for seed in (1, 2, 3))]
+    content = compare(rows, layout.data / "test.json", out=Path("out"), replicates=1000, confidence=0.95, seed=0)
+    shown = table.frame.to_dict("records")
+    assert [(row["detector"], row["settings"], row["n"], row["ms/image"]) for row in shown] == [
+        ("yolo", "not trained here", 1, 3.5),
+        ("detr", "not trained here", 3, None),
+    ]
+    for row, other in zip(shown, content["rows"], strict=True):
+        assert (row["APl"], other["metrics"]["APl"]) == (None, None)  # no object is large
+        for metric in AP_METRICS[:-1]:
+            assert row[metric] == pytest.approx(100 * other["metrics"][metric], abs=1e-9)
+            interval = other["intervals"][metric]
+            ends = [100 * interval[end] for end in ("low", "high")]
+            assert [row[f"{metric} low"], row[f"{metric} high"]] == pytest.approx(ends, abs=1e-9)
+    (comparison,), (difference,) = table.comparisons, content["differences"]
+    found = difference["metrics"]["AP"]
+    assert (comparison.row, comparison.other) == (difference["first"], difference["second"])
+    measured = (comparison.found.value[0], comparison.found.low[0], comparison.found.high[0], comparison.corrected_p[0])
+    assert measured == pytest.approx([found[key] for key in ("difference", "low", "high", "p_holm")], abs=1e-9)
+    assert abs(found["difference"]) > 0.02 and found["low"] < found["high"]
+
+
+def given_only(study, layout, split):
+    """Return the results of the study without its runs, of which none is trained."""
+    none = study.__class__(**{**study.__dict__, "runs": {}})
+    return read_study(none, layout.runs, split, read_manifest(layout.data))
+
+
+def test_results_keep_the_order_of_their_file(prepared):
+    """AP depends on the order of equal scores, and pycocotools takes that of the file."""
+    (before,) = results("yolo")
+    listed = json.loads(Path("given/yolo.json").read_text())
+    same = [{**row, "score": 0.5} for row in listed]
+    aps = []
+    for order in (same, same[::-1]):
+        Path("given/yolo.json").write_text(json.dumps(order))
+        (after,) = results("yolo")
+        assert json.loads((Layout("smoke").run("yolo") / "1" / "detections.json").read_text()) == order
+        aps.append(after["metrics"]["AP"])
+    assert aps[0] != aps[1] != before["metrics"]["AP"]
+
+
+def test_images_are_found_by_the_ids_of_their_source(workspace, smoke_params):
+    """COCO files with text as ids are renumbered by `fcos prepare`; other tools have written the text."""
+    shutil.rmtree("given", ignore_errors=True)
+    smoke_params["data"] |= {"num_train": 4, "num_test": 6}
+    write_params(smoke_params)
+    prepare()
+    layout = Layout("smoke")
+    for split in ("train", "test"):
+        content = json.loads((layout.data / f"{split}.json").read_text())
+        for image in content["images"]:
+            image["file_name"] = str(Path(content.get("image_dir", ""), image["file_name"]))
+        as_text = {image["id"]: f"{split}-{image['id']}" for image in content["images"]}
+        own = {
+            "images": [{**image, "id": as_text[image["id"]]} for image in content["images"]],
+            "annotations": [{**a, "image_id": as_text[a["image_id"]]} for a in content["annotations"]],
+            "categories": [{**c, "id": c["id"] + 40} for c in content["categories"]],
+        }
+        for annotation in own["annotations"]:
+            annotation["category_id"] += 40
+        folder = Path("mine") / split
+        folder.mkdir(parents=True)
+        for image in own["images"]:
+            name = Path(image["file_name"]).name
+            shutil.copy(read_split(layout.data, split).path_of({**image, "id": 0}), folder / name)
+            image["file_name"] = name
+        (Path("mine") / f"{split}.json").write_text(json.dumps(own))
+    smoke_params |= {
+        "study": "mine",
+        "data": {
+            "source": "coco", "root": "mine", "train_annotations": "train.json", "train_images": "train",
+            "test_annotations": "test.json", "test_images": "test", "validation_fraction": 0.0,
+        },
+        "results": {"perfect": {"files": "perfect.json"}},
+    }  # fmt: skip
+    write_params(smoke_params)
+    from fcos.commands.source import source
+
+    truth = json.loads(Path("mine/test.json").read_text())["annotations"]
+    keys = ("image_id", "category_id", "bbox")
+    Path("perfect.json").write_text(json.dumps([{**{key: a[key] for key in keys}, "score": 0.9} for a in truth]))
+    source()
+    prepare()
+    (found,) = results("perfect")
+    assert found["metrics"]["AP"] == pytest.approx(1.0)
+    written = json.loads(Path("runs/mine/perfect/1/detections.json").read_text())
+    assert {row["image_id"] for row in written} <= {
+        image["id"] for image in read_split(Path("data/mine"), "test").images
+    }
+
+
+def test_mistakes_are_named(prepared, smoke_params, run):
+    done = run("results", "yola")
+    assert done.returncode == 2 and "one of yolo, detr" in done.stderr
+    path = Path("given/yolo.json")
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([*rows, {**rows[0], "image_id": 99_999}]))
+    with pytest.raises(UserError, match=r"1 of .* image ids are not in the ground truth"):
+        results("yolo")
+    smoke_params["results"]["yolo"]["ignore_unknown_images"] = True
+    write_params(smoke_params)
+    (found,) = results("yolo")
+    assert found["num_detections"] == len(rows)
+    assert any(text.startswith(f"1 of {len(rows) + 1} detections are left out") for text in found["findings"])
+    path.unlink()
+    done = run("source")
+    assert done.returncode == 2 and "results.yolo.files: no such file" in done.stderr
+    smoke_params["results"] = {"one-epoch": {"files": "a.json"}}
+    write_params(smoke_params)
+    with pytest.raises(UserError, match=r"results\.one-epoch: has the name of a run"):
+        params.read()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_they_are_scored_by_dvc_and_stand_in_the_report(tmp_path, page, monkeypatch):
+    folder = copy_project(tmp_path / "project", (ROOT / "studies" / "smoke.yaml").read_text())
+    fcos(folder, "study", "run")
+    own = yaml.safe_load((folder / "params.yaml").read_text())
+    monkeypatch.chdir(folder)
+    split = read_split(Layout("smoke").data, "test")
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("yolo", "detr1", "detr2"):
+        draw_results(split, elsewhere / f"{name}.json", name)
+    entries = {"yolo": {"files": str(elsewhere / "yolo.json"), "ms_per_image": 2.0}}
+    entries["detr"] = {"files": [str(elsewhere / f"detr{number}.json") for number in (1, 2)]}
+    set_params(folder, {**own, "results": entries})
+    assert repro(folder) == ["report", "results@detr", "results@yolo", "source"]
+    assert repro(folder) == [] and changed_stages(folder) == set()
+    assert "results yolo  done" in fcos(folder, "status")
+    tables = sorted((folder / "reports/smoke/tables").glob("*other-detectors.csv"))
+    assert len(tables) == 1
+    labels = [line.partition(",")[0] for line in tables[0].read_text().splitlines()]
+    assert labels == ["detector", "one-epoch", "yolo", "detr"]
+    page.goto((folder / "reports/smoke/index.html").as_uri())
+    shown = page.evaluate("document.body.innerText")
+    for name in ("yolo", "detr-1", "detr-2"):
+        assert shown.count(name) >= 4 and (folder / f"reports/smoke/figures/runs/{name}/detections.png").is_file()
+    client = connect()
+    (experiment,) = [of for of in client.search_experiments() if of.name == "smoke"]
+    logged = client.search_runs([experiment.experiment_id], "tags.kind = 'results'")
+    evaluation = json.loads((folder / "runs/smoke/yolo/1/evaluation.json").read_text())
+    of_yolo = next(run for run in logged if run.info.run_name == "yolo")
+    assert len(logged) == 3 and of_yolo.data.metrics["AP"] == evaluation["metrics"]["AP"]
+    assert of_yolo.data.tags["results_sha256"] == evaluation["identity"]["sha256"]
+    draw_results(split, elsewhere / "yolo.json", "another")
+    assert repro(folder) == ["report", "results@yolo", "source"]
+    set_params(folder, own)
+    assert repro(folder) == ["report", "source"]
+    assert "yolo" not in (folder / "reports/smoke/index.html").read_text()
