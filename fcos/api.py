@@ -172,6 +172,8 @@ def compare(
     seed: int = 0,
     baseline: str | None = None,
     choices: Choices | None = None,
+    at_score: Sequence[str] = (),
+    slices: str | None = None,
     progress: bool = False,
 ) -> ComparisonResult:
     """Return which detectors are better, by how much, and whether the differences are more than chance.
@@ -185,6 +187,8 @@ def compare(
         seed: of the bootstrap.
         baseline: name of the detector that all others are compared with; None compares all pairs.
         choices, progress: as for `score`.
+        at_score, slices: as `--at-score` and `--slices` of `fcos compare`: precision, recall and F1 with a score
+            threshold, and AP of parts of the images.
 
     Raises:
         UserError: something is wrong with the input; the message says what, where, and what is expected.
@@ -217,6 +221,8 @@ def compare(
             seed=seed,
             choices=choices,
             baseline=baseline,
+            at_score=at_score,
+            slices=slices,
         )
     return ComparisonResult(renamed(content))
 

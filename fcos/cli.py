@@ -721,6 +721,22 @@ def compare(
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the images for --html (default: beside --gt).")
     ] = None,
+    at_score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORE",
+            help="Also precision, recall and F1 with this score threshold: a number, `best` (highest F1 on these "
+            "images), or NAME=NUMBER for one row; may be repeated.",
+        ),
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BY",
+            help="Also AP and differences of each part of the images, which share a key of the images in --gt, or what "
+            "--groups takes.",
+        ),
+    ] = None,
 ) -> None:
     """Compare detectors on the same images, with paired differences, intervals and tests."""
     from fcos.commands.compare import compare
@@ -743,7 +759,7 @@ def compare(
         gate = Gate(margin=None if fail_if_worse is None else fail_if_worse / 100, better=fail_unless_better)
     found = compare(
         results, gt, out=out, replicates=replicates, confidence=confidence, seed=seed, choices=choices, power=power,
-        baseline=baseline, gate=gate, html=html, images=images,
+        baseline=baseline, gate=gate, html=html, images=images, at_score=at_score or (), slices=slices,
     )  # fmt: skip
     page = f"; the page is {out}/comparison.html" if html else ""
     _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .svg, and classes as CSV{page}")

@@ -35,6 +35,8 @@ OPTIONS = {
         "--fail-unless-better",
         "--html",
         "--images",
+        "--at-score",
+        "--slices",
     ],
     "demo": ["--port"],
     "detect": ["PATHS", "--checkpoint", "--out", "--score", "--nms", "--images", "--pictures"],

@@ -405,6 +405,7 @@ def test_a_clear_difference_is_found_and_chance_is_not(run, detectors, monkeypat
         ("a.json", "b.json"),
         ("a.json", "seeds=s0.json,s1.json,s2.json", "--baseline", "a", "--fail-if-worse", "50"),
         ("a.json", "b.json", "--replicates", "0", "--iou", "0.5"),
+        ("a.json", "b.json", "--at-score", "best", "--slices", "1"),
     ],
 )
 def test_the_json_of_a_comparison_follows_its_schema(run, detectors, monkeypatch, tmp_path, arguments):
@@ -412,7 +413,7 @@ def test_the_json_of_a_comparison_follows_its_schema(run, detectors, monkeypatch
     compare(run, detectors, monkeypatch, *arguments, "--out", str(tmp_path))
     found = read(tmp_path / "comparison.json")
     jsonschema.validate(found, schema)
-    assert found.keys() | {"baseline", "gate"} == schema["properties"].keys()
+    assert found.keys() | {"baseline", "gate", "slices_by"} == schema["properties"].keys()
     del found["differences"][0]["sentence"]
     with pytest.raises(jsonschema.ValidationError, match="sentence"):
         jsonschema.validate(found, schema)

@@ -12,10 +12,14 @@ import numpy as np
 from fcos.comparing.classes import (
     CLASS_DIFFERENCES_CSV,
     PER_CLASS_CSV,
+    SLICE_DIFFERENCES_CSV,
+    SLICES_CSV,
     class_difference_lines,
     class_differences_json,
     per_class_json,
     per_class_lines,
+    slice_difference_lines,
+    slice_lines,
 )
 from fcos.comparing.inputs import (
     Choices,
@@ -28,6 +32,7 @@ from fcos.comparing.inputs import (
     protocol_json,
 )
 from fcos.comparing.inspector import Inspector, check_images, check_protocol
+from fcos.comparing.looks import AtScore, Look, Slices
 from fcos.errors import UserError
 from fcos.files import write_csv, write_text
 from fcos.formats import write_record
@@ -88,6 +93,8 @@ def compare(
     gate: Gate | None = None,
     html: bool = False,
     images: Path | None = None,
+    at_score: Sequence[str] = (),
+    slices: str | None = None,
 ) -> dict[str, Any]:
     """Score all rows on the same bootstrap samples, write the files of `out` and return the JSON content.
 
@@ -100,6 +107,8 @@ def compare(
         gate: condition that each row must meet against the baseline (None: the first row).
         html: whether to write comparison.html too, which shows classes, errors and images.
         images: folder of the images for its gallery (None: beside the ground truth, if they are there).
+        at_score: score thresholds for precision, recall and F1, as `--at-score` says them.
+        slices: how images are divided for AP of each part, as `--slices` says it.
 
     Returns:
         `rows`, `differences` (later minus earlier row or row minus baseline, for each pair), `statistics`, `protocol`,
@@ -144,6 +153,8 @@ def compare(
         baseline=baseline,
         gate=gate,
         inspector=inspector,
+        at_score=at_score,
+        slices=slices,
     )
     (out / "comparison.html").unlink(missing_ok=True)  # never an older page beside new numbers
     _write(content, out)
@@ -166,6 +177,8 @@ def compare_rows(
     baseline: str | None = None,
     gate: Gate | None = None,
     inspector: Inspector | None = None,
+    at_score: Sequence[str] = (),
+    slices: str | None = None,
 ) -> dict[str, Any]:
     """Return what `compare` returns for two rows or more; write nothing.
 
@@ -185,7 +198,12 @@ def compare_rows(
     if truth.num_images < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")
     weights = given.draw(replicates, seed)
-    scored = _score_all(rows, given, weights, choices, inspector)
+    looks: list[Look] = [AtScore(at_score, [row.name for row in rows])] if at_score else []
+    if slices is not None:
+        parts = Slices(slices, replicates=replicates, seed=seed)
+        parts.find(truth)  # before any file is read
+        looks.append(parts)
+    scored = _score_all(rows, given, weights, choices, inspector, looks)
     samples = {name: sample_of(of.metrics, of.drawn, METRICS) for name, of in scored.items()}
     classes = {name: class_sample(of.per_class, of.of_classes) for name, of in scored.items()}
     pooled = pooled_spread(samples.values())
@@ -218,6 +236,8 @@ def compare_rows(
     if gate is not None:
         failures = [why for pair in pairs if (why := gate.failure(pair)) is not None]
         content["gate"] = {"margin": gate.margin, "better": gate.better, "passed": not failures, "failures": failures}
+    for look in looks:
+        look.add_to(content, confidence)
     return content
 
 
@@ -268,7 +288,12 @@ class _Scored:
 
 
 def _score_all(
-    rows: Sequence[Row], given: TruthInput, weights: Ints, choices: Choices, inspector: Inspector | None
+    rows: Sequence[Row],
+    given: TruthInput,
+    weights: Ints,
+    choices: Choices,
+    inspector: Inspector | None,
+    looks: Sequence[Look],
 ) -> dict[str, _Scored]:
     files = [(row, path) for row in rows for path in row.paths]
     scored = {row.name: _Scored([], [], [], [], []) for row in rows}
@@ -286,6 +311,8 @@ def _score_all(
         if inspector is not None:
             name = _names_of_files(row)[len(of_row.metrics) - 1]
             inspector.look(name, matches, numbers, of_classes, given.truth, weights)
+        for look in looks:
+            look.see(row.name, matches, weights, given.truth, given.group_of_image)
     return scored
 
 
@@ -357,6 +384,11 @@ def _write(content: dict[str, Any], out: Path) -> None:
     write_csv(out / "comparison.csv", difference_lines(content), _CSV)
     write_csv(out / "per_class.csv", per_class_lines(content), PER_CLASS_CSV)
     write_csv(out / "class_differences.csv", class_difference_lines(content), CLASS_DIFFERENCES_CSV)
+    for name in ("slices.csv", "slice_differences.csv"):
+        (out / name).unlink(missing_ok=True)  # never those of an earlier comparison
+    if "slices_by" in content:
+        write_csv(out / "slices.csv", slice_lines(content), SLICES_CSV)
+        write_csv(out / "slice_differences.csv", slice_difference_lines(content), SLICE_DIFFERENCES_CSV)
     write_text(out / "comparison.svg", comparison_svg(content))
     write_text(out / "comparison.md", comparison_markdown(content, image="comparison.svg"))
 

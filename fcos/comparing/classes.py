@@ -23,12 +23,18 @@ CLASS_DIFFERENCES_CSV = [
     "first", "second", "class", "category_id", "objects", "difference", *_INTERVAL, "p_value", "p_holm",
 ]  # fmt: skip
 
+_SLICE = ("slice", "images", "objects")
+SLICES_CSV = ["row", *_SLICE, *(f"{m}{end}" for m in METRICS for end in ("", " low", " high"))]
+SLICE_DIFFERENCES_CSV = ["first", "second", *_SLICE, "difference", *_INTERVAL, "p_value", "p_holm"]
 
-def per_class_json(classes: Sequence[Row], sample: Sample, *, confidence: float, spread: Spread | None) -> list[Row]:
+
+def per_class_json(
+    classes: Sequence[Row], sample: Sample, *, confidence: float, spread: Spread | None, keys: Sequence[str] = _CLASS
+) -> list[Row]:
     """Return AP and AP50 of each class of a row with their intervals; they are means over its files.
 
     Args:
-        classes: "per_class" of any file, for the names.
+        classes: "per_class" of any file, or the slices, for the `keys` that name them.
         sample: (S, K, 2) of the row.
         spread: between seeds of other rows, used for a row of one file.
     """
@@ -36,7 +42,7 @@ def per_class_json(classes: Sequence[Row], sample: Sample, *, confidence: float,
     numbers = [estimate_json(found.of(label), METRICS, ("value", *_INTERVAL)) for label in range(len(classes))]
     return [
         {
-            **{key: of_class[key] for key in _CLASS},
+            **{key: of_class[key] for key in keys},
             **{name: of.pop("value") for name, of in of_metrics.items()},
             "intervals": of_metrics,
         }
@@ -44,35 +50,46 @@ def per_class_json(classes: Sequence[Row], sample: Sample, *, confidence: float,
     ]
 
 
-def class_differences_json(pair: ClassDifferences, classes: Sequence[Row], confidence: float) -> Row:
-    """Return {"classes": the difference in AP of each class, largest regression first, "classes_sentence"}."""
+def class_differences_json(
+    pair: ClassDifferences,
+    classes: Sequence[Row],
+    confidence: float,
+    *,
+    keys: Sequence[str] = _CLASS,
+    what: tuple[str, str] = ("class", "classes"),
+) -> Row:
+    """Return {"classes": the difference in AP of each class, largest regression first, "classes_sentence"}.
+
+    Args:
+        what: the word for one and for several, if they are slices; the second one is the key.
+    """
     rows = []
     for label in pair.worst_first():
         numbers = estimate_json(pair.found.of(label), METRICS, ("value", *_INTERVAL, "p_value"))["AP"]
         p_holm = float(pair.corrected_p[label])
-        named = {key: classes[label][key] for key in _CLASS}
+        named = {key: classes[label][key] for key in keys}
         difference = {"difference": numbers.pop("value"), **numbers, "p_holm": None if np.isnan(p_holm) else p_holm}
         rows.append(named | difference)
-    return {"classes": rows, "classes_sentence": _sentence(pair, rows, 1 - confidence)}
+    return {what[1]: rows, f"{what[1]}_sentence": _sentence(pair, rows, 1 - confidence, what)}
 
 
-def _sentence(pair: ClassDifferences, rows: Sequence[Row], level: float) -> str:
-    """Return how many classes differ significantly, with the largest regression and the largest gain among them."""
-    about = f"{pair.row} against {pair.other}"
+def _sentence(pair: ClassDifferences, rows: Sequence[Row], level: float, what: tuple[str, str]) -> str:
+    """Return how many classes or slices differ significantly, with the largest regression and gain among them."""
+    about, (one, many) = f"{pair.row} against {pair.other}", what
     if len(rows) == 1:
-        return f"{about}: there is one class, so its difference is the one above."
+        return f"{about}: there is one {one}, so its difference is the one above."
     tested = [row for row in rows if row["p_holm"] is not None]
     sure = [row for row in tested if row["p_holm"] < level]
-    of_all = f"{len(rows)} classes" + (f" ({len(tested)} of them can be tested)" if len(tested) < len(rows) else "")
+    of_all = f"{len(rows)} {many}" + (f" ({len(tested)} of them can be tested)" if len(tested) < len(rows) else "")
     if not tested:
-        return f"{about}: no class has an interval that its difference could be judged by."
+        return f"{about}: no {one} has an interval that its difference could be judged by."
     if not sure:
-        return f"{about}: none of {of_all} shows a difference in AP (Holm over all classes and pairs)."
+        return f"{about}: none of {of_all} shows a difference in AP (Holm over all {many} and pairs)."
     lower, higher = [row for row in sure if row["difference"] < 0], [row for row in sure if row["difference"] > 0]
     said = [
         f"{len(part)} {word} ({_most(part)})" for part, word in ((lower, "lower"), (higher[::-1], "higher")) if part
     ]
-    return f"{about}: of {of_all}, {' and '.join(said)} in AP (significant by Holm over all classes and pairs)."
+    return f"{about}: of {of_all}, {' and '.join(said)} in AP (significant by Holm over all {many} and pairs)."
 
 
 def _most(rows: Sequence[Row]) -> str:
@@ -107,6 +124,34 @@ def class_difference_lines(content: Mapping[str, Any]) -> list[Row]:
         for pair in content["differences"]
         for of_class in pair["classes"]
     ]
+
+
+def slice_lines(content: Mapping[str, Any]) -> list[Row]:
+    """Return a line for each row and slice, as in slices.csv."""
+    return [
+        {
+            "row": row["name"],
+            **_named_slice(of_slice),
+            **{name: of_slice[name] for name in METRICS},
+            **{f"{name} {end}": of_slice["intervals"][name][end] for name in METRICS for end in ("low", "high")},
+        }
+        for row in content["rows"]
+        for of_slice in row["slices"]
+    ]
+
+
+def slice_difference_lines(content: Mapping[str, Any]) -> list[Row]:
+    """Return a line for each pair and slice, as in slice_differences.csv."""
+    numbers = ("difference", *_INTERVAL, "p_value", "p_holm")
+    return [
+        {"first": pair["first"], "second": pair["second"], **_named_slice(of), **{key: of[key] for key in numbers}}
+        for pair in content["differences"]
+        for of in pair["slices"]
+    ]
+
+
+def _named_slice(of: Mapping[str, Any]) -> Row:
+    return {"slice": of["name"], "images": of["num_images"], "objects": of["num_objects"]}
 
 
 def _named(of_class: Mapping[str, Any]) -> Row:

@@ -1,6 +1,6 @@
 """Show a comparison of detectors as text and Markdown; see fcos.commands.compare for its content."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fcos.reporting.intervals import DASH, in_brackets, percent, plus_minus
@@ -21,8 +21,10 @@ def comparison_text(content: Content) -> str:
         f"{content['counts']['images']} images, {content['counts']['objects']} objects; percent",
         text_table(*row_grid(content)),
         _bars(content),
+        *(f"{title}\n{text_table(*grid)}" for title, grid in looked_at(content)),
         text_table(*pair_grid(content)),
         "\n".join(pair["sentence"] for pair in content["differences"]),
+        "\n".join(pair["slices_sentence"] for pair in content["differences"] if "slices_sentence" in pair),
         "\n".join(_notes(content)),
         "\n".join(f"note: {line}" for line in _odd(content)),
         verdict(content),
@@ -42,12 +44,16 @@ def comparison_markdown(content: Content, *, image: str) -> str:
         "## Differences in AP",
         _markdown_table(*pair_grid(content)),
         "\n".join(f"- {markdown(pair['sentence'])}" for pair in content["differences"]),
+        *(part for title, grid in looked_at(content) for part in (f"## {title}", _markdown_table(*grid))),
+        "\n".join(
+            f"- {markdown(pair['slices_sentence'])}" for pair in content["differences"] if "slices_sentence" in pair
+        ),
         "## Differences by class",
         "\n".join(f"- {markdown(pair['classes_sentence'])}" for pair in content["differences"]),
         "## How to read this",
         "\n".join(f"- {markdown(note)}" for note in reading(content)),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def comparison_html(content: Content) -> str:
@@ -88,19 +94,52 @@ def row_grid(content: Content) -> Grid:
 
 def pair_grid(content: Content) -> Grid:
     """Return the pairs with their differences in AP as text."""
-    rows = []
-    for pair in content["differences"]:
-        ap = pair["metrics"]["AP"]
-        rows.append(
-            [
-                against(pair),
-                percent(ap["difference"], sign=True),
-                in_brackets(ap),
-                p_cell(ap["p_value"]),
-                p_cell(ap["p_holm"]),
-            ]
-        )
+    rows = [_difference_cells(against(pair), pair["metrics"]["AP"]) for pair in content["differences"]]
     return ["difference", "AP", "interval", "p", "Holm p"], rows
+
+
+def looked_at(content: Content) -> list[tuple[str, Grid]]:
+    """Return titles and tables of what `--at-score` and `--slices` asked for."""
+    parts: list[tuple[str, Grid]] = []
+    rows, pairs = content["rows"], content["differences"]
+    if "operating_point" in rows[0]:
+        iou = rows[0]["operating_point"]["iou"]
+        header = ["", "score", "chosen", "precision", "recall", "F1"]
+        parts.append((f"At a score threshold, IoU {iou:g}", (header, [_operating_row(row) for row in rows])))
+        header = ["difference", "F1", "interval", "p", "Holm p"]
+        parts.append(("Differences in F1", (header, [_difference_cells(against(pair), pair["F1"]) for pair in pairs])))
+    if "slices_by" in content:
+        header = [content["slices_by"], "images", "objects", *(row["name"] for row in rows), *map(against, pairs)]
+        parts.append((f"AP by {content['slices_by']}", (header, _slice_rows(rows, pairs))))
+    return parts
+
+
+def _operating_row(row: Content) -> list[str]:
+    point = row["operating_point"]
+    scores = ", ".join(f"{threshold:.3g}" for threshold in point["score_thresholds"])
+    best = point["best_threshold"]
+    ends = "" if best is None or best["low"] is None else f" [{best['low']:.3g}, {best['high']:.3g}]"
+    numbers = [plus_minus(point[name]["value"], point[name]) for name in ("precision", "recall", "F1")]
+    return [row["name"], f"{scores}{ends}", point["chosen"], *numbers]
+
+
+def _difference_cells(title: str, of: Any) -> list[str]:
+    return [title, percent(of["difference"], sign=True), in_brackets(of), p_cell(of["p_value"]), p_cell(of["p_holm"])]
+
+
+def _slice_rows(rows: Sequence[Content], pairs: Sequence[Content]) -> list[list[str]]:
+    """Return a line for each slice: AP of each row, then each difference, marked if it is not significant."""
+    of_pairs = [{of["name"]: of for of in pair["slices"]} for pair in pairs]
+    lines = []
+    for of_rows in zip(*(row["slices"] for row in rows), strict=True):
+        first = of_rows[0]
+        numbers = [plus_minus(of["AP"], of["intervals"]["AP"]) for of in of_rows]
+        differences = [
+            f"{percent(of[first['name']]['difference'], sign=True)} ({p_cell(of[first['name']]['p_holm'])})"
+            for of in of_pairs
+        ]
+        lines.append([first["name"], str(first["num_images"]), str(first["num_objects"]), *numbers, *differences])
+    return lines
 
 
 def _bars(content: Content) -> str:
@@ -147,6 +186,18 @@ def _notes(content: Content) -> list[str]:
             )
         notes.append(f"Rows of one file ({', '.join(single)}) {about}")
     notes += filter(None, [content.get("power")])
+    points = [row for row in content["rows"] if row.get("operating_point", {}).get("chosen", "given") != "given"]
+    if points:
+        notes.append(
+            "Precision, recall and F1 count all classes together, at one score threshold. Chosen on these images, it "
+            "makes them optimistic: choose it on other images, by --at-score best there, and give it here, by "
+            "--at-score NAME=SCORE."
+        )
+    if "slices_by" in content:
+        notes.append(
+            "Each slice is scored as if its images were all there are; the p in brackets has Holm's correction over "
+            "all slices and pairs."
+        )
     files = [(row["name"], file["sha256"]) for row in content["rows"] for file in row["files"]]
     notes += [f"{names}: the same file (sha256)." for names in same_content(files)]
     return notes

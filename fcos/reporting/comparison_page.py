@@ -11,7 +11,7 @@ from fcos.comparing.inspector import Inspector, find_images, with_sizes
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.reporting.charts import run_charts
-from fcos.reporting.comparison import Grid, against, p_cell, pair_grid, reading, row_grid, verdict
+from fcos.reporting.comparison import Grid, against, looked_at, p_cell, pair_grid, reading, row_grid, verdict
 from fcos.reporting.comparison_chart import comparison_svg
 from fcos.reporting.error_table import error_table
 from fcos.reporting.gallery import Gallery
@@ -51,6 +51,8 @@ def write_comparison_page(
         "pairs": pair_grid(content),
         "image": Markup(comparison_svg(content)),  # its text is escaped
         "sentences": sentences,
+        "looks": looked_at(content),
+        "slices": [pair["slices_sentence"] for pair in content["differences"] if "slices_sentence" in pair],
         "classes": [_class_differences(pair) for pair in content["differences"]],
         "errors": error_table("results", {of.name: of.evaluation["analysis"] for of in inspector.files}),
         "per_class": _per_class(content),

@@ -238,8 +238,8 @@ def _results(where: str, config: ResultsTable, study: StudyResults) -> _Parts:
         names=list(groups),
         results=[results for group in groups.values() for results in group],
         statement="What varies: the detector. What is fixed: the test images and how they are scored. "
-        f"{elsewhere} of {len(groups)} detectors were not trained here: how, and on what, is not known here, their times are "
-        "those that params.yaml says, and `weights` is the sha256 of their file.",
+        f"{elsewhere} of {len(groups)} detectors were not trained here: how, and on what, is not known here, their "
+        "times are those that params.yaml says, and `weights` is the sha256 of their file.",
     )
 
 
