@@ -733,8 +733,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="BY",
-            help="Also AP and differences of each part of the images, which share a key of the images in --gt, or what "
-            "--groups takes.",
+            help="Also AP and differences of parts of the images, divided as --groups divides them.",
         ),
     ] = None,
 ) -> None:
@@ -762,7 +761,8 @@ def compare(
         baseline=baseline, gate=gate, html=html, images=images, at_score=at_score or (), slices=slices,
     )  # fmt: skip
     page = f"; the page is {out}/comparison.html" if html else ""
-    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .svg, and classes as CSV{page}")
+    tables = "classes" if slices is None else "classes and slices"
+    _echo(f"{comparison_text(found)}\n\nwrote {out}/comparison.json, .csv, .md and .svg, and {tables} as CSV{page}")
     if gate is not None and not found["gate"]["passed"]:
         raise typer.Exit(1)
 

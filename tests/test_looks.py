@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_results_above_the_threshold(scored):
 def test_the_best_threshold_has_the_highest_f1_of_all_scores(scored):
     truth, table, matches = scored
     point = operating_point(matches, draw_weights(truth.num_images, replicates=50, seed=0), None)
-    of_score = {score: by_hand(truth, table, score)[2] for score in np.unique(table.score)}
+    of_score = {score: by_hand(truth, table, score)[2] for score in np.unique(table.score)}  # also those of wrong ones
     assert point.values[2] == pytest.approx(max(of_score.values()), abs=1e-12)
     assert of_score[point.threshold] == pytest.approx(point.values[2], abs=1e-12)
     assert len(set(point.best_thresholds)) > 1  # it depends on the images
@@ -168,7 +168,7 @@ def test_thresholds_of_rows_and_what_is_said_of_them(detectors, run):
         assert pair["F1"]["low"] < pair["F1"]["difference"] < pair["F1"]["high"] and pair["F1"]["p_holm"] is not None
     files = [detectors / "out" / f"comparison.{ending}" for ending in ("md", "html")]
     for text in (done.stdout, *(path.read_text() for path in files)):
-        assert "At a score threshold, IoU 0.5" in text and "makes them optimistic" in text
+        assert "At a score threshold, IoU 0.5" in text and "makes F1 optimistic" in text
     point = run("compare", *ROWS, "--gt", "gt.json", "--at-score", "0.5", "--out", "out")
     assert "optimistic" not in point.stdout
 
@@ -177,6 +177,8 @@ def test_thresholds_of_rows_and_what_is_said_of_them(detectors, run):
     ("options", "where", "what"),
     [
         (("--at-score", "d=0.5"), "--at-score d=0.5: no such row", "one of a, b, c"),
+        (("--at-score", "a=0.5"), "--at-score: not all rows have a threshold", "--at-score b=best"),
+        (("--at-score", "0.5", "--at-score", "0.6"), "--at-score 0.6: is a second threshold", "one threshold for all"),
         (("--at-score", "half"), "--at-score half: is no score", "best, a score such as 0.5"),
         (("--at-score", "nan"), "--at-score nan: is no score", "best, a score such as 0.5"),
         (("--slices", "wether"), "--slices wether", "weather"),

@@ -5,6 +5,7 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, write_params
@@ -18,7 +19,14 @@ from fcos.data.coco import read_manifest, read_split
 from fcos.errors import UserError
 from fcos.reporting.results import read_study
 from fcos.reporting.tables import build_table
-from fcos.scoring.average_precision import AP_METRICS
+from fcos.scoring.average_precision import AP_METRICS, score
+from fcos.scoring.bootstrap import Sample, draw_weights
+from fcos.scoring.comparison import compare_all
+from fcos.scoring.matching import match_table
+from fcos.scoring.protocol import COCO
+from fcos.scoring.results import read_results
+from fcos.scoring.support import drawn_metrics
+from fcos.scoring.truth import read_truth
 from fcos.study.layout import Layout
 from fcos.tracking.store import connect
 
@@ -165,17 +173,76 @@ def test_mistakes_are_named(prepared, smoke_params, run):
     with pytest.raises(UserError, match=r"1 of .* image ids are not in the ground truth"):
         results("yolo")
     smoke_params["results"]["yolo"]["ignore_unknown_images"] = True
+    smoke_params["results"]["detr"]["files"].pop()
     write_params(smoke_params)
     (found,) = results("yolo")
     assert found["num_detections"] == len(rows)
     assert any(text.startswith(f"1 of {len(rows) + 1} detections are left out") for text in found["findings"])
+    (Layout("smoke").run("detr") / "3").mkdir(parents=True)  # of an entry that had one file more
+    assert len(results("detr")) == 2 and not (Layout("smoke").run("detr") / "3").exists()
+    shutil.copy("given/detr1.json", "given/detr2.json")
+    with pytest.raises(UserError, match="files with the same content"):
+        results("detr")
     path.unlink()
-    done = run("source")
+    done = run("source")  # which trainings need too
+    assert done.returncode == 0 and "results.yolo.files: no such file" in done.stderr
+    done = run("results", "yolo")
     assert done.returncode == 2 and "results.yolo.files: no such file" in done.stderr
+    for section, problem in (
+        ({"detr": {"files": ["a", "b"]}, "detr-2": {"files": "c"}}, r"results\.detr-2: has the name of results\.detr"),
+        (None, "results: is no mapping"),
+    ):
+        smoke_params["results"] = section
+        write_params(smoke_params)
+        with pytest.raises(UserError, match=problem):
+            params.read()
     smoke_params["results"] = {"one-epoch": {"files": "a.json"}}
     write_params(smoke_params)
     with pytest.raises(UserError, match=r"results\.one-epoch: has the name of a run"):
         params.read()
+
+
+def test_numbers_of_another_file_enter_no_table(prepared, smoke_params):
+    for name in ("yolo", "detr"):
+        results(name)
+    study, layout = params.read(), Layout("smoke")
+    shutil.copy("given/detr1.json", "given/yolo.json")
+    with pytest.raises(UserError, match=r"different identity\.sha256") as error:
+        build_table(1, study.tables[-1].model_copy(update={"runs": []}), given_only(study, layout, prepared))
+    assert error.value.hint == "fcos results yolo"
+
+
+def test_trainings_are_not_compared_with_each_other_among_other_detectors(prepared):
+    truth = read_truth(Layout("smoke").data / "test.json")
+    weights = draw_weights(truth.num_images, replicates=100, seed=0)
+
+    def sample(path):
+        matches = match_table(read_results(Path(path), truth).table, truth.objects, COCO)
+        value = score(matches, np.ones((1, truth.num_images))).metrics()
+        return Sample.of(value, [drawn_metrics(score(matches, weights), matches)])
+
+    rows = {"mine": "given/detr1.json", "mine too": "given/detr2.json", "theirs": "given/yolo.json"}
+    samples = {name: sample(path) for name, path in rows.items()}
+    found = compare_all(samples, confidence=0.95, apart=("mine", "mine too"))
+    assert [(pair.row, pair.other) for pair in found] == [("theirs", "mine"), ("theirs", "mine too")]
+    smaller, larger = sorted(float(pair.found.p_value[0]) for pair in found)
+    holm = sorted(float(pair.corrected_p[0]) for pair in found)
+    assert holm == pytest.approx([min(1.0, 2 * smaller), max(min(1.0, 2 * smaller), larger)])
+
+
+def test_numbers_of_classes_are_refused_where_some_are_left_out(prepared, smoke_params, monkeypatch):
+    """The labels of YOLO count all classes from 0, those of a study only the chosen ones, from 1."""
+    smoke_params["results"]["yolo"]["ignore_unknown_classes"] = True
+    write_params(smoke_params)
+    monkeypatch.setattr("fcos.commands.results._OF_FILES", ("shapes",))  # as if its ids were only assigned here
+    with pytest.raises(UserError, match="numbers of classes, whose meaning is not known"):
+        results("yolo")
+    path = Path("given/yolo.json")
+    name_of = {category["id"]: category["name"] for category in prepared.categories}
+    rows = [{**row, "category_id": name_of[row["category_id"]]} for row in json.loads(path.read_text())]
+    path.write_text(json.dumps([*rows, {**rows[0], "category_id": "unicorn"}]))
+    (found,) = results("yolo")
+    assert found["num_detections"] == len(rows)
 
 
 @pytest.mark.slow

@@ -98,7 +98,8 @@ def compare(
 ) -> dict[str, Any]:
     """Score all rows on the same bootstrap samples, write the files of `out` and return the JSON content.
 
-    The files are comparison.{json,csv,md,svg}, per_class.csv, class_differences.csv and, if asked for, comparison.html.
+    The files are comparison.{json,csv,md,svg}, per_class.csv, class_differences.csv and, if asked for, comparison.html,
+    slices.csv and slice_differences.csv.
 
     Args:
         replicates: number of bootstrap samples; 0 for no intervals and tests.
@@ -200,9 +201,7 @@ def compare_rows(
     weights = given.draw(replicates, seed)
     looks: list[Look] = [AtScore(at_score, [row.name for row in rows])] if at_score else []
     if slices is not None:
-        parts = Slices(slices, replicates=replicates, seed=seed)
-        parts.find(truth)  # before any file is read
-        looks.append(parts)
+        looks.append(Slices(slices, truth, replicates=replicates, seed=seed))
     scored = _score_all(rows, given, weights, choices, inspector, looks)
     samples = {name: sample_of(of.metrics, of.drawn, METRICS) for name, of in scored.items()}
     classes = {name: class_sample(of.per_class, of.of_classes) for name, of in scored.items()}
@@ -312,7 +311,7 @@ def _score_all(
             name = _names_of_files(row)[len(of_row.metrics) - 1]
             inspector.look(name, matches, numbers, of_classes, given.truth, weights)
         for look in looks:
-            look.see(row.name, matches, weights, given.truth, given.group_of_image)
+            look.see(row.name, matches, weights, given.group_of_image)
     return scored
 
 

@@ -10,9 +10,10 @@ from fcos.config.study import Name
 from fcos.data.coco import CocoSplit, read_split
 from fcos.errors import UserError
 from fcos.evaluation.scoring import Record, score_results
-from fcos.files import in_project, sha256_file
+from fcos.files import in_project, sha256_file, whole_dir
 from fcos.records import Evaluation
 from fcos.scoring import diagnosis
+from fcos.scoring.findings import Finding
 from fcos.scoring.matching import ResultTable
 from fcos.scoring.results import read_results
 from fcos.scoring.truth import Truth, truth_of
@@ -34,13 +35,15 @@ def results(name: str) -> list[Evaluation]:
     params = read_params()
     layout = Layout(parse_section(params, "study", Name))
     config = find_results(parse_results(params), name)
+    _refuse_copies(name, [in_project(path) for path in config.paths])
     split = read_split(layout.data, "test")
     truth = _truth(split, str(layout.data / "test.json"), names_first=params["data"]["source"] in _OF_FILES)
     draws = Bootstrap.read()
-    return [
-        _score(in_project(path), layout.run(name) / str(number), config, split, truth, draws)
-        for number, path in enumerate(config.paths, start=1)
-    ]
+    with whole_dir(layout.run(name)) as folder:  # nothing stays of an entry that had more files
+        return [
+            _score(in_project(path), folder / str(number), config, split, truth, draws)
+            for number, path in enumerate(config.paths, start=1)
+        ]
 
 
 def find_results(entries: dict[str, ResultsConfig], name: str) -> ResultsConfig:
@@ -49,6 +52,22 @@ def find_results(entries: dict[str, ResultsConfig], name: str) -> ResultsConfig:
         expected = f"one of {', '.join(entries)}" if entries else "a section `results:` with this entry"
         raise UserError("params.yaml: results", "no such entry", found=name, expected=expected)
     return entries[name]
+
+
+def _refuse_copies(name: str, paths: list[Path]) -> None:
+    """Raise UserError if two files of an entry have the same content: the spread between seeds would be too small."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            problem = "is a folder" if path.is_dir() else "no such file"
+            expected = "a file of results, such as a COCO results list"
+            raise UserError(f"params.yaml: results.{name}.files", problem, found=path, expected=expected)
+        other = first.setdefault(sha256_file(path), path)
+        if other is not path:
+            found, expected = f"{other}, {path}", "one training per file"
+            raise UserError(
+                f"params.yaml: results.{name}.files", "files with the same content", found=found, expected=expected
+            )
 
 
 def _truth(split: CocoSplit, where: str, *, names_first: bool) -> Truth:
@@ -76,6 +95,7 @@ def _score(
         ignore_unknown_images=config.ignore_unknown_images,
         ignore_unknown_classes=config.ignore_unknown_classes,
     )
+    _refuse_numbers(path, found.findings, config, truth)
     samples = draws.of(split)
     scored = score_results(_as_coco(found.table, truth, split), split, samples)
     findings = [*found.findings, *diagnosis.of_results(found.table, scored.matches, truth)]
@@ -91,11 +111,28 @@ def _score(
         split,
         draws,
         samples,
-        identity={"test": {}, "identity": identity},
+        identity={"test": config.flags(), "identity": identity},
         num_candidates=len(found.table),
         started=started,
         findings=findings,
     )
+
+
+def _refuse_numbers(path: Path, findings: list[Finding], config: ResultsConfig, truth: Truth) -> None:
+    """Refuse class numbers of a folder whose other classes are left out: they count classes that nobody knows here.
+
+    Raises:
+        UserError: the source has no category ids, and the file has no class names.
+    """
+    named = any(finding.kind == "class_by_name" for finding in findings)
+    if config.ignore_unknown_classes and truth.names_first and not named:
+        names = ", ".join(category["name"] for category in truth.categories)
+        raise UserError(
+            path,
+            "has numbers of classes, whose meaning is not known if others are left out",
+            expected=f"names of classes ({names}), or the numbers of test.json without `ignore_unknown_classes`",
+            hint="write the names of the classes as category_id",
+        )
 
 
 def _as_coco(table: ResultTable, truth: Truth, split: CocoSplit) -> list[Record]:

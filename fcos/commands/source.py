@@ -10,12 +10,14 @@ from fcos.config.study import Name
 from fcos.config.test import TestConfig
 from fcos.errors import UserError
 from fcos.files import in_project, write_text
+from fcos.progress import say
 from fcos.study.layout import Layout
 from fcos.study.places import fetch, link_places, make_link, place_root
 from fcos.study.selection import selection_key
 from fcos.study.source_index import Changes, held_out_digest, write_index
 
 TRAINED = "no checkpoint: this run is trained\n"
+MISSING = "no such file on this machine\n"
 NONE = "README"  # DVC warns about an empty folder
 LAST = "nothing picks the weights: those of the last step are kept\n"
 
@@ -62,17 +64,25 @@ def _link_checkpoints(layout: Layout, runs: dict[str, Run]) -> None:
 
 
 def _link_results(layout: Layout, results: dict[str, ResultsConfig]) -> None:
-    """Write for each entry of `results` a folder with a link to each of its files, named 1, 2, ..."""
+    """Write for each entry of `results` a folder with a link to each of its files, named 1, 2, ...
+
+    A file that is missing stops `fcos results` and the report, but no training.
+    """
     folder = layout.source / "results"
-    for name, config in results.items():
-        for number, path in enumerate(config.paths, start=1):
-            if not (file := in_project(path)).is_file():
-                expected = "a file of results, such as a COCO results list"
-                raise UserError(f"params.yaml: results.{name}.files", "no such file", found=path, expected=expected)
-            make_link(folder / name / str(number), file)
-    links = {folder / name / str(number + 1) for name, of in results.items() for number in range(len(of.paths))}
+    places = {
+        folder / name / str(number): path
+        for name, config in results.items()
+        for number, path in enumerate(config.paths, start=1)
+    }
+    for link, path in places.items():
+        if (file := in_project(path)).is_file():
+            make_link(link, file)
+        else:
+            say(f"params.yaml: results.{link.parent.name}.files: no such file: {path}")
+            link.unlink(missing_ok=True)
+            write_text(link, MISSING)
     for left in [*folder.glob("*/*")]:
-        if left not in links:
+        if left not in places:
             left.unlink()
     for left in [path for path in folder.glob("*") if path.name not in {*results, NONE}]:
         left.rmdir()

@@ -32,7 +32,7 @@ _INTERVAL = ("low", "high", "standard_error")
 class Look(Protocol):
     """Sees the matches of each file and adds to the content of a comparison."""
 
-    def see(self, row: str, matches: Matches, weights: Ints, truth: Truth, groups: Ints | None) -> None:
+    def see(self, row: str, matches: Matches, weights: Ints, groups: Ints | None) -> None:
         """Look at one file of a row.
 
         Args:
@@ -52,19 +52,15 @@ class AtScore:
         names: the names of the rows.
 
     Raises:
-        UserError: it says no number, or names no row.
+        UserError: it says no number, names no row, or leaves a row without a threshold or with two.
     """
 
     def __init__(self, said: Sequence[str], names: Sequence[str]) -> None:
-        self.thresholds = {name: _threshold(said, name) for name in names}
-        for text in said:
-            name, equals, _ = text.rpartition("=")
-            if equals and name not in names:
-                raise UserError(f"--at-score {text}", "no such row", found=name, expected=f"one of {', '.join(names)}")
+        self.thresholds = _thresholds(said, names)
         self.points: dict[str, list[OperatingPoint]] = defaultdict(list)
         self.iou = 0.0
 
-    def see(self, row: str, matches: Matches, weights: Ints, truth: Truth, groups: Ints | None) -> None:  # noqa: ARG002
+    def see(self, row: str, matches: Matches, weights: Ints, groups: Ints | None) -> None:
         self.points[row].append(operating_point(matches, weights, self.thresholds[row], groups))
         self.iou = float(matches.protocol.iou_thresholds[0])
 
@@ -79,7 +75,8 @@ class AtScore:
             }
         pairs = [(pair["first"], pair["second"]) for pair in content["differences"]]
         differences = [difference(samples[a], samples[b], confidence=confidence, spread=spread) for a, b in pairs]
-        corrected = holm([float(of.p_value[2]) for of in differences])
+        f1 = NAMES.index("F1")
+        corrected = holm([float(of.p_value[f1]) for of in differences])
         for pair, of, p in zip(content["differences"], differences, corrected, strict=True):
             numbers = estimate_json(of, NAMES, ("value", *_INTERVAL, "p_value"))["F1"]
             p_holm = None if p != p else p
@@ -90,17 +87,31 @@ class AtScore:
         said: Content = {"iou": round(self.iou, 10), "score_thresholds": [point.threshold for point in points]}
         if self.thresholds[name] is not None:
             return {**said, "chosen": "given", "best_threshold": None}
-        ends = [0.5 - confidence / 2, 0.5 + confidence / 2]
-        best = points[0].best_thresholds
-        known = len(points) == 1 and best is not None and len(best)
-        low, high = np.quantile(best, ends).tolist() if known and best is not None else (None, None)
+        best, low, high = points[0].best_thresholds, None, None
+        if len(points) == 1 and best is not None and len(best):
+            low, high = np.quantile(best, [0.5 - confidence / 2, 0.5 + confidence / 2]).tolist()
         return {**said, "chosen": "highest F1 on these images", "best_threshold": {"low": low, "high": high}}
 
 
-def _threshold(said: Sequence[str], name: str) -> float | None:
-    """Return the threshold of a row; None: the best one."""
-    texts = {text.rpartition("=")[0]: text for text in said}
-    text = texts.get(name) or texts.get("") or BEST
+def _thresholds(said: Sequence[str], names: Sequence[str]) -> dict[str, float | None]:
+    """Return the threshold of each row; None: the best one."""
+    texts: dict[str, str] = {}
+    for text in said:
+        name, equals, _ = text.rpartition("=")
+        if equals and name not in names:
+            raise UserError(f"--at-score {text}", "no such row", found=name, expected=f"one of {', '.join(names)}")
+        if name in texts:
+            expected = "one threshold for all rows, and one for a row: NAME=SCORE"
+            raise UserError(f"--at-score {text}", "is a second threshold", found=texts[name], expected=expected)
+        texts[name] = text
+    without = [name for name in names if name not in texts and "" not in texts]
+    if without:
+        hint = f"--at-score {without[0]}=best"
+        raise UserError("--at-score", "not all rows have a threshold", found=f"none for {without[0]}", hint=hint)
+    return {name: _threshold(texts.get(name, texts.get("", ""))) for name in names}
+
+
+def _threshold(text: str) -> float | None:
     value = text.rpartition("=")[2]
     if value == BEST:
         return None
@@ -125,39 +136,31 @@ class Slices:
         by: as for `--groups`: a key of the images in the ground truth, a number of leading characters of their names, a
             mark in them, or a CSV file.
         replicates, seed: of the bootstrap samples of each slice.
+
+    Raises:
+        UserError: an image is in no slice, all are in the same, or there are more than fifty.
     """
 
-    def __init__(self, by: str, *, replicates: int, seed: int) -> None:
+    def __init__(self, by: str, truth: Truth, *, replicates: int, seed: int) -> None:
         self.by, self.replicates, self.seed = by, replicates, seed
-        self.names: list[str] = []
-        self.rows: list[Content] = []
-        self.of_image: list[str] = []
         self.samples: dict[str, list[tuple[Any, Drawn]]] = defaultdict(list)
-
-    def find(self, truth: Truth) -> None:
-        """Find the slice of each image.
-
-        Raises:
-            UserError: an image has none, all have the same, or there are more than fifty.
-        """
         columns = zip(truth.image_ids, truth.file_names, map(dict, truth.image_records), strict=True)
         where = f"--slices {self.by}"
         members = [Member(*of) for of in columns]
-        self.of_image = group_names(self.by, members, where, Path(self.by) if Path(self.by).is_file() else None)
-        self.names = sorted(set(self.of_image))
+        table = Path(by) if Path(by).is_file() else None
+        self.of_image: list[str] = group_names(by, members, where, table)
+        self.names: list[str] = sorted(set(self.of_image))
         if len(self.names) > _MOST_SLICES:
             expected = f"at most {_MOST_SLICES}"
             hint = "slices are few parts of the images; --groups is for many"
             raise UserError(where, "too many slices", found=len(self.names), expected=expected, hint=hint)
         counted = np.array(self.of_image)[truth.objects.image[~truth.objects.ignored[:, 0]]].tolist()
-        self.rows = [
+        self.rows: list[Content] = [
             {"name": name, "num_images": self.of_image.count(name), "num_objects": counted.count(name)}
             for name in self.names
         ]
 
-    def see(self, row: str, matches: Matches, weights: Ints, truth: Truth, groups: Ints | None) -> None:  # noqa: ARG002
-        if not self.names:
-            self.find(truth)
+    def see(self, row: str, matches: Matches, weights: Ints, groups: Ints | None) -> None:  # noqa: ARG002
         found = [self._of_slice(matches, np.array(self.of_image) == name, groups) for name in self.names]
         values = np.stack([values for values, _ in found])
         supports = [drawn.support for _, drawn in found]

@@ -9,6 +9,8 @@ from fcos.config.section import Section, validate
 from fcos.config.study import Name
 from fcos.errors import UserError
 
+NOT_TRAINED_HERE = "not trained here"  # where there would be settings of a training
+
 
 class ResultsConfig(Section):
     """The results of one detector: a file, or several files that are repeats (seeds) of each other."""
@@ -23,6 +25,10 @@ class ResultsConfig(Section):
         """The files, in the order of params.yaml."""
         return [self.files] if isinstance(self.files, str) else self.files
 
+    def flags(self) -> dict[str, bool]:
+        """Return the settings that the numbers depend on, besides the file."""
+        return self.model_dump(include={"ignore_unknown_images", "ignore_unknown_classes"})
+
     def names(self, name: str) -> list[str]:
         """Return how the report names each file of the entry `name`: NAME, or NAME-1, NAME-2, ... if there are more."""
         paths = self.paths
@@ -33,12 +39,18 @@ def parse_results(params: Mapping[str, Any], path: Any = "params.yaml") -> dict[
     """Return the entries of the section by name; {} if there is none.
 
     Raises:
-        UserError: an entry is wrong, or has the name of a run.
+        UserError: an entry is wrong, or has the name of a run or of another entry's file.
     """
-    found = validate(params.get("results") or {}, dict[Name, ResultsConfig], path=path, prefix=("results",))
-    taken = set(params.get("runs") or ())
+    section = params.get("results", {})
+    if not isinstance(section, Mapping):  # DVC refuses it too, but by a message about its own variables
+        hint = "write an entry, or leave the section out"
+        raise UserError(f"{path}: results", "is no mapping", found=section, expected="NAME: {files: ...}", hint=hint)
+    found = validate(section, dict[Name, ResultsConfig], path=path, prefix=("results",))
+    owner = dict.fromkeys(params.get("runs") or (), "a run")
     for name, config in found.items():
-        for used in (name, *config.names(name)):
-            if used in taken:
-                raise UserError(f"{path}: results.{name}", "has the name of a run", found=used, expected="another name")
+        for used in dict.fromkeys((name, *config.names(name))):
+            if used in owner:
+                problem = f"has the name of {owner[used]}"
+                raise UserError(f"{path}: results.{name}", problem, found=used, expected="another name")
+            owner[used] = f"results.{name}"
     return found

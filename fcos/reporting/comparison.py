@@ -60,7 +60,9 @@ def comparison_html(content: Content) -> str:
     """Return the comparison as HTML for a notebook: rows, differences, sentences and notes."""
     sentences = [pair["sentence"] for pair in content["differences"]]
     notes = reading(content)
-    return html_table(*row_grid(content)) + html_table(*pair_grid(content)) + html_list(sentences) + html_list(notes)
+    looks = [html_table(*grid) for _, grid in looked_at(content)]
+    tables = [html_table(*row_grid(content)), *looks, html_table(*pair_grid(content))]
+    return "".join([*tables, html_list(sentences), html_list(notes)])
 
 
 def reading(content: Content) -> list[str]:
@@ -128,7 +130,7 @@ def _difference_cells(title: str, of: Any) -> list[str]:
 
 
 def _slice_rows(rows: Sequence[Content], pairs: Sequence[Content]) -> list[list[str]]:
-    """Return a line for each slice: AP of each row, then each difference, marked if it is not significant."""
+    """Return a line for each slice: AP of each row, then each difference with its corrected p in brackets."""
     of_pairs = [{of["name"]: of for of in pair["slices"]} for pair in pairs]
     lines = []
     for of_rows in zip(*(row["slices"] for row in rows), strict=True):
@@ -169,7 +171,7 @@ def _odd(content: Content) -> list[str]:
 def _notes(content: Content) -> list[str]:
     statistics = content["statistics"]
     if not statistics["replicates"]:
-        return ["No intervals and no tests: --replicates 0."]
+        return ["No intervals and no tests: --replicates 0.", *_notes_of_looks(content)]
     notes = [
         f"Intervals are of {100 * statistics['confidence']:g} %: bias-corrected bootstrap, {statistics['replicates']} "
         f"samples of the {drawn(statistics)}, the same for all rows; a difference is paired by image. Holm's p "
@@ -186,20 +188,31 @@ def _notes(content: Content) -> list[str]:
             )
         notes.append(f"Rows of one file ({', '.join(single)}) {about}")
     notes += filter(None, [content.get("power")])
-    points = [row for row in content["rows"] if row.get("operating_point", {}).get("chosen", "given") != "given"]
+    notes += _notes_of_looks(content)
+    files = [(row["name"], file["sha256"]) for row in content["rows"] for file in row["files"]]
+    notes += [f"{names}: the same file (sha256)." for names in same_content(files)]
+    return notes
+
+
+def _notes_of_looks(content: Content) -> list[str]:
+    """Return how to read what `--at-score` and `--slices` asked for."""
+    notes = []
+    points = [row["operating_point"] for row in content["rows"] if "operating_point" in row]
     if points:
         notes.append(
-            "Precision, recall and F1 count all classes together, at one score threshold. Chosen on these images, it "
-            "makes them optimistic: choose it on other images, by --at-score best there, and give it here, by "
-            "--at-score NAME=SCORE."
+            "Precision, recall and F1 count all classes together; their intervals are for that score threshold, over "
+            "images."
+        )
+    if any(point["chosen"] != "given" for point in points):
+        notes.append(
+            "A threshold chosen on these images makes F1 optimistic: choose it on other images, by --at-score best "
+            "there, and give it here, by --at-score NAME=SCORE."
         )
     if "slices_by" in content:
         notes.append(
             "Each slice is scored as if its images were all there are; the p in brackets has Holm's correction over "
             "all slices and pairs."
         )
-    files = [(row["name"], file["sha256"]) for row in content["rows"] for file in row["files"]]
-    notes += [f"{names}: the same file (sha256)." for names in same_content(files)]
     return notes
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcos.config.results import NOT_TRAINED_HERE
 from fcos.data.sources.together import copies_text
 from fcos.errors import names_of
 from fcos.progress import duration
@@ -15,7 +16,7 @@ from fcos.reporting.error_table import error_table
 from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED, plus_minus
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import Results, RunResults, StudyResults, trained_on
-from fcos.reporting.tables import ELSEWHERE, differing, flatten
+from fcos.reporting.tables import differing, flatten
 from fcos.reporting.validation import validation
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.diagnosis import FEW_GROUPS, FEW_IMAGES, FEW_OBJECTS
@@ -229,7 +230,8 @@ def _runs(study: StudyResults) -> Grid:
         )
     for name, given in study.given.items():
         blank = [DASH] * (len(own) + 2)
-        rows.append([name, ELSEWHERE, *blank, given.digest[:10], given.evaluation["identity"]["data_digest"][:10]])
+        digests = [given.digest[:10], given.evaluation["identity"]["data_digest"][:10]]
+        rows.append([name, NOT_TRAINED_HERE, *blank, *digests])
     return ["run", "role", *own, "training time", "tested in", "weights", "test data"], rows
 
 
@@ -259,7 +261,7 @@ def _given_details(study: StudyResults, out_dir: Path) -> list[dict[str, Any]]:
         identity, config = given.evaluation["identity"], study.params.results[given.entry]
         facts = [
             ("Results (sha256)", given.digest),
-            ("Results", f"{identity['file']}, {given.evaluation['num_detections']:,} detections; {ELSEWHERE}"),
+            ("Results", f"{identity['file']}, {given.evaluation['num_detections']:,} detections; {NOT_TRAINED_HERE}"),
             ("Scored on data", identity["data_digest"]),
             ("Scored by", f"commit {_commit(given.evaluation['provenance'])}"),
             *(("Noticed", text) for text in given.evaluation.get("findings", [])),

@@ -15,7 +15,7 @@ from fcos.config.params import Params
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
-from fcos.files import read_json
+from fcos.files import in_project, read_json, sha256_file
 from fcos.records import (
     Detection,
     Evaluation,
@@ -69,8 +69,8 @@ class Results:
 
     @property
     def digest(self) -> str:
-        """The sha256 of the results file."""
-        return str(self.evaluation["identity"]["sha256"])
+        """The sha256 of the weights, or of the results file."""
+        raise NotImplementedError
 
     @property
     def training_s(self) -> float | None:
@@ -119,6 +119,11 @@ class GivenResults(Results):
 
     entry: str  # the name in `results` of params.yaml, which several files share
     given_ms: float | None
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the results file."""
+        return str(self.evaluation["identity"]["sha256"])
 
     @property
     def ms_per_image(self) -> float | None:
@@ -172,13 +177,17 @@ class StudyResults:
         return {**self.runs, **self.given}
 
     def check_given(self, results: GivenResults, cell: Cell) -> None:
-        """Check that the files of results that were not trained here belong to the test split and the statistics.
+        """Check that the files of results that were not trained here belong to their file, test split and settings.
 
         Raises:
             UserError: they do not, as in `check`.
         """
         identity = {"categories": self.split.categories, "data_digest": self.split.digest}
-        expected = {"identity": identity, "statistics": self.params.statistics.model_dump()}
+        config = self.params.results[results.entry]
+        file = in_project(config.paths[int(results.folder.name) - 1])
+        if file.is_file():  # another machine may have its numbers only
+            identity["sha256"] = sha256_file(file)
+        expected = {"identity": identity, "test": config.flags(), "statistics": self.params.statistics.model_dump()}
         _agree(results, "evaluation.json", cell, results.evaluation, expected)
         _agree(results, "metrics.json", cell, results.metrics, results.evaluation["metrics"])
         of_steps = {**expected, "numbers": numbers_digest({"test": results.metrics})}

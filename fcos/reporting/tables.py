@@ -1,7 +1,7 @@
 """Build the tables of the report, in percent and full precision, with one function for each kind of `tables`."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from fcos.config.params import rows_of
+from fcos.config.results import NOT_TRAINED_HERE
 from fcos.config.runs import Run
 from fcos.config.tables import NmsTable, ReferenceTable, ResultsTable, RunsTable, Table, TrainedTable, TtaTable
 from fcos.reporting.report_table import ENDS, RELATIVE_CHANGE, SPREAD, ReportTable, Row
-from fcos.reporting.results import Cell, GivenResults, Results, RunResults, StudyResults
+from fcos.reporting.results import Cell, Results, RunResults, StudyResults
 from fcos.scoring.average_precision import AP_METRICS
 from fcos.scoring.bootstrap import Drawn, Sample, Spread, estimate, pooled_spread
 from fcos.scoring.comparison import compare_all
 from fcos.scoring.power import needed
 
-ELSEWHERE = "not trained here"  # where a table has settings
 _IN_WORDS = {"backbone": "{}", "epochs": "{} epochs", "num_convs": "num_convs {}"}
 
 
@@ -56,7 +56,9 @@ def build_table(number: int, config: Table, study: StudyResults) -> ReportTable:
         frame=_ends_last(frame),
         statement=parts.statement,
         results=parts.results,
-        comparisons=compare_all(compared, confidence=confidence, one_network=config.kind in ("tta", "nms")),
+        comparisons=compare_all(
+            compared, confidence=confidence, one_network=config.kind in ("tta", "nms"), apart=parts.apart
+        ),
         choice=parts.choice,
         power=_power(config, compared, study),
     )
@@ -72,6 +74,7 @@ class _Parts:
     results: Sequence[Results]
     statement: str
     choice: str | None = None
+    apart: Collection[str] = ()  # rows that other tables compare with each other
 
 
 def run_frame(study: StudyResults) -> pd.DataFrame:
@@ -84,7 +87,7 @@ def run_frame(study: StudyResults) -> pd.DataFrame:
         rows.append(
             {
                 "run": name,
-                **(settings if run else {**settings, "backbone": ELSEWHERE}),
+                **(settings if run else {**settings, "backbone": NOT_TRAINED_HERE}),
                 **_percent(results.metrics),
                 "AP low": _hundredfold(interval["low"]),
                 "AP high": _hundredfold(interval["high"]),
@@ -231,21 +234,25 @@ def _results(where: str, config: ResultsTable, study: StudyResults) -> _Parts:
         groups.setdefault(given.entry, []).append(given)
     repeated = any(len(group) > 1 for group in groups.values())
     rows = [_detector_row(label, group, repeated=repeated) for label, group in groups.items()]
-    elsewhere = sum(isinstance(group[0], GivenResults) for group in groups.values())
+    own = [label for label, group in groups.items() if isinstance(group[0], RunResults)]
+    elsewhere, test = len(groups) - len(own), study.params.test
     return _Parts(
         rows=rows,
         samples=[_joined([of_seed.evaluated() for of_seed in group]) for group in groups.values()],
         names=list(groups),
         results=[results for group in groups.values() for results in group],
-        statement="What varies: the detector. What is fixed: the test images and how they are scored. "
-        f"{elsewhere} of {len(groups)} detectors were not trained here: how, and on what, is not known here, their "
-        "times are those that params.yaml says, and `weights` is the sha256 of their file.",
+        statement="What varies: the detector. What is fixed: the test images and the metrics. "
+        f"{elsewhere} of {len(groups)} detectors were not trained here: how, and on what, is not known here, a time is "
+        "that which params.yaml says, and `weights` is the sha256 of their file. Their boxes are taken as they are, up "
+        f"to 100 of a class in an image; runs keep at most {test.max_detections} boxes in an image, with scores from "
+        f"{test.score_threshold:g} on.",
+        apart=own,
     )
 
 
 def _detector_row(label: str, group: Sequence[Results], *, repeated: bool) -> Row:
     first = group[0]
-    settings = _in_short(first.run) if isinstance(first, RunResults) else ELSEWHERE
+    settings = _in_short(first.run) if isinstance(first, RunResults) else NOT_TRAINED_HERE
     times = [results.ms_per_image for results in group]
     mean, spread = _of_repeats(group)
     more: Row = {"settings": settings, "ms/image": _mean(times), "n": len(group)}

@@ -52,7 +52,8 @@ def by_hand(stage: Stage, study: str, *, ends: bool = True) -> Iterator[None]:
 def record(stage: Stage, study: str) -> None:
     """Have DVC record a stage that was run by hand, and print the result."""
     for attempt in range(TRIES):
-        why_not = commit([Stage("source").address, stage.address] if stage.name == "prepare" else [stage.address])
+        links = [Stage("source").address] if stage.name in ("prepare", "results") else []
+        why_not = commit([*links, stage.address])
         if not is_busy(why_not):
             break
         if attempt == 0:

@@ -31,7 +31,7 @@ def suitable_jobs(runs: Iterable[Run]) -> int:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use: SLURM, containers and taskset may give it a few only."""
+    """Return the number of cores that this process may use: SLURM, cpusets and taskset may give it a few only."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -9,8 +9,8 @@ from fcos.running.heartbeat import HeartbeatContent
 from fcos.study.layout import Layout
 from fcos.study.run_files import written_by
 
-# The stage of the same run whose outputs each stage reads. Every training also reads prepare, prepare reads source,
-# and the report reads every stage.
+# The stage of the same run whose outputs each stage reads. Every training also reads prepare, and the report
+# reads every stage.
 _READS = {"predict": "train", "evaluate": "predict", "nms_sweep": "predict", "tta": "train"}
 _LAST_FILE_OF_STUDY: Mapping[str, Callable[[Layout], Path]] = {
     "source": lambda layout: layout.source / "index.json",
@@ -125,6 +125,8 @@ def _find(
 def _needs(stage: Stage, stages: Sequence[Stage]) -> list[Stage]:
     if stage.name == "report":
         return [other for other in stages if other != stage]
-    if stage.name in ("prepare", "train", "results"):
-        return [Stage("source" if stage.name == "prepare" else "prepare")]
+    if stage.name == "prepare":
+        return []  # DVC itself sees through the links that source makes
+    if stage.name in ("train", "results"):
+        return [Stage("prepare")]
     return [Stage(_READS[stage.name], stage.run_name)] if stage.run_name else []

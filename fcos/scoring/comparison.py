@@ -5,7 +5,7 @@ better or worse network. With several trainings per row, the interval includes t
 is about the settings (Bouthillier et al., arXiv 2103.03098; Jordan, arXiv 2304.01910).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -101,7 +101,12 @@ class Gate:
 
 
 def compare_all(
-    rows: Mapping[str, Sample], *, confidence: float, one_network: bool = False, baseline: str | None = None
+    rows: Mapping[str, Sample],
+    *,
+    confidence: float,
+    one_network: bool = False,
+    baseline: str | None = None,
+    apart: Collection[str] = (),
 ) -> list[Comparison]:
     """Return the comparisons of every row with every earlier one, or with the `baseline` only.
 
@@ -111,9 +116,10 @@ def compare_all(
 
     Args:
         one_network: whether all rows use the same weights.
+        apart: rows that are compared with all others, but not with each other.
     """
     if baseline is None:
-        pairs = [(later, earlier) for earlier, later in combinations(rows, 2)]
+        pairs = [(b, a) for a, b in combinations(rows, 2) if not (a in apart and b in apart)]
     else:
         pairs = [(row, baseline) for row in rows if row != baseline]
     spread = pooled_spread(rows.values())

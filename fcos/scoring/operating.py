@@ -17,7 +17,7 @@ from fcos.scoring.errors import Outcome
 from fcos.scoring.matching import Floats, Ints, Matches
 
 NAMES = ("precision", "recall", "F1")
-_MOST = 200  # thresholds that are tried for the best one; of more distinct scores, these quantiles
+_MOST = 200  # thresholds that are tried in each bootstrap sample; of more scores, these quantiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +80,41 @@ def operating_point(
         threshold: None for the score with the highest F1 on these images, which makes that F1 optimistic.
         groups: (I,) numbers from 0 of the images that are resampled together.
     """
-    levels = [threshold] if threshold is not None else _scores(matches)
-    counts = Counts.of(matches, levels)
+    chosen = best_threshold(matches) if threshold is None else threshold
+    counts = Counts.of(matches, _tried(matches, chosen) if threshold is None else [chosen])
+    place = int(np.searchsorted(counts.thresholds, chosen))
     whole = counts.shares(np.ones((1, matches.truth.num_images)))[0]  # (T, 3)
     replicates = counts.shares(weights)  # (B, T, 3)
-    place = int(np.argmax(np.nan_to_num(whole[:, 2], nan=-1.0)))
     best = counts.thresholds[np.argmax(np.nan_to_num(replicates[..., 2], nan=-1.0), axis=1)]
     units = np.arange(matches.truth.num_images) if groups is None else groups
     support = Support.of_images(np.full(3, len(np.unique(units[counts.objects > 0]))))
     return OperatingPoint(
-        threshold=float(counts.thresholds[place]),
+        threshold=chosen,
         values=whole[place],
         drawn=Drawn(replicates[:, place], support),
         best_thresholds=None if threshold is not None else best,
     )
 
 
-def _scores(matches: Matches) -> Floats:
-    """Return the distinct scores of the detections, or quantiles of them; 0 if there is no detection."""
-    distinct = np.unique(matches.score)
-    if len(distinct) > _MOST:
-        distinct = distinct[np.linspace(0, len(distinct) - 1, _MOST).round().astype(int)]
-    return distinct if len(distinct) else np.zeros(1)
+def best_threshold(matches: Matches) -> float:
+    """Return the score with the highest F1, the lowest of equal ones; 0 if no detection is right."""
+    outcome = Outcome.of(matches)
+    counted = outcome.true_positive | outcome.false_positive
+    scores, right = matches.score[counted], outcome.true_positive[counted]
+    if not right.any():
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    scores, found = scores[order], np.cumsum(right[order])
+    objects = int((~matches.truth.ignored[:, 0]).sum())
+    f1 = 2 * found / (np.arange(1, len(found) + 1) + objects)
+    last = np.flatnonzero(np.diff(scores, append=-np.inf))  # of equal scores, all count
+    best = f1[last] == f1[last].max()
+    return float(scores[last[best][-1]])
+
+
+def _tried(matches: Matches, best: float) -> Floats:
+    """Return the thresholds whose F1 is compared in bootstrap samples: scores of right detections, and the best one."""
+    right = np.sort(matches.score[Outcome.of(matches).true_positive])
+    if len(right) > _MOST:
+        right = right[np.linspace(0, len(right) - 1, _MOST).round().astype(int)]
+    return np.union1d(right, [best])

@@ -180,8 +180,8 @@ def link_places(config: DataConfig, layout: Layout) -> None:
 
 def drop_dangling(layout: Layout) -> None:
     """Remove dangling links, which DVC cannot hash; DVC creates missing outputs again."""
-    for slot in SLOTS:
-        link = layout.source / slot
+    of_runs = (link for pattern in ("checkpoints/*", "results/*/*") for link in layout.source.glob(pattern))
+    for link in [*(layout.source / slot for slot in SLOTS), *of_runs]:
         if link.is_symlink() and not link.exists():
             link.unlink()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
+from fcos.config.results import NOT_TRAINED_HERE
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json
 from fcos.formats import header_of
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-ELSEWHERE = "not trained here"
 MOST_LETTERS = 200  # longest class name in a metric name; MLflow accepts 250 characters in all
 # Required keys; files of earlier versions may lack other keys.
 _NEEDED = {
@@ -73,12 +73,13 @@ def sync(
     trained = _trained([*names, *known] if renewed else names, runs_dir)
     with reaching():
         experiment_id = find_experiment(client, study)
-        for name in track(trained, "MLflow", total=len(trained), unit="runs"):
+        for name in track([*trained, *scored], "MLflow", total=len(trained) + len(scored), unit="runs"):
+            if name in scored:
+                sync_given(client, experiment_id, study, name, scored[name], figures=figures(name))
+                continue
             run = sync_run(client, experiment_id, runs_dir / name, figures=figures(name))
             if checkpoints == "all":
                 log_checkpoint(client, run, runs_dir / name / "model.safetensors")
-        for name, folder in scored.items():
-            sync_given(client, experiment_id, study, name, folder, figures=figures(name))
         trainings = _trainings(client, experiment_id, study)
         best = max((run for run in trainings if "AP" in run.data.metrics), key=_ap, default=None)
         if checkpoints == "best":
@@ -141,7 +142,7 @@ def sync_given(
     digest = evaluation["identity"]["sha256"]
     started, ended = _times(evaluation)
     run = find_run(client, experiment_id, study=study, run_name=name, key=digest, start_time=started, kind="results")
-    tags = {"results_sha256": digest, "data_digest": evaluation["identity"]["data_digest"], "role": ELSEWHERE}
+    tags = {"results_sha256": digest, "data_digest": evaluation["identity"]["data_digest"], "role": NOT_TRAINED_HERE}
     update(client, run, params={}, metrics=_metrics(evaluation, folder), tags=tags, timestamp=ended)
     _log_files(client, run, folder, figures)
     if run.info.status != "FINISHED":

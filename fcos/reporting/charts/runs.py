@@ -93,7 +93,7 @@ def pareto_chart(runs: Mapping[str, "Results"], given: Collection[str]) -> Chart
         title="Accuracy against time",
         caption="Higher is better, further left is faster; the dashed line connects the Pareto front. "
         "Times were measured on the machine named above"
-        + (f"; those of {', '.join(given)} are as params.yaml says." if given else "."),
+        + ("; those of detectors that were not trained here are what params.yaml says." if given else "."),
         spec=spec,
         controls=(Control(parameter="what", label="time of", options=list(times)),),
     )
