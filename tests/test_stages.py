@@ -52,7 +52,9 @@ def test_the_table_of_files_is_what_a_stage_writes(name):
 
 
 def test_no_stage_writes_into_anothers_output():
-    normal = [output for name in STAGES for output in outputs_of(name)]
+    """An entry of `results` never has the name of a run, so that its whole folder is an output."""
+    others = [output for name in STAGES if name != "results" for output in outputs_of(name)]
+    normal = [*others, *(output.replace("${key}", "${entry}") for output in outputs_of("results"))]
     assert len(set(normal)) == len(normal)
     assert not [(a, b) for a in normal for b in normal if a != b and b.startswith(a + "/")]
 
@@ -76,11 +78,11 @@ def test_compiled_code_and_scratch_are_ignored_by_dvc():
 
 def test_every_link_of_the_source_is_seen_by_dvc():
     """Each link is an output of source, which DVC neither caches nor deletes, and a dependency of its readers."""
-    links = {f"data/.source/${{study}}/{slot}" for slot in (*SLOTS, "checkpoints", "selection")}
+    links = {f"data/.source/${{study}}/{slot}" for slot in (*SLOTS, "checkpoints", "results", "selection")}
     outputs = {path: how for out in stage("source")["outs"] for path, how in out.items()}
     assert outputs.keys() == links
     assert all(how == {"cache": False, "persist": True} for how in outputs.values())
-    read = {dep.removesuffix("/${key}") for name in ("prepare", "train") for dep in stage(name)["deps"]}
+    read = {dep.removesuffix("/${key}") for name in ("prepare", "train", "results") for dep in stage(name)["deps"]}
     assert links <= read
 
 
