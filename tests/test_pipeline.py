@@ -107,7 +107,7 @@ def test_dvc_shows_metrics_and_plots(project):
 def test_another_threshold_runs_no_network(own_project):
     folder = own_project
     output = call(folder, "dvc", "exp", "run", "-S", "nms_sweep.thresholds=[0.4]")
-    assert stages_run(output) == ["nms_sweep@one-epoch", "report"]
+    assert stages_run(output) == ["nms_sweep@one-epoch", "report", "source"]  # source reads all of params.yaml
     sweep = json.loads((folder / "runs/smoke/one-epoch/nms_sweep.json").read_text())
     assert [step["nms_iou_threshold"] for step in sweep["steps"]] == [0.4]
     shown = call(folder, "dvc", "exp", "show", "--md", "--only-changed", "--drop", "^(fcos|data|runs|reports|stages)/")
