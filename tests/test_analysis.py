@@ -295,9 +295,7 @@ def drawn(tmp_path_factory):
     Image.new("RGB", (200, 200), (255, 0, 255)).save(folder / "1.png")
     categories = [{"id": A, "name": "ca$h_{x} $\\frac"}, {"id": B, "name": "猫 кот"}]
     split = CocoSplit(EACH_KIND.images, categories, EACH_KIND.annotations, folder)
-    results = SimpleNamespace(
-        run=SimpleNamespace(name="run_$1"), evaluation={"analysis": analysed(split, EACH_KIND_FOUND)}
-    )
+    results = SimpleNamespace(name="run_$1", evaluation={"analysis": analysed(split, EACH_KIND_FOUND)})
     draw_run_images(results, split, EACH_KIND_FOUND, folder / "figures")
     return folder / "figures"
 
