@@ -894,6 +894,7 @@ def _track(params: "Params", runs: Sequence[str]) -> None:
 
 
 def _sync(params: "Params", runs: Sequence[str]) -> int:
+    from fcos.config.results import files_of
     from fcos.study.layout import Layout
     from fcos.tracking.sync import sync
 
@@ -903,11 +904,7 @@ def _sync(params: "Params", runs: Sequence[str]) -> int:
         return sorted((layout.report / "figures" / "runs" / run_name).glob("*.png"))
 
     checkpoints = params.tracking.checkpoints
-    given = {
-        shown: layout.run(name) / str(number)
-        for name, config in params.results.items()
-        for number, shown in enumerate(config.names(name), start=1)
-    }
+    given = {file.name: layout.runs / file.place for file in files_of(params.results)}
     known = list(params.runs)
     return sync(params.study, layout.runs, runs, known=known, given=given, checkpoints=checkpoints, figures=figures)
 

@@ -13,6 +13,7 @@ from fcos.evaluation.scoring import Record, score_results
 from fcos.files import in_project, sha256_file, whole_dir
 from fcos.records import Evaluation
 from fcos.scoring import diagnosis
+from fcos.scoring.bootstrap import Resamples
 from fcos.scoring.findings import Finding
 from fcos.scoring.matching import ResultTable
 from fcos.scoring.results import read_results
@@ -35,14 +36,16 @@ def results(name: str) -> list[Evaluation]:
     params = read_params()
     layout = Layout(parse_section(params, "study", Name))
     config = find_results(parse_results(params), name)
-    _refuse_copies(name, [in_project(path) for path in config.paths])
+    files = config.given_files(name)
+    digests = _digests(name, [in_project(file.path) for file in files])
     split = read_split(layout.data, "test")
     truth = _truth(split, str(layout.data / "test.json"), names_first=params["data"]["source"] in _OF_FILES)
     draws = Bootstrap.read()
+    samples = draws.of(split)
     with whole_dir(layout.run(name)) as folder:  # nothing stays of an entry that had more files
         return [
-            _score(in_project(path), folder / str(number), config, split, truth, draws)
-            for number, path in enumerate(config.paths, start=1)
+            _score(path, digest, folder / file.place.name, config, split, truth, draws, samples)
+            for file, (path, digest) in zip(files, digests.items(), strict=True)
         ]
 
 
@@ -54,8 +57,12 @@ def find_results(entries: dict[str, ResultsConfig], name: str) -> ResultsConfig:
     return entries[name]
 
 
-def _refuse_copies(name: str, paths: list[Path]) -> None:
-    """Raise UserError if two files of an entry have the same content: the spread between seeds would be too small."""
+def _digests(name: str, paths: list[Path]) -> dict[Path, str]:
+    """Return the sha256 of each file of an entry.
+
+    Raises:
+        UserError: two files have the same content, which would make the spread between seeds too small.
+    """
     first: dict[str, Path] = {}
     for path in paths:
         if not path.is_file():
@@ -68,6 +75,7 @@ def _refuse_copies(name: str, paths: list[Path]) -> None:
             raise UserError(
                 f"params.yaml: results.{name}.files", "files with the same content", found=found, expected=expected
             )
+    return {path: digest for digest, path in first.items()}
 
 
 def _truth(split: CocoSplit, where: str, *, names_first: bool) -> Truth:
@@ -86,7 +94,14 @@ def _truth(split: CocoSplit, where: str, *, names_first: bool) -> Truth:
 
 
 def _score(
-    path: Path, folder: Path, config: ResultsConfig, split: CocoSplit, truth: Truth, draws: Bootstrap
+    path: Path,
+    digest: str,
+    folder: Path,
+    config: ResultsConfig,
+    split: CocoSplit,
+    truth: Truth,
+    draws: Bootstrap,
+    samples: Resamples,
 ) -> Evaluation:
     started = time.time()
     found = read_results(
@@ -96,12 +111,11 @@ def _score(
         ignore_unknown_classes=config.ignore_unknown_classes,
     )
     _refuse_numbers(path, found.findings, config, truth)
-    samples = draws.of(split)
     scored = score_results(_as_coco(found.table, truth, split), split, samples)
     findings = [*found.findings, *diagnosis.of_results(found.table, scored.matches, truth)]
     identity = {
         "file": path.name,
-        "sha256": sha256_file(path),
+        "sha256": digest,
         "categories": split.categories,
         "data_digest": split.digest,
     }

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fcos.config.data import DataConfig
-from fcos.config.results import ResultsConfig, parse_results
+from fcos.config.results import ResultsConfig, files_of, parse_results
 from fcos.config.runs import Run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
@@ -69,16 +69,12 @@ def _link_results(layout: Layout, results: dict[str, ResultsConfig]) -> None:
     A file that is missing stops `fcos results` and the report, but no training.
     """
     folder = layout.source / "results"
-    places = {
-        folder / name / str(number): path
-        for name, config in results.items()
-        for number, path in enumerate(config.paths, start=1)
-    }
-    for link, path in places.items():
-        if (file := in_project(path)).is_file():
-            make_link(link, file)
+    places = {folder / file.place: file for file in files_of(results)}
+    for link, file in places.items():
+        if (path := in_project(file.path)).is_file():
+            make_link(link, path)
         else:
-            say(f"params.yaml: results.{link.parent.name}.files: no such file: {path}")
+            say(f"params.yaml: results.{file.entry}.files: no such file: {file.path}")
             link.unlink(missing_ok=True)
             write_text(link, MISSING)
     for left in [*folder.glob("*/*")]:

@@ -1,6 +1,6 @@
 """The classes of a comparison as JSON and as lines of CSV files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from fcos.scoring.numbers import estimate_json
 
 Row = dict[str, Any]
 _INTERVAL = ("low", "high", "standard_error")
+_DIFFERENCE = ("difference", *_INTERVAL, "p_value", "p_holm")
 _CLASS = ("category_id", "name", "num_objects")
 PER_CLASS_CSV = [
     "row",
@@ -20,12 +21,12 @@ PER_CLASS_CSV = [
     *(f"{m}{end}" for m in METRICS for end in ("", " low", " high")),
 ]
 CLASS_DIFFERENCES_CSV = [
-    "first", "second", "class", "category_id", "objects", "difference", *_INTERVAL, "p_value", "p_holm",
+    "first", "second", "class", "category_id", "objects", *_DIFFERENCE,
 ]  # fmt: skip
 
 _SLICE = ("slice", "images", "objects")
 SLICES_CSV = ["row", *_SLICE, *(f"{m}{end}" for m in METRICS for end in ("", " low", " high"))]
-SLICE_DIFFERENCES_CSV = ["first", "second", *_SLICE, "difference", *_INTERVAL, "p_value", "p_holm"]
+SLICE_DIFFERENCES_CSV = ["first", "second", *_SLICE, *_DIFFERENCE]
 
 
 def per_class_json(
@@ -100,59 +101,48 @@ def _most(rows: Sequence[Row]) -> str:
 
 def per_class_lines(content: Mapping[str, Any]) -> list[Row]:
     """Return a line for each row and class, as in per_class.csv."""
-    return [
-        {
-            "row": row["name"],
-            **_named(of_class),
-            **{name: of_class[name] for name in METRICS},
-            **{f"{name} {end}": of_class["intervals"][name][end] for name in METRICS for end in ("low", "high")},
-        }
-        for row in content["rows"]
-        for of_class in row["per_class"]
-    ]
+    return _metric_lines(content, "per_class", _named)
 
 
 def class_difference_lines(content: Mapping[str, Any]) -> list[Row]:
     """Return a line for each pair and class, as in class_differences.csv."""
-    return [
-        {
-            "first": pair["first"],
-            "second": pair["second"],
-            **_named(of_class),
-            **{key: value for key, value in of_class.items() if key not in _CLASS},
-        }
-        for pair in content["differences"]
-        for of_class in pair["classes"]
-    ]
+    return _difference_lines(content, "classes", _named)
 
 
 def slice_lines(content: Mapping[str, Any]) -> list[Row]:
     """Return a line for each row and slice, as in slices.csv."""
-    return [
-        {
-            "row": row["name"],
-            **_named_slice(of_slice),
-            **{name: of_slice[name] for name in METRICS},
-            **{f"{name} {end}": of_slice["intervals"][name][end] for name in METRICS for end in ("low", "high")},
-        }
-        for row in content["rows"]
-        for of_slice in row["slices"]
-    ]
+    return _metric_lines(content, "slices", _named_slice)
 
 
 def slice_difference_lines(content: Mapping[str, Any]) -> list[Row]:
     """Return a line for each pair and slice, as in slice_differences.csv."""
-    numbers = ("difference", *_INTERVAL, "p_value", "p_holm")
+    return _difference_lines(content, "slices", _named_slice)
+
+
+def _metric_lines(content: Mapping[str, Any], key: str, named: Callable[[Row], Row]) -> list[Row]:
     return [
-        {"first": pair["first"], "second": pair["second"], **_named_slice(of), **{key: of[key] for key in numbers}}
-        for pair in content["differences"]
-        for of in pair["slices"]
+        {
+            "row": row["name"],
+            **named(part),
+            **{name: part[name] for name in METRICS},
+            **{f"{name} {end}": part["intervals"][name][end] for name in METRICS for end in ("low", "high")},
+        }
+        for row in content["rows"]
+        for part in row[key]
     ]
 
 
-def _named_slice(of: Mapping[str, Any]) -> Row:
-    return {"slice": of["name"], "images": of["num_images"], "objects": of["num_objects"]}
+def _difference_lines(content: Mapping[str, Any], key: str, named: Callable[[Row], Row]) -> list[Row]:
+    return [
+        {"first": pair["first"], "second": pair["second"], **named(part), **{name: part[name] for name in _DIFFERENCE}}
+        for pair in content["differences"]
+        for part in pair[key]
+    ]
 
 
-def _named(of_class: Mapping[str, Any]) -> Row:
+def _named_slice(of_slice: Row) -> Row:
+    return {"slice": of_slice["name"], "images": of_slice["num_images"], "objects": of_slice["num_objects"]}
+
+
+def _named(of_class: Row) -> Row:
     return {"class": of_class["name"], "category_id": of_class["category_id"], "objects": of_class["num_objects"]}

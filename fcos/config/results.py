@@ -1,6 +1,8 @@
 """`results`: detectors that were not trained here, by their results on the test images."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat
@@ -34,6 +36,24 @@ class ResultsConfig(Section):
         paths = self.paths
         return [name] if len(paths) == 1 else [f"{name}-{number}" for number in range(1, len(paths) + 1)]
 
+    def given_files(self, name: str) -> list["GivenFile"]:
+        """Return the files of the entry `name`."""
+        named = zip(self.names(name), self.paths, strict=True)
+        return [
+            GivenFile(name, shown, Path(name) / str(number), path)
+            for number, (shown, path) in enumerate(named, start=1)
+        ]
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file of an entry of `results`."""
+
+    entry: str
+    name: str  # in the report
+    place: Path  # ENTRY/1, ENTRY/2, ..., below the folder of the links and below that of the runs
+    path: str  # as params.yaml says it
+
 
 def parse_results(params: Mapping[str, Any], path: Any = "params.yaml") -> dict[str, ResultsConfig]:
     """Return the entries of the section by name; {} if there is none.
@@ -54,3 +74,8 @@ def parse_results(params: Mapping[str, Any], path: Any = "params.yaml") -> dict[
                 raise UserError(f"{path}: results.{name}", problem, found=used, expected="another name")
             owner[used] = f"results.{name}"
     return found
+
+
+def files_of(entries: Mapping[str, ResultsConfig]) -> list[GivenFile]:
+    """Return the files of all entries, in the order of params.yaml."""
+    return [file for name, config in entries.items() for file in config.given_files(name)]

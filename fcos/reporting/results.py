@@ -3,6 +3,7 @@
 A published table once showed a second ResNet-50 as ResNet-101, so a number enters a table only after `check`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fcos.config.params import Params
+from fcos.config.results import GivenFile, files_of
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit
 from fcos.errors import UserError, first_difference
@@ -57,7 +59,7 @@ def trained_on(where: Provenance) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
+class Results(ABC):
     """The files of an evaluation on the test split: what a run and results that were not trained here share."""
 
     name: str
@@ -68,9 +70,9 @@ class Results:
     history: pd.DataFrame | None = None  # one row per training step; None if it is not known
 
     @property
+    @abstractmethod
     def digest(self) -> str:
         """The sha256 of the weights, or of the results file."""
-        raise NotImplementedError
 
     @property
     def training_s(self) -> float | None:
@@ -82,9 +84,9 @@ class Results:
         """Return the time of a prediction, or None if it is not known."""
         return None
 
+    @abstractmethod
     def hint(self, file: str) -> str:
         """Return the command that creates `file`."""
-        raise NotImplementedError
 
     def evaluated(self) -> Sample:
         """Return the test metrics as one row of a table."""
@@ -117,8 +119,13 @@ class Results:
 class GivenResults(Results):
     """Results of a detector that was not trained here."""
 
-    entry: str  # the name in `results` of params.yaml, which several files share
+    file: GivenFile
     given_ms: float | None
+
+    @property
+    def entry(self) -> str:
+        """The name in `results` of params.yaml, which several files share."""
+        return self.file.entry
 
     @property
     def digest(self) -> str:
@@ -184,7 +191,7 @@ class StudyResults:
         """
         identity = {"categories": self.split.categories, "data_digest": self.split.digest}
         config = self.params.results[results.entry]
-        file = in_project(config.paths[int(results.folder.name) - 1])
+        file = in_project(results.file.path)
         if file.is_file():  # another machine may have its numbers only
             identity["sha256"] = sha256_file(file)
         expected = {"identity": identity, "test": config.flags(), "statistics": self.params.statistics.model_dump()}
@@ -256,22 +263,21 @@ def read_study(params: Params, runs_dir: Path, split: CocoSplit, manifest: Manif
         raise UserError("manifest.json", "differs in data from test.json", found=digest, expected=split.digest)
     runs = {name: _read_run(params, run, runs_dir / name) for name, run in params.runs.items()}
     given = {
-        shown: _read_given(name, shown, runs_dir / name / str(number), config.ms_per_image)
-        for name, config in params.results.items()
-        for number, shown in enumerate(config.names(name), start=1)
+        file.name: _read_given(file, runs_dir / file.place, params.results[file.entry].ms_per_image)
+        for file in files_of(params.results)
     }
     return StudyResults(params, split, manifest, runs, given)
 
 
-def _read_given(entry: str, name: str, folder: Path, given_ms: float | None) -> GivenResults:
-    hint = f"fcos results {entry}"
+def _read_given(file: GivenFile, folder: Path, given_ms: float | None) -> GivenResults:
+    hint = f"fcos results {file.entry}"
     return GivenResults(
-        name=name,
+        name=file.name,
         folder=folder,
         evaluation=read_run_file(folder / "evaluation.json", hint=hint),
         metrics=read_run_file(folder / "metrics.json", hint=hint),
         replicates={"evaluation.json": read_replicates(folder / "replicates.safetensors", hint=hint)},
-        entry=entry,
+        file=file,
         given_ms=given_ms,
     )
 
