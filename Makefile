@@ -45,7 +45,7 @@ endif
 
 # Three test files at a time on two cores. More threads in torch would only compete for the cores. Slow tests, marked so,
 # are one in twenty and take two thirds of the time: processes that are killed, whole trainings and studies, benchmarks.
-TEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup --no-loadscope-reorder
+TEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 test: install browser
 	$(TEST) -m "not engine and not slow"
 test-all: install browser
@@ -55,12 +55,12 @@ test-all: install browser
 FAST := analysis config contact_sheet detect download folders formats group_norm images results_forms scoring \
 	settings_are_used stages statistics study_run
 test-fast: install
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup $(FAST:%=tests/test_%.py)
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile $(FAST:%=tests/test_%.py)
 
 # Run all tests and say what they do not run. It takes a tenth more of the processor than `make test-all`.
 coverage: install browser
 	OMP_NUM_THREADS=1 python -m slipcover --source fcos --json --out .venv/coverage.json -m pytest \
-		-W ignore::pytest.PytestAssertRewriteWarning -n auto --dist loadgroup --no-loadscope-reorder -m "not engine"
+		-W ignore::pytest.PytestAssertRewriteWarning -n auto --dist loadfile --no-loadscope-reorder -m "not engine"
 	python tests/coverage_table.py .venv/coverage.json
 
 # The tests of clusters and of a team's servers start real ones: SLURM and PostgreSQL are Debian's, installed if permitted;

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from playwright.sync_api import expect, sync_playwright
 from quick_fcos import quick_fcos
+from xdist.scheduler import LoadScopeScheduling
 
 from fcos.running.jobs import usable_cores
 
@@ -78,9 +79,9 @@ def pytest_collection_finish():
 
 # The files that take longest, longest first: none of them may be the last one to start, while the other workers idle.
 LONGEST = (
-    "done_once", "reporting", "any_folder", "distributed", "source", "pipeline", "numerics", "status", "validation",
-    "docs", "real_data", "training", "tutorial", "demo", "tracking", "project", "benchmarks", "damaged_files",
-    "start_weights",
+    "done_once", "distributed", "reporting", "pipeline", "source", "any_folder", "results_rows", "status", "numerics",
+    "tracking", "docs", "demo", "validation", "benchmarks", "training", "tutorial", "project", "damaged_files",
+    "commands", "against_torchvision", "errors", "export", "start_weights", "cache",
 )  # fmt: skip
 
 
@@ -88,14 +89,24 @@ LONGEST = (
 SPREAD = ("any_folder", "numerics")
 
 
+class ByFile(LoadScopeScheduling):
+    """One worker runs all tests of a file, which share fixtures, except for those of `SPREAD`."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return nodeid if Path(file).stem.removeprefix("test_") in SPREAD else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Return our own scheduler: with pytest 9.2, xdist's `loadgroup` sees no group."""
+    return ByFile(config, log)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Run the longest files first, each by one worker; the others keep their random order."""
+    """Run the longest files first; the others keep their random order."""
     place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
-    spread = {f"test_{name}.py" for name in SPREAD}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.name if item.path.name in spread else item.path.stem))
 
 
 @pytest.fixture(autouse=True)

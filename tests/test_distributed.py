@@ -85,8 +85,10 @@ def test_two_ranks_train_as_one(shared, project):
     history, weights = outcome()
     losses = [name for name in history if name.startswith("loss")]
     assert len(history) == STEPS and (history["num_positives"] == of_two["num_positives"]).all()
-    np.testing.assert_allclose(of_two[losses], history[losses], atol=1e-6, rtol=0)
-    assert 0 < distance(weights_of_two, weights) < 1e-5  # another order of sums
+    np.testing.assert_allclose(of_two[losses][:5], history[losses][:5], atol=1e-6, rtol=0)
+    # Another order of sums; training amplifies their last bits, on a processor with AVX-512 to 9e-5 in a loss.
+    np.testing.assert_allclose(of_two[losses], history[losses], atol=1e-3, rtol=0)
+    assert 0 < distance(weights_of_two, weights) < 1e-5
 
 
 def fcos(*command):
