@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.commands.compare import Row, compare_rows, difference_lines
+from fcos.commands.compare import compare_rows, difference_lines
 from fcos.commands.score import score as score_files
 from fcos.commands.score import score_html, score_text
 from fcos.comparing.inputs import Choices
+from fcos.comparing.rows import Row
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.progress import silence

@@ -257,10 +257,30 @@ def study_show(
     _echo(study_text(show_study(name)))
 
 
-@study_app.command("new", epilog="Example: fcos study new mine --from datasets/mine")
+@study_app.command(
+    "new",
+    epilog="Examples: fcos study new mine --from datasets/mine; fcos study new rivals --gt gt.json yolo.json detr.json",
+)
 def study_new(
     name: Annotated[str, typer.Argument(help="Name of the study: lower-case letters, digits and hyphens.")],
-    folder: Annotated[Path, typer.Option("--from", metavar="FOLDER", help="Data in VOC, COCO or YOLO layout.")],
+    results: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]FILE[,FILE...]", help="With --gt: results of a detector, as `fcos compare` reads them."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="Data in VOC, COCO or YOLO layout, to train on.")
+    ] = None,
+    gt: Annotated[
+        Path | None,
+        typer.Option("--gt", metavar="PATH", help="Ground truth, for a study of results that trains nothing."),
+    ] = None,
+    split: Split = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --gt: images for the gallery (default: beside the ground truth)."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of each training (default: chosen from the number of images).")
     ] = None,
@@ -274,11 +294,27 @@ def study_new(
         OutsideBoxes, typer.Option(help="Boxes that end more than a pixel outside their image: stop, or clip them.")
     ] = OutsideBoxes.error,
 ) -> None:
-    """Create a study for your own data: writes studies/NAME.yaml with settings for your images and this machine."""
-    from fcos.authoring.new import study_new
+    """Create a study for your own data, or for results of detectors: writes studies/NAME.yaml."""
+    of_results = {"results": results, "--split": split, "--images": images}
+    of_trainings = {"--epochs": epochs, "--seeds": seeds - 1, "--damaged": damaged != Damaged.error}
+    of_trainings |= {"--outside-boxes": outside_boxes != OutsideBoxes.error}
+    if (folder is None) == (gt is None):
+        expected = "--from FOLDER, to train on it, or --gt PATH with files of results, which trains nothing"
+        raise UserError("fcos study new", "needs one of two options", found="both" if gt else "none", expected=expected)
+    wrong, other = (of_results, "--gt") if folder else (of_trainings, "--from")
+    if given := [option for option, value in wrong.items() if value]:
+        raise UserError(given[0], f"can only be used with {other}", hint="leave it out")
+    if folder:
+        from fcos.authoring.new import study_new
 
-    choices = {"damaged": damaged.value, "outside_boxes": outside_boxes.value}
-    _echo(study_new(name, folder, epochs=epochs, seeds=seeds, **choices))
+        choices = {"damaged": damaged.value, "outside_boxes": outside_boxes.value}
+        return _echo(study_new(name, folder, epochs=epochs, seeds=seeds, **choices))
+    from fcos.authoring.results import study_of_results
+
+    if not results:
+        raise UserError("fcos study new --gt", "no results", expected="[NAME=]FILE of each detector")
+    assert gt is not None
+    return _echo(study_of_results(name, gt, results, split=split, images=images))
 
 
 @study_app.command("use", epilog="Example: fcos study use smoke")

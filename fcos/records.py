@@ -164,7 +164,7 @@ class NmsSweep(_Chosen):
 class SplitCounts(TypedDict):
     """The counts of a split in manifest.json."""
 
-    image_dir: str
+    image_dir: str | None  # None: only the objects are known
     num_images: int
     num_objects: int
     num_ignored: int
@@ -197,8 +197,8 @@ class SplitImage(TypedDict):
 
     id: int
     file_name: str
-    width: int
-    height: int
+    width: int | None  # None: in a study of results, which needs no size
+    height: int | None
 
 
 class SplitCategory(TypedDict):

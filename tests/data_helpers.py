@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from fcos.commands.prepare import prepare, write_data
-from fcos.config.data import DataConfig
+from fcos.config.data import DataConfig, FilesData
 from fcos.config.section import parse_section
 from fcos.data.sources.discover import discover
 from fcos.errors import UserError
@@ -162,7 +162,7 @@ def prepare_as_found(folder: Path, out_dir: Path, **choices: Any) -> dict[str, A
     found = discover(folder).data
     data = {key: value for key, value in found.items() if value is not None or "validation" not in key}
     data |= {"root": str(found["root"]), **choices}
-    config: DataConfig = parse_section({"data": data}, "data", DataConfig)  # type: ignore[arg-type]
+    config: FilesData = parse_section({"data": data}, "data", DataConfig)  # type: ignore[arg-type]
     return dict(write_data(config, out_dir))
 
 

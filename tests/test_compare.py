@@ -20,7 +20,7 @@ from conftest import ROOT, assert_mistake
 from json_helpers import read, write
 from random_truth import make_results, make_truth
 
-from fcos.commands.compare import Row, parse_rows
+from fcos.comparing.rows import Row, parse_rows
 from fcos.errors import UserError
 from fcos.scoring.average_precision import METRICS, score
 from fcos.scoring.bootstrap import Estimate, draw_weights, holm

@@ -1,7 +1,6 @@
 """Detectors that were not trained here, as rows of a study."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, write_params
+from drawn_results import draw_results
 from project_helpers import changed_stages, copy_project, fcos, repro, set_params
 
 from fcos.commands.compare import compare
@@ -31,21 +31,6 @@ from fcos.study.layout import Layout
 from fcos.tracking.store import connect
 
 
-def draw_results(split, path, seed, *, found=0.8):
-    """Write results that find some of the objects, a little beside their places, and some of nothing."""
-    dice = random.Random(seed)
-    listed = []
-    for annotation in split.annotations:
-        x, y, w, h = annotation["bbox"]
-        for right in (True, False):
-            if dice.random() < (found if right else 0.3):
-                moved = [x + dice.gauss(0, 1 if right else 9), y + dice.gauss(0, 1), w, h]
-                row = {key: annotation[key] for key in ("image_id", "category_id")}
-                listed.append({**row, "bbox": moved, "score": round(dice.random(), 3)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(listed))
-
-
 @pytest.fixture
 def prepared(workspace, smoke_params):
     """A study of 120 test images, with two entries: one file, and three seeds of another detector."""
@@ -57,9 +42,9 @@ def prepared(workspace, smoke_params):
     write_params(smoke_params)
     prepare()
     split = read_split(Layout("smoke").data, "test")
-    draw_results(split, Path("given/yolo.json"), 0)
+    draw_results(split.annotations, Path("given/yolo.json"), 0)
     for seed in (1, 2, 3):
-        draw_results(split, Path(f"given/detr{seed}.json"), seed, found=0.7)
+        draw_results(split.annotations, Path(f"given/detr{seed}.json"), seed, found=0.7)
     return split
 
 
@@ -255,7 +240,7 @@ def test_they_are_scored_by_dvc_and_stand_in_the_report(tmp_path, page, monkeypa
     split = read_split(Layout("smoke").data, "test")
     elsewhere = tmp_path / "elsewhere"
     for name in ("yolo", "detr1", "detr2"):
-        draw_results(split, elsewhere / f"{name}.json", name)
+        draw_results(split.annotations, elsewhere / f"{name}.json", name)
     entries = {"yolo": {"files": str(elsewhere / "yolo.json"), "ms_per_image": 2.0}}
     entries["detr"] = {"files": [str(elsewhere / f"detr{number}.json") for number in (1, 2)]}
     set_params(folder, {**own, "results": entries})
@@ -277,7 +262,7 @@ def test_they_are_scored_by_dvc_and_stand_in_the_report(tmp_path, page, monkeypa
     of_yolo = next(run for run in logged if run.info.run_name == "yolo")
     assert len(logged) == 3 and of_yolo.data.metrics["AP"] == evaluation["metrics"]["AP"]
     assert of_yolo.data.tags["results_sha256"] == evaluation["identity"]["sha256"]
-    draw_results(split, elsewhere / "yolo.json", "another")
+    draw_results(split.annotations, elsewhere / "yolo.json", "another")
     assert repro(folder) == ["report", "results@yolo", "source"]
     set_params(folder, own)
     assert repro(folder) == ["report", "source"]

@@ -65,6 +65,11 @@ def test_figures_and_scoring_are_no_reason_to_train(graph):
     assert not [path for name in STAGES for path in closure(graph, name) if "tracking" in path or "cli" in path]
 
 
+def test_a_project_of_its_own_has_every_stage():
+    template = ROOT / "fcos" / "authoring" / "template" / "stages"
+    assert {path.stem for path in template.iterdir()} == {path.parent.name for path in ROOT.glob("stages/*/dvc.yaml")}
+
+
 def test_templates_of_the_report_are_its_deps():
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "fcos").rglob("*.j2")}
     others = {"fcos/reporting/comparison.html.j2", "fcos/reporting/labels.html.j2"}  # of compare and labels

@@ -26,7 +26,7 @@ from fcos.authoring.settings import (
 )
 from fcos.authoring.text import study_text
 from fcos.config import params
-from fcos.config.data import DataConfig
+from fcos.config.data import DataConfig, FilesData
 from fcos.config.section import parse_section
 from fcos.config.study import Name
 from fcos.data.coco import read_split
@@ -64,14 +64,11 @@ def study_new(
         UserError: the study exists already, the layout of the folder is unknown, or `fcos prepare` would refuse its
             data.
     """
-    path = STUDIES / f"{name}.yaml"
-    parse_section({"study": name}, "study", Name, path)
-    if path.exists():
-        raise UserError(path, "already exists; nothing was changed", hint="choose another name, or delete the file")
+    path = refuse_existing(name)
     with tempfile.TemporaryDirectory() as scratch:
-        with _words_for(path):
+        with words_for(path):
             found = discover(folder)
-            root, outside = _place(name, found.data["root"])
+            root, outside = place(name, found.data["root"])
             data, manifest = _check(found, Path(scratch), path, damaged=damaged, outside_boxes=outside_boxes)
             data["root"] = str(root)
         splits = {split: read_split(Path(scratch), split) for split in manifest["splits"]}
@@ -97,7 +94,7 @@ def study_new(
     looked_at = Path("data/contact_sheets") / name
     lines += [("look", f"{looked_at}/: a contact sheet of each split: images with their boxes, unusual ones first")]
     lines += [("wrote", f"{path}, where every value is explained"), ("next", f"fcos study use {name}")]
-    said = _table([*lines, *(("", step) for step in _after_use(name))])
+    said = table([*lines, *(("", step) for step in after_use(name))])
     write_contact_sheets(splits, manifest, looked_at)
     if outside:
         link_root(root, outside)
@@ -105,16 +102,26 @@ def study_new(
     return said
 
 
-def _after_use(name: str) -> list[str]:
+def refuse_existing(name: str) -> Path:
+    """Return the path of a new study file; raises UserError if the name is wrong or the file exists."""
+    path = STUDIES / f"{name}.yaml"
+    parse_section({"study": name}, "study", Name, path)
+    if path.exists():
+        raise UserError(path, "already exists; nothing was changed", hint="choose another name, or delete the file")
+    return path
+
+
+def after_use(name: str) -> list[str]:
     """Return what one runs after `fcos study use`."""
     if Path("dvc.yaml").is_file():
-        return ["fcos study run", f"or both at once: make repro STUDY={name}"]
+        both = [f"or both at once: make repro STUDY={name}"] if Path("Makefile").is_file() else []
+        return ["fcos study run", *both]
     return [
         "fcos prepare, and the other commands one by one: this folder has no dvc.yaml, and `fcos study run` needs it"
     ]
 
 
-def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
+def place(name: str, folder: Path) -> tuple[Path, Path | None]:
     """Return `data.root` for the data in `folder`, and the folder itself if it is outside this project.
 
     A study file contains no path of this machine, so a folder outside the project gets a link in datasets/.
@@ -130,7 +137,7 @@ def _place(name: str, folder: Path) -> tuple[Path, Path | None]:
 
 
 @contextlib.contextmanager
-def _words_for(path: Path) -> Iterator[None]:
+def words_for(path: Path) -> Iterator[None]:
     """Replace params.yaml in error messages by the study file that is being written."""
     try:
         yield
@@ -147,7 +154,7 @@ def _check(
     data |= {"root": str(found.data["root"]), "validation_fraction": 0.0, "cache": "auto"}
     data |= {"damaged": damaged, "outside_boxes": outside_boxes}
     data |= {"difficult": "keep"} if data["source"] == "voc" else {}
-    config: DataConfig = parse_section({"data": data}, "data", DataConfig, path)  # type: ignore[arg-type]
+    config: FilesData = parse_section({"data": data}, "data", DataConfig, path)  # type: ignore[arg-type]
     manifest = write_data(config, scratch)
     return {**data, "classes": [category["name"] for category in manifest["categories"]]}, manifest
 
@@ -204,7 +211,8 @@ def _time(facts: Facts, settings: Settings, seconds: Sequence[float], seeds: int
     return lines
 
 
-def _table(lines: Lines) -> str:
+def table(lines: Lines) -> str:
+    """Return lines with their labels in a column, wrapped."""
     wrapped = (
         textwrap.fill(said, 110, initial_indent=f"{what:<9}", subsequent_indent=" " * 11, break_on_hyphens=False)
         for what, said in lines

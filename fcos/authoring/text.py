@@ -170,7 +170,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
         prior=0.01 if settings.pretrained else 0.1,
         prior_why="" if settings.pretrained else "; with pretrained weights 0.01",
         ranges_why=settings.ranges_why,
-        ranges="\n".join(f"    - {_flow(pair)}" for pair in settings.regression_ranges),
+        ranges="\n".join(f"    - {flow(pair)}" for pair in settings.regression_ranges),
         optimizer=optimizer.substitute(rate=settings.learning_rate),
         batch_size=settings.batch_size,
         warmup_epochs=settings.warmup_epochs,
@@ -204,12 +204,12 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
 
 def _entry(key: str, value: Any) -> str:
     if key == "classes":
-        names = [_flow([name])[1:-1] for name in value]
+        names = [flow([name])[1:-1] for name in value]
         return f"  classes:   # all classes, in the order of their numbers in the network\n{_filled(names)}"
     comment = _OUTSIDE[value] if key == "outside_boxes" else _DAMAGED if value == "leave-out" else _DATA[key]
     if value is None:
         comment = _NULL.get(key, "there is none, see test_fraction")
-    return f"  {key}: {_flow(value)}" + f"   # {comment}"
+    return f"  {key}: {flow(value)}" + f"   # {comment}"
 
 
 def _filled(items: Sequence[str]) -> str:
@@ -222,7 +222,7 @@ def _filled(items: Sequence[str]) -> str:
     return "    [" + "\n     ".join(line.rstrip() for line in lines).removesuffix(",") + "]"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """Return the value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1_000_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fcos.comparing.inputs import Choices, check_out, describe, open_truth, read_chosen
-from fcos.comparing.inspector import check_images, find_images, split_of
+from fcos.comparing.inspector import check_images, split_of
 from fcos.config.runs import find_run, parse_runs
 from fcos.config.section import read_params
 from fcos.data.coco import CocoSplit, read_split
+from fcos.data.images_beside import find_images
 from fcos.errors import UserError
 from fcos.files import write_csv, write_json, write_text
 from fcos.formats import write_record

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from fcos.config.data import DataConfig
+from fcos.config.data import DataConfig, GroundTruthData
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
 from fcos.files import whole_dir
 from fcos.records import Manifest
 from fcos.study.data import write_data
+from fcos.study.ground_truth import write_truth
 from fcos.study.layout import Layout
 from fcos.study.places import fetch, find_places, link_places, name_of_place
 
@@ -23,6 +24,9 @@ def prepare() -> Manifest:
         return name_of_place(image_dir, find_places(config), layout)
 
     with whole_dir(layout.data) as scratch:
-        manifest = write_data(config, scratch, name_of=name_of)
+        if isinstance(config, GroundTruthData):
+            manifest = write_truth(config, scratch, name_of=name_of)
+        else:
+            manifest = write_data(config, scratch, name_of=name_of)
         link_places(config, layout)
     return manifest

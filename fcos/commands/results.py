@@ -22,7 +22,7 @@ from fcos.study.bootstrap import Bootstrap
 from fcos.study.evaluation_files import write_evaluation
 from fcos.study.layout import Layout
 
-_OF_FILES = ("voc", "yolo")  # sources whose image ids were only assigned by `fcos prepare`
+_OF_FILES = ("voc", "yolo")  # sources without ids of images
 
 
 def results(name: str) -> list[Evaluation]:
@@ -39,7 +39,7 @@ def results(name: str) -> list[Evaluation]:
     files = config.given_files(name)
     digests = _digests(name, [in_project(file.path) for file in files])
     split = read_split(layout.data, "test")
-    truth = _truth(split, str(layout.data / "test.json"), names_first=params["data"]["source"] in _OF_FILES)
+    truth = _truth(split, str(layout.data / "test.json"), names_first=_has_no_ids(params["data"]))
     draws = Bootstrap.read()
     samples = draws.of(split)
     with whole_dir(layout.run(name)) as folder:  # nothing stays of an entry that had more files
@@ -55,6 +55,11 @@ def find_results(entries: dict[str, ResultsConfig], name: str) -> ResultsConfig:
         expected = f"one of {', '.join(entries)}" if entries else "a section `results:` with this entry"
         raise UserError("params.yaml: results", "no such entry", found=name, expected=expected)
     return entries[name]
+
+
+def _has_no_ids(data: dict[str, Any]) -> bool:
+    """Whether the image ids were only assigned by `fcos prepare`, so that results are looked up by file names first."""
+    return data["source"] in _OF_FILES or data.get("split") is not None
 
 
 def _digests(name: str, paths: list[Path]) -> dict[Path, str]:

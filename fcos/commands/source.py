@@ -96,8 +96,10 @@ def _note_selections(layout: Layout, runs: dict[str, Run], test: TestConfig) -> 
 
 
 def _drop_others(folder: Path, runs: dict[str, Run]) -> None:
+    if not runs:
+        write_text(folder / NONE, "nothing is trained in this study\n")
     for left in folder.iterdir():
-        if left.name not in runs:
+        if left.name not in (runs or {NONE}):
             left.unlink()
 
 

@@ -76,15 +76,15 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
             raise UserError(f"--split {choices.split}", "needs a folder", found=f"--gt {path}", hint="leave it out")
         truth = read_truth(path, protocol, area_from_box=choices.area_from_box)
         return _opened(truth, describe(path), [], choices)
-    from fcos.comparing.truth_folder import find_truth  # imports readers that a COCO file does not need
+    from fcos.study.truth_folder import find_truth  # imports readers that a COCO file does not need
 
-    found, sentence = find_truth(path, choices.split)
-    said = [Finding("split", 1, None, sentence)]
-    if isinstance(found, Path):
-        truth = read_truth(found, protocol, area_from_box=choices.area_from_box)
-        return _opened(truth, describe(found), said, choices)
-    truth = truth_of(found, str(path), protocol, area_from_box=choices.area_from_box, names_first=True)
-    return _opened(truth, {"file": str(path), "sha256": sha256_json(found)}, said, choices)
+    found = find_truth(path, choices.split)
+    said, content = [Finding("split", 1, None, found.sentence)], found.content
+    if isinstance(content, Path):
+        truth = read_truth(content, protocol, area_from_box=choices.area_from_box)
+        return _opened(truth, describe(content), said, choices)
+    truth = truth_of(content, str(path), protocol, area_from_box=choices.area_from_box, names_first=True)
+    return _opened(truth, {"file": str(path), "sha256": sha256_json(content)}, said, choices)
 
 
 def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choices: Choices) -> TruthInput:

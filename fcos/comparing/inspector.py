@@ -1,7 +1,6 @@
 """What the page of `fcos compare --html` shows of each results file: its errors, and its boxes in some images."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fcos.data.coco import CocoSplit
-from fcos.data.images import displayed_size, opened
 from fcos.errors import UserError
 from fcos.scoring.analysis import analyse
 from fcos.scoring.bootstrap import Drawn
@@ -19,8 +17,6 @@ from fcos.scoring.protocol import COCO, Protocol
 from fcos.scoring.truth import Truth
 
 Row = dict[str, Any]
-# Places of images, from the folder of the ground truth.
-_BESIDE = (".", "images", "JPEGImages", "..", "../images", "../JPEGImages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,54 +107,7 @@ def split_of(truth: Truth) -> CocoSplit:
     )
 
 
-def find_images(gt: Path, given: Path | None, file_names: Sequence[str]) -> Path | None:
-    """Return the folder in which all these images are, or None if they are not at hand.
-
-    Args:
-        gt: the file or folder of the ground truth.
-        given: `--images`; None: a folder near the ground truth (`_near`).
-
-    Raises:
-        UserError: an image is not in the `given` folder.
-    """
-    for folder in [given] if given is not None else _near(gt):
-        missing = next((name for name in file_names if not _is_inside(folder, name)), None)
-        if missing is None:
-            return folder
-        if folder is given:
-            hint = "give the folder that the file names in the ground truth are relative to"
-            raise UserError(folder / missing, "no such image", expected="the images of the ground truth", hint=hint)
-    return None
-
-
 def check_images(folder: Path | None) -> None:
     """Raise UserError unless `--images` is a folder, before anything is scored."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"--images {folder}", "no such folder", expected="the folder of the images of --gt")
-
-
-def with_sizes(image: Row, folder: Path) -> Row:
-    """Return the entry of an image, with the size from its file if the ground truth does not say it.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    if image["width"] is not None and image["height"] is not None:
-        return image
-    with opened(folder / image["file_name"]) as pixels:
-        height, width = displayed_size(pixels)
-    return {**image, "width": width, "height": height}
-
-
-def _near(gt: Path) -> Iterator[Path]:
-    """Yield the folders to look into: each one in a folder of ground truth, or those beside a file."""
-    if gt.is_dir():
-        yield from (Path(folder) for folder, _, _ in os.walk(gt))
-    else:
-        yield from (gt.parent / place for place in _BESIDE)
-
-
-def _is_inside(folder: Path, name: str) -> bool:
-    """Whether there is a file of this name, which may not lead out of the folder."""
-    path = Path(name)
-    return not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()

@@ -162,6 +162,27 @@ class YoloData(_FilesData):
         return self
 
 
+class GroundTruthData(_Data):
+    """Objects to score results against, for a study of results: there is a test split only, and nothing is trained.
+
+    Everything is taken as `fcos compare` takes it; images are only shown.
+    """
+
+    source: Literal["ground-truth"]
+    root: str
+    annotations: str  # COCO JSON, or a folder in VOC or YOLO layout; relative to `root`, as `images`
+    split: Literal["train", "validation", "test"] | None = None  # of such a folder
+    images: str | None = None  # the folder of the images, for the gallery; None: no gallery
+    groups: Annotated[str, Field(min_length=1)] | None = None  # as in data of files
+
+    @model_validator(mode="after")
+    def _holds_nothing_out(self) -> "GroundTruthData":
+        if self.validation_fraction > 0:
+            hint = "remove it"
+            raise Wrong("validation_fraction", "has no effect", found=self.validation_fraction, expected="0", hint=hint)
+        return self
+
+
 def _archives_of_a_download(data: VocData | CocoData) -> None:
     if data.archives is not None and data.download is None:
         raise Wrong(
@@ -213,4 +234,5 @@ def _differ(data: _Data, keys: tuple[str, ...], what: str) -> None:
                 raise Wrong(key, "overlapping splits", found=value, expected=f"another {what} than {earlier}")
 
 
-DataConfig = Annotated[ShapesData | VocData | CocoData | YoloData, Field(discriminator="source")]
+FilesData = VocData | CocoData | YoloData
+DataConfig = Annotated[ShapesData | FilesData | GroundTruthData, Field(discriminator="source")]

@@ -89,7 +89,7 @@ def _table_of(
     if not results or any(isinstance(table, ResultsTable) for table in tables):
         return []
     trained = [run.name for run in runs.values() if run.role is None]
-    return [ResultsTable(title="Other detectors", kind="results", runs=trained)]
+    return [ResultsTable(title="Other detectors" if runs else "Detectors", kind="results", runs=trained)]
 
 
 def _know_every_section(params: Mapping[str, Any], path: Path) -> None:

@@ -52,11 +52,18 @@ class Run(Section):
 
 
 def parse_runs(params: Mapping[str, Any], path: Path = DEFAULT_PATH) -> dict[str, Run]:
-    """Return all runs of the study by name, with their overrides applied."""
+    """Return all runs of the study by name, with their overrides applied; a study of results has none."""
     study = parse_section(params, "study", Name, path)
     configs = parse_section(params, "runs", dict[Name, RunConfig], path)
     if not configs:
-        raise UserError(f"{path}: runs", "no run", found="{}", expected="at least one `name: {backbone: ...}`")
+        if params.get("results"):
+            return {}
+        expected = "at least one `name: {backbone: ...}`, or `results:`"
+        raise UserError(f"{path}: runs", "no run", found="{}", expected=expected)
+    data = params.get("data")
+    if isinstance(data, Mapping) and data.get("source") == "ground-truth":
+        problem, hint = "there are no images to train on", "to train too: fcos study new NAME --from FOLDER"
+        raise UserError(f"{path}: runs", problem, found=", ".join(configs), expected="runs: {}", hint=hint)
     parse_section(params, "model", ModelConfig, path)
     parse_section(params, "train", TrainConfig, path)
     return {name: _resolve(study, name, config, params, path) for name, config in configs.items()}

@@ -16,7 +16,7 @@ PREPARE = "fcos prepare"
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split: `images`, `categories` and `annotations` as in COCO JSON, and the folder of the images.
+    """One split: `images`, `categories` and `annotations` as in COCO JSON, and the folder of the images, if at hand.
 
     Example:
         >>> split = CocoSplit(
@@ -32,7 +32,7 @@ class CocoSplit:
     images: list[dict[str, Any]]
     categories: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
-    image_dir: Path
+    image_dir: Path | None
 
     @cached_property
     def annotations_of(self) -> dict[int, list[dict[str, Any]]]:
@@ -74,7 +74,15 @@ class CocoSplit:
         return sha256_json([self.images, self.categories, self.annotations])
 
     def path_of(self, image: dict[str, Any]) -> Path:
-        """Return the path of an image's file."""
+        """Return the path of an image's file.
+
+        Raises:
+            UserError: only the objects are known, as in a study of results without `data.images`.
+        """
+        if self.image_dir is None:
+            raise UserError(
+                "params.yaml: data.images", "there are no images", hint="set it to the folder of the images"
+            )
         return self.image_dir / str(image["file_name"])
 
 
@@ -83,8 +91,8 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"), Split)
     manifest = read_manifest(data_dir)
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
-    image_dir = data_dir / described["image_dir"]
-    if not image_dir.is_dir():
+    image_dir = None if described["image_dir"] is None else data_dir / described["image_dir"]
+    if image_dir is not None and not image_dir.is_dir():
         raise UserError(
             image_dir,
             "the image folder no longer exists",

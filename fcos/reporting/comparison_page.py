@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fcos.comparing.inspector import Inspector, find_images, with_sizes
+from fcos.comparing.inspector import Inspector
+from fcos.data.images_beside import find_images, with_sizes
 from fcos.errors import UserError
 from fcos.files import write_text
 from fcos.reporting.charts import run_charts

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fcos.config.tables import RunsTable
+from fcos.config.tables import ResultsTable, RunsTable
 from fcos.reporting.intervals import in_brackets
 from fcos.reporting.report_table import ReportTable
-from fcos.reporting.results import StudyResults
+from fcos.reporting.results import RunResults, StudyResults
 from fcos.scoring.average_precision import METRICS
 from fcos.scoring.comparison import NETWORKS, Comparison, interval_text
 
@@ -21,7 +21,7 @@ _QUESTIONS = {
     "backbone": "Does the backbone matter?",
     "epochs": "Does a longer training help?",
     "num_convs": "Do more convolutions in the heads help?",
-    "results": "How do other detectors compare?",
+    "results": "How do the detectors compare?",
 }
 
 
@@ -59,15 +59,17 @@ def _answer(table: ReportTable) -> str:
 def summary(study: StudyResults, tables: Sequence[ReportTable]) -> list[str]:
     """Return the findings of the study in at most three sentences."""
     sentences = [_best(study)]
-    of_runs = [table for table in tables if isinstance(table.config, RunsTable) and table.comparisons]
+    kinds = (RunsTable,) if study.runs else (ResultsTable,)
+    of_runs = [table for table in tables if isinstance(table.config, kinds) and table.comparisons]
     at_test = [table for table in tables if table.config.kind in ("tta", "nms") and table.comparisons]
     sentences += [_of_tables(part) for part in (of_runs, at_test) if part]
     return sentences
 
 
 def _best(study: StudyResults) -> str:
-    known = {name: results for name, results in study.runs.items() if results.metrics["AP"] is not None}
-    own = {name: results for name, results in known.items() if results.run.role != "reference"}
+    of_runs = study.runs or study.given
+    known = {name: results for name, results in of_runs.items() if results.metrics["AP"] is not None}
+    own = {name: of for name, of in known.items() if not (isinstance(of, RunResults) and of.run.role == "reference")}
     known = own or known
     if not known:
         return "COCO defines no AP for this test split: it has no object to find."
@@ -77,7 +79,8 @@ def _best(study: StudyResults) -> str:
     reached = f"{100 * (results.metrics['AP'] or 0.0):.1f}{ends}, AP50 {100 * (results.metrics['AP50'] or 0.0):.1f}"
     if len(known) == 1:
         return f"{name} has AP {reached}."
-    return f"{name} has the highest AP of {len(known)} runs, {reached}: {PICKED}."
+    of_what = "runs" if study.runs else "results"
+    return f"{name} has the highest AP of {len(known)} {of_what}, {reached}: {PICKED}."
 
 
 def _of_tables(tables: Iterable[ReportTable]) -> str:

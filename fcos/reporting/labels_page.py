@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fcos.comparing.inspector import with_sizes
 from fcos.data.coco import CocoSplit
 from fcos.data.images import read_annotated
+from fcos.data.images_beside import with_sizes
 from fcos.errors import UserError
 from fcos.inference.drawing import draw_boxes, fitted
 from fcos.reporting.html import render

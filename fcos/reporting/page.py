@@ -18,14 +18,20 @@ from fcos.visible import markdown as escape
 
 
 def write_pages(
-    study: StudyResults, tables: Sequence[ReportTable], charts: Sequence[Chart], gallery: Gallery, out_dir: Path
+    study: StudyResults, tables: Sequence[ReportTable], charts: Sequence[Chart], gallery: Gallery | None, out_dir: Path
 ) -> None:
-    """Write report.md, with figures in files, and the self-contained index.html into `out_dir`."""
+    """Write report.md, with figures in files, and the self-contained index.html into `out_dir`.
+
+    Args:
+        gallery: None if the images are not known.
+    """
     context = {
         **page_data(study, tables, out_dir),
         "tables": tables,
         "linked": list(study.everyone),
         "files": True,
+        "has_images": gallery is not None,
+        "has_time": any(chart.stem in ("accuracy-and-time", "training-curves") for chart in charts),
         "charts_of": lambda number: [chart for chart in charts if chart.table == number],
     }
     # Every value that is not marked as Markdown is escaped.
@@ -34,7 +40,8 @@ def write_pages(
     markdown.globals["image"] = _markdown_image
     markdown.globals["chart"] = {chart.stem: chart for chart in charts}.get
     write_text(out_dir / "report.md", markdown.get_template("report.md.j2").render(context))
-    page = render("page.html.j2", context, run_names=list(study.everyone), charts=charts, gallery=gallery.content())
+    content = None if gallery is None else gallery.content()
+    page = render("page.html.j2", context, run_names=list(study.everyone), charts=charts, gallery=content)
     write_text(out_dir / "index.html", page)
 
 

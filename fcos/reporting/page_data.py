@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcos.config.data import GroundTruthData
 from fcos.config.results import NOT_TRAINED_HERE
 from fcos.data.sources.together import copies_text
 from fcos.errors import names_of
@@ -58,21 +59,28 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
 
 def _shown_run(study: StudyResults, tables: Sequence[ReportTable]) -> str:
     """Return the run whose images are shown in report.md: that of the `trained` table, or the first."""
-    return next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(study.runs)))
+    return next((table.config.run for table in tables if table.config.kind == "trained"), next(iter(study.everyone)))
 
 
 def _facts(study: StudyResults) -> list[tuple[str, str]]:
     """Return the facts at the head of the report: data, machine, software versions and times."""
     made_by = [results.train["provenance"] for results in study.runs.values()]
+    scored_by = [results.evaluation["provenance"] for results in study.given.values()]
     seconds = [results.training_s for results in study.runs.values()]
     trained = [value for value in seconds if value is not None]
     predicted = sum(results.timing["views"]["test"]["seconds"] for results in study.runs.values())
     splits = study.manifest["splits"].items()
-    versions = (f"{name} {number}" for where in made_by for name, number in where["versions"].items())
+    versions = (f"{name} {number}" for where in made_by or scored_by for name, number in where["versions"].items())
     names = [category["name"] for category in study.manifest["categories"]]
-    return [
+    data = [
         ("Data", f"{study.params.data.source}: {'; '.join(_count(split, counts) for split, counts in splits)}"),
         ("Classes", f"{len(names)}: {', '.join(names)}"),
+    ]
+    if not made_by:
+        commit = _distinct(_commit(where) for where in scored_by)
+        return [*data, ("Detectors", NOT_TRAINED_HERE), ("Versions", _distinct(versions, ", ")), ("Commit", commit)]
+    return [
+        *data,
         ("Trained on", _distinct(map(trained_on, made_by))),
         ("Machine", _distinct(where["machine"] for where in made_by)),
         ("Versions", _distinct(versions, ", ")),
@@ -96,6 +104,7 @@ def _reading(study: StudyResults) -> list[str]:
         "settings: two seeds of the same settings can differ significantly too.",
         *_belonging_together(study),
         *_thin_evidence(study),
+        *_without_intervals(study),
     ]
 
 
@@ -112,7 +121,9 @@ def _belonging_together(study: StudyResults) -> list[str]:
 
 
 def _thin_evidence(study: StudyResults) -> list[str]:
-    """Return sentences on what the test split is too small for."""
+    """Return sentences on what the test split is too small for, and on ground truth that nobody has corrected."""
+    if isinstance(study.params.data, GroundTruthData):
+        return [f"{text[0].upper()}{text[1:]}." for text in study.manifest["notes"]]
     objects = [annotation for annotation in study.split.annotations if not annotation["iscrowd"]]
     of_class = Counter(annotation["category_id"] for annotation in objects)
     counts = {category["name"]: of_class[category["id"]] for category in study.split.categories}
@@ -128,7 +139,7 @@ def _thin_evidence(study: StudyResults) -> list[str]:
     if num_images < FEW_IMAGES:
         narrow = f"intervals from fewer than {FEW_IMAGES} are a little too narrow"
         said.append(f"Objects in {num_images} test images only: {narrow}.")
-    return said + _without_intervals(study)
+    return said
 
 
 def _without_intervals(study: StudyResults) -> list[str]:
@@ -197,11 +208,15 @@ def _settings(results: RunResults) -> dict[str, Any]:
 
 
 def _own_settings(study: StudyResults) -> list[str]:
+    if not study.runs:
+        return []
     others = differing([_settings(results) for results in study.runs.values()])
     return list(dict.fromkeys([*_PARAMETERS, *others]))
 
 
-def _shared_settings(study: StudyResults) -> Grid:
+def _shared_settings(study: StudyResults) -> Grid | None:
+    if not study.runs:
+        return None
     own = _own_settings(study)
     settings = _settings(next(iter(study.runs.values())))
     return ["setting", "value"], [[key, _plain(value)] for key, value in settings.items() if key not in own]

@@ -45,14 +45,16 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
     write_pages(study, tables, charts, _draw_runs(study, out_dir), out_dir)
 
 
-def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery:
-    """Draw each run into figures/runs/, for MLflow and report.md; return the gallery of the page."""
+def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery | None:
+    """Draw each run into figures/runs/, for MLflow and report.md; return the gallery, None without images."""
+    images = study.split.image_dir is not None
     gallery = Gallery(study.split, [of.evaluation["analysis"]["worst_images"] for of in study.everyone.values()])
     for name, results in track(study.everyone.items(), "figures of runs", total=len(study.everyone), unit="runs"):
         folder = out_dir / "figures" / "runs" / name
-        detections = results.detections()  # large, so read once and for one run at a time
-        draw_run_images(results, study.split, detections, folder)
         for chart in run_charts({name: results}):
             chart.write_png(folder)
-        gallery.add(name, detections)
-    return gallery
+        if images:
+            detections = results.detections()  # large, so read once and for one run at a time
+            draw_run_images(results, study.split, detections, folder)
+            gallery.add(name, detections)
+    return gallery if images else None

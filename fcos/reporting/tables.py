@@ -236,16 +236,21 @@ def _results(where: str, config: ResultsTable, study: StudyResults) -> _Parts:
     rows = [_detector_row(label, group, repeated=repeated) for label, group in groups.items()]
     own = [label for label, group in groups.items() if isinstance(group[0], RunResults)]
     elsewhere, test = len(groups) - len(own), study.params.test
+    who = f"{elsewhere} of {len(groups)} detectors" if own else "The detectors"
+    ours = (
+        f"; runs keep at most {test.max_detections} boxes in an image, with scores from {test.score_threshold:g} on"
+        if own
+        else ""
+    )
     return _Parts(
         rows=rows,
         samples=[_joined([of_seed.evaluated() for of_seed in group]) for group in groups.values()],
         names=list(groups),
         results=[results for group in groups.values() for results in group],
         statement="What varies: the detector. What is fixed: the test images and the metrics. "
-        f"{elsewhere} of {len(groups)} detectors were not trained here: how, and on what, is not known here, a time is "
+        f"{who} were not trained here: how, and on what, is not known here, a time is "
         "that which params.yaml says, and `weights` is the sha256 of their file. Their boxes are taken as they are, up "
-        f"to 100 of a class in an image; runs keep at most {test.max_detections} boxes in an image, with scores from "
-        f"{test.score_threshold:g} on.",
+        f"to 100 of a class in an image{ours}.",
         apart=own,
     )
 

@@ -34,7 +34,7 @@ def run_study(jobs: int | None) -> None:
         UserError: a stage failed; the outputs of the others are kept.
     """
     study = params.read()
-    jobs = min(jobs or suitable_jobs(study.runs.values()), len(study.runs))
+    jobs = max(1, min(jobs or suitable_jobs(study.runs.values()), len(study.runs)))
     allow_without_git()
     with heartbeat(study.study, STUDY) as beat:
         record_pending(study.study, all_stages(study))

@@ -115,7 +115,7 @@ def _jobs(study: Params, whole: HeartbeatContent | None, at_work: Sequence[Heart
     """Return the number of parallel runs: reported by `fcos study run`, or those running, or what it would start."""
     if whole and whole["alive"] and "jobs" in whole:
         return int(whole["jobs"])
-    return len(at_work) or min(suitable_jobs(study.runs.values()), len(study.runs))
+    return len(at_work) or max(1, min(suitable_jobs(study.runs.values()), len(study.runs)))
 
 
 def watch(look: Callable[[], Status], show: Callable[[str], None], *, terminal: bool) -> None:
@@ -161,7 +161,8 @@ def _table(states: Sequence[StageState]) -> str:
     named = [found.stage.run_name for found in states if found.stage.name in STAGES_OF_A_RUN]
     runs = [name for name in dict.fromkeys(named) if name]
     columns = [column for column in STAGES_OF_A_RUN if any((column, name) in of for name in runs)]
-    rows = [["", *columns], *([name, *(of.get((column, name), "-") for column in columns)] for name in runs)]
+    rows = [[name, *(of.get((column, name), "-") for column in columns)] for name in runs]
+    rows = [["", *columns], *rows] if runs else []
     first = [[name, of[name, None]] for name in ("source", "prepare")]
     return left_table([*first, *rows, *given, ["report", of["report", None]]])
 

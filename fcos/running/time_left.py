@@ -76,7 +76,7 @@ def time_left(study: Params, states: Sequence[StageState], *, jobs: int) -> Time
             of_run[run_name] += START_S + max(0.0, fmean(took[name]) - _since(found))
         else:
             of_run[run_name] += START_S
-            not_counted[name] = None
+            not_counted[found.stage.name] = None
     alone = of_run.pop(None, 0.0)  # prepare, results and report, which never run in parallel with others
     order = sorted(of_run, key=lambda run_name: (run_name not in working, -of_run[run_name]))
     return TimeLeft(alone + makespan([of_run[run_name] for run_name in order], jobs), list(not_counted))

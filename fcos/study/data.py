@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
+from fcos.config.data import CocoData, FilesData, ShapesData, VocData, YoloData
 from fcos.data.groups import Member, group_names, names_table
 from fcos.data.sources.assemble import SPLITS, absolute, assemble
 from fcos.data.sources.classes import chosen
@@ -16,7 +16,7 @@ from fcos.files import in_project
 from fcos.records import Manifest
 
 
-def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
+def write_data(config: ShapesData | FilesData, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
     """Check the images and boxes that `config` describes, write them to `out_dir` and return the manifest.
 
     Args:
@@ -40,7 +40,7 @@ def write_data(config: DataConfig, out_dir: Path, *, name_of: Callable[[Path], s
     )
 
 
-def read_source(config: VocData | CocoData | YoloData) -> Source:
+def read_source(config: FilesData) -> Source:
     """Return the content of the annotation files; no image is opened."""
     root = in_project(config.root)
     classes = None if config.classes is None else chosen(config.classes)
@@ -67,7 +67,7 @@ def _set_groups(source: Source, by: str, root: Path) -> None:
         image.group = name
 
 
-def _num_leaving(config: VocData | CocoData | YoloData) -> int:
+def _num_leaving(config: FilesData) -> int:
     """Return how many of the folders and files that `config` names are outside of the root because of links."""
     root = folder = in_project(config.root)
     if isinstance(config, VocData):

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fcos.config.data import CocoData, DataConfig, ShapesData, VocData, YoloData
+from fcos.config.data import CocoData, DataConfig, FilesData, GroundTruthData, ShapesData, VocData
 from fcos.data.groups import names_table
 from fcos.data.sources.download import ARCHIVES, download
 from fcos.data.sources.voc import find_voc_folder
@@ -38,7 +38,7 @@ def fetch(config: DataConfig) -> None:
     if isinstance(config, ShapesData):
         return
     root = in_project(config.root)
-    if not isinstance(config, YoloData) and config.download:
+    if isinstance(config, VocData | CocoData) and config.download:
         # A folder .downloads/ means that a download was started here and may be incomplete.
         if _find_data(config, root) is None or (root / ".downloads").is_dir():
             download(ARCHIVES[config.download], root, _archives(config))
@@ -90,11 +90,16 @@ def find_places(config: DataConfig) -> dict[str, Path]:
     return places
 
 
-def _parts(config: VocData | CocoData | YoloData) -> Iterator[tuple[str, Path]]:
+def _parts(config: FilesData | GroundTruthData) -> Iterator[tuple[str, Path]]:
     """Yield the links and paths of the images, annotations and lists of each split, and of the table of groups."""
     folder = in_project(config.root)
     if config.groups is not None and names_table(config.groups):
         yield "groups", folder / config.groups
+    if isinstance(config, GroundTruthData):
+        yield "labels-test", folder / config.annotations
+        if config.images is not None:
+            yield "images-test", folder / config.images
+        return
     if isinstance(config, VocData):
         folder = find_voc_folder(folder, config.train_annotations or config.annotations)
     for split, suffix in _SUFFIXES.items():
@@ -131,7 +136,7 @@ def _unpacked(config: DataConfig, at: Path) -> Path:
     Raises:
         UserError: `at` has other files, among which the download should not be unpacked.
     """
-    if isinstance(config, YoloData | ShapesData) or config.download is None or (at / ".downloads").is_dir():
+    if not isinstance(config, VocData | CocoData) or config.download is None or (at / ".downloads").is_dir():
         return at
     found, names = _find_data(config, at), sorted(path.name for path in at.iterdir() if path.name[0] != ".")
     if found is None and names:

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def provenance(started: float, **more: Any) -> Provenance:
         "versions": {
             "fcos": own_version(),
             "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
+            **{name: number for name in PACKAGES if (number := _version(name))},
         },
         "machine": f"{platform.system()} {platform.machine()}",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -31,6 +31,14 @@ def provenance(started: float, **more: Any) -> Provenance:
     }
     where.update(more)  # type: ignore[typeddict-item]
     return where
+
+
+def _version(package: str) -> str | None:
+    """Return the version of a package, or None: results are scored where torch is not installed, too."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git(*arguments: str) -> str | None:

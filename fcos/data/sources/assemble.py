@@ -104,7 +104,7 @@ def assemble(
     for split, pairs in images.items():
         if not pairs:
             raise UserError(image_dirs[split], f"the {split} split has no image", expected="at least one")
-    _refuse_bad_categories(source.categories, image_dirs["train"])
+    refuse_bad_categories(source.categories, image_dirs["train"])
     bits, deep = shared_depth([file.deep for pairs in images.values() for _, file in pairs if file.deep])
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if fraction > 0:
@@ -123,7 +123,7 @@ def assemble(
         image_dir = image_dirs[split]
         inside = image_dir.is_relative_to(out_dir)
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
-        splits[split] = _counts(content, place)
+        splits[split] = split_counts(content, place)
     of_splits = {split: [image.group for image, _ in pairs] for split, pairs in images.items()}
     copies = _copies([image for image, _ in images.get("test", [])])
     findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in images.items()})
@@ -361,7 +361,8 @@ def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> 
     return pairs
 
 
-def _refuse_bad_categories(categories: list[dict[str, Any]], where: Path) -> None:
+def refuse_bad_categories(categories: list[dict[str, Any]], where: Path) -> None:
+    """Raise UserError if there is no class, or an id or a name twice."""
     if not categories:
         raise UserError(where, "there is no class", found="no box with a name", expected="at least one class")
     for key in ("id", "name"):
@@ -399,7 +400,8 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
                 )
 
 
-def _counts(content: dict[str, Any], image_dir: str) -> SplitCounts:
+def split_counts(content: dict[str, Any], image_dir: str | None) -> SplitCounts:
+    """Return the entry of a split in manifest.json; `content` is that of its file."""
     annotations = content["annotations"]
     name_of = {category["id"]: category["name"] for category in content["categories"]}
     counted = [annotation for annotation in annotations if not annotation["iscrowd"]]

@@ -26,7 +26,8 @@ __all__ = ["run_charts", "study_charts", "table_charts"]
 
 def study_charts(study: "StudyResults") -> list[Chart]:
     """Return the chart of accuracy against time, then the charts of all runs together."""
-    return [pareto_chart(study.everyone, study.given), *run_charts(study.everyone)]
+    in_time = pareto_chart(study.everyone, study.given)
+    return [*([in_time] if in_time else []), *run_charts(study.everyone)]
 
 
 def run_charts(runs: Runs) -> list[Chart]:

@@ -41,8 +41,8 @@ MAX_POINTS = 200  # points per curve in the page; more cannot be distinguished
 MEAN = "mean of all classes"
 
 
-def pareto_chart(runs: Mapping[str, "Results"], given: Collection[str]) -> Chart:
-    """Return accuracy against time, with a line that connects the Pareto front.
+def pareto_chart(runs: Mapping[str, "Results"], given: Collection[str]) -> Chart | None:
+    """Return accuracy against time, with a line that connects the Pareto front; None if no time is known.
 
     Args:
         given: the names of results that were not trained here, whose times params.yaml says.
@@ -55,6 +55,8 @@ def pareto_chart(runs: Mapping[str, "Results"], given: Collection[str]) -> Chart
         for what, time in zip(times, (results.ms_per_image, results.training_s), strict=True):
             if ap is not None and time is not None:
                 rows.append({"run": name, "what": what, "time": time, "AP": ap, **ends(interval)})
+    if not rows:
+        return None
     for row in rows:
         others = [other for other in rows if other["what"] == row["what"] and other is not row]
         row["front"] = not any(_beats(other, row) for other in others)

@@ -1,11 +1,11 @@
 """Read ground truth from a folder of images with annotations, in any layout that `fcos study new` reads."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fcos.config.data import CocoData, DataConfig, ShapesData
+from fcos.config.data import CocoData, DataConfig, GroundTruthData, ShapesData
 from fcos.config.section import parse_section
 from fcos.data.sources.assemble import assemble
 from fcos.data.sources.description import Source
@@ -17,21 +17,27 @@ from fcos.study.data import read_source
 SPLITS = ("test", "validation", "train")  # by default the first available one is scored
 
 
-def find_truth(folder: Path, split: str | None) -> tuple[Path | dict[str, Any], str]:
+@dataclass(frozen=True)
+class FoundTruth:
+    """The ground truth of one split of a folder."""
+
+    content: Path | dict[str, Any]  # a COCO file, or what such a file would hold
+    split: str
+    sentence: str  # which split was used
+
+
+def find_truth(folder: Path, split: str | None) -> FoundTruth:
     """Return the ground truth of one split of `folder`, as the COCO file in it or as converted content.
 
     Args:
         split: test, validation or train; None: the first of these that is available.
-
-    Returns:
-        The file or content, and a sentence that states which split was used.
 
     Raises:
         UserError: an unknown layout, no such split, or data that `fcos prepare` would refuse.
     """
     found = discover(folder)
     config: DataConfig = parse_section({"data": {**found.data, "root": str(found.data["root"])}}, "data", DataConfig)  # type: ignore[arg-type]
-    assert not isinstance(config, ShapesData)
+    assert not isinstance(config, ShapesData | GroundTruthData)
     source = None if isinstance(config, CocoData) else read_source(config)
     named = [name for name in SPLITS if found.data.get(f"{name}_annotations") is not None]
     there = named if source is None else [name for name in SPLITS if name in source.splits]
@@ -43,8 +49,9 @@ def find_truth(folder: Path, split: str | None) -> tuple[Path | dict[str, Any], 
     others = "".join(f"; also available: --split {name}" for name in there if name != chosen)
     sentence = f"ground truth is the {'only' if not others else chosen} split of {folder}, {found.layout}{others}"
     if source is None:
-        return Path(found.data["root"]) / found.data[f"{chosen}_annotations"], sentence
-    return _content(source, chosen), sentence
+        file = Path(found.data["root"]) / found.data[f"{chosen}_annotations"]
+        return FoundTruth(file, chosen, sentence)
+    return FoundTruth(_content(source, chosen), chosen, sentence)
 
 
 def _content(source: Source, split: str) -> dict[str, Any]:
