@@ -100,6 +100,24 @@ class ClassNumbers(TypedDict):
     intervals: dict[str, Interval]
 
 
+class Share(Interval):
+    """A fraction with its interval."""
+
+    value: float | None
+
+
+class OperatingPoint(TypedDict):
+    """Precision, recall and F1 of all classes together with a score threshold (fcos.scoring.operating)."""
+
+    score_threshold: float
+    chosen_on: str  # the split on which it has the highest F1: validation, or test if there is no other
+    best_threshold: list[float] | None  # both ends of the interval of the best threshold, if it was chosen on `test`
+    iou: float
+    precision: Share
+    recall: Share
+    F1: Share
+
+
 class Evaluation(TypedDict):
     """The content of evaluation.json."""
 
@@ -114,6 +132,7 @@ class Evaluation(TypedDict):
     test: dict[str, Any]
     identity: dict[str, Any]
     provenance: Provenance
+    operating_point: NotRequired[OperatingPoint]
     findings: NotRequired[list[str]]  # sentences about results that were not made here
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from fcos import records
 from fcos.cli import main
+from fcos.commands.compare import compare
 from fcos.commands.detect import detect
 from fcos.commands.evaluate import evaluate
 from fcos.commands.import_checkpoint import import_checkpoint
@@ -296,6 +297,30 @@ def test_the_nms_threshold_is_chosen_on_held_out_images(held_out, monkeypatch):
     assert nms_sweep("one-epoch")["chosen"] == 0.5
 
 
+def test_the_score_threshold_is_chosen_on_held_out_images(held_out):
+    """On validation all boxes below 0.9 are wrong; on test all are right, so that a lower score would be better."""
+    scored = ScoredRun.open("one-epoch")
+    say(scored, "candidates/test", lambda number: [(EXACT, 0.95 if number % 2 else 0.5)])
+    say(scored.on_validation(), "candidates/validation", lambda _: [(EXACT, 0.9), (0.3, 0.7)])
+    point = evaluate("one-epoch")["operating_point"]
+    assert (point["chosen_on"], point["score_threshold"]) == ("validation", pytest.approx(0.9))
+    found = json.loads((RUN / "detections.json").read_text())
+    Path("half.json").write_text(json.dumps(found[::2]))
+    files, score = [str(RUN / "detections.json"), "half.json"], str(point["score_threshold"])
+    settings = {"replicates": 1000, "confidence": 0.95, "seed": 0}
+    content = compare(files, Path("data/smoke/test.json"), out=Path("out"), at_score=[score], **settings)
+    for name in ("precision", "recall", "F1"):
+        assert point[name] == pytest.approx(content["rows"][0]["operating_point"][name], abs=1e-12)
+    assert point["precision"]["value"] == 1.0 and 0.3 < point["recall"]["value"] < 0.6
+    held_out["data"]["validation_fraction"] = 0.0
+    write_params(held_out)
+    prepare()
+    predict("one-epoch", "test")
+    say(ScoredRun.open("one-epoch"), "candidates/test", lambda number: [(EXACT, 0.95 if number % 2 else 0.5)])
+    on_test = evaluate("one-epoch")["operating_point"]
+    assert (on_test["chosen_on"], on_test["score_threshold"], on_test["best_threshold"]) == ("test", 0.5, [0.5, 0.5])
+
+
 def test_the_number_of_views_is_chosen_on_held_out_images(held_out, monkeypatch):
     """On validation, the first view is exact and the others are worse; on test, the second view corrects the first.
 
@@ -344,9 +369,9 @@ def test_other_held_out_images_than_were_predicted_are_refused(held_out):
     held_out["data"]["validation_fraction"] = 0.5
     write_params(held_out)
     prepare()
-    with pytest.raises(UserError, match=r"validation.safetensors: was computed with a different data_digest"):
-        nms_sweep("one-epoch")
-    evaluate("one-epoch")  # the test images are the same
+    for command in (nms_sweep, evaluate):
+        with pytest.raises(UserError, match=r"validation.safetensors: was computed with a different data_digest"):
+            command("one-epoch")
 
 
 def test_the_command_line_says_where_a_choice_was_made(held_out, monkeypatch, capsys):

@@ -79,6 +79,18 @@ def test_rows_and_differences_are_those_of_compare(prepared):
     assert abs(found["difference"]) > 0.02 and found["low"] < found["high"]
 
 
+def test_a_score_threshold_is_that_of_compare(prepared):
+    (found,) = results("yolo")
+    files, gt = ["given/yolo.json", "given/detr1.json"], Layout("smoke").data / "test.json"
+    settings = {"replicates": 1000, "confidence": 0.95, "seed": 0}
+    content = compare(files, gt, out=Path("out"), at_score=["best"], **settings)
+    point, other = found["operating_point"], content["rows"][0]["operating_point"]
+    assert ([point["score_threshold"]], point["chosen_on"], point["iou"]) == (other["score_thresholds"], "test", 0.5)
+    assert point["best_threshold"] == pytest.approx([other["best_threshold"][end] for end in ("low", "high")])
+    for name in ("precision", "recall", "F1"):
+        assert point[name] == pytest.approx(other[name], abs=1e-12)
+
+
 def given_only(study, layout, split):
     """Return the results of the study without its runs, of which none is trained."""
     none = study.__class__(**{**study.__dict__, "runs": {}})

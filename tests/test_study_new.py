@@ -331,6 +331,7 @@ def test_what_comes_next_works_in_this_folder(is_project):
     small_voc()
     if is_project:
         Path("dvc.yaml").touch()
+        Path("Makefile").touch()  # a project of `fcos init` has none
     said = " ".join(study_new("mine", Path("photos")).split())
     assert ("fcos study run or both at once: make repro STUDY=mine" in said) == is_project
     assert ("this folder has no dvc.yaml, and `fcos study run` needs it" in said) != is_project

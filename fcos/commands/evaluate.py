@@ -2,8 +2,12 @@
 
 import time
 
-from fcos.evaluation.scoring import detect_all, score_detections
+from fcos.detections import Detections
+from fcos.evaluation.candidates import CandidatesFile
+from fcos.evaluation.scoring import coco_results, detect_all, score_detections
 from fcos.records import Evaluation
+from fcos.scoring.matching import match
+from fcos.scoring.operating import best_threshold
 from fcos.study.bootstrap import Bootstrap
 from fcos.study.evaluation_files import write_evaluation
 from fcos.study.scored_run import ScoredRun
@@ -13,25 +17,43 @@ def evaluate(name: str) -> Evaluation:
     """Write detections.json, metrics.json, evaluation.json and replicates.safetensors; return evaluation.json."""
     started = time.time()
     scored_run = ScoredRun.open(name)
-    split, test = scored_run.split, scored_run.test
     draws = Bootstrap.read()
-    path = scored_run.dir / "candidates" / "test.safetensors"
-    file = scored_run.read_view(path, test.size, hint=f"fcos predict {name}")
-    detections = detect_all(
-        file.of_image,
-        nms_iou_threshold=test.nms_iou_threshold,
-        max_detections=test.max_detections,
-        description=f"evaluate {name}",
-    )
-    samples = draws.of(split)
-    scored = score_detections(detections, split, samples)
+    file = _read(scored_run, "test")
+    detections = _detect(scored_run, file, f"evaluate {name}")
+    samples = draws.of(scored_run.split)
+    scored = score_detections(detections, scored_run.split, samples)
     return write_evaluation(
         scored_run.dir,
         scored,
-        split,
+        scored_run.split,
         draws,
         samples,
-        identity={"test": test.settings(), "identity": file.header},
+        identity={"test": scored_run.test.settings(), "identity": file.header},
         num_candidates=sum(map(len, file.of_image.values())),
         started=started,
+        threshold=_threshold(scored_run.on_validation()),
+    )
+
+
+def _threshold(held_out: ScoredRun) -> float | None:
+    """Return the score threshold with the highest F1 on the validation split, or None if it has no images."""
+    split = held_out.split
+    if not split.images:
+        return None
+    detections = _detect(held_out, _read(held_out, "validation"))
+    return best_threshold(match(coco_results(detections, split), split))
+
+
+def _read(scored_run: ScoredRun, split: str) -> CandidatesFile:
+    path = scored_run.dir / "candidates" / f"{split}.safetensors"
+    return scored_run.read_view(path, scored_run.test.size, hint=f"fcos predict {scored_run.run.name}")
+
+
+def _detect(scored_run: ScoredRun, file: CandidatesFile, description: str | None = None) -> dict[int, Detections]:
+    test = scored_run.test
+    return detect_all(
+        file.of_image,
+        nms_iou_threshold=test.nms_iou_threshold,
+        max_detections=test.max_detections,
+        description=description,
     )

@@ -56,6 +56,7 @@ def write_comparison_page(
         "slices": [pair["slices_sentence"] for pair in content["differences"] if "slices_sentence" in pair],
         "classes": [_class_differences(pair) for pair in content["differences"]],
         "errors": error_table("results", {of.name: of.evaluation["analysis"] for of in inspector.files}),
+        "operating": None,  # `looks` has it
         "per_class": _per_class(content),
         "no_gallery": why,
         "results": _results(content),

@@ -15,6 +15,7 @@ from fcos.reporting import findings
 from fcos.reporting.convergence import convergence
 from fcos.reporting.error_table import error_table
 from fcos.reporting.intervals import DASH, NOT_SIGNIFICANT, NOT_TESTED, plus_minus
+from fcos.reporting.operating_table import operating_table
 from fcos.reporting.report_table import ReportTable
 from fcos.reporting.results import Results, RunResults, StudyResults, trained_on
 from fcos.reporting.tables import differing, flatten
@@ -45,6 +46,7 @@ def page_data(study: StudyResults, tables: Sequence[ReportTable], out_dir: Path)
         "convergence": convergence(study),
         "validation": validation(study),
         "errors": error_table("run", {name: of.evaluation["analysis"] for name, of in study.everyone.items()}),
+        "operating": operating_table({name: of.evaluation for name, of in study.everyone.items()}),
         "per_class": _per_class(study),
         "data": _data(study),
         "classes": _classes(study),
