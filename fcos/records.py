@@ -191,6 +191,7 @@ class SplitCounts(TypedDict):
     per_class: dict[str, int]
     per_size: dict[str, int]
     digest: str
+    images_digest: NotRequired[str]  # of files that are only shown, in a study of results
 
 
 class Manifest(TypedDict):

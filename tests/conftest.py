@@ -97,6 +97,7 @@ class ByFile(LoadScopeScheduling):
         return nodeid if Path(file).stem.removeprefix("test_") in SPREAD else file
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist may be disabled
 def pytest_xdist_make_scheduler(config, log):
     """Return our own scheduler: with pytest 9.2, xdist's `loadgroup` sees no group."""
     return ByFile(config, log)

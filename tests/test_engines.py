@@ -271,8 +271,9 @@ REFUSALS = {
         "has no default remote",
     ),
     "a remote that is away": (lambda ours: (ours.remote.rmdir(), ours.remote.touch()), "dvc push"),
-    "no shared folder": (lambda ours: ours.write_options(scratch="/nowhere"), "engine.yaml: scratch"),
+    "no shared folder": (lambda ours: ours.write_options(scratch="/nowhere/shared"), "engine.yaml: scratch"),
     "a relative shared folder": (lambda ours: ours.write_options(scratch="scratch"), "absolute path"),
+    "a cluster that is away": (lambda _: None, "the cluster does not answer; nothing was submitted"),
     "an unknown option": (lambda ours: ours.write_options(partition="gpu"), "engine.yaml: partition"),
     "a store of this machine": (lambda ours: ours.environment.update(MLFLOW_TRACKING_URI=""), "nodes cannot write"),
     "a password": (

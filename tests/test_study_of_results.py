@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REAL_DATA, ROOT, write_params
+from data_helpers import small_yolo
 from drawn_results import draw_results
 from json_helpers import read, write
 from PIL import Image
@@ -112,7 +113,7 @@ def test_its_numbers_are_those_of_compare(tmp_path_factory):
     assert float(shown["difference"]) == pytest.approx(100 * difference["metrics"]["AP"]["difference"], abs=1e-9)
     written = read("data/rivals/test.json")
     assert len(written["annotations"]) == len(objects)  # nothing was dropped or clipped
-    assert {(image["width"], image["height"]) for image in written["images"]} == {(SIDE, SIDE)}  # one from its file
+    assert [image["width"] for image in written["images"]].count(None) == 1  # as it was
     page = (folder / "index.html").read_text()
     assert 'id="gallery"' in page and (folder / "figures/runs/yolo-0/detections.png").is_file()
     assert "Accuracy, time and training" not in page and "Settings of every run" not in page  # nothing was trained
@@ -126,7 +127,7 @@ def test_without_images_there_is_no_gallery(run):
     draw_results(objects, Path("a.json"), 1)
     draw_results(objects, Path("b.json"), 2)
     done = run("study", "new", "rivals", "--gt", "gt.json", "a.json", "b.json")
-    assert done.returncode == 0 and "none beside the ground truth, so no gallery: --images FOLDER" in done.stdout
+    assert done.returncode == 0 and "so the report has no gallery: --images FOLDER" in " ".join(done.stdout.split())
     assert "159 objects" not in done.stdout and "156 objects, 4 ignored boxes" in done.stdout
     Path("studies/rivals.yaml").unlink()
     folder = made("rivals", Path("gt.json"), ["a.json", "b.json"])
@@ -195,8 +196,93 @@ def test_mistakes_are_named(run, tmp_path):
     Path("labels").mkdir()
     write_params({**own, "data": {**own["data"], "annotations": "labels"}})
     source()
-    with pytest.raises(UserError, match="one of its splits must be named"):
+    with pytest.raises(UserError, match=r"data\.split: is missing, since labels is a folder"):
         prepare()
+    write_params({**own, "data": {**own["data"], "split": "test"}})
+    with pytest.raises(UserError, match=r"data\.split: has no effect"):
+        prepare()
+    write_params(own)
+    done = run("demo")
+    assert done.returncode == 2 and "there is no network" in done.stderr
+
+
+@pytest.mark.usefixtures("workspace")
+def test_images_in_a_folder_beside_that_of_the_annotations(tmp_path_factory, run):
+    """The usual layout of COCO, elsewhere: one link for both, so that `fcos source --at` can name another place."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    objects = odd_truth(elsewhere)
+    (elsewhere / "annotations").mkdir()
+    gt = Path(shutil.move(elsewhere / "gt.json", elsewhere / "annotations"))
+    draw_results(objects, Path("1.json"), 1)
+    draw_results(objects, Path("no.json"), 2)
+    folder = made("rivals", gt, ["1.json", "no.json"])
+    assert Path("datasets/rivals").readlink() == elsewhere and 'id="gallery"' in (folder / "index.html").read_text()
+    data = read_params()["data"]
+    assert (data["annotations"], data["images"]) == ("annotations/gt.json", "images")
+    shutil.copytree(elsewhere / "images", "pictures")
+    done = run("study", "new", "others", "--gt", str(gt), "1.json", "--images", "pictures")
+    assert done.returncode == 2 and "around this project in common" in done.stderr
+    Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(elsewhere / "images" / "000.png")
+    with pytest.raises(UserError, match="has another size than the ground truth says"):
+        prepare()
+    (elsewhere / "images" / "000.png").unlink()
+    with pytest.raises(UserError, match=r"data\.images: 1 of 40 images are not in this folder"):
+        prepare()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_other_pixels_change_the_manifest_and_no_number():
+    objects = odd_truth(Path())
+    draw_results(objects, Path("a.json"), 1)
+    study_of_results("rivals", Path("gt.json"), ["a.json"])
+    shutil.copy("studies/rivals.yaml", "params.yaml")
+    source()
+    prepare()
+    before = [Path(f"data/rivals/{name}.json").read_bytes() for name in ("test", "manifest")]
+    Image.fromarray(np.full((SIDE, SIDE, 3), 200, np.uint8)).save("images/001.png")
+    prepare()
+    after = [Path(f"data/rivals/{name}.json").read_bytes() for name in ("test", "manifest")]
+    assert before[0] == after[0] and before[1] != after[1]  # so that DVC writes the report again, and scores nothing
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_root_class_with_the_name_of_a_class():
+    """As Roboflow writes it: a class above those of the objects, with the name of one of them."""
+    odd_truth(Path(), images=False)
+    content = read("gt.json")
+    content["categories"] = [{"id": 0, "name": "dog"}, *({**of, "id": of["id"] + 1} for of in content["categories"])]
+    for annotation in content["annotations"]:
+        annotation["category_id"] += 1
+    write("gt.json", content)
+    for name in "ab":
+        draw_results(content["annotations"], Path(f"{name}.json"), name)
+    folder = made("rivals", Path("gt.json"), ["a.json", "b.json"])
+    settings = {"replicates": 1000, "confidence": 0.95, "seed": 0}
+    same_as_compare(folder, compare(["a.json", "b.json"], Path("gt.json"), out=Path("out"), **settings))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_is_not_as_in_the_folder_is_said(run):
+    """A box outside its image is cut at the border, one without area is left out; a linked folder is refused."""
+    small_yolo(Path("pets"))
+    label = Path("pets/labels/train/a.txt")
+    label.write_text("0 0.5 0.5 0.4 0.4\n1 0.95 0.5 0.4 0.4\n0 0.5 0.5 0 0.2\n")
+    Path("pets/data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    write("a.json", [{"image_id": "a", "category_id": "cat", "bbox": [1, 1, 9, 9], "score": 0.5}])
+    for command in (["score", "--detections"], ["study", "new", "rivals"]):
+        done = run(*command, "a.json", "--gt", "pets", "--split", "train")
+        said = " ".join((done.stdout + done.stderr).split())
+        assert "1 of 4 boxes are left out, since they have no area" in said and "1 of 4 boxes are cut at" in said, said
+    assert "pets/images/train/" in said and "ground truth is the train split of pets" in said
+    shutil.move("pets/labels/train", "labels")
+    Path("pets/labels/train").symlink_to(Path("labels").absolute())
+    done = run("study", "new", "others", "--gt", "pets", "a.json")
+    assert done.returncode == 2 and "is a link to a folder, in which DVC would see no change" in done.stderr
+    write("a.json", [{"image_id": 1}])
+    Path("pets/labels/train").unlink()
+    shutil.move("labels", "pets/labels/train")
+    done = run("study", "new", "others", "--gt", "pets", "a.json")
+    assert done.returncode == 2 and "a.json" in done.stderr and "category_id" in done.stderr
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -68,7 +67,7 @@ class Servers:
         subprocess.run([*as_postgres, *command, f"--log={self.folder}/logs/postgres"], check=True, cwd="/")
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()  # Ctrl-C does the same, but is ignored by what a script has started in the background
         self.process.wait()
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,12 +16,13 @@ from fcos.comparing.rows import Row, parse_rows
 from fcos.config import params
 from fcos.config.data import GroundTruthData
 from fcos.config.section import parse_section
-from fcos.data.coco import read_split
 from fcos.data.images_beside import find_images
 from fcos.errors import UserError
 from fcos.files import write_text
+from fcos.scoring.results import read_results
+from fcos.scoring.truth import Truth
 from fcos.study.findings import counted
-from fcos.study.ground_truth import write_truth
+from fcos.study.ground_truth import read_ground_truth, write_truth
 from fcos.study.places import link_root
 from fcos.study.truth_folder import find_truth
 
@@ -29,7 +30,7 @@ _STUDY = Template("""\
 # The results of $detectors on $truth; nothing is trained.
 # Written by `fcos study new --gt`; all of it may be changed. `fcos study use $name && fcos study run` runs it,
 # `make repro STUDY=$name` too.
-study: $name
+study: $study
 
 data:
 $data
@@ -55,7 +56,7 @@ tta: {runs: []}
 nms_sweep: {runs: []}
 """)
 _DATA = {
-    "source": "objects to score against; nothing in them is changed or left out",
+    "source": "objects to score results against, as `fcos compare` takes them",
     "root": "the folder of the data, or a link to it; on another machine: fcos source --at FOLDER",
     "annotations": "COCO JSON, or a folder in VOC or YOLO layout; relative to root",
     "split": "of that folder",
@@ -73,40 +74,42 @@ def study_of_results(
         gt: COCO JSON, or a folder that `fcos study new --from` reads.
         arguments: [NAME=]FILE[,FILE...] for each detector.
         split: of a folder; None: test, or the first that there is.
-        images: the folder of the images; None: beside the ground truth, if they are there.
+        images: the folder of the images; None: that of the folder, or beside the file, if they are there.
 
     Raises:
-        UserError: the study exists already, a file is missing, or the ground truth is not valid.
+        UserError: the study exists already, a file is missing or wrong, or the ground truth is not valid.
     """
     path = refuse_existing(name)
     results = _entries(parse_rows(arguments))
-    gt, split = _found(gt, split)
-    with tempfile.TemporaryDirectory() as scratch, words_for(path):
+    gt, split, known, said = _found(gt, split)
+    with words_for(path):
         home = gt if split else gt.parent
-        manifest = write_truth(_config(home, gt, split, None, path), Path(scratch))
-        names = [image["file_name"] for image in read_split(Path(scratch), "test").images]
-    folder = _without_this_project(find_images(gt, images, names))
-    home = home if folder is None else Path(os.path.commonpath([home.absolute(), folder.absolute()]))
-    root, outside = place(name, home)
-    data = {**_config(home, gt, split, folder, path).model_dump(include=set(_DATA)), "root": str(root)}
-    text = _STUDY.substitute(
-        name=name,
-        detectors=_counted(results),
-        truth=gt.absolute().name,
-        data="\n".join(_entry(key, data[key]) for key in _DATA if data[key] is not None or key == "images"),
-        results="\n".join(f"  {key}: {{files: {flow(files)}}}" for key, files in results.items()),
-    )
-    params.parse(yaml.safe_load(text), path)
+        truth, notes = read_ground_truth(_config(home, gt, split, None, path))
+        counts = [_check(file, truth) for file in _files(results)]
+        names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
+        folder, why = _folder_of_images(gt, names, home, images, known)
+        home = home if folder is None else _common(home, folder)
+        config = _config(home, gt, split, folder, path)
+        with tempfile.TemporaryDirectory() as scratch:
+            manifest = write_truth(config, Path(scratch))
+        root, outside = place(name, home)
+        data = {**config.model_dump(include=set(_DATA)), "root": str(root)}
+        text = _STUDY.substitute(
+            name=name,
+            study=flow(name),
+            detectors="1 detector" if len(results) == 1 else f"{len(results)} detectors",
+            truth=" ".join(gt.absolute().name.split()),
+            data="\n".join(_entry(key, data[key]) for key in _DATA if data[key] is not None or key == "images"),
+            results="\n".join(f"  {flow(key)}: {{files: {flow(files)}}}" for key, files in results.items()),
+        )
+        params.parse(yaml.safe_load(text), path)
     if outside:
         link_root(root, outside)
     write_text(path, text)
-    lines = [("found", counted(manifest["splits"]["test"])), *(("note", text) for text in manifest["notes"])]
-    lines += [
-        ("images", "none beside the ground truth, so no gallery: --images FOLDER")
-        if folder is None
-        else ("images", f"{folder}/")
-    ]
-    lines += [("results", f"{key}: {of if isinstance(of, str) else ', '.join(of)}") for key, of in results.items()]
+    lines = [("found", f"{gt}: {counted(manifest['splits']['test'])}"), *(("note", text) for text in [*said, *notes])]
+    lines += [("images", why if folder is None else f"{folder}/")]
+    files = zip(_files(results), counts, strict=True)
+    lines += [("results", f"{file}: {count:,} detections") for file, count in files]
     lines += [("linked", f"{root} to {outside}; on another machine: fcos source --at FOLDER")] if outside else []
     lines += [("wrote", str(path)), ("next", f"fcos study use {name}"), *(("", step) for step in after_use(name))]
     return table(lines)
@@ -126,42 +129,71 @@ def _entries(rows: Sequence[Row]) -> dict[str, str | list[str]]:
                 raise UserError(path, problem, expected="a file of results, such as a COCO results list")
         name = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")[:64].strip("-")
         if not name or name in entries:
-            hint = "name them: NAME=FILE"
-            raise UserError(
-                f"results {row.name}", "needs another name", found=name, expected="one of its own", hint=hint
-            )
+            expected, hint = "one of its own", "name them: NAME=FILE"
+            raise UserError(f"results {row.name}", "needs another name", found=name, expected=expected, hint=hint)
         files = [os.path.relpath(path) for path in row.paths]
         entries[name] = files[0] if len(files) == 1 else files
     return entries
 
 
-def _found(gt: Path, split: str | None) -> tuple[Path, str | None]:
-    """Return COCO JSON without a split, or a folder in another layout with the split that is scored."""
+def _files(results: Mapping[str, str | list[str]]) -> list[str]:
+    return [file for files in results.values() for file in ([files] if isinstance(files, str) else files)]
+
+
+def _check(file: str, truth: Truth) -> int:
+    """Return the number of detections in a file of results; raises UserError if `fcos results` would refuse it."""
+    return len(read_results(Path(file), truth).table)
+
+
+def _found(gt: Path, split: str | None) -> tuple[Path, str | None, Path | None, list[str]]:
+    """Return COCO JSON without a split, or another folder with its split; its images, and what was found."""
     if not gt.exists():
         raise UserError(gt, "no such file or folder", expected="ground truth: COCO JSON, or a folder of labels")
     if not gt.is_dir():
         if split is not None:
             raise UserError(f"--split {split}", "needs a folder", found=f"--gt {gt}", hint="leave it out")
-        return gt, None
+        return gt, None, None, []
     found = find_truth(gt, split)
-    return (found.content, None) if isinstance(found.content, Path) else (gt, found.split)
+    if isinstance(found.content, Path):
+        return found.content, None, found.images, [found.sentence]
+    return gt, found.split, found.images, []
 
 
 def _config(home: Path, gt: Path, split: str | None, images: Path | None, path: Path) -> GroundTruthData:
     """Return the section `data` with the folder `home` as its root."""
     data: dict[str, Any] = {"source": "ground-truth", "root": str(home), "annotations": os.path.relpath(gt, home)}
     data |= {"split": split, "images": None if images is None else os.path.relpath(images, home)}
-    config: GroundTruthData = parse_section({"data": data}, "data", GroundTruthData, path)
-    return config
+    return parse_section({"data": data}, "data", GroundTruthData, path)
 
 
-def _without_this_project(folder: Path | None) -> Path | None:
-    """Return the folder of images, or None if it contains this project, whose files DVC would take for images."""
-    return None if folder is None or Path.cwd().is_relative_to(folder.resolve()) else folder
+def _folder_of_images(
+    gt: Path, names: Sequence[str], home: Path, given: Path | None, known: Path | None
+) -> tuple[Path | None, str]:
+    """Return the folder of the images, or None and the reason.
+
+    Raises:
+        UserError: the `given` folder lacks an image, or cannot be used.
+    """
+    folder = find_images(gt, given, names, known)
+    if folder is None:
+        return None, "not all are beside the ground truth, so the report has no gallery: --images FOLDER"
+    folder = Path(os.path.normpath(folder.absolute()))
+    here = Path.cwd()
+    if here.is_relative_to(folder.resolve()):
+        why = "contains this project, whose files change all the time"
+    elif here != (common := _common(home, folder)) and here.is_relative_to(common):
+        why = "has only folders around this project in common with the ground truth"
+    else:
+        return folder, ""
+    if given is None:
+        return None, f"{folder} {why}, so the report has no gallery"
+    hint = "move or link ground truth and images into one folder, or leave out --images"
+    raise UserError(f"--images {given}", why, hint=hint)
 
 
-def _counted(results: dict[str, Any]) -> str:
-    return "1 detector" if len(results) == 1 else f"{len(results)} detectors"
+def _common(home: Path, folder: Path) -> Path:
+    """Return the folder that both are in, by their names."""
+    return Path(os.path.commonpath([os.path.normpath(home.absolute()), os.path.normpath(folder.absolute())]))
 
 
 def _entry(key: str, value: Any) -> str:

@@ -13,7 +13,7 @@ _STUDY = Template("""\
 # $headline
 # Written by `fcos study new`; all of it may be changed. `fcos study use $name && fcos study run` runs it,
 # `make repro STUDY=$name` too.
-study: $name
+study: $study
 
 data:
 $data
@@ -164,6 +164,7 @@ def study_text(name: str, headline: str, data: Mapping[str, Any], settings: Sett
     trained = f"epochs: {settings.epochs}, num_convs: {NUM_CONVS}"
     return _STUDY.substitute(
         name=name,
+        study=flow(name),
         headline=" ".join(headline.split()),
         data="\n".join(_entry(key, data[key]) for key in _DATA if key in data),
         backbone=_PRETRAINED if settings.pretrained else _FROM_SCRATCH,

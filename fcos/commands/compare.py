@@ -170,6 +170,8 @@ def compare_rows(
             raise UserError(path, "no such file", expected="a JSON file or a folder", hint="give the path of COCO JSON")
     _refuse_same_repeats(rows)
     given = open_truth(gt, choices)
+    if inspector is not None:
+        inspector.images = given.images
     truth = given.truth
     if truth.num_images < 2:
         raise UserError(f"{gt}: images", "one image cannot show a difference", expected="two images or more")

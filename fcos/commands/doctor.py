@@ -77,7 +77,8 @@ def _study() -> list[Finding]:
         study = params.read()
     except UserError as error:
         return [Finding("params.yaml", "not valid", str(error))]
-    findings = [Finding("study", f"{study.study}: {len(study.runs)} runs, {len(study.tables)} tables")]
+    of_what = f"{len(study.runs)} runs" if study.runs else f"{len(study.results)} results"
+    findings = [Finding("study", f"{study.study}: {of_what}, {len(study.tables)} tables")]
     layout = Layout(study.study)
     try:
         splits = read_manifest(layout.data)["splits"]
@@ -88,6 +89,8 @@ def _study() -> list[Finding]:
         prepared = (layout.data / "manifest.json").exists()
         cure = str(error) if prepared else "run `fcos prepare`, or `make repro` for the whole study"
         findings.append(Finding("data", "damaged" if prepared else "not prepared yet", cure))
+    if not study.runs:
+        return findings
     trained = sum(layout.weights(name).exists() for name in study.runs)
     return [*findings, Finding("trained", f"{trained} of {len(study.runs)} runs")]
 

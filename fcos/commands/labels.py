@@ -73,7 +73,8 @@ def labels(
     }
     shown = in_turn(suspects, top)
     split = split_of(truth)
-    folder = find_images(given.gt, given.images, sorted({split.images[of.image]["file_name"] for of in shown}))
+    names = sorted({split.images[of.image]["file_name"] for of in shown})
+    folder = find_images(given.gt, given.images, names, opened.images)
     page = labels_page(content, [(suspect, row_of[suspect]) for suspect in shown], split, folder)
     marked = coco_with_marks(truth, split, shown)
     write_record(out / "labels.json", content)

@@ -35,11 +35,14 @@ def show_study(name: str | None) -> params.Params:
 
 def study_text(study: params.Params) -> str:
     """Return the contents of a study as text: a headline, and a line for each run and table."""
-    lines = [f"study {study.study}: data {study.data.source}, {len(study.runs)} runs, {len(study.tables)} tables"]
+    parts = {"runs": len(study.runs), "results": len(study.results), "tables": len(study.tables)}
+    counted = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+    lines = [f"study {study.study}: data {study.data.source}, {counted}"]
     for run in study.runs.values():
         source = f"checkpoint {run.checkpoint}" if run.checkpoint else f"{run.epochs} epochs, seed {run.seed}"
         role = f" ({run.role})" if run.role else ""
         lines.append(f"  run   {run.name}: {run.backbone}, num_convs {run.num_convs}, {source}{role}")
+    lines += [f"  results {name}: {', '.join(config.paths)}" for name, config in study.results.items()]
     lines += [f"  table {number}: {table.title} ({table.kind})" for number, table in enumerate(study.tables, start=1)]
     return "\n".join(lines)
 

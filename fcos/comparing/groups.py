@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcos.data.groups import Member, group_names
+from fcos.data.groups import group_names
 from fcos.scoring.bootstrap import numbered
 from fcos.scoring.diagnosis import FEW_GROUPS
 from fcos.scoring.findings import Finding
@@ -56,10 +56,7 @@ def find_groups(truth: Truth, by: str) -> Groups:
     Raises:
         UserError: an image has no group, nothing has the name `by`, or all images are in one group.
     """
-    members = [
-        Member(*of) for of in zip(truth.image_ids, truth.file_names, map(dict, truth.image_records), strict=True)
-    ]
-    named = group_names(by, members, f"--groups {by}", Path(by) if Path(by).is_file() else None)
+    named = group_names(by, truth.members, f"--groups {by}", Path(by) if Path(by).is_file() else None)
     return Groups(by, numbered(named))
 
 

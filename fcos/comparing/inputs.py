@@ -52,6 +52,7 @@ class TruthInput:
     described: dict[str, str]  # {"file", "sha256"}
     findings: list[Finding]
     groups: Groups | None
+    images: Path | None = None  # the folder of the images, if the ground truth is a folder
 
     @property
     def group_of_image(self) -> Ints | None:
@@ -79,19 +80,23 @@ def open_truth(path: Path, choices: Choices) -> TruthInput:
     from fcos.study.truth_folder import find_truth  # imports readers that a COCO file does not need
 
     found = find_truth(path, choices.split)
-    said, content = [Finding("split", 1, None, found.sentence)], found.content
+    content = found.content
+    said = [Finding("split", 1, None, found.sentence)]
+    said += [Finding("corrected_boxes", len(found.corrected), None, text) for text in found.corrected]
     if isinstance(content, Path):
         truth = read_truth(content, protocol, area_from_box=choices.area_from_box)
-        return _opened(truth, describe(content), said, choices)
+        return _opened(truth, describe(content), said, choices, found.images)
     truth = truth_of(content, str(path), protocol, area_from_box=choices.area_from_box, names_first=True)
-    return _opened(truth, {"file": str(path), "sha256": sha256_json(content)}, said, choices)
+    return _opened(truth, {"file": str(path), "sha256": sha256_json(content)}, said, choices, found.images)
 
 
-def _opened(truth: Truth, described: dict[str, str], said: list[Finding], choices: Choices) -> TruthInput:
+def _opened(
+    truth: Truth, described: dict[str, str], said: list[Finding], choices: Choices, images: Path | None = None
+) -> TruthInput:
     odd = diagnosis.of_truth(truth, area_from_box=choices.area_from_box)
     groups = scenes_as_groups(truth) if choices.groups is None else find_groups(truth, choices.groups)
     few = [] if groups is None else groups.findings()
-    return TruthInput(truth=truth, described=described, findings=[*said, *odd, *few], groups=groups)
+    return TruthInput(truth=truth, described=described, findings=[*said, *odd, *few], groups=groups, images=images)
 
 
 def check_out(out: Path) -> None:

@@ -61,6 +61,7 @@ class Inspector:
         self.confidence = confidence
         self.files: list[Details] = []
         self.split: CocoSplit | None = None
+        self.images: Path | None = None  # their folder, if the ground truth is a folder
 
     def look(self, name: str, matches: Matches, numbers: Row, of_classes: Drawn, truth: Truth, weights: Ints) -> None:
         """Analyse the matches of one file.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fcos.comparing.classes import class_differences_json, per_class_json
-from fcos.data.groups import Member, group_names
+from fcos.data.groups import group_names
 from fcos.errors import UserError
 from fcos.scoring.average_precision import score
 from fcos.scoring.bootstrap import Drawn, Sample, Support, difference, draw_weights, estimate, holm, pooled_spread
@@ -144,11 +144,9 @@ class Slices:
     def __init__(self, by: str, truth: Truth, *, replicates: int, seed: int) -> None:
         self.by, self.replicates, self.seed = by, replicates, seed
         self.samples: dict[str, list[tuple[Any, Drawn]]] = defaultdict(list)
-        columns = zip(truth.image_ids, truth.file_names, map(dict, truth.image_records), strict=True)
         where = f"--slices {self.by}"
-        members = [Member(*of) for of in columns]
         table = Path(by) if Path(by).is_file() else None
-        self.of_image: list[str] = group_names(by, members, where, table)
+        self.of_image: list[str] = group_names(by, truth.members, where, table)
         self.names: list[str] = sorted(set(self.of_image))
         if len(self.names) > _MOST_SLICES:
             expected = f"at most {_MOST_SLICES}"

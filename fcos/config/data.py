@@ -180,6 +180,10 @@ class GroundTruthData(_Data):
         if self.validation_fraction > 0:
             hint = "remove it"
             raise Wrong("validation_fraction", "has no effect", found=self.validation_fraction, expected="0", hint=hint)
+        if self.cache != "auto":
+            raise Wrong(
+                "cache", "has no effect: nothing is trained", found=self.cache, expected="auto", hint="remove it"
+            )
         return self
 
 

@@ -84,5 +84,6 @@ def _resolve(study: str, name: str, config: RunConfig, params: Mapping[str, Any]
 def find_run(runs: Mapping[str, Run], name: str, path: Path = DEFAULT_PATH) -> Run:
     """Return the run called `name`, or raise a UserError that lists the runs."""
     if name not in runs:
-        raise UserError(f"{path}: runs", "no such run", found=name, expected=f"one of {', '.join(runs)}")
+        expected = f"one of {', '.join(runs)}" if runs else "a study with trainings; this one has results only"
+        raise UserError(f"{path}: runs", "no such run", found=name, expected=expected)
     return runs[name]

@@ -13,17 +13,18 @@ Row = dict[str, Any]
 _BESIDE = (".", "images", "JPEGImages", "..", "../images", "../JPEGImages")
 
 
-def find_images(gt: Path, given: Path | None, file_names: Sequence[str]) -> Path | None:
+def find_images(gt: Path, given: Path | None, file_names: Sequence[str], known: Path | None = None) -> Path | None:
     """Return the folder in which all these images are, or None if they are not at hand.
 
     Args:
         gt: the file or folder of the ground truth.
-        given: `--images`; None: a folder near the ground truth (`_near`).
+        given: `--images`; None: the `known` folder, or one near the ground truth (`_near`).
+        known: the folder of the images, if the ground truth is a folder of a known layout.
 
     Raises:
         UserError: an image is not in the `given` folder.
     """
-    for folder in [given] if given is not None else _near(gt):
+    for folder in [given] if given is not None else [known] if known is not None else _near(gt):
         missing = next((name for name in file_names if not is_inside(folder, name)), None)
         if missing is None:
             return folder

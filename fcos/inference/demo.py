@@ -63,6 +63,8 @@ class Demo:
     """
 
     def __init__(self, study: str, runs: Mapping[str, Run], test: TestConfig) -> None:
+        if not runs:
+            raise UserError("params.yaml: runs", "there is no network", found="{}", expected="a study with trainings")
         self.study, self.test, self.layout, self.runs = study, test, Layout(study), runs
         self.network_runs = 0
         self._uploads: OrderedDict[str, bytes] = OrderedDict()

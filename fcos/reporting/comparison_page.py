@@ -72,7 +72,7 @@ def _gallery(inspector: Inspector, gt: Path, images: Path | None) -> tuple[Conte
     assert split is not None
     gallery = Gallery(split, [of.evaluation["analysis"]["worst_images"] for of in inspector.files])
     shown = [image for image in split.images if image["id"] in gallery.image_ids]
-    folder = find_images(gt, images, [image["file_name"] for image in shown])
+    folder = find_images(gt, images, [image["file_name"] for image in shown], inspector.images)
     if folder is None:
         return None, "The images are not beside the ground truth: give their folder, --images FOLDER."
     for of in inspector.files:

@@ -72,7 +72,12 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
     trained = [value for value in seconds if value is not None]
     predicted = sum(results.timing["views"]["test"]["seconds"] for results in study.runs.values())
     splits = study.manifest["splits"].items()
-    versions = (f"{name} {number}" for where in made_by or scored_by for name, number in where["versions"].items())
+    versions = (
+        f"{name} {number}"
+        for where in made_by or scored_by
+        for name, number in where["versions"].items()
+        if made_by or not name.startswith("torch")  # which scores nothing
+    )
     names = [category["name"] for category in study.manifest["categories"]]
     data = [
         ("Data", f"{study.params.data.source}: {'; '.join(_count(split, counts) for split, counts in splits)}"),
@@ -94,6 +99,7 @@ def _facts(study: StudyResults) -> list[tuple[str, str]]:
 
 def _reading(study: StudyResults) -> list[str]:
     """Return how to read the numbers in every table."""
+    one = "training" if study.runs else "results file"
     statistics = study.params.statistics
     return [
         "AP values are COCO metrics in percent; a dash means undefined.",
@@ -102,7 +108,7 @@ def _reading(study: StudyResults) -> list[str]:
         "ends.",
         "Differences are paired: both rows are scored on the same bootstrap samples. p is two-sided and corrected for "
         f"the number of pairs in its table (Holm); {NOT_SIGNIFICANT} = not significant, {NOT_TESTED} = without an "
-        "interval. With one training per row, a difference is evidence about these two networks, not about their "
+        f"interval. With one {one} per row, a difference is evidence about these two networks, not about their "
         "settings: two seeds of the same settings can differ significantly too.",
         *_belonging_together(study),
         *_thin_evidence(study),
@@ -194,7 +200,10 @@ def _classes(study: StudyResults) -> Grid:
     return ["class", *(f"objects in {split}" for split in splits)], counts
 
 
-def _findings(study: StudyResults) -> Grid:
+def _findings(study: StudyResults) -> Grid | None:
+    """Return what preparing the data has found; it does not look at ground truth for a study of results."""
+    if isinstance(study.params.data, GroundTruthData):
+        return None
     manifest = study.manifest
     kinds = {
         "boxes left out (no area, or outside)": manifest["dropped"],

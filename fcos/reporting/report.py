@@ -1,9 +1,11 @@
 """Write `reports/STUDY/`: the two pages, the tables as CSV, and the figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fcos.config.params import Params
 from fcos.data.coco import CocoSplit
+from fcos.data.images_beside import with_sizes
 from fcos.files import write_text
 from fcos.progress import track
 from fcos.records import Manifest
@@ -47,14 +49,20 @@ def build_report(params: Params, *, runs_dir: Path, split: CocoSplit, manifest: 
 
 def _draw_runs(study: StudyResults, out_dir: Path) -> Gallery | None:
     """Draw each run into figures/runs/, for MLflow and report.md; return the gallery, None without images."""
-    images = study.split.image_dir is not None
-    gallery = Gallery(study.split, [of.evaluation["analysis"]["worst_images"] for of in study.everyone.values()])
+    split, images = _with_sizes(study.split), study.split.image_dir is not None
+    gallery = Gallery(split, [of.evaluation["analysis"]["worst_images"] for of in study.everyone.values()])
     for name, results in track(study.everyone.items(), "figures of runs", total=len(study.everyone), unit="runs"):
         folder = out_dir / "figures" / "runs" / name
         for chart in run_charts({name: results}):
             chart.write_png(folder)
         if images:
             detections = results.detections()  # large, so read once and for one run at a time
-            draw_run_images(results, study.split, detections, folder)
+            draw_run_images(results, split, detections, folder)
             gallery.add(name, detections)
     return gallery if images else None
+
+
+def _with_sizes(split: CocoSplit) -> CocoSplit:
+    """Return the split with sizes from the images where ground truth does not say them."""
+    folder = split.image_dir
+    return split if folder is None else replace(split, images=[with_sizes(image, folder) for image in split.images])

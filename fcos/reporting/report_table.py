@@ -93,12 +93,13 @@ class ReportTable:
                 f"Rows with n > 1 are means over n seeds; {SPREAD} is their sample standard deviation, and their "
                 "intervals include it (Student's t)."
             )
+        one = "training" if any(isinstance(of, RunResults) for of in self.results) else "results file"
         single = [n == 1 for n in self.frame.get("n", ())]
         if any(single) and SPREAD in self.frame:
             notes.append("Rows with n = 1 use the standard deviation between seeds of the rows with n > 1.")
         elif any(single):
             notes.append(
-                "Each row is one training: intervals and differences are about these networks, over images. They do "
+                f"Each row is one {one}: intervals and differences are about these networks, over images. They do "
                 "not include the spread between seeds of the same settings."
             )
         weights = {results.name: results.digest for results in self.results if isinstance(results, RunResults)}

@@ -86,6 +86,8 @@ def plan_study(study: Params, jobs: int) -> StudyPlan:
         UserError: the data are not prepared, or no run is trained.
     """
     layout = Layout(study.study)
+    if not study.runs:
+        raise UserError("params.yaml: runs", "nothing is trained in this study", expected="a study with trainings")
     train, test = (read_split(layout.data, split) for split in ("train", "test"))
     trained = [run for run in study.runs.values() if run.checkpoint is None]
     if not trained:

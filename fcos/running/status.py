@@ -55,6 +55,11 @@ class Status:
         return sum(found.state == state for found in self.states)
 
     @property
+    def has_runs(self) -> bool:
+        """Whether the study has runs, some of which may be done at a time."""
+        return any(found.stage.name in STAGES_OF_A_RUN for found in self.states)
+
+    @property
     def at_work(self) -> bool:
         """Whether a stage or `fcos study run` is running."""
         return bool(self.count(RUNNING) or (self.whole and self.whole["alive"]))
@@ -132,7 +137,7 @@ def watch(look: Callable[[], Status], show: Callable[[str], None], *, terminal: 
 def status_text(status: Status) -> str:
     """Return the status as text: a headline, a table, and a line for each stage that is running or has a reason."""
     lines = [f"study {status.study}: {status.headline}"]
-    if status.count(DONE) < len(status.states):
+    if status.count(DONE) < len(status.states) and status.has_runs:
         at_a_time = "one run" if status.jobs == 1 else f"{status.jobs} runs"
         lines[0] += f" ({at_a_time} at a time)"
     lines += ["", _table(status.states), ""]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fcos.data.groups import Member
 from fcos.errors import UserError
 from fcos.scoring.columns import (
     Floats,
@@ -51,6 +52,12 @@ class Truth:
     has_root: bool  # whether the first class is Roboflow's root, with id 0 and no objects, above the other classes
     image_records: Records  # the records of the images in the file
     names_first: bool = False  # look up images of results by file name first, since the ids were only assigned here
+
+    @property
+    def members(self) -> list[Member]:
+        """The images, for finding their groups."""
+        columns = zip(self.image_ids, self.file_names, map(dict, self.image_records), strict=True)
+        return [Member(*of) for of in columns]
 
     @property
     def num_images(self) -> int:

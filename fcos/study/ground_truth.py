@@ -1,22 +1,26 @@
-"""Write ground truth as the test split of a study of results, changed in nothing that is scored."""
+"""Write ground truth as the test split of a study of results, which scores it as `fcos compare` does."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fcos.config.data import GroundTruthData
-from fcos.data.groups import Member, group_names, names_table
-from fcos.data.images_beside import find_images, with_sizes
+from fcos.data.groups import group_names, names_table
+from fcos.data.images import displayed_size, opened
+from fcos.data.images_beside import is_inside
 from fcos.data.sources.assemble import SPLITS, absolute, refuse_bad_categories, split_counts
 from fcos.errors import UserError
-from fcos.files import in_project, write_json
+from fcos.files import in_project, sha256_file, sha256_json, write_json
 from fcos.formats import FORMAT
-from fcos.records import Manifest
+from fcos.progress import track
+from fcos.records import Manifest, SplitCounts
 from fcos.scoring import diagnosis
 from fcos.scoring.truth import Truth, read_truth, truth_of
 from fcos.study.truth_folder import find_truth
 
 Row = dict[str, Any]
+_SPLIT, _IMAGES = "params.yaml: data.split", "params.yaml: data.images"
 
 
 def write_truth(config: GroundTruthData, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
@@ -26,17 +30,12 @@ def write_truth(config: GroundTruthData, out_dir: Path, *, name_of: Callable[[Pa
         name_of: returns the manifest's name for the folder of the images.
 
     Raises:
-        UserError: the ground truth is not valid, or an image is not in `data.images`.
+        UserError: the ground truth is not valid, or an image is not in `data.images` or has another size.
     """
     root = in_project(config.root)
-    path, folder = root / config.annotations, None if config.images is None else root / config.images
-    truth, said = _read(path, config.split)
-    images = _images(truth, config, root)
-    if folder is not None:
-        find_images(path, folder, [image["file_name"] for image in images])
-        images = [with_sizes(image, folder) for image in images]
-    categories = _categories(truth)
-    refuse_bad_categories(categories, path)
+    truth, notes = read_ground_truth(config)
+    images, categories = _images(truth, config, root), _categories(truth)
+    refuse_bad_categories(categories, root / config.annotations)
     content = {"images": images, "annotations": _annotations(truth, images, categories), "categories": categories}
     for split in SPLITS:
         empty = {"images": [], "annotations": [], "categories": categories}
@@ -44,7 +43,7 @@ def write_truth(config: GroundTruthData, out_dir: Path, *, name_of: Callable[[Pa
     manifest: Manifest = {
         "format": FORMAT,
         "categories": categories,
-        "splits": {"test": split_counts(content, None if folder is None else name_of(folder))},
+        "splits": {"test": _counts(content, None if config.images is None else root / config.images, name_of)},
         "dropped": [],
         "clipped": [],
         "near_duplicates": [],
@@ -54,24 +53,45 @@ def write_truth(config: GroundTruthData, out_dir: Path, *, name_of: Callable[[Pa
         "counts": {},
         "assumed": [],
         "near_copies": None,
-        "notes": [*said, *(finding.text for finding in diagnosis.of_truth(truth))],
+        "notes": notes,
     }
     write_json(out_dir / "manifest.json", manifest)
     return manifest
 
 
-def _read(path: Path, split: str | None) -> tuple[Truth, list[str]]:
-    """Return the ground truth, and what was read if it is one split of a folder."""
+def read_ground_truth(config: GroundTruthData) -> tuple[Truth, list[str]]:
+    """Return the ground truth, and sentences on what was read and found.
+
+    Raises:
+        UserError: it is not valid, or `data.split` is missing or has no effect.
+    """
+    path, split = in_project(config.root) / config.annotations, config.split
+    if path.is_dir() and split is None:
+        expected = "train, validation or test"
+        raise UserError(_SPLIT, f"is missing, since {config.annotations} is a folder", expected=expected)
+    if path.is_file() and split is not None:
+        raise UserError(_SPLIT, f"has no effect, since {config.annotations} is a file", found=split, hint="remove it")
     if split is None:
-        if path.is_dir():
-            hint = "set data.split: test (or train, validation)"
-            raise UserError(path, "is a folder, so one of its splits must be named", expected="data.split", hint=hint)
-        return read_truth(path), []
-    found = find_truth(path, split)
-    if isinstance(found.content, Path):
-        hint, expected = "set data.annotations to it, and remove data.split", "data.annotations: this file"
-        raise UserError(path, "has COCO JSON", found=found.content, expected=expected, hint=hint)
-    return truth_of(found.content, str(path), names_first=True), [found.sentence]
+        truth, said = read_truth(path), []
+    else:
+        _refuse_links(path)
+        found = find_truth(path, split, "data.split")
+        if isinstance(found.content, Path):
+            hint = "set data.annotations to that file, and remove data.split"
+            raise UserError("params.yaml: data.annotations", "has COCO JSON", found=found.content, hint=hint)
+        truth, said = truth_of(found.content, str(path), names_first=True), [found.sentence, *found.corrected]
+    if truth.zero is not None:
+        said.append("an annotation has id 0: pycocotools never matches it (cocoapi#507), but it is scored here")
+    return truth, [*said, *(finding.text.partition(". --")[0] for finding in diagnosis.of_truth(truth))]
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse links to folders, into which DVC does not look: a label that is corrected there would not be seen."""
+    for place, folders, _ in os.walk(folder):
+        link = next((Path(place) / name for name in folders if (Path(place) / name).is_symlink()), None)
+        if link is not None:
+            problem = "is a link to a folder, in which DVC would see no change"
+            raise UserError(link, problem, found=link.readlink(), hint="replace it by the folder, or give COCO JSON")
 
 
 def _images(truth: Truth, config: GroundTruthData, root: Path) -> list[Row]:
@@ -79,17 +99,13 @@ def _images(truth: Truth, config: GroundTruthData, root: Path) -> list[Row]:
     kept = all(isinstance(key, int) and key > 0 for key in truth.image_ids)
     names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
     images: list[Row] = []
-    for place, (key, name, size) in enumerate(zip(truth.image_ids, names, truth.sizes.tolist(), strict=True)):
-        width, height = (None if side != side else int(side) for side in size)  # NaN: not known
+    for number, (key, name, size) in enumerate(zip(truth.image_ids, names, truth.sizes.tolist(), strict=True), start=1):
+        width, height = (int(side) if side >= 1 else None for side in size)  # NaN: not known
         original = {} if kept else {"original_id": key}
-        image_id = key if kept else place + 1
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height, **original})
+        images.append({"id": key if kept else number, "file_name": name, "width": width, "height": height, **original})
     if config.groups is not None:
-        members = [
-            Member(*of) for of in zip(truth.image_ids, truth.file_names, map(dict, truth.image_records), strict=True)
-        ]
         table = root / config.groups if names_table(config.groups) else None
-        named = group_names(config.groups, members, "params.yaml: data.groups", table)
+        named = group_names(config.groups, truth.members, "params.yaml: data.groups", table)
         for image, group in zip(images, named, strict=True):
             image["group"] = group
     return images
@@ -97,12 +113,18 @@ def _images(truth: Truth, config: GroundTruthData, root: Path) -> list[Row]:
 
 def _categories(truth: Truth) -> list[Row]:
     """Return the categories; a root class above the others, as Roboflow writes it, stays one."""
-    root = {"supercategory": truth.categories[0]["name"]} if truth.has_root else {}
     kept = all(isinstance(of["id"], int) and of["id"] > 0 for of in truth.categories)
-    return [
-        {"id": of["id"] if kept else label, "name": of["name"], **({} if kept else {"original_id": of["id"]}), **root}
+    categories = [
+        {"id": of["id"] if kept else label, "name": of["name"], **({} if kept else {"original_id": of["id"]})}
         for label, of in enumerate(truth.categories, start=1)
     ]
+    if truth.has_root:
+        root, *others = categories
+        if any(of["name"] == root["name"] for of in others):
+            root["name"] += " (all)"
+        for of in others:
+            of["supercategory"] = root["name"]
+    return categories
 
 
 def _annotations(truth: Truth, images: list[Row], categories: list[Row]) -> list[Row]:
@@ -119,3 +141,39 @@ def _annotations(truth: Truth, images: list[Row], categories: list[Row]) -> list
         }
         for number, (image, label, box, area, crowd) in enumerate(zip(*(of.tolist() for of in columns), strict=True), 1)
     ]
+
+
+def _counts(content: Row, folder: Path | None, name_of: Callable[[Path], str]) -> SplitCounts:
+    counts = split_counts(content, None if folder is None else name_of(folder))
+    if folder is not None:
+        # In the manifest and not in test.json: other pixels change the gallery and no number.
+        counts["images_digest"] = _digest(content["images"], folder)
+    return counts
+
+
+def _digest(images: Sequence[Row], folder: Path) -> str:
+    """Return the sha256 of all images, after a check that they are there and have the sizes of the ground truth."""
+    missing = [image["file_name"] for image in images if not is_inside(folder, image["file_name"])]
+    if missing:
+        raise UserError(
+            _IMAGES,
+            f"{len(missing)} of {len(images)} images are not in this folder",
+            found=f"no {missing[0]} in {folder}",
+            expected="the folder that the file names of the ground truth are relative to",
+            hint="correct it, or set it to null for a report without a gallery",
+        )
+    digests = []
+    for image in track(images, "check images", total=len(images), unit="images"):
+        path, said = folder / image["file_name"], (image["height"], image["width"])
+        with opened(path) as pixels:
+            size, stored = displayed_size(pixels), (pixels.height, pixels.width)
+        if None not in said and said not in (size, stored):
+            raise UserError(
+                path,
+                "has another size than the ground truth says",
+                found=f"{size[1]} x {size[0]} pixels",
+                expected=f"{said[1]} x {said[0]} pixels",
+                hint="set data.images to the images that were annotated, or to null for a report without a gallery",
+            )
+        digests.append([image["file_name"], sha256_file(path)])
+    return sha256_json(digests)

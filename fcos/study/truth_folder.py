@@ -15,22 +15,26 @@ from fcos.files import read_json
 from fcos.study.data import read_source
 
 SPLITS = ("test", "validation", "train")  # by default the first available one is scored
+_CORRECTED = {"dropped": "left out, since they have no area or are outside their image", "clipped": "cut at its border"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FoundTruth:
     """The ground truth of one split of a folder."""
 
     content: Path | dict[str, Any]  # a COCO file, or what such a file would hold
     split: str
+    images: Path  # the folder of its images
     sentence: str  # which split was used
+    corrected: list[str]  # sentences on boxes that are not as in the folder
 
 
-def find_truth(folder: Path, split: str | None) -> FoundTruth:
+def find_truth(folder: Path, split: str | None, setting: str = "--split") -> FoundTruth:
     """Return the ground truth of one split of `folder`, as the COCO file in it or as converted content.
 
     Args:
         split: test, validation or train; None: the first of these that is available.
+        setting: what names the split, for errors.
 
     Raises:
         UserError: an unknown layout, no such split, or data that `fcos prepare` would refuse.
@@ -44,20 +48,30 @@ def find_truth(folder: Path, split: str | None) -> FoundTruth:
     chosen = split or there[0]
     if chosen not in there:
         raise UserError(
-            f"--split {split}", f"no such split in {folder}", found=", ".join(there), expected="one of these"
+            f"{setting} {split}", f"no such split in {folder}", found=", ".join(there), expected="one of these"
         )
-    others = "".join(f"; also available: --split {name}" for name in there if name != chosen)
+    others = "".join(f"; also available: {setting} {name}" for name in there if name != chosen)
     sentence = f"ground truth is the {'only' if not others else chosen} split of {folder}, {found.layout}{others}"
     if source is None:
-        file = Path(found.data["root"]) / found.data[f"{chosen}_annotations"]
-        return FoundTruth(file, chosen, sentence)
-    return FoundTruth(_content(source, chosen), chosen, sentence)
+        root = Path(found.data["root"])
+        content: Path | dict[str, Any] = root / found.data[f"{chosen}_annotations"]
+        images = root / found.data[f"{chosen}_images"]
+        corrected: list[str] = []
+    else:
+        content, corrected = _content(source, chosen)
+        images = source.splits[chosen].image_dir
+    return FoundTruth(content=content, split=chosen, images=images, sentence=sentence, corrected=corrected)
 
 
-def _content(source: Source, split: str) -> dict[str, Any]:
-    """Return the images and boxes of a split as `fcos prepare` writes them, with the classes of all splits."""
+def _content(source: Source, split: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the images and boxes of a split as `fcos prepare` writes them, with the classes of all splits.
+
+    Boxes without area or outside their image are left out, and others clipped; sentences say how many.
+    """
     alone = replace(source, splits={"train": source.splits[split]})
     with tempfile.TemporaryDirectory() as temporary:
-        assemble(alone, Path(temporary), clip_outside=True)
+        manifest = assemble(alone, Path(temporary), clip_outside=True)
         content: dict[str, Any] = read_json(Path(temporary) / "train.json", hint="fcos score")
-    return content
+    counts = {"dropped": len(manifest["dropped"]), "clipped": len(manifest["clipped"])}
+    total = len(content["annotations"]) + counts["dropped"]
+    return content, [f"{counts[key]} of {total} boxes are {what}" for key, what in _CORRECTED.items() if counts[key]]

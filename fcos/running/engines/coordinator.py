@@ -24,7 +24,7 @@ from fcos.running.engines.follow import ended
 from fcos.running.engines.jobs_file import forget_jobs, keep_jobs
 from fcos.running.engines.node import ask_node
 from fcos.running.engines.options import EngineOptions
-from fcos.running.engines.protocol import DONE, ENDED, FAILED, Engine, Job, JobState
+from fcos.running.engines.protocol import DONE, ENDED, FAILED, Engine, EngineSilent, Job, JobState
 from fcos.running.heartbeat import STUDY, heartbeat
 from fcos.running.processes import ChildProcesses
 from fcos.running.reproduce import prepare, reproduce, restore
@@ -137,8 +137,16 @@ def _submit(
     study: Params,
     progress: StudyProgress,
 ) -> None:
-    """Submit those jobs that the engine is not already running."""
-    there = engine.states(jobs) if jobs else {}
+    """Submit those jobs that the engine is not already running.
+
+    Raises:
+        UserError: the engine does not answer.
+    """
+    try:
+        there = engine.states(jobs) if jobs else {}
+    except EngineSilent as error:
+        problem, hint = "the cluster does not answer; nothing was submitted", "look at it, and run this again"
+        raise UserError(f"--engine {engine.name}", problem, found=error, hint=hint) from None
     _drop_old({job.folder for job in jobs})
     for job in jobs:
         if (state := there.get(job.run_name)) and state.is_open:
