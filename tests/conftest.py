@@ -81,7 +81,7 @@ def pytest_collection_finish():
 LONGEST = (
     "done_once", "distributed", "reporting", "pipeline", "source", "any_folder", "results_rows", "status", "numerics",
     "tracking", "docs", "demo", "validation", "benchmarks", "training", "tutorial", "project", "damaged_files",
-    "commands", "against_torchvision", "study_of_results", "errors", "export", "start_weights", "cache",
+    "real_data", "commands", "against_torchvision", "study_of_results", "errors", "export", "start_weights", "cache",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Detectors that were not trained here, as rows of a study."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from fcos.commands.compare import compare
 from fcos.commands.prepare import prepare
 from fcos.commands.results import results
 from fcos.config import params
+from fcos.config.results import ResultsConfig
 from fcos.data.coco import read_manifest, read_split
 from fcos.errors import UserError
 from fcos.reporting.results import read_study
@@ -242,37 +244,63 @@ def test_numbers_of_classes_are_refused_where_some_are_left_out(prepared, smoke_
     assert found["num_detections"] == len(rows)
 
 
+def number(text):
+    return float(text) if text else None
+
+
+def same(row, columns, fractions):
+    """Hold percentages of a row of a CSV file against fractions, of which some may be undefined."""
+    found = [number(row[column]) for column in columns]
+    wanted = [None if of is None else pytest.approx(100 * of, abs=1e-9) for of in fractions]
+    assert found == wanted
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_they_are_scored_by_dvc_and_stand_in_the_report(tmp_path, page, monkeypatch):
-    folder = copy_project(tmp_path / "project", (ROOT / "studies" / "smoke.yaml").read_text())
+    own = yaml.safe_load((ROOT / "studies" / "smoke.yaml").read_text())
+    own["data"]["num_test"] = 60  # enough for intervals
+    folder = copy_project(tmp_path / "project", own)
     fcos(folder, "study", "run")
-    own = yaml.safe_load((folder / "params.yaml").read_text())
     monkeypatch.chdir(folder)
     split = read_split(Layout("smoke").data, "test")
     elsewhere = tmp_path / "elsewhere"
-    for name in ("yolo", "detr1", "detr2"):
+    for name in ("yolo", "ssd", "detr1", "detr2", "detr3"):
         draw_results(split.annotations, elsewhere / f"{name}.json", name)
     entries = {"yolo": {"files": str(elsewhere / "yolo.json"), "ms_per_image": 2.0}}
-    entries["detr"] = {"files": [str(elsewhere / f"detr{number}.json") for number in (1, 2)]}
+    entries["ssd"] = {"files": str(elsewhere / "ssd.json")}
+    entries["detr"] = {"files": [str(elsewhere / f"detr{number}.json") for number in (1, 2, 3)]}
     set_params(folder, {**own, "results": entries})
-    assert repro(folder) == ["report", "results@detr", "results@yolo", "source"]
+    assert repro(folder) == ["report", "results@detr", "results@ssd", "results@yolo", "source"]
     assert repro(folder) == [] and changed_stages(folder) == set()
     assert "results yolo  done" in fcos(folder, "status")
-    tables = sorted((folder / "reports/smoke/tables").glob("*other-detectors.csv"))
-    assert len(tables) == 1
-    labels = [line.partition(",")[0] for line in tables[0].read_text().splitlines()]
-    assert labels == ["detector", "one-epoch", "yolo", "detr"]
+    (table,) = (folder / "reports/smoke/tables").glob("*other-detectors.csv")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["detector"] for row in rows] == ["one-epoch", "yolo", "ssd", "detr"]
+    files = [f"one-epoch={Layout('smoke').run('one-epoch') / 'detections.json'}"]
+    files += [f"{name}={','.join(ResultsConfig(**entry).paths)}" for name, entry in entries.items()]
+    gt, settings = Layout("smoke").data / "test.json", {"replicates": 1000, "confidence": 0.95, "seed": 0}
+    content = compare(files, gt, out=tmp_path / "compared", **settings)
+    for row, other in zip(rows, content["rows"], strict=True):
+        interval = other["intervals"]["AP"]
+        same(row, ("AP", "AP low", "AP high"), [other["metrics"]["AP"], interval["low"], interval["high"]])
+    pairs = csv.DictReader((table.parent / "differences" / table.name).read_text().splitlines())
+    shown = {(pair["row"], pair["other"]): pair for pair in pairs if pair["metric"] == "AP"}
+    assert len(shown) == len(content["differences"]) == 6
+    for pair in content["differences"]:
+        found, row = pair["metrics"]["AP"], shown[pair["first"], pair["second"]]
+        same(row, ("difference", "low", "high"), [found["difference"], found["low"], found["high"]])
+        assert number(row["p (Holm)"]) == pytest.approx(found["p_holm"], abs=1e-9)
     page.goto((folder / "reports/smoke/index.html").as_uri())
     shown = page.evaluate("document.body.innerText")
-    for name in ("yolo", "detr-1", "detr-2"):
+    for name in ("yolo", "ssd", "detr-1", "detr-2", "detr-3"):
         assert shown.count(name) >= 4 and (folder / f"reports/smoke/figures/runs/{name}/detections.png").is_file()
     client = connect()
     (experiment,) = [of for of in client.search_experiments() if of.name == "smoke"]
     logged = client.search_runs([experiment.experiment_id], "tags.kind = 'results'")
     evaluation = json.loads((folder / "runs/smoke/yolo/1/evaluation.json").read_text())
     of_yolo = next(run for run in logged if run.info.run_name == "yolo")
-    assert len(logged) == 3 and of_yolo.data.metrics["AP"] == evaluation["metrics"]["AP"]
+    assert len(logged) == 5 and of_yolo.data.metrics["AP"] == evaluation["metrics"]["AP"]
     assert of_yolo.data.tags["results_sha256"] == evaluation["identity"]["sha256"]
     draw_results(split.annotations, elsewhere / "yolo.json", "another")
     assert repro(folder) == ["report", "results@yolo", "source"]
