@@ -163,6 +163,12 @@ def test_coco_file_without_its_images_is_refused():
     assert "not in this folder" in refusal(discover, Path("coco"))
 
 
+def test_images_beside_the_given_folder_are_named():
+    small_coco()
+    said = refusal(discover, Path("coco/annotations"))
+    assert f"give the folder above, {Path('coco').absolute()}: {Path('coco').absolute()}/" in said
+
+
 @pytest.mark.parametrize(
     ("place", "train"),
     [

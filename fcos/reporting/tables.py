@@ -125,7 +125,7 @@ def _trained(where: str, config: TrainedTable, study: StudyResults) -> _Parts:
     warmup = run.train.warmup_epochs
     statement = (
         f"One training: {run.backbone}, num_convs {run.num_convs}, seed {run.seed}, "
-        f"{run.epochs or 'no'} epochs after {warmup} of warm-up."
+        f"{run.epochs or 'no'} epoch{'' if run.epochs == 1 else 's'} after {warmup} of warm-up."
     )
     return _Parts(rows=[row], samples=[results.evaluated()], names=[None], results=[results], statement=statement)
 

@@ -101,6 +101,13 @@ def _one_a_split(good: list[_Json]) -> tuple[list[_Json], list[str]]:
     return used, unused
 
 
+def _where_images_are(root: Path, name: str) -> str:
+    """Return a hint: the folder above, if the image is there or in a folder beside `root`."""
+    above = root.resolve().parent
+    there = [folder for folder in (above, *above.iterdir()) if (folder / name).is_file()]
+    return f"give the folder above, {above}: {there[0]} has them" if there else "put them there"
+
+
 def _image_folder(tree: Tree, one: _Json) -> str:
     """Return the folder below which most of the names are files.
 
@@ -124,7 +131,7 @@ def _image_folder(tree: Tree, one: _Json) -> str:
             "its images are not in this folder",
             found=f"no {one.names[0]} in {tree.root} or a folder below it",
             expected="the images that it names",
-            hint="put them there",
+            hint=_where_images_are(tree.root, one.names[0]),
         )
 
     def rank(folder: str) -> tuple[bool, int, bool, bool, int]:
