@@ -209,6 +209,8 @@ def test_a_file_of_secrets_is_read_as_a_shell_would(tmp_path, monkeypatch):
     (tmp_path / "secrets").write_text("# team\n\nexport KEY=abc=\nQUOTED='a b'\n TOKEN = x \n")
     assert bootstrap._secrets("$PLACE/secrets") == {"KEY": "abc=", "QUOTED": "a b", "TOKEN": "x"}
     assert bootstrap._secrets(None) == {}
+    with pytest.raises(SystemExit, match=r"engine\.yaml: secrets\n.*no file .*none on this node"):
+        bootstrap._secrets("$PLACE/none")
 
 
 def test_signals_that_come_together_are_one_request_to_stop(monkeypatch):

@@ -658,7 +658,7 @@ ANSWERS = {
     "no text": (200, b"\xff\xfe", "does not answer as MLflow does"),
     "no such page": (404, b"no", "404"),
     "401": (401, b"no", "refuses the user name or the password"),
-    "403": (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "refuses the user name or the password"),
+    "403": (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "does not permit this user to do it"),
 }
 
 

@@ -32,6 +32,7 @@ _ENVIRONMENT = {
 
 _SECRET = re.compile(r"([?&;][\w-]*(?:pass|pwd|token|secret|key|auth)[\w-]*=)[^&;\s]*", re.IGNORECASE)
 _REFUSED = re.compile(r"\b40[13]\b|authenti|credential|password|access denied|permission.denied", re.IGNORECASE)
+_NOT_PERMITTED = re.compile(r"\b403\b|permission.denied", re.IGNORECASE)
 _WRONG = re.compile(
     r"unsupported URI|maintenance mode|Invalid|int\(\)|No module named|Unity Catalog|parse|JSON|as MLflow does"
     r"|database of something else|a folder",
@@ -44,6 +45,8 @@ class StoreUnavailable(Exception):
     @property
     def hint(self) -> str:
         """Return a hint for the user."""
+        if _NOT_PERMITTED.search(str(self)):
+            return "ask whoever runs the server for the permission EDIT, or check the user name and password"
         if _REFUSED.search(str(self)):
             return "check the user name and password (MLFLOW_TRACKING_USERNAME and _PASSWORD, or in the address)"
         if _WRONG.search(str(self)):
@@ -140,7 +143,10 @@ def reaching() -> Iterator[None]:
         if not isinstance(error, OSError | ModuleNotFoundError | Unusable) and not _is_of_mlflow(error):
             raise
         line = masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
-        what = "refuses the user name or the password" if _is_refusal(line) else "cannot be used"
+        what = "cannot be used"
+        if _is_refusal(line):
+            refused = "does not permit this user to do it" if _NOT_PERMITTED.search(line) else None
+            what = refused or "refuses the user name or the password"
         raise StoreUnavailable(f"MLflow's store {shown_uri()} {what}: {line}") from error
 
 

@@ -37,6 +37,8 @@ def _secrets(file: "str | None") -> "dict[str, str]":
     if file is None:
         return {}
     path = Path(os.path.expandvars(file)).expanduser()
+    if not path.is_file():
+        sys.exit(f"error: engine.yaml: secrets\n  found:    no file {path} on this node\n  expected: lines NAME=VALUE")
     if path.stat().st_mode & 0o077:
         print(f"warning: others can read {path}; chmod 600 keeps it to yourself", flush=True)
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -61,6 +61,7 @@ def run_on_cluster(engine: Engine, options: EngineOptions, *, detach: bool) -> l
             return []
         jobs = [_job(name, study, scratch, commit) for name in _open_runs(study, progress)]
         if jobs:
+            _running_there(engine, jobs)  # asked before any work, in case it does not answer
             _prepare(children, progress)
             spec = _common(study, options, scratch)
             spec |= {"commit": commit, "repository": repository}
@@ -137,16 +138,8 @@ def _submit(
     study: Params,
     progress: StudyProgress,
 ) -> None:
-    """Submit those jobs that the engine is not already running.
-
-    Raises:
-        UserError: the engine does not answer.
-    """
-    try:
-        there = engine.states(jobs) if jobs else {}
-    except EngineSilent as error:
-        problem, hint = "the cluster does not answer; nothing was submitted", "look at it, and run this again"
-        raise UserError(f"--engine {engine.name}", problem, found=error, hint=hint) from None
+    """Submit those jobs that the engine is not already running."""
+    there = _running_there(engine, jobs)
     _drop_old({job.folder for job in jobs})
     for job in jobs:
         if (state := there.get(job.run_name)) and state.is_open:
@@ -160,6 +153,20 @@ def _submit(
         write_text(job.folder / "bootstrap.py", Path(bootstrap.__file__).read_text(encoding="utf-8"))
         engine.submit(job)
         progress.print(f"{job.run_name}: submitted to {engine.name}")
+
+
+def _running_there(engine: Engine, jobs: Sequence[Job]) -> Mapping[str, JobState]:
+    """Return the states of the jobs that the engine knows.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    try:
+        return engine.states(jobs) if jobs else {}
+    except EngineSilent as error:
+        hint = "see that squeue (or ray status) works in this shell, and run this again"
+        problem = "the cluster does not answer; nothing was submitted"
+        raise UserError(f"--engine {engine.name}", problem, found=error, hint=hint) from None
 
 
 def _with_other_options(job: Job, options: EngineOptions) -> str:
