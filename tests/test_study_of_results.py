@@ -225,6 +225,9 @@ def test_images_in_a_folder_beside_that_of_the_annotations(tmp_path_factory, run
     Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(elsewhere / "images" / "000.png")
     with pytest.raises(UserError, match="has another size than the ground truth says"):
         prepare()
+    done = run("study", "new", "unshown", "--gt", str(gt), "1.json")  # they were not asked for
+    assert done.returncode == 0 and "has another size than the ground truth says" in " ".join(done.stdout.split())
+    assert yaml.safe_load(Path("studies/unshown.yaml").read_text())["data"]["images"] is None
     (elsewhere / "images" / "000.png").unlink()
     with pytest.raises(UserError, match=r"data\.images: 1 of 40 images are not in this folder"):
         prepare()

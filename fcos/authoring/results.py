@@ -18,7 +18,8 @@ from fcos.config.data import GroundTruthData
 from fcos.config.section import parse_section
 from fcos.data.images_beside import find_images
 from fcos.errors import UserError
-from fcos.files import write_text
+from fcos.files import in_project, write_text
+from fcos.records import Manifest
 from fcos.scoring.results import read_results
 from fcos.scoring.truth import Truth
 from fcos.study.findings import counted
@@ -88,10 +89,16 @@ def study_of_results(
         counts = [_check(file, truth) for file in _files(results)]
         names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
         folder, why = _folder_of_images(gt, names, home, images, known)
-        home = home if folder is None else _common(home, folder)
         config = _config(home, gt, split, folder, path)
-        with tempfile.TemporaryDirectory() as scratch:
-            manifest = write_truth(config, Path(scratch))
+        try:
+            manifest = _prepared(config)
+        except UserError as error:
+            if folder is None or images is not None:
+                raise
+            folder, why = None, f"not shown, so the report has no gallery: {error.where} {error.problem}"
+            config = _config(home, gt, split, None, path)
+            manifest = _prepared(config)
+        home = in_project(config.root)
         root, outside = place(name, home)
         data = {**config.model_dump(include=set(_DATA)), "root": str(root)}
         text = _STUDY.substitute(
@@ -136,6 +143,12 @@ def _entries(rows: Sequence[Row]) -> dict[str, str | list[str]]:
     return entries
 
 
+def _prepared(config: GroundTruthData) -> Manifest:
+    """Return what `fcos prepare` would find."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return write_truth(config, Path(scratch))
+
+
 def _files(results: Mapping[str, str | list[str]]) -> list[str]:
     return [file for files in results.values() for file in ([files] if isinstance(files, str) else files)]
 
@@ -160,7 +173,8 @@ def _found(gt: Path, split: str | None) -> tuple[Path, str | None, Path | None, 
 
 
 def _config(home: Path, gt: Path, split: str | None, images: Path | None, path: Path) -> GroundTruthData:
-    """Return the section `data` with the folder `home` as its root."""
+    """Return the section `data`; its root is `home`, or the folder that also has the images."""
+    home = home if images is None else _common(home, images)
     data: dict[str, Any] = {"source": "ground-truth", "root": str(home), "annotations": os.path.relpath(gt, home)}
     data |= {"split": split, "images": None if images is None else os.path.relpath(images, home)}
     return parse_section({"data": data}, "data", GroundTruthData, path)
