@@ -259,6 +259,15 @@ def test_images_of_one_s_own_are_found_on_the_node_and_must_be_the_same(tmp_path
     assert str(here) not in ours.log("one-epoch")
 
 
+def idle(ours):
+    """Put a `squeue` before the real one that answers: there is no job."""
+    programs = ours.folder / "programs"
+    programs.mkdir()
+    (programs / "squeue").write_text("#!/bin/sh\n")
+    (programs / "squeue").chmod(0o755)
+    ours.environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+
+
 REFUSALS = {
     "a change that is not committed": (lambda ours: (ours.project / "fcos" / "new.py").touch(), "fcos/new.py"),
     "a commit that is not pushed": (
@@ -270,7 +279,7 @@ REFUSALS = {
         lambda ours: (call(ours.project, "dvc", "remote", "default", "--unset"), ours.push()),
         "has no default remote",
     ),
-    "a remote that is away": (lambda ours: (ours.remote.rmdir(), ours.remote.touch()), "dvc push"),
+    "a remote that is away": (lambda ours: (ours.remote.rmdir(), ours.remote.touch(), idle(ours)), "dvc push"),
     "no shared folder": (lambda ours: ours.write_options(scratch="/nowhere/shared"), "engine.yaml: scratch"),
     "a relative shared folder": (lambda ours: ours.write_options(scratch="scratch"), "absolute path"),
     "a cluster that is away": (lambda _: None, "the cluster does not answer; nothing was submitted"),
