@@ -87,17 +87,16 @@ def study_of_results(
         home = gt if split else gt.parent
         truth, notes = read_ground_truth(_config(home, gt, split, None, path))
         counts = [_check(file, truth) for file in _files(results)]
-        names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
-        folder, why = _folder_of_images(gt, names, home, images, known)
+        folder, why = _folder_of_images(gt, truth.names, home, images, known)
         config = _config(home, gt, split, folder, path)
         try:
-            manifest = _prepared(config)
+            manifest = _prepared(config, truth, notes)
         except UserError as error:
             if folder is None or images is not None:
                 raise
             folder, why = None, f"not shown, so the report has no gallery: {error.where} {error.problem}"
             config = _config(home, gt, split, None, path)
-            manifest = _prepared(config)
+            manifest = _prepared(config, truth, notes)
         home = in_project(config.root)
         root, outside = place(name, home)
         data = {**config.model_dump(include=set(_DATA)), "root": str(root)}
@@ -143,10 +142,10 @@ def _entries(rows: Sequence[Row]) -> dict[str, str | list[str]]:
     return entries
 
 
-def _prepared(config: GroundTruthData) -> Manifest:
+def _prepared(config: GroundTruthData, truth: Truth, notes: list[str]) -> Manifest:
     """Return what `fcos prepare` would find."""
     with tempfile.TemporaryDirectory() as scratch:
-        return write_truth(config, Path(scratch))
+        return write_truth(config, truth, notes, Path(scratch))
 
 
 def _files(results: Mapping[str, str | list[str]]) -> list[str]:

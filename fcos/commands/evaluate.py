@@ -18,7 +18,7 @@ def evaluate(name: str) -> Evaluation:
     started = time.time()
     scored_run = ScoredRun.open(name)
     draws = Bootstrap.read()
-    file = _read(scored_run, "test")
+    file = scored_run.candidates_of("test")
     detections = _detect(scored_run, file, f"evaluate {name}")
     samples = draws.of(scored_run.split)
     scored = score_detections(detections, scored_run.split, samples)
@@ -40,13 +40,8 @@ def _threshold(held_out: ScoredRun) -> float | None:
     split = held_out.split
     if not split.images:
         return None
-    detections = _detect(held_out, _read(held_out, "validation"))
+    detections = _detect(held_out, held_out.candidates_of("validation"))
     return best_threshold(match(coco_results(detections, split), split))
-
-
-def _read(scored_run: ScoredRun, split: str) -> CandidatesFile:
-    path = scored_run.dir / "candidates" / f"{split}.safetensors"
-    return scored_run.read_view(path, scored_run.test.size, hint=f"fcos predict {scored_run.run.name}")
 
 
 def _detect(scored_run: ScoredRun, file: CandidatesFile, description: str | None = None) -> dict[int, Detections]:

@@ -26,10 +26,10 @@ def nms_sweep(name: str) -> NmsSweep:
     started = time.time()
     scored = ScoredRun.open(name)
     config = parse_section(read_params(), "nms_sweep", NmsSweepConfig)
-    test_file = _read(scored, "test")
+    test_file = scored.candidates_of("test")
     on_test = config.choose_on == "test"
     chooser = scored if on_test else scored.to_choose("nms_sweep.choose_on")
-    file = test_file if on_test else _read(chooser, "validation")
+    file = test_file if on_test else chooser.candidates_of("validation")
     draws = Bootstrap.read()
     samples = draws.of(chooser.split)
     steps: list[NmsStep] = []
@@ -60,11 +60,6 @@ def nms_sweep(name: str) -> NmsSweep:
     draws.save(path, replicates, numbers=sweep_steps(sweep), identity=identity)
     write_record(scored.dir / "nms_sweep.json", sweep)
     return sweep
-
-
-def _read(scored: ScoredRun, split: str) -> CandidatesFile:
-    path = scored.dir / "candidates" / f"{split}.safetensors"
-    return scored.read_view(path, scored.test.size, hint=f"fcos predict {scored.run.name}")
 
 
 def _score(scored: ScoredRun, file: CandidatesFile, threshold: float, samples: Resamples) -> Scored:

@@ -8,7 +8,7 @@ from fcos.config.study import Name
 from fcos.files import whole_dir
 from fcos.records import Manifest
 from fcos.study.data import write_data
-from fcos.study.ground_truth import write_truth
+from fcos.study.ground_truth import read_ground_truth, write_truth
 from fcos.study.layout import Layout
 from fcos.study.places import fetch, find_places, link_places, name_of_place
 
@@ -25,7 +25,7 @@ def prepare() -> Manifest:
 
     with whole_dir(layout.data) as scratch:
         if isinstance(config, GroundTruthData):
-            manifest = write_truth(config, scratch, name_of=name_of)
+            manifest = write_truth(config, *read_ground_truth(config), scratch, name_of=name_of)
         else:
             manifest = write_data(config, scratch, name_of=name_of)
         link_places(config, layout)

@@ -83,7 +83,6 @@ class Inspector:
 
 def split_of(truth: Truth) -> CocoSplit:
     """Return the ground truth as a split whose ids are places of images and labels of classes."""
-    names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
     sizes = [[None if side != side else int(side) for side in size] for size in truth.sizes.tolist()]
     objects = truth.objects
     boxes = zip(
@@ -97,7 +96,7 @@ def split_of(truth: Truth) -> CocoSplit:
     return CocoSplit(
         images=[
             {**truth.image_records[place], "id": place, "file_name": name, "width": width, "height": height}
-            for place, (name, (width, height)) in enumerate(zip(names, sizes, strict=True))
+            for place, (name, (width, height)) in enumerate(zip(truth.names, sizes, strict=True))
         ],
         categories=[{"id": label, "name": category["name"]} for label, category in enumerate(truth.categories)],
         annotations=[

@@ -87,9 +87,7 @@ class AtScore:
         said: Content = {"iou": round(self.iou, 10), "score_thresholds": [point.threshold for point in points]}
         if self.thresholds[name] is not None:
             return {**said, "chosen": "given", "best_threshold": None}
-        best, low, high = points[0].best_thresholds, None, None
-        if len(points) == 1 and best is not None and len(best):
-            low, high = np.quantile(best, [0.5 - confidence / 2, 0.5 + confidence / 2]).tolist()
+        low, high = (points[0].best_interval(confidence) if len(points) == 1 else None) or (None, None)
         return {**said, "chosen": "highest F1 on these images", "best_threshold": {"low": low, "high": high}}
 
 

@@ -69,6 +69,13 @@ class OperatingPoint:
     drawn: Drawn  # replicates (B, 3)
     best_thresholds: Floats | None = None  # (B,): of the highest F1 in each bootstrap sample, if it was chosen
 
+    def best_interval(self, confidence: float) -> list[float] | None:
+        """Return both ends of the interval of the best threshold; None if it was given or nothing was drawn."""
+        if self.best_thresholds is None or not len(self.best_thresholds):
+            return None
+        ends: list[float] = np.quantile(self.best_thresholds, [0.5 - confidence / 2, 0.5 + confidence / 2]).tolist()
+        return ends
+
 
 def operating_point(
     matches: Matches, weights: Ints, threshold: float | None, groups: Ints | None = None

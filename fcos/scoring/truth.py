@@ -54,6 +54,11 @@ class Truth:
     names_first: bool = False  # look up images of results by file name first, since the ids were only assigned here
 
     @property
+    def names(self) -> list[str]:
+        """The file name of each image, or its id if it has none."""
+        return [name or str(key) for name, key in zip(self.file_names, self.image_ids, strict=True)]
+
+    @property
     def members(self) -> list[Member]:
         """The images, for finding their groups."""
         columns = zip(self.image_ids, self.file_names, map(dict, self.image_records), strict=True)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fcos.data.coco import CocoSplit
 from fcos.evaluation.scoring import Scored
 from fcos.files import write_json
@@ -80,12 +78,10 @@ def _operating_point(
     point = operating_point(matches, samples.weights, threshold, samples.groups)
     found = estimate(Sample.of(point.values[None], [point.drawn]), confidence=confidence)
     numbers = estimate_json(found, NAMES, ("value", "low", "high", "standard_error"))
-    best = point.best_thresholds
-    ends = (0.5 - confidence / 2, 0.5 + confidence / 2)
     return {
         "score_threshold": point.threshold,
         "chosen_on": "test" if threshold is None else "validation",
-        "best_threshold": None if best is None else np.quantile(best, ends).tolist(),
+        "best_threshold": point.best_interval(confidence),
         "iou": float(matches.protocol.iou_thresholds[0]),
         "precision": numbers["precision"],
         "recall": numbers["recall"],

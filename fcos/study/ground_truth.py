@@ -23,17 +23,24 @@ Row = dict[str, Any]
 _SPLIT, _IMAGES = "params.yaml: data.split", "params.yaml: data.images"
 
 
-def write_truth(config: GroundTruthData, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
+def write_truth(
+    config: GroundTruthData,
+    truth: Truth,
+    notes: list[str],
+    out_dir: Path,
+    *,
+    name_of: Callable[[Path], str] = absolute,
+) -> Manifest:
     """Write test.json, two splits without images and manifest.json to `out_dir`; return the manifest.
 
     Args:
+        truth, notes: what `read_ground_truth` returns.
         name_of: returns the manifest's name for the folder of the images.
 
     Raises:
-        UserError: the ground truth is not valid, or an image is not in `data.images` or has another size.
+        UserError: two classes have one name, or an image is not in `data.images` or has another size.
     """
     root = in_project(config.root)
-    truth, notes = read_ground_truth(config)
     images, categories = _images(truth, config, root), _categories(truth)
     refuse_bad_categories(categories, root / config.annotations)
     content = {"images": images, "annotations": _annotations(truth, images, categories), "categories": categories}
@@ -97,9 +104,10 @@ def _refuse_links(folder: Path) -> None:
 def _images(truth: Truth, config: GroundTruthData, root: Path) -> list[Row]:
     """Return the images in the order of the truth; ids that are no whole numbers above 0 become 1, 2, ..."""
     kept = all(isinstance(key, int) and key > 0 for key in truth.image_ids)
-    names = [name or str(key) for name, key in zip(truth.file_names, truth.image_ids, strict=True)]
     images: list[Row] = []
-    for number, (key, name, size) in enumerate(zip(truth.image_ids, names, truth.sizes.tolist(), strict=True), start=1):
+    for number, (key, name, size) in enumerate(
+        zip(truth.image_ids, truth.names, truth.sizes.tolist(), strict=True), start=1
+    ):
         width, height = (int(side) if side >= 1 else None for side in size)  # NaN: not known
         original = {} if kept else {"original_id": key}
         images.append({"id": key if kept else number, "file_name": name, "width": width, "height": height, **original})

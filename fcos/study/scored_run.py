@@ -65,6 +65,11 @@ class ScoredRun:
             "dtype": dtype,
         }
 
+    def candidates_of(self, split: str) -> CandidatesFile:
+        """Read the candidates of `split` (test or validation, which must be that of this run), as the test shows it."""
+        path = self.dir / "candidates" / f"{split}.safetensors"
+        return self.read_view(path, self.test.size, hint=f"fcos predict {self.run.name}")
+
     def read_view(self, path: Path, size: int, *, hint: str) -> CandidatesFile:
         """Read the candidates at `path`.
 

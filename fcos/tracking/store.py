@@ -143,10 +143,12 @@ def reaching() -> Iterator[None]:
         if not isinstance(error, OSError | ModuleNotFoundError | Unusable) and not _is_of_mlflow(error):
             raise
         line = masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
-        what = "cannot be used"
-        if _is_refusal(line):
-            refused = "does not permit this user to do it" if _NOT_PERMITTED.search(line) else None
-            what = refused or "refuses the user name or the password"
+        if not _is_refusal(line):
+            what = "cannot be used"
+        elif _NOT_PERMITTED.search(line):
+            what = "does not permit this user to do it"
+        else:
+            what = "refuses the user name or the password"
         raise StoreUnavailable(f"MLflow's store {shown_uri()} {what}: {line}") from error
 
 

@@ -104,7 +104,10 @@ def _one_a_split(good: list[_Json]) -> tuple[list[_Json], list[str]]:
 def _where_images_are(root: Path, name: str) -> str:
     """Return a hint: the folder above, if the image is there or in a folder beside `root`."""
     above = root.resolve().parent
-    there = [folder for folder in (above, *above.iterdir()) if (folder / name).is_file()]
+    try:
+        there = [folder for folder in (above, *above.iterdir()) if (folder / name).is_file()]
+    except OSError:  # it may not be read
+        there = []
     return f"give the folder above, {above}: {there[0]} has them" if there else "put them there"
 
 
