@@ -15,6 +15,7 @@ from fcos.visible import visible, visible_line
 T = TypeVar("T")
 Result = TypeVar("Result")
 PLAIN_INTERVAL_S = 20.0
+AT_ONCE = 4096  # items that wait for a thread: each takes about 2 KB
 FEW = 8  # so few items are done before threads for them would have started
 # Of several ranks (fcos/distributed.py), the first one speaks for all.
 _is_silent = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
@@ -115,6 +116,8 @@ def track_threads(function: Callable[[T], Result], items: Sequence[T], descripti
         return list(track(map(function, items), description, total=len(items), unit=unit))
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        return list(track(pool.map(function, items), description, total=len(items), unit=unit))
+        parts = (items[first : first + AT_ONCE] for first in range(0, len(items), AT_ONCE))
+        results = (result for part in parts for result in pool.map(function, part))
+        return list(track(results, description, total=len(items), unit=unit))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining items

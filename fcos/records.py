@@ -180,7 +180,14 @@ class NmsSweep(_Chosen):
     chosen: float
 
 
-class SplitCounts(TypedDict):
+class OfFiles(TypedDict, total=False):
+    """What manifest.json has of a split for which `fcos prepare` wrote tables."""
+
+    sha256: str  # of its JSON
+    bits: int  # that its 16-bit images use, if it has any that use fewer
+
+
+class SplitCounts(OfFiles):
     """The counts of a split in manifest.json."""
 
     image_dir: str | None  # None: only the objects are known

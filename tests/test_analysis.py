@@ -235,7 +235,7 @@ def test_ap_of_a_group_is_that_of_its_images_alone():
     split = make_truth(rng, images=60)
     results = make_results(rng, split)
     crowding = analysed(split, results)["by_crowding"]
-    num_objects = {i["id"]: sum(not a["iscrowd"] for a in split.annotations_of.get(i["id"], [])) for i in split.images}
+    num_objects = {i["id"]: sum(not a["iscrowd"] for a in split.annotations_of(i["id"])) for i in split.images}
     for group, (least, most) in zip(crowding["groups"], [(1, 1), (2, 3), (4, 7), (8, 99)], strict=True):
         ids = {i for i, number in num_objects.items() if least <= number <= most}
         part = CocoSplit(

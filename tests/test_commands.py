@@ -227,7 +227,7 @@ def say(scored, name, boxes_of):
     number, of_image = 0, {}
     for image in scored.split.images:
         found = []
-        for annotation in scored.split.annotations_of[image["id"]]:
+        for annotation in scored.split.annotations_of(image["id"]):
             x, y, w, h = annotation["bbox"]
             label = scored.split.label_of[annotation["category_id"]]
             found += [([x, y, x + w * part, y + h], score, label) for part, score in boxes_of(number)]

@@ -102,13 +102,13 @@ def plain_batch(split, plan, epoch, indices):
             [[[0.229]], [[0.224]], [[0.225]]]
         )
         boxes = []
-        for annotation in split.annotations_of[image["id"]]:
+        for annotation in split.annotations_of(image["id"]):
             x, y, w, h = annotation["bbox"]
             x, w = x * width / image["width"], w * width / image["width"]
             y, h = y * height / image["height"], h * height / image["height"]
             boxes.append([width - x - w if view.flipped else x, y, width - x if view.flipped else x + w, y + h])
         images.append(shown.flip(-1) if view.flipped else shown)
-        truths.append((boxes, [split.label_of[a["category_id"]] for a in split.annotations_of[image["id"]]]))
+        truths.append((boxes, [split.label_of[a["category_id"]] for a in split.annotations_of(image["id"])]))
         sizes.append(view.size)
     padded = torch.zeros(len(indices), 3, *(-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True)))
     most = max(len(labels) for _, labels in truths)

@@ -49,7 +49,7 @@ def make_detections(split, *, seed=1, per_image=8):
     found = {}
     for image in split.images:
         rows = []
-        for annotation in split.annotations_of.get(image["id"], []):
+        for annotation in split.annotations_of(image["id"]):
             x, y, w, h = annotation["bbox"]
             dx, dy = rng.uniform(-0.3, 0.3) * w, rng.uniform(-0.3, 0.3) * h
             rows.append((x + dx, y + dy, x + dx + w, y + dy + h, rng.randint(1, 10) / 10, rng.choice([0, 1, 1])))
@@ -87,7 +87,7 @@ def test_perfect_detections_have_ap_one(tmp_path):
         image["id"]: candidates(
             *[
                 (x, y, x + w, y + h, 0.9, split.label_of[a["category_id"]])
-                for a in split.annotations_of.get(image["id"], [])
+                for a in split.annotations_of(image["id"])
                 for x, y, w, h in [a["bbox"]]
             ]
         )

@@ -412,7 +412,12 @@ def test_data_are_replaced_as_a_whole() -> None:
     small_voc()
     write(DATA / "old.json", "left over")
     run_prepare(**VOC)
-    names = ["pets", "pets/manifest.json", "pets/test.json", "pets/train.json", "pets/validation.json"]
+    of_splits = [
+        f"pets/{split}.{end}"
+        for split in ("train", "validation", "test")
+        for end in ("images.npy", "json", "objects.npy")
+    ]
+    names = sorted(["pets", "pets/manifest.json", *of_splits])
     assert [name for name in sorted(snapshot(Path("data"))) if not name.startswith(".source")] == names
 
 
@@ -465,7 +470,7 @@ def test_coco_images_without_objects_are_kept() -> None:
     train = run_prepare(**COCO)["splits"]["train"]
     assert (train["num_images"], train["num_empty_images"]) == (2, 1)
     split = read_split(DATA, "train")
-    assert [len(split.annotations_of[image["id"]]) for image in split.images] == [0, 1]
+    assert [len(split.annotations_of(image["id"])) for image in split.images] == [0, 1]
 
 
 def test_images_in_sub_folders_are_found_where_they_lie() -> None:

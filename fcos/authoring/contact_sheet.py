@@ -75,7 +75,7 @@ def _with_boxes(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
     shown, _ = fitted(pixels, side)  # `pixels` may be reduced already; boxes refer to the full image
     scale = side / max(size)
     records = []
-    for annotation in split.annotations_of.get(image["id"], []):
+    for annotation in split.annotations_of(image["id"]):
         label = split.label_of[annotation["category_id"]]
         name = split.categories[label]["name"]
         bbox = [scale * number for number in annotation["bbox"]]

@@ -1,6 +1,7 @@
 """`fcos results NAME`: score the results of a detector that was not trained here as those of a run are scored."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _as_coco(table: ResultTable, truth: Truth, split: CocoSplit) -> list[Record]
     ]
 
 
-def _ids_of(original: list[Any], entries: list[dict[str, Any]]) -> list[int]:
+def _ids_of(original: list[Any], entries: Sequence[dict[str, Any]]) -> list[int]:
     """Return the study's id for each of the ids of the source."""
     of = {entry.get("original_id", entry["id"]): int(entry["id"]) for entry in entries}
     return [of[key] for key in original]

@@ -9,8 +9,8 @@ import sys
 import warnings
 from collections.abc import Mapping
 from itertools import accumulate
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL
@@ -61,10 +61,10 @@ class Images:
 
     def __getitem__(self, index: int) -> Tensor:
         """Return the image; raise UserError if it is missing, damaged or of another size than its annotation."""
-        image = self._split.images[index]
         if self._buffer is None:
             return torch.from_numpy(self._decode(index))
-        height, width = reduced_size((image["height"], image["width"]), _factor(image, self._shown))
+        size = self._size(index)
+        height, width = reduced_size(size, _factor(size, self._shown))
         kept = self._buffer[self.start(index) : self._ends[index]].view(height, width, 3)
         if not self._there[index]:
             _copy(self._decode(index), kept)
@@ -77,7 +77,11 @@ class Images:
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         image = self._split.images[index]
-        return read_annotated(self._split.path_of(image), image, _factor(image, self._shown))
+        return read_annotated(self._split.path_of(image), image, _factor(self._size(index), self._shown))
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = self._split.sizes[index].tolist()
+        return height, width
 
 
 def _copy(image: NDArray[np.uint8], kept: Tensor) -> None:
@@ -102,12 +106,12 @@ def decoded_bytes(split: CocoSplit, shown: Shown | None = None) -> int:
 
 
 def _num_bytes(split: CocoSplit, shown: Shown | None) -> list[int]:
-    sizes = (reduced_size((image["height"], image["width"]), _factor(image, shown)) for image in split.images)
-    return [3 * height * width for height, width in sizes]
+    bytes_of = {size: 3 * prod(reduced_size(size, _factor(size, shown))) for size in set(split.image_sizes.values())}
+    return [bytes_of[size] for size in split.image_sizes.values()]
 
 
-def _factor(image: Mapping[str, Any], shown: Shown | None) -> int:
-    return 1 if shown is None else reduction((image["height"], image["width"]), *shown)
+def _factor(size: tuple[int, int], shown: Shown | None) -> int:
+    return 1 if shown is None else reduction(size, *shown)
 
 
 def keep_images(
@@ -124,7 +128,7 @@ def keep_images(
         UserError: the images do not fit, or `gpu` is requested without CUDA.
     """
     needed = decoded_bytes(split, shown)
-    factors = [_factor(image, shown) for image in split.images]
+    factors = [_factor(size, shown) for size in split.image_sizes.values()]
     file = folder / f"{_key(split, factors)}.rgb"
     free = free_bytes(device, file, needed)
     shared = {"gpu": 0, "ram": 0} if distributed.size() > 1 else {}  # one copy for all ranks of a machine

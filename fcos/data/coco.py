@@ -1,15 +1,31 @@
 """The prepared data: COCO JSON with a sha256 for each image. This module does not import torch; reports use it."""
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fcos.data.split_files import (
+    IMAGES,
+    OBJECTS,
+    Objects,
+    Rows,
+    Table,
+    images_file,
+    mapped_file,
+    objects_file,
+    objects_of_rows,
+    objects_of_table,
+    read_table,
+)
 from fcos.errors import UserError
-from fcos.files import sha256_json
+from fcos.files import sha256_file, sha256_json
 from fcos.formats import read_record
-from fcos.records import Manifest, Split
+from fcos.records import Manifest, Split, SplitCounts
 
 PREPARE = "fcos prepare"
 
@@ -25,22 +41,37 @@ class CocoSplit:
         ...     annotations=[{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40], "iscrowd": 0}],
         ...     image_dir=Path("images"),
         ... )
-        >>> split.image_sizes[7], split.label_of[3], [a["bbox"] for a in split.annotations_of[7]]
+        >>> split.image_sizes[7], split.label_of[3], [a["bbox"] for a in split.annotations_of(7)]
         ((480, 640), 0, [[10, 20, 30, 40]])
     """
 
-    images: list[dict[str, Any]]
+    images: Sequence[dict[str, Any]]
     categories: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    annotations: Sequence[dict[str, Any]]
     image_dir: Path | None
 
+    def annotations_of(self, image_id: int) -> list[dict[str, Any]]:
+        """Return the annotations of an image."""
+        return [self.annotations[row] for row in self.objects.rows(self._place_of[image_id]).tolist()]
+
     @cached_property
-    def annotations_of(self) -> dict[int, list[dict[str, Any]]]:
-        """Annotations by image id; images without objects have no key."""
-        grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in self.annotations:
-            grouped[annotation["image_id"]].append(annotation)
-        return grouped
+    def objects(self) -> Objects:
+        """The annotations as arrays."""
+        return objects_of_rows(self.annotations, self.image_ids, self.label_of)
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.int64]:
+        """(N,): the ids of the images, in the split's order."""
+        return np.array([image["id"] for image in self.images], dtype=np.int64)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """(N, 2): height and width of the images, in the split's order."""
+        return np.array([(image["height"], image["width"]) for image in self.images], dtype=np.int64).reshape(-1, 2)
+
+    @cached_property
+    def _place_of(self) -> dict[int, int]:
+        return {image_id: place for place, image_id in enumerate(self.image_ids.tolist())}
 
     @cached_property
     def label_of(self) -> dict[int, int]:
@@ -55,7 +86,9 @@ class CocoSplit:
     @cached_property
     def image_sizes(self) -> dict[int, tuple[int, int]]:
         """(height, width) by image id, in the split's order."""
-        return {image["id"]: (image["height"], image["width"]) for image in self.images}
+        shared: dict[tuple[int, int], tuple[int, int]] = {}  # most images have the size of another one
+        sizes = (shared.setdefault(size, size) for size in map(tuple, self.sizes.tolist()))
+        return dict(zip(self.image_ids.tolist(), sizes, strict=True))
 
     @cached_property
     def groups(self) -> list[str] | None:
@@ -86,10 +119,38 @@ class CocoSplit:
         return self.image_dir / str(image["file_name"])
 
 
+@dataclass(frozen=True)
+class TabledSplit(CocoSplit):
+    """A split whose rows are parsed when they are asked for, and whose numbers are memory-mapped tables."""
+
+    image_table: Table
+    object_table: Table
+    described: SplitCounts
+
+    @cached_property
+    def objects(self) -> Objects:
+        return objects_of_table(self.object_table, self.image_table["num_objects"])
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.int64]:
+        return np.ascontiguousarray(self.image_table["id"])
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        return np.stack((self.image_table["height"], self.image_table["width"]), axis=1).astype(np.int64)
+
+    @property
+    def bits(self) -> int:
+        return self.described.get("bits", 16)
+
+    @property
+    def digest(self) -> str:
+        return self.described["digest"]
+
+
 def read_split(data_dir: Path, split: str) -> CocoSplit:
     """Return `split` (train, validation or test) of prepared data; without a validation split, validation is empty."""
-    content = _read(data_dir / f"{split}.json", ("images", "categories", "annotations"), Split)
-    manifest = read_manifest(data_dir)
+    path, manifest = data_dir / f"{split}.json", read_manifest(data_dir)
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
     image_dir = None if described["image_dir"] is None else data_dir / described["image_dir"]
     if image_dir is not None and not image_dir.is_dir():
@@ -99,7 +160,29 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
             expected=f"the folder that `{PREPARE}` found",
             hint="put it back and run `fcos source`; if the data have moved: fcos source --at FOLDER",
         )
+    if path.is_file() and described.get("sha256") == sha256_file(path):
+        return _tabled(path, manifest["categories"], described, image_dir)
+    # A file without tables, or one that was changed by hand: all of it is read into memory.
+    content = _read(path, ("images", "categories", "annotations"), Split)
     return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
+
+
+def _tabled(
+    path: Path, categories: list[dict[str, Any]], described: SplitCounts, image_dir: Path | None
+) -> TabledSplit:
+    num_annotations = described["num_objects"] + described["num_ignored"]
+    images = read_table(images_file(path), IMAGES, described["num_images"], hint=PREPARE)
+    objects = read_table(objects_file(path), OBJECTS, num_annotations, hint=PREPARE)
+    text = mapped_file(path)
+    return TabledSplit(
+        Rows(path, text, images, hint=PREPARE),
+        categories,
+        Rows(path, text, objects, hint=PREPARE),
+        image_dir,
+        images,
+        objects,
+        described,
+    )
 
 
 def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:

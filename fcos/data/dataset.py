@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
+import numpy as np
 import torch
 
 from fcos.boxes import xywh_to_xyxy
@@ -25,22 +26,21 @@ class DetectionDataset:
 
     def size(self, index: int) -> tuple[int, int]:
         """Return the (height, width) of the image."""
-        image = self.split.images[index]
-        return image["height"], image["width"]
+        height, width = self.split.sizes[index].tolist()
+        return height, width
 
     def __getitem__(self, index: int) -> Sample:
         truth = self.ground_truth(index)
-        return Sample(self.split.images[index]["id"], self._images[index], truth, self.size(index))
+        return Sample(int(self.split.image_ids[index]), self._images[index], truth, self.size(index))
 
     def ground_truth(self, index: int) -> GroundTruth:
         """Return the boxes of the image at `index`, in pixels of the original image."""
-        annotations = self.split.annotations_of.get(self.split.images[index]["id"], [])
-        boxes_xywh = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
-        labels = [self.split.label_of[a["category_id"]] for a in annotations]
+        objects = self.split.objects
+        rows = objects.rows(index)
         return GroundTruth(
-            xywh_to_xyxy(boxes_xywh),
-            torch.tensor(labels, dtype=torch.int64),
-            torch.tensor([bool(a["iscrowd"]) for a in annotations], dtype=torch.bool),
+            xywh_to_xyxy(torch.from_numpy(objects.boxes_xywh[rows].astype(np.float32))),
+            torch.from_numpy(objects.label[rows].astype(np.int64)),
+            torch.from_numpy(objects.crowd[rows]),
         )
 
 

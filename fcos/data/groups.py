@@ -1,7 +1,7 @@
 """Name the groups of related images, such as the frames of a video."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class Member:
 
     image_id: Any
     file_name: str | None
-    record: dict[str, Any]  # its entry in the annotation file
+    record: Mapping[str, Any]  # its entry in the annotation file
 
     @property
     def names(self) -> list[str]:

@@ -117,7 +117,7 @@ def predict_split(
     timing = Timing(len(dataset), time.perf_counter() - started, forward_s)
     if progress:
         progress.close()
-    image_ids = [image["id"] for image in dataset.split.images]
+    image_ids = dataset.split.image_ids.tolist()
     # Every image is predicted exactly once: none is lost or predicted twice (rf-detr#1507).
     assert sorted(found) == sorted(image_ids) and all(len(results) == 1 for results in found.values())
     return {image_id: found[image_id][0] for image_id in image_ids}, timing

@@ -40,7 +40,7 @@ def draw_run_images(results: Results, split: CocoSplit, detections: Sequence[Map
 
 def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
     """Return at most `count` images with objects, evenly spread over the split and equal for every run."""
-    images = [image for image in split.images if split.annotations_of.get(image["id"])] or split.images
+    images = [image for image in split.images if split.annotations_of(image["id"])] or split.images
     count = min(count, len(images))
     return [images[index * len(images) // count] for index in range(count)]
 
@@ -69,5 +69,5 @@ def _tile(
         name = split.categories[split.label_of[record["category_id"]]]["name"]
         return {**record, "bbox": [scale * number for number in record["bbox"]], "category": name}
 
-    objects = [placed(annotation) for annotation in split.annotations_of.get(image["id"], [])]
+    objects = [placed(annotation) for annotation in split.annotations_of(image["id"])]
     return Tile(draw_boxes(pixels, [placed(detection) for detection in detections], objects), caption)

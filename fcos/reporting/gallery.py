@@ -76,7 +76,7 @@ def image_rows(split: CocoSplit, image_ids: Sequence[int]) -> list[Row]:
         image = image_of[image_id]
         objects = [
             [split.label_of[a["category_id"]], *_rounded(a["bbox"]), int(a.get("iscrowd", 0))]
-            for a in split.annotations_of.get(image_id, [])
+            for a in split.annotations_of(image_id)
         ]
         rows.append(
             {
@@ -104,12 +104,7 @@ def found_by(
         kind is "right" or a kind of error (fcos.scoring.errors), object the index of the detected object in the image.
     """
     wanted = set(image_ids)
-    part = CocoSplit(
-        [image for image in split.images if image["id"] in wanted],
-        split.categories,
-        [annotation for annotation in split.annotations if annotation["image_id"] in wanted],
-        split.image_dir,
-    )
+    part = _part(split, wanted)
     matches = match([result for result in detections if result["image_id"] in wanted], part)
     outcome = Outcome.of(matches)
     kinds, _ = classify_errors(matches, outcome)
@@ -118,17 +113,25 @@ def found_by(
     for kind, mask in kinds.items():
         kind_of[mask] = kind
     label_of = [split.label_of[category_id] for category_id in matches.truth.category_ids.tolist()]
-    place_of = {id(a): place for of_image in part.annotations_of.values() for place, a in enumerate(of_image)}
+    of_images = (part.objects.rows(image).tolist() for image in range(len(part.images)))
+    place_of = {row: place for rows in of_images for place, row in enumerate(rows)}
     found: dict[int, list[list[Any]]] = {image_id: [] for image_id in image_ids}
     sure = np.flatnonzero((matches.score >= SHOWN_SCORE) & (kind_of != ""))
     for place in sure[np.argsort(-matches.score[sure], kind="stable")].tolist():
         boxes = found[int(matches.truth.image_ids[matches.image[place]])]
         if kind_of[place] == RIGHT or sum(box[6] != RIGHT for box in boxes) < MAX_WRONG:
             bbox = _rounded(matches.boxes_xywh[place].tolist())
-            finds = place_of[id(part.annotations[outcome.gt[place]])] if outcome.true_positive[place] else None
+            finds = place_of[int(outcome.gt[place])] if outcome.true_positive[place] else None
             score = round(float(matches.score[place]), 3)
             boxes.append([label_of[matches.label[place]], *bbox, score, kind_of[place], finds])
     return found
+
+
+def _part(split: CocoSplit, wanted: set[int]) -> CocoSplit:
+    """Return the images with these ids as a split of its own."""
+    images = [image for image in split.images if image["id"] in wanted]
+    annotations = [annotation for image in images for annotation in split.annotations_of(image["id"])]
+    return CocoSplit(images, split.categories, annotations, split.image_dir)
 
 
 def _jpeg(split: CocoSplit, image: Mapping[str, Any]) -> str:

@@ -43,18 +43,16 @@ class GroundTruth:
     @staticmethod
     def of(split: CocoSplit, protocol: Protocol = COCO) -> "GroundTruth":
         """Return the boxes of `split` in the order of its annotations."""
-        image_ids = np.sort(np.array([image["id"] for image in split.images], dtype=np.int64))
-        category_ids = np.sort(np.array(split.category_ids, dtype=np.int64))
-        crowd = np.array([bool(a.get("iscrowd", 0)) for a in split.annotations], dtype=bool)
-        area = np.array([a["area"] for a in split.annotations], dtype=float)
+        objects = split.objects
+        image_ids, category_ids = np.sort(split.image_ids), np.sort(np.array(split.category_ids, dtype=np.int64))
         return GroundTruth(
             image_ids=image_ids,
             category_ids=category_ids,
-            image=np.searchsorted(image_ids, _column(split.annotations, "image_id")),
-            label=np.searchsorted(category_ids, _column(split.annotations, "category_id")),
-            boxes_xywh=_boxes(split.annotations),
-            crowd=crowd,
-            ignored=crowd[:, None] | protocol.outside(area),
+            image=np.searchsorted(image_ids, split.image_ids)[objects.image],
+            label=np.searchsorted(category_ids, split.category_ids)[objects.label],
+            boxes_xywh=np.ascontiguousarray(objects.boxes_xywh),
+            crowd=np.ascontiguousarray(objects.crowd),
+            ignored=objects.crowd[:, None] | protocol.outside(np.ascontiguousarray(objects.areas)),
         )
 
     @property

@@ -1,5 +1,7 @@
 """The largest batch size with which a run can train on this machine."""
 
+import numpy as np
+
 from fcos.config.runs import Run
 from fcos.data.cache import choose, decoded_bytes
 from fcos.data.coco import CocoSplit
@@ -31,7 +33,7 @@ def largest_batch(trial: Trial, run: Run, split: CocoSplit, *, memory: int | Non
     """Return the largest batch size as in `batch_finding`, and the upper limit of the search."""
     image_size = largest_size(run, split)
     at_most = min(len(split.images), max(LARGEST_BATCH, run.train.batch_size))
-    most_boxes = max((len(boxes) for boxes in split.annotations_of.values()), default=0)
+    most_boxes = int(np.diff(split.objects.first).max(initial=0))
     if trial.device.type == "cuda":
         return largest(lambda batch_size: trial.fits(batch_size, image_size, most_boxes), at_most), at_most
     room = available_memory() if memory is None else memory
@@ -48,7 +50,7 @@ def seconds_per_image(trial: Trial, image_size: tuple[int, int], most: int) -> f
 def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
     """Return the (height, width) of a batch with every training image at the largest of train.sizes."""
     shorter, longest = max(run.train.sizes), run.train.max_size
-    return padded_size([resized_size((image["height"], image["width"]), shorter, longest) for image in split.images])
+    return padded_size([resized_size(size, shorter, longest) for size in set(split.image_sizes.values())])
 
 
 def _kept_bytes(split: CocoSplit, run: Run, memory: int) -> int:

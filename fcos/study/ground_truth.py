@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos.config.data import GroundTruthData
+from fcos.data.coco import CocoSplit
 from fcos.data.groups import group_names, names_table
 from fcos.data.images import displayed_size, opened
 from fcos.data.images_beside import is_inside
@@ -152,7 +153,9 @@ def _annotations(truth: Truth, images: list[Row], categories: list[Row]) -> list
 
 
 def _counts(content: Row, folder: Path | None, name_of: Callable[[Path], str]) -> SplitCounts:
-    counts = split_counts(content, None if folder is None else name_of(folder))
+    split = CocoSplit(content["images"], content["categories"], content["annotations"], folder)
+    place = None if folder is None else name_of(folder)
+    counts = split_counts(split.objects, split.categories, place, split.digest)
     if folder is not None:
         # In the manifest and not in test.json: other pixels change the gallery and no number.
         counts["images_digest"] = _digest(content["images"], folder)

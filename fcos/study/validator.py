@@ -77,6 +77,5 @@ def _sample(split: CocoSplit, most: int) -> CocoSplit:
     """Return at most `most` images of the split, evenly spread over it."""
     step = max(1, -(-len(split.images) // most))
     images = split.images[::step]
-    kept = {image["id"] for image in images}
-    annotations = [annotation for annotation in split.annotations if annotation["image_id"] in kept]
+    annotations = [annotation for image in images for annotation in split.annotations_of(image["id"])]
     return CocoSplit(images, split.categories, annotations, split.image_dir)

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcos.data.images import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
 from fcos.data.sources.checks import (
@@ -18,16 +19,18 @@ from fcos.data.sources.checks import (
     state_common,
 )
 from fcos.data.sources.depth import ALL_BITS, Deep, shared_depth
-from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.description import Boxes, Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.data.sources.together import copies_text, near_copies, shared_groups
+from fcos.data.split_files import Objects, Written, write_split
 from fcos.errors import UserError
-from fcos.files import sha256_bytes, sha256_json, write_json
+from fcos.files import sha256_bytes, write_json
 from fcos.formats import FORMAT
 from fcos.progress import track_threads
-from fcos.records import Manifest, SplitCounts
+from fcos.records import Manifest, OfFiles, SplitCounts
 
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_ROWS = 256  # boxes of an image that are compared with all of its boxes at once
 MOST_PAIRS = 20  # near duplicates that are listed per image
 TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 TURNED = range(2, 9)  # EXIF orientations that are not upright
@@ -46,7 +49,7 @@ class _Findings:
     odd: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _File:
     size: tuple[int, int]
     sha256: str
@@ -95,8 +98,7 @@ def assemble(
     sized = [Sized(split, i, _annotated_size(i, file), file.sha256) for split in images for i, file in images[split]]
     for one in sized:
         if one.image.normalised:
-            for box in one.image.boxes:
-                box.bbox = _in_pixels(box.bbox, one.size)
+            one.image.boxes = one.image.boxes.moved(_in_pixels(one.image.boxes.xywh, one.size))
     refuse_strange_boxes(sized, source.box_format, clip=clip_outside)
     twins = merge_twins(sized, seen)
     refuse_damaged(seen.damaged, leave_out=leave_out)
@@ -110,20 +112,18 @@ def assemble(
         if fraction > 0:
             images["train"], images[split] = _hold_out(split, images["train"], fraction)
             image_dirs[split] = image_dirs["train"]
+    _refuse_overlap(images, image_dirs)
     findings = _Findings()
-    written = {
-        split: _assemble_split(source.categories, split, images.get(split, []), findings, bits) for split in SPLITS
-    }
-    _refuse_overlap(written, image_dirs)
     splits: dict[str, SplitCounts] = {}
-    for split, content in written.items():
-        write_json(out_dir / f"{split}.json", content, indent=None)
+    for split in SPLITS:
+        written = _write(out_dir, split, source.categories, images.get(split, []), findings, bits)
         if split not in images:
             continue
         image_dir = image_dirs[split]
         inside = image_dir.is_relative_to(out_dir)
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
-        splits[split] = split_counts(content, place)
+        counts = split_counts(written.objects, source.categories, place, written.digest)
+        splits[split] = {**counts, **_of_files(written, images[split], bits)}
     of_splits = {split: [image.group for image, _ in pairs] for split, pairs in images.items()}
     copies = _copies([image for image, _ in images.get("test", [])])
     findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in images.items()})
@@ -203,36 +203,41 @@ def _together(entry: tuple[SourceImage, _File]) -> str:
     return file.sha256 if image.group is None else image.group
 
 
-def _assemble_split(
-    categories: list[dict[str, Any]], split: str, entries: _Images, findings: _Findings, bits: int
-) -> dict[str, Any]:
-    category_id = {category["name"]: category["id"] for category in categories}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def _write(
+    out_dir: Path, split: str, categories: list[dict[str, Any]], entries: _Images, findings: _Findings, bits: int
+) -> Written:
     for image, file in entries:
         size = _annotated_size(image, file)
-        images.append(_image_entry(image, file, size, bits))
         findings.odd += [{"split": split, "image": image.file_name, "what": what} for what in _odd(image, file)]
-        kept = [box for box in image.boxes if _fit(box, image, size, split, findings)]
-        pairs = _near_duplicates(kept, image, split)
+        image.boxes = _fit(image, size, split, findings)
+        pairs = _near_duplicates(image, split)
         findings.near_duplicates += pairs[:MOST_PAIRS]
         findings.near_duplicates_cut += len(pairs) > MOST_PAIRS
-        annotations += [_annotation(box, image, category_id[box.category]) for box in kept]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number  # ids start at 1, since pycocotools never matches id 0 (cocoapi#507)
-    return {"images": images, "annotations": annotations, "categories": categories}
+    category_id = {category["name"]: category["id"] for category in categories}
+    boxes = ((box, image) for image, _ in entries for box in image.boxes)
+    return write_split(
+        out_dir / f"{split}.json",
+        (_image_entry(image, file, _annotated_size(image, file), bits) for image, file in entries),
+        categories,
+        # ids start at 1, since pycocotools never matches id 0 (cocoapi#507)
+        (
+            _annotation(number, box, image, category_id[box.category])
+            for number, (box, image) in enumerate(boxes, start=1)
+        ),
+        sum(len(image.boxes) for image, _ in entries),
+    )
 
 
-def _in_pixels(fractions: list[float], size: tuple[int, int]) -> list[float]:
-    """Convert xywh from fractions to pixels of an image of `size` (height, width).
+def _in_pixels(fractions: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Convert xywh (M, 4) from fractions to pixels of an image of `size` (height, width).
 
     Corners are rounded to 1/64 of a pixel, which is about the precision of six digits at 10,000 pixels, so that a box
     at the border does not end 1e-4 pixels outside.
     """
-    height, width = size
-    x, y, w, h = fractions
-    x1, y1, x2, y2 = (round(64 * side) / 64 for side in (x * width, y * height, (x + w) * width, (y + h) * height))
-    return [x1, y1, x2 - x1, y2 - y1]
+    shape = np.array(size[::-1])
+    low = np.rint(64 * (fractions[:, :2] * shape)) / 64
+    high = np.rint(64 * ((fractions[:, :2] + fractions[:, 2:]) * shape)) / 64
+    return np.concatenate((low, high - low), axis=1)
 
 
 def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: int) -> dict[str, Any]:
@@ -240,13 +245,17 @@ def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: i
     entry = {"id": image.image_id, "file_name": image.file_name, "width": width, "height": height}
     original = {} if image.original_id is None else {"original_id": image.original_id}
     group = {} if image.group is None else {"group": image.group}
-    depth = {"bits": bits} if file.mode in SIXTEEN_BITS and bits < ALL_BITS else {}
+    depth = {"bits": bits} if _is_deep(file, bits) else {}
     return {**entry, "sha256": file.sha256, **depth, **original, **group}
 
 
-def _annotation(box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:
+def _is_deep(file: _File, bits: int) -> bool:
+    return file.mode in SIXTEEN_BITS and bits < ALL_BITS
+
+
+def _annotation(number: int, box: SourceBox, image: SourceImage, category_id: int) -> dict[str, Any]:
     return {
-        "id": 0,  # assigned when all annotations are known
+        "id": number,
         "image_id": image.image_id,
         "category_id": category_id,
         "bbox": box.bbox,
@@ -322,40 +331,50 @@ def _odd(image: SourceImage, file: _File) -> Iterable[str]:
         yield f"colour mode {file.mode}" + (", transparency is left out" if file.mode in TRANSPARENT else "")
 
 
-def _fit(box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> bool:
-    """Clip the box to its image; return False if nothing of it is left."""
+def _fit(image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> Boxes:
+    """Return the boxes clipped to their image, without those of which nothing is left."""
+    xywh, (height, width) = image.boxes.xywh, size
+    low, sides = xywh[:, :2], xywh[:, 2:]
+    if (sides > 0).all() and (low >= 0).all() and (low + sides <= (width, height)).all():
+        return image.boxes
+    fitted = (_clipped(box, image, size, split, findings) for box in image.boxes)
+    return Boxes(box for box in fitted if box is not None)
+
+
+def _clipped(
+    box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings
+) -> SourceBox | None:
     x, y, w, h = box.bbox
     entry = {"split": split, "image": image.file_name, "class": box.category, "bbox": box.bbox}
     if w <= 0 or h <= 0:
         findings.dropped.append({**entry, "why": "no area"})
-        return False
+        return None
     height, width = size
     outside = max(-x, -y, x + w - width, y + h - height)
     if outside <= 0:
-        return True
+        return box
     x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
-    box.bbox = [x1, y1, x2 - x1, y2 - y1]
     if x2 <= x1 or y2 <= y1:
         findings.dropped.append({**entry, "why": "outside the image"})
-        return False
+        return None
     findings.clipped.append(entry)
-    return True
+    return replace(box, bbox=[x1, y1, x2 - x1, y2 - y1])
 
 
-def _near_duplicates(boxes: list[SourceBox], image: SourceImage, split: str) -> list[dict[str, Any]]:
+def _near_duplicates(image: SourceImage, split: str) -> list[dict[str, Any]]:
     """Return pairs of boxes of one class with a very high IoU: mostly one object that was annotated twice."""
     pairs: list[dict[str, Any]] = []
-    xywh = np.array([box.bbox for box in boxes]).reshape(-1, 4)
+    xywh, categories = image.boxes.xywh, image.boxes.categories
     low, high, area = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2] * xywh[:, 3]
-    for i, box in enumerate(boxes):
-        later = slice(i + 1, None)
-        sides = np.minimum(high[i], high[later]) - np.maximum(low[i], low[later])
-        overlap = sides.clip(min=0).prod(axis=1)
-        iou = overlap / (area[i] + area[later] - overlap)
-        for j in np.flatnonzero(iou > NEAR_DUPLICATE_IOU):
-            if box.category == boxes[i + 1 + j].category:
-                entry = {"split": split, "image": image.file_name, "class": box.category}
-                pairs.append({**entry, "iou": round(float(iou[j]), 3)})
+    for first in range(0, len(xywh), _ROWS):  # not all pairs at once, of which an image may have many
+        rows = slice(first, first + _ROWS)
+        sides = np.minimum(high[rows, None], high[first:]) - np.maximum(low[rows, None], low[first:])
+        overlap = sides.clip(min=0).prod(axis=2)
+        iou = np.triu(overlap / (area[rows, None] + area[first:] - overlap), k=1)
+        for i, j in np.argwhere(iou > NEAR_DUPLICATE_IOU):
+            if categories[first + i] == categories[first + j]:
+                entry = {"split": split, "image": image.file_name, "class": categories[first + i]}
+                pairs.append({**entry, "iou": round(float(iou[i, j]), 3)})
         if len(pairs) > MOST_PAIRS:
             break
     return pairs
@@ -381,15 +400,21 @@ def _refuse_repeated(described: SourceSplit) -> None:
         )
 
 
-def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Path]) -> None:
+def _refuse_overlap(images: dict[str, _Images], image_dirs: dict[str, Path]) -> None:
     """Raise a UserError if an image is in two splits by id, name or content."""
+    keys: dict[str, Callable[[SourceImage, _File], Any]] = {
+        "image id": lambda image, _: image.image_id,
+        "file name": lambda image, _: image.file_name,
+        "content": lambda _, file: file.sha256,
+    }
     for first, second in combinations(image_dirs, 2):
-        for key, what in (("id", "image id"), ("file_name", "file name"), ("sha256", "content")):
-            if key == "file_name" and image_dirs[first] != image_dirs[second]:
+        for what, key in keys.items():
+            if what == "file name" and image_dirs[first] != image_dirs[second]:
                 continue
-            seen = {image[key]: image["file_name"] for image in reversed(written[first]["images"])}
-            images = written[second]["images"]
-            shared = [(image["file_name"], seen[image[key]]) for image in images if image[key] in seen]
+            seen = {key(image, file): image.file_name for image, file in reversed(images[first])}
+            shared = [
+                (image.file_name, seen[key(image, file)]) for image, file in images[second] if key(image, file) in seen
+            ]
             if shared:
                 raise UserError(
                     image_dirs[second] / shared[0][0],
@@ -400,23 +425,23 @@ def _refuse_overlap(written: dict[str, dict[str, Any]], image_dirs: dict[str, Pa
                 )
 
 
-def split_counts(content: dict[str, Any], image_dir: str | None) -> SplitCounts:
-    """Return the entry of a split in manifest.json; `content` is that of its file."""
-    annotations = content["annotations"]
-    name_of = {category["id"]: category["name"] for category in content["categories"]}
-    counted = [annotation for annotation in annotations if not annotation["iscrowd"]]
-    with_objects = {annotation["image_id"] for annotation in annotations}
-    per_class = Counter(name_of[annotation["category_id"]] for annotation in counted)
+def split_counts(objects: Objects, categories: list[dict[str, Any]], image_dir: str | None, digest: str) -> SplitCounts:
+    """Return the entry of a split in manifest.json."""
+    counted = ~objects.crowd
+    of_image, areas = np.diff(objects.first), objects.areas[counted]
+    per_class = np.bincount(objects.label[counted], minlength=len(categories)).tolist()
     return {
         "image_dir": image_dir,
-        "num_images": len(content["images"]),
-        "num_objects": len(counted),
-        "num_ignored": len(annotations) - len(counted),
-        "num_empty_images": sum(image["id"] not in with_objects for image in content["images"]),
-        "per_class": {category["name"]: per_class[category["name"]] for category in content["categories"]},
-        "per_size": {
-            name: sum(low <= annotation["area"] < high for annotation in counted)
-            for name, (low, high) in COCO_AREAS.items()
-        },
-        "digest": sha256_json([content["images"], content["categories"], content["annotations"]]),
+        "num_images": len(of_image),
+        "num_objects": int(counted.sum()),
+        "num_ignored": int(objects.crowd.sum()),
+        "num_empty_images": int((of_image == 0).sum()),
+        "per_class": {category["name"]: count for category, count in zip(categories, per_class, strict=True)},
+        "per_size": {name: int(((low <= areas) & (areas < high)).sum()) for name, (low, high) in COCO_AREAS.items()},
+        "digest": digest,
     }
+
+
+def _of_files(written: Written, images: _Images, bits: int) -> OfFiles:
+    deep = any(_is_deep(file, bits) for _, file in images)
+    return {"sha256": written.sha256, **({"bits": bits} if deep else {})}

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fcos.data.sources.description import BoxFormat, Damaged, Seen, SourceBox, SourceImage
 from fcos.errors import UserError
 
 CLIP_TOLERANCE = 1.0  # pixels; annotation tools differ by one pixel, more is a mistake
 FEW, LARGE_SHARE = 3, 0.2  # this number and share of boxes outside are not single mistakes
 LISTED = 10  # items that an error lists
+TOGETHER = 4096  # images whose boxes are checked together
 SAME_OBJECT = 0.5  # IoU of boxes in copies of one image
 COMMON_SHARE, COMMON_IMAGES = 0.5, 5  # a property of over half of a split (of five or more images) is not odd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sized:
     """An image of a split with its size; its boxes are in pixels."""
 
@@ -32,26 +35,69 @@ def refuse_strange_boxes(images: Sequence[Sized], box_format: BoxFormat, *, clip
     Args:
         clip: whether the user wants boxes outside to be clipped.
     """
-    boxes = [(one, box) for one in images for box in one.image.boxes if box.bbox[2] > 0 and box.bbox[3] > 0]
-    outside = [(one, box) for one, box in boxes if _outside(box, one.size) > CLIP_TOLERANCE]
-    if boxes and all(max(box.bbox[2:]) < (2 if box_format == "corners" else 1) for _, box in boxes):
-        problem = f"all {len(boxes)} boxes are smaller than a pixel"
-        raise _strange(boxes[0], problem, "numbers in pixels", "are they fractions of the image? multiply by its size")
-    if len(outside) >= FEW and all(_inside_as_corners(box, one.size, box_format) for one, box in boxes):
-        problem = f"{len(outside)} of {len(boxes)} boxes exceed their image, but all are inside if read as corners"
-        expected = "x, y, width, height" if box_format == "xywh" else "cx, cy, width, height"
-        raise _strange(outside[0], problem, expected, "convert x1, y1, x2, y2 to that")
-    if clip or not outside:
+    seen = _Extents(box_format)
+    for start in range(0, len(images), TOGETHER):
+        seen.add(images[start : start + TOGETHER])
+    if seen.first is not None and seen.all_tiny:
+        problem = f"all {seen.count} boxes are smaller than a pixel"
+        raise _strange(
+            seen.first, problem, "numbers in pixels", "are they fractions of the image? multiply by its size"
+        )
+    if seen.first_outside is None:
         return
-    many = len(outside) >= FEW and len(outside) > LARGE_SHARE * len(boxes)
+    if seen.outside >= FEW and seen.all_as_corners:
+        problem = f"{seen.outside} of {seen.count} boxes exceed their image, but all are inside if read as corners"
+        expected = "x, y, width, height" if box_format == "xywh" else "cx, cy, width, height"
+        raise _strange(seen.first_outside, problem, expected, "convert x1, y1, x2, y2 to that")
+    if clip:
+        return
+    many = seen.outside >= FEW and seen.outside > LARGE_SHARE * seen.count
     switch = "data.outside_boxes: clip (fcos study new: --outside-boxes clip)"
     question = "check that the boxes have the layout's format and fit these images; only then: "
     hint = question + switch if many else f"fix the annotation, or clip such boxes: {switch}"
     problem = "a box lies outside its image; nothing was changed"
-    if len(outside) > 1:
-        problem = f"{len(outside)} of {len(boxes)} boxes lie outside their image; nothing was changed. The first: "
+    if seen.outside > 1:
+        problem = f"{seen.outside} of {seen.count} boxes lie outside their image; nothing was changed. The first: "
         problem += "a box lies outside its image"
-    raise _strange(outside[0], problem, "boxes inside", hint)
+    raise _strange(seen.first_outside, problem, "boxes inside", hint)
+
+
+class _Extents:
+    """What is known of the extents of the boxes that have an area."""
+
+    def __init__(self, box_format: BoxFormat) -> None:
+        self._format = box_format
+        self.count = self.outside = 0
+        self.first: tuple[Sized, SourceBox] | None = None
+        self.first_outside: tuple[Sized, SourceBox] | None = None
+        self.all_tiny = True  # smaller than a pixel
+        self.all_as_corners = box_format != "corners"  # inside, if their numbers are read as x1, y1, x2, y2
+
+    def add(self, images: Sequence[Sized]) -> None:
+        counts = [len(one.image.boxes) for one in images]
+        owner = np.repeat(np.arange(len(images)), counts)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        sizes = np.array([one.size[::-1] for one in images], dtype=float)  # width, height
+        xywh = np.concatenate([one.image.boxes.xywh for one in images])
+        real = np.flatnonzero((xywh[:, 2:] > 0).all(axis=1))
+        owner, place, xywh = owner[real], place[real], xywh[real]
+        low, sides, size = xywh[:, :2], xywh[:, 2:], sizes[owner]
+        outside = np.flatnonzero(np.maximum(-low, low + sides - size).max(axis=1, initial=-np.inf) > CLIP_TOLERANCE)
+        self.count += len(real)
+        self.outside += len(outside)
+        self.all_tiny &= bool((sides < (2 if self._format == "corners" else 1)).all())
+        start = low + sides / 2 if self._format == "center" else low  # the first two numbers in the file
+        as_corners = (start >= 0) & (start < sides) & (sides <= size + CLIP_TOLERANCE)
+        self.all_as_corners &= bool(as_corners.all())
+
+        def box(row: int) -> tuple[Sized, SourceBox]:
+            one = images[owner[row]]
+            return one, one.image.boxes[int(place[row])]
+
+        if self.first is None and len(real):
+            self.first = box(0)
+        if self.first_outside is None and len(outside):
+            self.first_outside = box(outside[0])
 
 
 def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, hint: str) -> UserError:
@@ -65,21 +111,6 @@ def _strange(first: tuple[Sized, SourceBox], problem: str, expected: str, hint: 
         expected=expected,
         hint=hint,
     )
-
-
-def _outside(box: SourceBox, size: tuple[int, int]) -> float:
-    """Return by how many pixels the box extends beyond a border."""
-    (x, y, w, h), (height, width) = box.bbox, size
-    return max(-x, -y, x + w - width, y + h - height)
-
-
-def _inside_as_corners(box: SourceBox, size: tuple[int, int], box_format: BoxFormat) -> bool:
-    """Whether the numbers in the file could be x1, y1, x2, y2 of a box inside of the image."""
-    (x, y, w, h), (height, width) = box.bbox, size
-    if box_format == "corners":
-        return False
-    x1, y1 = (x + w / 2, y + h / 2) if box_format == "center" else (x, y)
-    return min(x1, y1) >= 0 and x1 < w <= width + CLIP_TOLERANCE and y1 < h <= height + CLIP_TOLERANCE
 
 
 def merge_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
@@ -97,7 +128,8 @@ def merge_twins(images: Iterable[Sized], seen: Seen) -> set[int]:
             if _boxes(first) == _boxes(other):
                 other.image.odd.append(f"same content as another image ({first.image.file_name})")
                 continue
-            first.image.boxes += [box for box in other.image.boxes if not _is_among(box, first.image.boxes)]
+            for box in [box for box in other.image.boxes if not _is_among(box, first.image.boxes)]:
+                first.image.boxes.append(box)
             first.image.odd.append(f"the boxes of a copy are merged into it ({other.image.file_name})")
             seen.counts["copies of an image with other boxes, merged into the first"] += 1
             left_out.add(id(other.image))

@@ -37,12 +37,10 @@ def choose_classes(source: Source, classes: Classes | None, *, listed: bool, kee
     by_name = {category["name"]: category for category in source.categories}
     renamed = {name: new for new, old in classes.items() for name in old}
     images = [image for split in source.splits.values() for image in split.images]
-    left_out = Counter(box.category for image in images for box in image.boxes if box.category not in renamed)
+    left_out = Counter(name for image in images for name in image.boxes.categories if name not in renamed)
     _refuse_unknown([name for name in renamed if name not in by_name], list(by_name if listed else left_out), listed)
     for image in images:
-        image.boxes = [box for box in image.boxes if box.category in renamed]
-        for box in image.boxes:
-            box.category = renamed[box.category]
+        image.boxes = image.boxes.renamed(renamed)
     for new, old in classes.items():
         if list(old) != [new]:
             source.seen.notes.append(f"data.classes: {new} is {', '.join(old)}")

@@ -157,7 +157,7 @@ def _read_images(
             size = _size(entry, f"{path}: image {entry['id']!r}")
             if file in of_file:
                 seen.counts["entries of one image under several ids, merged"] += 1
-            described = SourceImage(image_dir / file, file, path, None, size, [], original_id=key, record=entry)
+            described = SourceImage(image_dir, file, path, None, size, original_id=key, record=entry)
             image = of_file.setdefault(file, described)
             of_id[key] = image
     return list(of_file.values()), of_id

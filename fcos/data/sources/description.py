@@ -1,15 +1,24 @@
 """The description of a source's images before any check."""
 
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fcos.data.sources.tree import Tree, walk
 from fcos.errors import UserError
 
+_NO_RECORD: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass
+
+@dataclass(frozen=True, slots=True)
 class SourceBox:
     """A box as annotated."""
 
@@ -20,21 +29,86 @@ class SourceBox:
     extra: dict[str, Any] = field(default_factory=dict)  # copied to the JSON
 
 
-@dataclass
+class Boxes:
+    """The boxes of an image, in about 40 bytes each, where a `SourceBox` takes 400.
+
+    Example:
+        >>> boxes = Boxes([SourceBox("dog", [1, 2, 30, 40]), SourceBox("cat", [5, 6, 7, 8], ignored=True)])
+        >>> boxes.xywh.tolist(), boxes.categories, [box.ignored for box in boxes]
+        ([[1.0, 2.0, 30.0, 40.0], [5.0, 6.0, 7.0, 8.0]], ['dog', 'cat'], [False, True])
+    """
+
+    __slots__ = ("_numbers", "_rare", "categories")
+
+    def __init__(self, boxes: Iterable[SourceBox] = ()) -> None:
+        self._numbers = array("d")
+        self.categories: list[str] = []
+        # (area, ignored, extra) by place, where a box has other values than the defaults
+        self._rare: dict[int, tuple[float | None, bool, dict[str, Any]]] | None = None
+        for box in boxes:
+            self.append(box)
+
+    def append(self, box: SourceBox) -> None:
+        """Add a box at the end."""
+        if box.area is not None or box.ignored or box.extra:
+            self._rare = self._rare or {}
+            self._rare[len(self.categories)] = box.area, box.ignored, box.extra
+        self._numbers.extend(box.bbox)
+        self.categories.append(box.category)
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    def __getitem__(self, place: int) -> SourceBox:
+        bbox = self._numbers[4 * place : 4 * place + 4].tolist()
+        rare = (self._rare or {}).get(place)
+        category = self.categories[place]
+        return SourceBox(category, bbox) if rare is None else SourceBox(category, bbox, *rare)
+
+    def __iter__(self) -> Iterator[SourceBox]:
+        return map(self.__getitem__, range(len(self)))
+
+    @property
+    def xywh(self) -> NDArray[np.float64]:
+        """(M, 4): the numbers of all boxes."""
+        return np.array(self._numbers).reshape(-1, 4)
+
+    def moved(self, xywh: NDArray[np.float64]) -> "Boxes":
+        """Return the same boxes with other numbers, (M, 4)."""
+        moved = copy(self)
+        moved.categories = list(self.categories)
+        moved._numbers = array("d", np.ascontiguousarray(xywh, dtype=np.float64).tobytes())
+        return moved
+
+    def renamed(self, names: Mapping[str, str]) -> "Boxes":
+        """Return the boxes whose category is among `names`, with the category of that name."""
+        if not all(category in names for category in self.categories):
+            return Boxes(box for box in self if box.category in names).renamed(names)
+        renamed = copy(self)
+        renamed.categories = [names[category] for category in self.categories]
+        return renamed
+
+
+@dataclass(slots=True)
 class SourceImage:
     """An image with its boxes as annotated."""
 
-    path: Path
-    file_name: str  # relative to the split's image_dir
-    described_in: Path  # the file with its boxes, for messages
+    image_dir: Path  # of the split
+    file_name: str  # relative to it
+    described_in: Path | str  # the file with its boxes, for messages
     image_id: int | None  # None = assigned later
     size: tuple[int, int] | None  # (height, width) as annotated
-    boxes: list[SourceBox]
+    boxes: Boxes = field(default_factory=Boxes)
     odd: list[str] = field(default_factory=list)  # suspicious properties for the manifest
     normalised: bool = False  # whether its boxes are fractions of the displayed image's width and height
     original_id: Any = None  # id in the annotations, if `image_id` differs
-    record: dict[str, Any] = field(default_factory=dict)  # its entry in COCO JSON
+    record: Mapping[str, Any] = field(default_factory=lambda: _NO_RECORD)  # its entry in COCO JSON
     group: str | None = None  # group of related images
+
+    @property
+    def path(self) -> Path:
+        """The image's file."""
+        return self.image_dir / self.file_name
 
 
 @dataclass

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.description import Boxes, Source, SourceBox, SourceImage, SourceSplit
 from fcos.progress import track
 
 NAMES = ("circle", "square", "triangle")
@@ -49,10 +49,10 @@ def _draw(image_dir: Path, image_id: int, size: int, max_objects: int, seed: int
         if outline is not None:
             _paint(image, rng, label, outline)
             boxes.append(SourceBox(NAMES[label], _box_of(outline)))
-    path = image_dir / f"{image_id:06d}.png"
+    name = f"{image_id:06d}.png"
     image = image.resize((size, size), Image.Resampling.BOX)
-    image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.6)))).save(path)
-    return SourceImage(path, path.name, path, image_id, (size, size), boxes)
+    image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.6)))).save(image_dir / name)
+    return SourceImage(image_dir, name, image_dir / name, image_id, (size, size), Boxes(boxes))
 
 
 def _texture(rng: Generator, size: int) -> NDArray[np.uint8]:

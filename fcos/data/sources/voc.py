@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from fcos.data.sources.classes import Classes, choose_classes
-from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.description import Boxes, Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.data.sources.numbering import number_by_name
 from fcos.data.sources.text import class_name, read_lines, read_xml
 from fcos.data.sources.tree import SUFFIXES, Names
@@ -36,7 +36,7 @@ def read_voc(splits: dict[str, VocSplit], *, classes: Classes | None, ignore_dif
     seen = Seen()
     described = {name: _read_split(split, ignore_difficult, seen) for name, split in splits.items()}
     number_by_name(described)
-    found = sorted({box.category for split in described.values() for image in split.images for box in image.boxes})
+    found = sorted({name for split in described.values() for image in split.images for name in image.boxes.categories})
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(found)]
     _note_zero_based(described, seen)
     source = Source(categories, described, "corners", seen)
@@ -175,7 +175,7 @@ def _read_image(
     tag = tree.findtext("folder") or images.folder.name
     usual = (split.annotations.parent.name, images.folder.name)
     odd = [] if tag in usual else [f"folder tag `{tag}`"]
-    return SourceImage(images.folder / name, name, annotation, None, _declared_size(tree, annotation), boxes, odd)
+    return SourceImage(images.folder, name, annotation, None, _declared_size(tree, annotation), Boxes(boxes), odd)
 
 
 def _declared_size(tree: Element, annotation: Path) -> tuple[int, int] | None:
@@ -235,10 +235,11 @@ def _refuse_shared(images: list[SourceImage]) -> None:
 
 
 def _note_zero_based(described: dict[str, SourceSplit], seen: Seen) -> None:
-    boxes = [box.bbox for split in described.values() for image in split.images for box in image.boxes]
-    zero = sum(min(x, y) == -1 for x, y, _, _ in boxes)
+    images = [image for split in described.values() for image in split.images]
+    count = sum(len(image.boxes) for image in images)
+    zero = sum(int((image.boxes.xywh[:, :2].min(axis=1) == -1).sum()) for image in images)
     if zero:
         seen.notes.append(
-            f"{zero} of {len(boxes)} boxes begin at pixel 0, but VOC counts from 1: "
+            f"{zero} of {count} boxes begin at pixel 0, but VOC counts from 1: "
             "they look counted from 0, and all boxes are then one pixel too far to the left and to the top"
         )
