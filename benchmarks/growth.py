@@ -25,7 +25,7 @@ from synthetic import Detector, detect, draw_images
 from fcos.data.coco import CocoSplit
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.sources.assemble import assemble
-from fcos.data.sources.description import Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.description import Boxes, Source, SourceBox, SourceImage, SourceSplit
 from fcos.detections import Candidates, merge_views
 from fcos.evaluation.scoring import detect_all
 from fcos.scoring.matching import match
@@ -79,12 +79,12 @@ def prepare(count: int) -> float:
         corners = generator.integers(0, (IMAGE[1] // 2, IMAGE[0] // 2), (count, 5, 2))
         images = [
             SourceImage(
-                path=Path(folder) / name,
+                image_dir=Path(folder),
                 file_name=name,
                 described_in=Path(folder),
                 image_id=number,
                 size=IMAGE,
-                boxes=[SourceBox("thing", [float(x), float(y), 10.0, 10.0]) for x, y in corners[number - 1]],
+                boxes=Boxes(SourceBox("thing", [float(x), float(y), 10.0, 10.0]) for x, y in corners[number - 1]),
             )
             for number, name in enumerate(names, start=1)
         ]

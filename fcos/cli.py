@@ -432,7 +432,14 @@ def source(
 
 
 @app.command(epilog="Example: fcos prepare")
-def prepare() -> None:
+def prepare(
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Also write the images to an object store, and read them there (once: data.shards)."
+        ),
+    ] = None,
+) -> None:
     """Download or generate the data, check them, and write them as COCO JSON with a manifest."""
     params = _params()
     from fcos.commands.prepare import prepare
@@ -440,7 +447,7 @@ def prepare() -> None:
     from fcos.study.findings import manifest_text
 
     with _at_work(params, "prepare"):
-        manifest = prepare()
+        manifest = prepare(shards)
         if "DVC_STAGE" not in os.environ:
             source()
     _echo(manifest_text(manifest))

@@ -180,11 +180,19 @@ class NmsSweep(_Chosen):
     chosen: float
 
 
+class ShardFiles(TypedDict):
+    """Where the images of a split are in an object store (fcos.data.shards)."""
+
+    url: str
+    files: list[str]
+
+
 class OfFiles(TypedDict, total=False):
     """What manifest.json has of a split for which `fcos prepare` wrote tables."""
 
     sha256: str  # of its JSON
     bits: int  # that its 16-bit images use, if it has any that use fewer
+    shards: ShardFiles  # if its images were written to an object store
 
 
 class SplitCounts(OfFiles):

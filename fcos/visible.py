@@ -5,6 +5,7 @@ import unicodedata
 from typing import Any
 
 LINES = "\n\t"  # allowed in text of several lines
+_WITH_PASSWORD = re.compile(r"\w+://[^/\s]*:[^/\s]*@|\w+://[^/\s@]{16,}@")  # user:password@ or token@
 _JOINERS = "\u200c\u200d"  # used in Persian, Indic scripts and emoji
 
 
@@ -42,3 +43,13 @@ def markdown_code(text: str) -> str:
 def _shown(one: str) -> str:
     harmless = one.isprintable() or one in _JOINERS or unicodedata.category(one) == "Zs"
     return one if harmless else one.encode("unicode_escape").decode()
+
+
+def has_password(address: str) -> bool:
+    """Whether a URL holds a password or a token."""
+    return _WITH_PASSWORD.search(address) is not None
+
+
+def without_password(address: str) -> str:
+    """Return a URL without what is before its host."""
+    return re.sub(r"(\w+://)[^\s]*@", r"\1***@", address)

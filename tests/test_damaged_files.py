@@ -90,7 +90,7 @@ def read_all(run, path, text, label):
 NAMES = [
     RUN / "metrics.json", RUN / "evaluation.json", RUN / "train.json", RUN / "timing.json", RUN / "timing_tta.json",
     RUN / "detections.json", RUN / "nms_sweep.json", RUN / "tta.json", RUN / "history.csv", DATA / "manifest.json",
-    DATA / "test.json",
+    DATA / "test.json", DATA / "test.images.npy", DATA / "test.objects.npy",
 ]  # fmt: skip
 
 

@@ -1,15 +1,17 @@
 """`fcos study plan`: its arithmetic on the smoke study, from a measured training, from trial steps, and its texts."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from conftest import assert_mistake
 
 from fcos.commands.prepare import prepare
 from fcos.config import params
 from fcos.files import write_json
 from fcos.running import plan as plans
-from fcos.running.plan import plan_study, plan_text
+from fcos.running.plan import plan_json, plan_study, plan_text
 from fcos.study.layout import Layout
 from fcos.training.loop import Plan
 
@@ -51,6 +53,61 @@ def test_networks_without_a_training_of_this_kind_are_tried(study):
     plan = plan_study(study, jobs=1)
     (speed,) = plan.speeds.values()
     assert speed.source == "three trial steps" and speed.seconds_per_pixel > 0 and plan.factors == plans.TRIED
+
+
+@pytest.fixture
+def four_gpus(study, monkeypatch):
+    """The study as it would be planned on a machine with four GPUs; nothing is computed on them."""
+    monkeypatch.setattr(plans, "find_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(plans, "device_name", lambda _: "H200")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+    def study_on(devices):
+        runs = {
+            name: run.model_copy(update={"train": run.train.model_copy(update={"devices": devices})})
+            for name, run in study.runs.items()
+        }
+        return replace(study, runs=runs)
+
+    return study_on
+
+
+def test_devices_of_a_training_divide_its_time(four_gpus):
+    """A training takes 4 s of one device, see above; on two or four it is divided, on all of four at once."""
+    measure("one-epoch", device="H200")
+    alone = plan_study(four_gpus(1), jobs=4)
+    assert [round(of.training_s, 4) for of in alone.runs] == [4.0, 4.0] and alone.factors == plans.MEASURED
+    assert alone.seconds() == pytest.approx(15 + 25.75)  # both at a time
+    for count in (2, 4):  # one after the other: 24.3333 and 25.75 s, of which 4 s each are divided
+        assert alone.seconds(devices=count) == pytest.approx(15 + 50.0833 - 8 + 8 / count, abs=1e-3)
+    for devices, count in ((2, 2), ("all", 4)):
+        plan = plan_study(four_gpus(devices), jobs=1)
+        assert [of.training_s for of in plan.runs] == [4.0 / count] * 2 and plan.seconds() == alone.seconds(
+            devices=count
+        )
+        assert plan.factors == plans.TRIED  # so many devices were not measured
+    text = plan_text(alone, price=None)
+    assert "on 2 such devices, each training on all" in text and "which none is quite" in text
+    assert plan_json(alone, None)["seconds_on_devices"] == {"2": 61.1, "4": 59.1}
+
+
+def test_a_training_that_was_measured_on_two_devices(four_gpus):
+    """8 images a second on two devices are 4 on one; of several trainings, one on as many devices counts."""
+    measure("one-epoch", device="H200", devices=2)
+    on_two, on_one = (plan_study(four_gpus(devices), jobs=1) for devices in (2, 1))
+    assert [of.training_s for of in on_two.runs] == [4.0, 4.0] and [of.training_s for of in on_one.runs] == [8.0, 8.0]
+    assert on_two.factors == plans.MEASURED and on_one.factors == plans.TRIED
+    assert next(iter(on_two.speeds.values())).source == "measured in one-epoch on 2 devices"
+    measure("reference", device="H200", images_per_s=5.0)
+    assert plan_study(four_gpus(1), jobs=1).runs[0].training_s == pytest.approx(32 / 5)
+
+
+def test_ranks_on_a_cpu_share_its_cores(study):
+    measure("one-epoch", devices=2)
+    plan = plan_study(study, jobs=1)
+    assert [of.training_s for of in plan.runs] == [4.0, 4.0] and plan.factors == plans.MEASURED
+    assert "train.devices does not change the time" in plan_text(plan, price=None)
+    assert plan_json(plan, None)["seconds_on_devices"] is None
 
 
 def test_the_texts_of_a_plan(study):

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos.data.coco import CocoSplit
-from fcos.data.images import read_annotated, reduction
+from fcos.data.images import reduction
 from fcos.errors import UserError
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 
@@ -67,7 +67,7 @@ def _with_boxes(split: CocoSplit, image: Mapping[str, Any]) -> Image.Image:
     side = TILE - 8
     size = image["height"], image["width"]
     try:
-        pixels = read_annotated(split.path_of(dict(image)), image, reduction(size, side, side))
+        pixels = split.pixels(image, reduction(size, side, side))
     except UserError:  # the file looks complete, so it has not been decoded before
         blank = Image.new("RGB", (side, side), "grey")
         ImageDraw.Draw(blank).text((8, 8), "cannot be decoded", fill="white", font=ImageFont.load_default(16))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcos.config.section import DEFAULT_PATH, read_params
 from fcos.data.coco import read_split
-from fcos.data.images import read_annotated, reduction
+from fcos.data.images import reduction
 from fcos.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fcos.detections import Detections
 from fcos.errors import UserError
@@ -180,9 +180,7 @@ def _test_images(weights: Weights) -> list[ImageArray]:
         images = split.images[::step][:NUM_IMAGES]
         limits = weights.test.size, weights.test.max_size
         factors = [reduction((image["height"], image["width"]), *limits) for image in images]
-        return [
-            read_annotated(split.path_of(image), image, factor) for image, factor in zip(images, factors, strict=True)
-        ]
+        return [split.pixels(image, factor) for image, factor in zip(images, factors, strict=True)]
     except UserError:  # the data are not prepared here
         return []
 

@@ -46,6 +46,8 @@ class _FilesData(_Data):
     groups: Annotated[str, Field(min_length=1)] | None = None
     # Share of the training images for the test split, if the data have none.
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # URL of an object store to which `fcos prepare` writes the images, and from which they are then read.
+    shards: Annotated[str, Field(min_length=1)] | None = None
 
 
 class VocData(_FilesData):

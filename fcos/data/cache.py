@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 import fcos.data.images
 from fcos import distributed
 from fcos.data.coco import CocoSplit
-from fcos.data.images import read_annotated, reduced_size, reduction
+from fcos.data.images import reduced_size, reduction
 from fcos.errors import UserError
 from fcos.files import sha256_file, sha256_json, whole_file
 from fcos.locks import locked
@@ -32,6 +32,7 @@ from fcos.progress import say, track_threads
 # holds the network too, and memory and disk have other users.
 TIMES_FREE = {"gpu": 4, "ram": 3, "disk": 2}
 Shown = tuple[int, int]
+PART = 64  # images that are fetched together from shards
 KEY = "params.yaml: data.cache"
 
 
@@ -75,9 +76,15 @@ class Images:
         """Return the offset of the image in a buffer, in bytes."""
         return self._ends[index - 1] if index else 0
 
+    def fetch(self, indices: Iterable[int]) -> None:
+        """Begin to fetch images that will be read soon, if they are in shards and not in the buffer."""
+        if self._split.shards is not None:
+            missing = [index for index in indices if not self._there[index]]
+            self._split.shards.fetch(self._split.image_ids[missing].tolist())
+
     def _decode(self, index: int) -> NDArray[np.uint8]:
         image = self._split.images[index]
-        return read_annotated(self._split.path_of(image), image, _factor(self._size(index), self._shown))
+        return self._split.pixels(image, _factor(self._size(index), self._shown))
 
     def _size(self, index: int) -> tuple[int, int]:
         height, width = self._split.sizes[index].tolist()
@@ -220,8 +227,11 @@ def _mapped(file: Path) -> Tensor:
 
 def _write(file: Path, images: Images) -> None:
     file.touch()
+    images.fetch(range(min(PART, len(images))))
 
     def write(index: int) -> None:
+        if index % PART == 0:
+            images.fetch(range(index + PART, min(index + 2 * PART, len(images))))
         image = images[index]
         with file.open("r+b") as stream:
             stream.seek(images.start(index))

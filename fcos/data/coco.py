@@ -1,6 +1,6 @@
 """The prepared data: COCO JSON with a sha256 for each image. This module does not import torch; reports use it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcos.data.images import read_annotated
+from fcos.data.shards import PLACES, ShardReader
 from fcos.data.split_files import (
     IMAGES,
     OBJECTS,
@@ -21,9 +23,10 @@ from fcos.data.split_files import (
     objects_of_rows,
     objects_of_table,
     read_table,
+    shards_file,
 )
 from fcos.errors import UserError
-from fcos.files import sha256_file, sha256_json
+from fcos.files import project_root, sha256_file, sha256_json
 from fcos.formats import read_record
 from fcos.records import Manifest, Split, SplitCounts
 
@@ -49,6 +52,12 @@ class CocoSplit:
     categories: list[dict[str, Any]]
     annotations: Sequence[dict[str, Any]]
     image_dir: Path | None
+    shards: ShardReader | None = None  # has the images in place of `image_dir`
+
+    def pixels(self, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
+        """Return a decoded image; `factor` as in `read_image`."""
+        source = self.path_of(image) if self.shards is None else self.shards.read(image)
+        return read_annotated(source, image, factor)
 
     def annotations_of(self, image_id: int) -> list[dict[str, Any]]:
         """Return the annotations of an image."""
@@ -104,9 +113,9 @@ class CocoSplit:
     @cached_property
     def digest(self) -> str:
         """sha256 of images, categories and boxes; it does not depend on the folder."""
-        return sha256_json([self.images, self.categories, self.annotations])
+        return sha256_json([list(self.images), self.categories, list(self.annotations)])
 
-    def path_of(self, image: dict[str, Any]) -> Path:
+    def path_of(self, image: Mapping[str, Any]) -> Path:
         """Return the path of an image's file.
 
         Raises:
@@ -119,7 +128,7 @@ class CocoSplit:
         return self.image_dir / str(image["file_name"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TabledSplit(CocoSplit):
     """A split whose rows are parsed when they are asked for, and whose numbers are memory-mapped tables."""
 
@@ -150,17 +159,20 @@ class TabledSplit(CocoSplit):
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
     """Return `split` (train, validation or test) of prepared data; without a validation split, validation is empty."""
-    path, manifest = data_dir / f"{split}.json", read_manifest(data_dir)
+    path = data_dir / f"{split}.json"
+    if not path.is_file():
+        _read(path, (), Split)  # says what is missing
+    manifest = read_manifest(data_dir)
     described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
     image_dir = None if described["image_dir"] is None else data_dir / described["image_dir"]
-    if image_dir is not None and not image_dir.is_dir():
+    if image_dir is not None and not image_dir.is_dir() and "shards" not in described:
         raise UserError(
             image_dir,
             "the image folder no longer exists",
             expected=f"the folder that `{PREPARE}` found",
             hint="put it back and run `fcos source`; if the data have moved: fcos source --at FOLDER",
         )
-    if path.is_file() and described.get("sha256") == sha256_file(path):
+    if described.get("sha256") == sha256_file(path):
         return _tabled(path, manifest["categories"], described, image_dir)
     # A file without tables, or one that was changed by hand: all of it is read into memory.
     content = _read(path, ("images", "categories", "annotations"), Split)
@@ -175,14 +187,23 @@ def _tabled(
     objects = read_table(objects_file(path), OBJECTS, num_annotations, hint=PREPARE)
     text = mapped_file(path)
     return TabledSplit(
-        Rows(path, text, images, hint=PREPARE),
-        categories,
-        Rows(path, text, objects, hint=PREPARE),
-        image_dir,
-        images,
-        objects,
-        described,
+        images=Rows(path, text, images, hint=PREPARE),
+        categories=categories,
+        annotations=Rows(path, text, objects, hint=PREPARE),
+        image_dir=image_dir,
+        shards=_shards(path, described),
+        image_table=images,
+        object_table=objects,
+        described=described,
     )
+
+
+def _shards(path: Path, described: SplitCounts) -> ShardReader | None:
+    if "shards" not in described:
+        return None
+    places = read_table(shards_file(path), PLACES, described["num_images"], hint=PREPARE)
+    files, folder = described["shards"], project_root() / "data" / ".scratch" / "shards"  # beside decoded images
+    return ShardReader(files["url"], files["files"], places, folder)
 
 
 def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:

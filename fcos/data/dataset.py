@@ -1,6 +1,7 @@
 """Decoded images of prepared data, with their boxes as tensors."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -12,6 +13,8 @@ from fcos.boxes import xywh_to_xyxy
 from fcos.data.cache import Images
 from fcos.data.coco import CocoSplit
 from fcos.structures import GroundTruth, Sample
+
+FETCHED_AHEAD = 8  # batches that are asked for before the one that is decoded, as an object store answers late
 
 
 class DetectionDataset:
@@ -33,6 +36,10 @@ class DetectionDataset:
         truth = self.ground_truth(index)
         return Sample(int(self.split.image_ids[index]), self._images[index], truth, self.size(index))
 
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Begin to fetch images that will be read soon, if they are far away."""
+        self._images.fetch(indices)
+
     def ground_truth(self, index: int) -> GroundTruth:
         """Return the boxes of the image at `index`, in pixels of the original image."""
         objects = self.split.objects
@@ -44,15 +51,29 @@ class DetectionDataset:
         )
 
 
+def _fetched_ahead(dataset: DetectionDataset, batches: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:
+    """Yield the batches, after the images of the next ones have been asked for where they are in shards."""
+    if dataset.split.shards is None:
+        yield from batches
+        return
+    asked: deque[Sequence[int]] = deque()
+    for batch in batches:
+        dataset.fetch(batch)
+        asked.append(batch)
+        if len(asked) > FETCHED_AHEAD:
+            yield asked.popleft()
+    yield from asked
+
+
 def load_ahead(dataset: DetectionDataset, batches: Iterable[Sequence[int]], *, workers: int) -> Iterator[list[Sample]]:
     """Yield the samples of each batch in order, decoded ahead of time by `workers` threads (0: on demand).
 
     Threads suffice, since decoding and the network both release the GIL.
     """
+    remaining = _fetched_ahead(dataset, batches)
     if workers == 0:
-        yield from ([dataset[index] for index in batch] for batch in batches)
+        yield from ([dataset[index] for index in batch] for batch in remaining)
         return
-    remaining = iter(batches)
     with ThreadPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
 
         def submit(batch: Sequence[int]) -> list[Future[Sample]]:

@@ -55,12 +55,19 @@ def reduced(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return image if factor == 1 else np.array(Image.fromarray(image).reduce(factor))
 
 
-def read_annotated(path: Path, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
+def read_annotated(source: Path | BytesIO, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
     """Return an image with the size and depth of its entry in `images` of prepared data; see `read_image`."""
-    return read_image(path, (image["height"], image["width"]), image.get("bits", 16), factor)
+    name = None if isinstance(source, Path) else str(image["file_name"])
+    return read_image(source, (image["height"], image["width"]), image.get("bits", 16), factor, name)
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None, bits: int = 16, factor: int = 1) -> NDArray[np.uint8]:
+def read_image(
+    source: Path | BytesIO,
+    size: tuple[int, int] | None = None,
+    bits: int = 16,
+    factor: int = 1,
+    name: str | None = None,
+) -> NDArray[np.uint8]:
     """Return an image of any mode as uint8 RGB (height, width, 3), rotated according to EXIF.
 
     Args:
@@ -68,15 +75,18 @@ def read_image(path: Path, size: tuple[int, int] | None = None, bits: int = 16, 
             annotations ignore EXIF, and the image is not rotated.
         bits: number of bits that a 16-bit grey image uses; larger values become white.
         factor: 1, 2, 4 or 8, by which the sides are divided; a JPEG is decoded at the reduced size, which is faster.
+        name: as for `opened`.
 
     Raises:
         UserError: the image is missing, damaged, too large, of another size or of an unsupported kind.
     """
-    with opened(path) as image:
+    with opened(source, name) as image:
         stored = (image.height, image.width)
         turned = displayed_size(image)
         if size is not None and size not in (turned, stored):
-            raise UserError(path, "differs in size from its annotation", found=_text(turned), expected=_text(size))
+            raise UserError(
+                name or str(source), "differs in size from its annotation", found=_text(turned), expected=_text(size)
+            )
         # A decoder that reduces the image itself, such as JPEG's, leaves nothing to reduce afterwards.
         divided = factor > 1 and image.draft(None, (stored[1] // factor, stored[0] // factor)) is not None
         if size in (None, turned):

@@ -69,6 +69,11 @@ def objects_file(path: Path) -> Path:
     return path.with_suffix(".objects.npy")
 
 
+def shards_file(path: Path) -> Path:
+    """Return the file of the table of places in shards beside the JSON of a split."""
+    return path.with_suffix(".shards.npy")
+
+
 def write_split(
     path: Path, images: Iterable[Row], categories: list[Row], annotations: Iterable[Row], num_annotations: int
 ) -> Written:
@@ -97,8 +102,7 @@ def write_split(
                 chunk["image"] = place
                 chunk.astype(OBJECTS).tofile(objects)
         out.write(b'],"categories":' + _encode(categories).encode() + b"}\n", b"]]")
-    with whole_file(images_file(path)) as images_part, images_part.open("wb") as stream:
-        np.save(stream, table)
+    write_table(images_file(path), table)
     mapped = read_table(objects_file(path), OBJECTS, num_annotations, hint="")
     return Written(objects_of_table(mapped, table["num_objects"]), out.sha256.hexdigest(), out.canonical.hexdigest())
 
@@ -138,6 +142,12 @@ def _write_rows(out: _Digested, rows: Iterable[Row], dtype: np.dtype[np.void], n
 def _write_header(stream: BinaryIO, dtype: np.dtype[np.void], count: int) -> None:
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
     np.lib.format.write_array_header_1_0(stream, described)
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table, whole or not at all."""
+    with whole_file(path) as part, part.open("wb") as stream:
+        np.save(stream, table)
 
 
 def read_table(path: Path, dtype: np.dtype[np.void], count: int, *, hint: str) -> Table:

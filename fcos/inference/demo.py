@@ -6,9 +6,9 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -110,7 +110,7 @@ class Demo:
             if name in self._uploads:
                 return decode(self._uploads[name], self._bits)
             if name in self._test_images:
-                return read_image(self._test_images[name], bits=self._bits)
+                return self._test_images[name]()
         raise Refused(HTTPStatus.NOT_FOUND, "The image is no longer available: choose it again.")
 
     def shown(self, name: str, *, thumbnail: bool = False) -> bytes:
@@ -187,13 +187,13 @@ def _load(path: Path, test: TestConfig, _modified_ns: int) -> Detector:
     return detector
 
 
-def _test_images(layout: Layout) -> tuple[dict[str, Path], int]:
-    """Return the paths of the test images by id, empty if there are no data here, and the bits used of 16."""
+def _test_images(layout: Layout) -> tuple[dict[str, Callable[[], ImageArray]], int]:
+    """Return a reader of each test image by id, none if there are no data here, and the bits used of 16."""
     try:
         split = read_split(layout.data, "test")
     except UserError:
         return {}, 16
-    return {f"test-{image['id']}": split.path_of(image) for image in split.images}, split.bits
+    return {f"test-{image['id']}": partial(split.pixels, image) for image in split.images}, split.bits
 
 
 def _about(run: Run, layout: Layout) -> dict[str, Any]:

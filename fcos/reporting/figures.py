@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from fcos.data.coco import CocoSplit
-from fcos.data.images import read_annotated
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 from fcos.reporting.png import save_png
 from fcos.reporting.results import Results
@@ -63,7 +62,7 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
 def _tile(
     split: CocoSplit, image: dict[str, Any], detections: Sequence[Mapping[str, Any]], caption: Sequence[str]
 ) -> Tile:
-    pixels, scale = fitted(read_annotated(split.path_of(image), image), SIDE - 8)
+    pixels, scale = fitted(split.pixels(image), SIDE - 8)
 
     def placed(record: Mapping[str, Any]) -> dict[str, Any]:
         name = split.categories[split.label_of[record["category_id"]]]["name"]

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from fcos.data.coco import CocoSplit
-from fcos.data.images import read_annotated
 from fcos.scoring.errors import ERROR_KINDS, SHOWN_SCORE, Outcome, classify_errors
 from fcos.scoring.matching import match
 
@@ -135,7 +134,7 @@ def _part(split: CocoSplit, wanted: set[int]) -> CocoSplit:
 
 
 def _jpeg(split: CocoSplit, image: Mapping[str, Any]) -> str:
-    thumbnail = Image.fromarray(read_annotated(split.path_of(dict(image)), image))
+    thumbnail = Image.fromarray(split.pixels(image))
     thumbnail.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     thumbnail.save(buffer, format="JPEG", quality=QUALITY, optimize=True)

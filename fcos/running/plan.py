@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +12,7 @@ from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.images import resized_size
 from fcos.data.transforms import padded_size
+from fcos.distributed import number_of
 from fcos.errors import UserError
 from fcos.model.device import device_name, find_device, find_dtype
 from fcos.progress import duration, track
@@ -24,6 +25,7 @@ from fcos.study.run_files import read_run_file
 from fcos.training.loop import Plan
 
 MEASURED, TRIED = (0.8, 1.3), (0.6, 1.7)  # ends of the range as factors of the estimate
+_DEVICES = (2, 4)
 FORWARD = 1 / 3  # time of a prediction as a share of a training step on equal pixels
 
 
@@ -31,9 +33,14 @@ FORWARD = 1 / 3  # time of a prediction as a share of a training step on equal p
 class Speed:
     """Seconds that one of the parallel trainings takes for a pixel of a batch, and where they are from."""
 
-    seconds_per_pixel: float
+    seconds_per_pixel: float  # on `devices` together
     source: str
     is_measured: bool
+    devices: int = 1
+
+    def on(self, devices: int) -> float:
+        """Return the seconds for a pixel on this number of devices, if each computes as fast as it does now."""
+        return self.seconds_per_pixel * self.devices / devices
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,20 @@ class RunPlan:
     prediction_s: float
     start_s: float  # starting its stages
     is_done: bool
+    devices: int = 1  # of its training; 1 on a CPU, whose cores several ranks share
 
     @property
     def seconds(self) -> float:
         """All of its stages."""
         return self.training_s + self.prediction_s + self.start_s
+
+    def on(self, devices: int | None) -> "RunPlan":
+        """Return the plan with another number of devices for the training, as `Speed.on`; None: as it is."""
+        return (
+            self
+            if devices is None
+            else replace(self, training_s=self.training_s * self.devices / devices, devices=devices)
+        )
 
 
 @dataclass(frozen=True)
@@ -60,20 +76,31 @@ class StudyPlan:
     study: str
     where: str  # device and number format
     jobs: int
+    is_gpu: bool
     runs: list[RunPlan]
     speeds: dict[Network, Speed]
     alone_s: float  # stages that never run in parallel with others
 
-    def seconds(self, *, machines: int = 1, more_seeds: int = 0) -> float:
-        """Return the estimated wall time of the whole study, finished trainings included."""
-        of_runs = [plan.seconds for plan in self.runs]
-        of_runs += [plan.seconds for plan in self.runs if plan.run.seed == self._first_seed(plan.run)] * more_seeds
-        return self.alone_s + makespan(sorted(of_runs, reverse=True), machines * self.jobs)
+    def seconds(self, *, machines: int = 1, more_seeds: int = 0, devices: int | None = None) -> float:
+        """Return the estimated wall time of the whole study, finished trainings included.
+
+        Args:
+            devices: of each training, of which one runs at a time; None: as the study says.
+        """
+        of_runs = [plan.on(devices).seconds for plan in self.runs]
+        again = [plan for plan in self.runs if plan.run.seed == self._first_seed(plan.run)]
+        of_runs += [plan.on(devices).seconds for plan in again] * more_seeds
+        jobs = self.jobs if devices is None else 1
+        return self.alone_s + makespan(sorted(of_runs, reverse=True), machines * jobs)
 
     @property
     def factors(self) -> tuple[float, float]:
         """The ends of the range of each time, as factors."""
-        return MEASURED if all(speed.is_measured for speed in self.speeds.values()) else TRIED
+        measured = (self.speeds[of.run.backbone, of.run.num_convs] for of in self.runs)
+        as_measured = all(
+            speed.is_measured and speed.devices == of.devices for of, speed in zip(self.runs, measured, strict=True)
+        )
+        return MEASURED if as_measured else TRIED
 
     def _first_seed(self, run: Run) -> int:
         return min(plan.run.seed for plan in self.runs if _settings(plan.run) == _settings(run))
@@ -95,13 +122,19 @@ def plan_study(study: Params, jobs: int) -> StudyPlan:
     device = find_device(trained[0].train.device)
     dtype = str(find_dtype(trained[0].train.precision, device)).removeprefix("torch.")
     where = f"{device_name(device)}, {dtype}"
-    speeds = _measured(trained, layout, where)
+    devices = {run.name: _devices_of(run.train.devices, device) for run in trained}
+    wanted: dict[Network, int] = {(run.backbone, run.num_convs): devices[run.name] for run in trained}
+    speeds = _measured(trained, layout, where, wanted)
     speeds |= _tried([run for run in trained if (run.backbone, run.num_convs) not in speeds], train, jobs)
     sides = {study.test.size, *study.tta.sizes}
     seen = {side: _pixels_of(test, side, study.test.max_size) for side in sides}
-    runs = [_plan_run(run, study, train, seen, speeds[run.backbone, run.num_convs]) for run in trained]
+    predicting = _devices_of(study.test.devices, device)
+    runs = [
+        _plan_run(run, study, train, seen, speeds[run.backbone, run.num_convs], devices[run.name], predicting)
+        for run in trained
+    ]
     stages = [stage for stage in all_stages(study) if stage.run_name is None]
-    return StudyPlan(study.study, where, jobs, runs, speeds, START_S * len(stages))
+    return StudyPlan(study.study, where, jobs, device.type == "cuda", runs, speeds, START_S * len(stages))
 
 
 def plan_text(plan: StudyPlan, price: float | None) -> str:
@@ -115,6 +148,7 @@ def plan_text(plan: StudyPlan, price: float | None) -> str:
     )
     lines = [("on this machine", 1, plan.seconds())]
     lines += [(f"on {count} such machines", count, plan.seconds(machines=count)) for count in (2, 4)]
+    lines += [(_on_devices(count), count, plan.seconds(devices=count)) for count in _DEVICES if plan.is_gpu]
     lines.append(("with one more seed for each setting", 1, plan.seconds(more_seeds=1)))
     rows = [
         [what, _range(seconds, plan.factors), *([] if price is None else [_cost(count * seconds, plan.factors, price)])]
@@ -135,27 +169,52 @@ def plan_json(plan: StudyPlan, price: float | None) -> dict[str, Any]:
         "images": sum(of.images for of in plan.runs),
         "seconds": round(plan.seconds(), 1),
         "seconds_on_machines": {str(count): round(plan.seconds(machines=count), 1) for count in (2, 4)},
+        "seconds_on_devices": (
+            {str(count): round(plan.seconds(devices=count), 1) for count in _DEVICES} if plan.is_gpu else None
+        ),
         "seconds_with_one_more_seed": round(plan.seconds(more_seeds=1), 1),
         "range": list(plan.factors),
         "price": None if price is None else {"per_hour": price, "estimate": round(plan.seconds() / 3600 * price, 2)},
-        "runs": {of.run.name: {"images": of.images, "seconds": round(of.seconds, 1)} for of in plan.runs},
+        "runs": {
+            of.run.name: {"images": of.images, "seconds": round(of.seconds, 1), "devices": of.devices}
+            for of in plan.runs
+        },
     }
 
 
-def _measured(runs: Sequence[Run], layout: Layout, where: str) -> dict[Network, Speed]:
-    """Return the speed of each network that was trained in this study on the same device in the same format."""
-    found: dict[Network, list[tuple[float, str]]] = defaultdict(list)
+def _on_devices(count: int) -> str:
+    return f"on {count} such devices, each training on all"
+
+
+def _devices_of(devices: int | Literal["all"], device: torch.device) -> int:
+    """Return the devices of a training or prediction; 1 on a CPU, where several ranks share the cores."""
+    return number_of(devices, device) if device.type == "cuda" else 1
+
+
+def _measured(runs: Sequence[Run], layout: Layout, where: str, wanted: Mapping[Network, int]) -> dict[Network, Speed]:
+    """Return the speed of each network that was trained in this study on the same kind of device in the same format.
+
+    Args:
+        wanted: devices of a training of each network; a speed on as many is preferred.
+    """
+    found: dict[Network, list[Speed]] = defaultdict(list)
     for run in runs:
         try:
             was = read_run_file(layout.run(run.name) / "train.json", ["provenance"])["provenance"]
         except UserError:
             continue
         if f"{was.get('device')}, {was.get('dtype')}" == where and "mean_pixels" in was:
-            found[run.backbone, run.num_convs].append((1 / (was["images_per_s"] * was["mean_pixels"]), run.name))
-    return {
-        network: Speed(sum(of[0] for of in speeds) / len(speeds), f"measured in {speeds[0][1]}", True)
-        for network, speeds in found.items()
-    }
+            count = 1 if where.startswith("cpu") else was.get("devices", 1)
+            source = f"measured in {run.name}" + (f" on {count} devices" if count > 1 else "")
+            seconds = 1 / (was["images_per_s"] * was["mean_pixels"])
+            found[run.backbone, run.num_convs].append(Speed(seconds, source, True, count))
+    return {network: _mean(speeds, wanted[network]) for network, speeds in found.items()}
+
+
+def _mean(speeds: Sequence[Speed], devices: int) -> Speed:
+    first = next((speed for speed in speeds if speed.devices == devices), speeds[0])
+    alike = [speed.seconds_per_pixel for speed in speeds if speed.devices == first.devices]
+    return replace(first, seconds_per_pixel=sum(alike) / len(alike))
 
 
 def _tried(runs: Sequence[Run], split: CocoSplit, jobs: int) -> dict[Network, Speed]:
@@ -180,19 +239,32 @@ def _try(run: Run, split: CocoSplit) -> Speed:
     return Speed(seconds / (size[0] * size[1]), "three trial steps", False)
 
 
-def _plan_run(run: Run, study: Params, train: CocoSplit, seen: Mapping[int, int], speed: Speed) -> RunPlan:
-    """Return the plan of a run, given the pixels of all test images by the length of the shorter side."""
+def _plan_run(
+    run: Run,
+    study: Params,
+    train: CocoSplit,
+    seen: Mapping[int, int],
+    speed: Speed,
+    devices: int,
+    predicting: int,
+) -> RunPlan:
+    """Return the plan of a run, given the pixels of all test images by the length of the shorter side.
+
+    Args:
+        devices, predicting: number of devices of the training and of predictions.
+    """
     assert run.epochs is not None
-    images = len(train.images) * (run.train.warmup_epochs + run.epochs)
+    images = len(train.image_ids) * (run.train.warmup_epochs + run.epochs)
     sides = [study.test.size] + (list(study.tta.sizes) if run.name in study.tta.runs else [])
     layout = Layout(study.study)
     return RunPlan(
         run=run,
         images=images,
-        training_s=speed.seconds_per_pixel * images * _pixels_per_image(run, train),
-        prediction_s=FORWARD * speed.seconds_per_pixel * sum(seen[side] for side in sides),
+        training_s=speed.on(devices) * images * _pixels_per_image(run, train),
+        prediction_s=FORWARD * speed.on(predicting) * sum(seen[side] for side in sides),
         start_s=START_S * len(stages_of(run.name, study)),
         is_done=(layout.run(run.name) / "train.json").exists(),
+        devices=devices,
     )
 
 
@@ -223,9 +295,15 @@ def _network_rows(plan: StudyPlan) -> list[list[str]]:
 def _notes(plan: StudyPlan) -> str:
     low, high = plan.factors
     said = [f"Ranges are {low:g} to {high:g} times the estimate; training times are for one of the parallel trainings."]
-    if not plan.where.startswith(("cpu", "mps")):
-        return said[0]
-    return " ".join([*said, "The time on a GPU is unknown until a training has run on it."])
+    if plan.is_gpu:
+        return " ".join([*said, "Several devices are taken to be as fast as so many times one, which none is quite."])
+    return " ".join(
+        [
+            *said,
+            "Ranks on a CPU share its cores, so train.devices does not change the time.",
+            "The time on a GPU is unknown until a training has run on it.",
+        ]
+    )
 
 
 def _range(seconds: float, factors: tuple[float, float]) -> str:

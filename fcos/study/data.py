@@ -16,11 +16,18 @@ from fcos.files import in_project
 from fcos.records import Manifest
 
 
-def write_data(config: ShapesData | FilesData, out_dir: Path, *, name_of: Callable[[Path], str] = absolute) -> Manifest:
+def write_data(
+    config: ShapesData | FilesData,
+    out_dir: Path,
+    *,
+    name_of: Callable[[Path], str] = absolute,
+    shards: str | None = None,
+) -> Manifest:
     """Check the images and boxes that `config` describes, write them to `out_dir` and return the manifest.
 
     Args:
         name_of: returns the manifest's name for an image folder outside of `out_dir`; its images are not copied.
+        shards: URL of an object store to which the images are written too; they are then read there.
     """
     if isinstance(config, ShapesData):
         drawn = draw_shapes(out_dir, **config.model_dump(exclude={"source", "validation_fraction", "cache"}))
@@ -37,6 +44,7 @@ def write_data(config: ShapesData | FilesData, out_dir: Path, *, name_of: Callab
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         name_of=name_of,
+        shards=shards,
     )
 
 

@@ -9,7 +9,7 @@ SHOWN = 8  # names per line
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
     """Describe the prepared data, with a line for each split, finding and assumption."""
-    splits = [f"{split}: {counted(counts)}" for split, counts in manifest["splits"].items()]
+    splits = [f"{split}: {counted(counts)}{_sharded(counts)}" for split, counts in manifest["splits"].items()]
     assumed = [f"assumed: {said}" for said in assumptions(manifest)]
     return "\n".join([*splits, *finding_sentences(manifest), *assumed])
 
@@ -18,6 +18,11 @@ def counted(counts: Mapping[str, Any]) -> str:
     """Describe the images, objects and, if any, ignored boxes of a split of the manifest."""
     ignored = f", {counts['num_ignored']} ignored boxes" if counts["num_ignored"] else ""
     return f"{counts['num_images']} images, {counts['num_objects']} objects{ignored}"
+
+
+def _sharded(counts: Mapping[str, Any]) -> str:
+    shards = counts.get("shards")
+    return f"; images are read from {len(shards['files'])} shards at {shards['url']}" if shards else ""
 
 
 def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:

@@ -78,4 +78,4 @@ def _sample(split: CocoSplit, most: int) -> CocoSplit:
     step = max(1, -(-len(split.images) // most))
     images = split.images[::step]
     annotations = [annotation for image in images for annotation in split.annotations_of(image["id"])]
-    return CocoSplit(images, split.categories, annotations, split.image_dir)
+    return CocoSplit(images, split.categories, annotations, split.image_dir, split.shards)

@@ -19,6 +19,7 @@ TRAINING_CODE = (
     "data/coco.py",
     "data/dataset.py",
     "data/images.py",
+    "data/shards.py",
     "data/split_files.py",
     "data/transforms.py",
     "distributed.py",

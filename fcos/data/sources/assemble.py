@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcos.data.images import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
+from fcos.data.shards import write_shards
 from fcos.data.sources.checks import (
     Sized,
     merge_twins,
@@ -21,12 +22,12 @@ from fcos.data.sources.checks import (
 from fcos.data.sources.depth import ALL_BITS, Deep, shared_depth
 from fcos.data.sources.description import Boxes, Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
 from fcos.data.sources.together import copies_text, near_copies, shared_groups
-from fcos.data.split_files import Objects, Written, write_split
+from fcos.data.split_files import Objects, Written, shards_file, write_split, write_table
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, write_json
 from fcos.formats import FORMAT
 from fcos.progress import track_threads
-from fcos.records import Manifest, OfFiles, SplitCounts
+from fcos.records import Manifest, OfFiles, ShardFiles, SplitCounts
 
 NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
@@ -75,6 +76,7 @@ def assemble(
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
     name_of: Callable[[Path], str] = absolute,
+    shards: str | None = None,
 ) -> Manifest:
     """Check the images and boxes of `source`, write four files to `out_dir` and return the manifest.
 
@@ -87,6 +89,7 @@ def assemble(
         test_fraction: share of the training images for the test split, if the source has none; the test images are
             chosen before the validation images.
         name_of: returns the manifest's name for an image folder outside of `out_dir`.
+        shards: URL of an object store to which the images are written too (fcos.data.shards).
 
     Raises:
         UserError: an image is missing, damaged or in two splits; a box is outside of its image; boxes seem to be in
@@ -124,6 +127,8 @@ def assemble(
         place = str(image_dir.relative_to(out_dir)) if inside else name_of(image_dir)
         counts = split_counts(written.objects, source.categories, place, written.digest)
         splits[split] = {**counts, **_of_files(written, images[split], bits)}
+        if shards is not None:
+            splits[split]["shards"] = _write_shards(shards, out_dir / f"{split}.json", images[split])
     of_splits = {split: [image.group for image, _ in pairs] for split, pairs in images.items()}
     copies = _copies([image for image, _ in images.get("test", [])])
     findings.odd, common = state_common(findings.odd, {split: len(pairs) for split, pairs in images.items()})
@@ -226,6 +231,13 @@ def _write(
         ),
         sum(len(image.boxes) for image, _ in entries),
     )
+
+
+def _write_shards(url: str, path: Path, entries: _Images) -> ShardFiles:
+    images = [(int(image.image_id or 0), image.file_name, image.path) for image, _ in entries]
+    names, places = write_shards(url, images, path.stem)
+    write_table(shards_file(path), places)
+    return {"url": url, "files": names}
 
 
 def _in_pixels(fractions: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ from fcos.running.dvc import default_remote
 from fcos.running.engines.options import EngineOptions
 from fcos.study.provenance import git
 from fcos.training.remote_states import RemoteStates
+from fcos.visible import has_password, without_password
 
 # What a job takes from the commit. Lock files and reports are not checked, since a run writes them.
 _CODE = ("fcos", "stages/*/dvc.yaml", "dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config")
 # Settings of DVC's remote that are not secret; the nodes have their own secrets.
 _PLAIN = ("url", "endpointurl", "region", "profile", "port", "user", "use_ssl", "ssl_verify", "jobs", "timeout")
-_WITH_PASSWORD = re.compile(r"\w+://[^/\s]*:[^/\s]*@|\w+://[^/\s@]{16,}@")  # user:password@ or token@
 
 
 def commit_to_run(options: EngineOptions) -> tuple[str, str]:
@@ -143,11 +142,11 @@ def shared_scratch(options: EngineOptions) -> Path:
 
 def refuse_password(address: str, what: str) -> None:
     """Raise an error if an address holds a password, which would be written into the files of the jobs."""
-    if _WITH_PASSWORD.search(address):
+    if has_password(address):
         raise UserError(
             what,
             "has a password or a token in its address, which would be written into files of the jobs",
-            found=re.sub(r"(\w+://)[^\s]*@", r"\1***@", address),
+            found=without_password(address),
             hint="remove it, and pass it to the nodes with `secrets:` in engine.yaml or a credential helper",
         )
 
