@@ -2,7 +2,7 @@
 # make test     run the tests but the slow ones; make test-all: those too; make test-fast: in less than a minute
 # make test-engines   run the tests on real clusters and servers: SLURM, Ray, PostgreSQL, S3
 # make docs     build the documentation as a site: site/index.html
-# make bench    measure every figure of docs/performance.md on this machine (75 minutes); bench-gpu: those of a GPU
+# make bench    measure every figure of docs/performance.md on this machine (90 minutes); bench-gpu: those of a GPU
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
@@ -131,12 +131,15 @@ $(PEERS)/.installed: pyproject.toml
 		"import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])")
 	touch $@
 
-bench: install $(PEERS)/.installed
+bench: install $(PEERS)/.installed $(SERVERS)/.installed
 	for program in training_step epoch prediction scoring commands study growth; do \
 		python benchmarks/$$program.py --out benchmarks/results/$$program.json || exit 1; done
 	python benchmarks/coverage.py --out benchmarks/results/coverage.json
 	python benchmarks/coverage.py --small --out benchmarks/results/coverage_small.json
 	python benchmarks/file_to_numbers.py --peers $(PEERS)/bin/python --out benchmarks/results/file_to_numbers.json
+	python benchmarks/large_data.py --images 100000 --images 1000000 --out benchmarks/results/large_data.json
+	python benchmarks/shards.py --out benchmarks/results/shards.json
+	python benchmarks/shards.py --number 10000 --latency 20 --out benchmarks/results/shards_late.json
 	python benchmarks/page.py
 
 bench-gpu: install

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,41 +38,34 @@ def main() -> None:
     given = parser.parse_args()
     if given.measure:
         part, folder = given.measure
-        measured = {"prepare": prepare, "train": train, "epoch": epoch}[part](Path(folder))
+        measured = PARTS[part][1](Path(folder))
         print(json.dumps({**measured, "peak_gb": peak_gb()}))
         return
     rows = [row for count in given.images for row in measure(count)]
-    from side_by_side import write_report
+    from side_by_side import write_report  # which imports torch, as `prepare` does not
 
-    write_report(given.out, "Large data", rows + growth(rows))
+    write_report(given.out, "Large data", [line(part, [row for row in rows if row["part"] == part]) for part in PARTS])
 
 
 def measure(count: int) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_folder(Path(folder), count)
-        for part in ("prepare", "train", "epoch"):
+        for part in PARTS:
             command = [sys.executable, __file__, "--measure", part, folder]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            rows.append({"what": part, "images": count, **json.loads(done.stdout.splitlines()[-1])})
+            rows.append({"part": part, "size": count, **json.loads(done.stdout.splitlines()[-1])})
             print(rows[-1], flush=True)
     return rows
 
 
-def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the exponents b of seconds, and the GB per million images, from the first to the last number of images."""
-    lines = []
-    for part in ("prepare", "train", "epoch"):
-        of_part = [row for row in rows if row["what"] == part]
-        first, last = of_part[0], of_part[-1]
-        if first["images"] < last["images"]:
-            times = math.log(last["images"] / first["images"])
-            slope = (last["peak_gb"] - first["peak_gb"]) / (last["images"] - first["images"]) * 1e6
-            exponent = math.log(max(last["seconds"], 0.1) / max(first["seconds"], 0.1)) / times
-            lines.append(
-                {"what": f"growth of {part}", "exponent": round(exponent, 2), "gb_per_million": round(slope, 2)}
-            )
-    return lines
+def line(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the growth from the first to the last number of images: the exponent of seconds, GB for a million more."""
+    first, last = rows[0], rows[-1]
+    exponent = math.log(last["seconds"] / first["seconds"]) / math.log(last["size"] / first["size"])
+    slope = (last["peak_gb"] - first["peak_gb"]) / (last["size"] - first["size"]) * 1e6
+    of = {"what": PARTS[part][0], "unit": "images", "rows": rows}
+    return {**of, "exponent": round(exponent, 2), "gb_per_million": round(slope, 2)}
 
 
 def write_folder(folder: Path, count: int) -> None:
@@ -112,7 +106,7 @@ def prepare(folder: Path) -> dict[str, Any]:
     with mock.patch.object(assemble, "_inspect", inspect), mock.patch.object(assemble, "_copies", lambda _: None):
         source = read_yolo(splits, names=["a", "b", "c"])
         assemble.assemble(source, folder / "data", clip_outside=False)
-    return {"seconds": round(time.perf_counter() - started, 1)}
+    return {"seconds": round(time.perf_counter() - started, 2)}
 
 
 def train(folder: Path) -> dict[str, Any]:
@@ -157,7 +151,7 @@ def train(folder: Path) -> dict[str, Any]:
                 on_rows=stop,
             )
     seconds = time.perf_counter() - started
-    return {"seconds": round(seconds, 1), "read_s": round(read_s, 2), "epoch_s": round(epoch_s, 3)}
+    return {"seconds": round(seconds, 2), "read_s": round(read_s, 2), "epoch_s": round(epoch_s, 3)}
 
 
 def epoch(folder: Path) -> dict[str, Any]:
@@ -173,7 +167,7 @@ def epoch(folder: Path) -> dict[str, Any]:
     for batch in plan.batches(0):
         boxes += sum(len(dataset.ground_truth(index).labels) for index in batch)
     assert boxes == BOXES * len(dataset)
-    return {"seconds": round(time.perf_counter() - started, 1)}
+    return {"seconds": round(time.perf_counter() - started, 2)}
 
 
 def training_run() -> Any:
@@ -203,6 +197,13 @@ def pixels(_: Path, image: dict[str, Any], factor: int = 1) -> Any:
 
 def peak_gb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+PARTS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
+    "prepare": ("prepare, 15 boxes an image, pixels not read", prepare),
+    "train": ("start of a training on these, 20 steps included", train),
+    "epoch": ("views and boxes of a whole epoch of it", epoch),
+}
 
 
 if __name__ == "__main__":

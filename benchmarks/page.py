@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def figures() -> str:
-    return "\n\n".join([section("CPU", CPU), section("GPU", GPU), growth()])
+    return "\n\n".join([section("CPU", CPU), section("GPU", GPU), growth(), shards()])
 
 
 def section(title: str, names: tuple[str, ...]) -> str:
@@ -81,16 +81,45 @@ def activations(report: dict[str, Any]) -> str:
 
 
 def growth() -> str:
-    report = read("growth")
-    if report is None:
-        return "## Growth\n\nNot measured."
-    parts = ["## Growth", described(report["machine"])]
+    reports = [report for name in ("growth", "large_data") if (report := read(name)) is not None]
+    parts = ["## Growth", *([] if reports else ["Not measured."])]
     head = "| what | size: seconds (peak memory of the process) | exponent of time |\n|---|---|---|\n"
-    rows = []
-    for of in report["lines"]:
-        sizes = ", ".join(f"{r['size']:,}: {r['seconds']:.2f} s ({r['peak_gb']:.2f} GB)" for r in of["rows"])
-        rows.append(f"| {of['what']}, {of['unit']} | {sizes} | {of['exponent']:.2f} |")
-    return "\n\n".join([*parts, head + "\n".join(rows)])
+    for report in reports:
+        rows = []
+        for of in report["lines"]:
+            sizes = ", ".join(f"{r['size']:,}: {r['seconds']:.2f} s ({r['peak_gb']:.2f} GB)" for r in of["rows"])
+            rows.append(f"| {of['what']}, {of['unit']} | {sizes} | {of['exponent']:.2f} |")
+        parts += [described(report["machine"]), head + "\n".join(rows)]
+        parts += [starts(of) for of in report["lines"] if "epoch_s" in of["rows"][0]]
+    return "\n\n".join(parts)
+
+
+def starts(of: dict[str, Any]) -> str:
+    """Describe how long a training on many images takes to begin."""
+    read_s, epoch_s = (
+        [f"{r[key]:.2f} s for {r['size']:,} images" for r in of["rows"]] for key in ("read_s", "epoch_s")
+    )
+    return f"Reading the split takes {' and '.join(read_s)}; an epoch begins after {' and '.join(epoch_s)}."
+
+
+def shards() -> str:
+    parts = ["## Shards"]
+    for name in ("shards", "shards_late"):
+        report = read(name)
+        if report is None:
+            parts.append(f"Not measured: {name}.")
+            continue
+        settings = report["settings"]
+        parts.append(
+            f"{described(report['machine'])} {settings['images']:,} images of {settings['image_size']} pixels, an S3 "
+            f"server on the same machine, answers {settings['latency_ms']:g} ms late."
+        )
+        rows = [
+            f"| {of['what']} | {settings['images'] / of['ours_s']:,.0f} | {settings['images'] / of['peer_s']:,.0f} |"
+            for of in report["lines"]
+        ]
+        parts.append("| what | images/s from shards | images/s from files |\n|---|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import socket
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -25,7 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
-from side_by_side import line, parser, write_report
+from side_by_side import parser, write_report
 
 from fcos.data import shards
 from fcos.data.cache import keep_images
@@ -54,7 +55,8 @@ def main() -> None:
             prepare(folder, "s3://images/shards")
             print(f"prepare and write shards: {time.perf_counter() - started:.1f} s", flush=True)
             lines = compare(folder, given.repetitions)
-    write_report(out, "Shards", lines, images=given.number, latency_ms=given.latency)
+    of_images = {"images": given.number, "image_size": given.image_size}
+    write_report(out, "Shards", lines, **of_images, latency_ms=given.latency)
 
 
 def compare(folder: Path, repetitions: int) -> list[dict[str, Any]]:
@@ -93,10 +95,9 @@ def compare(folder: Path, repetitions: int) -> list[dict[str, Any]]:
     }
     for what, measure in parts.items():
         pairs = [(measure(sharded), measure(files)) for _ in range(repetitions)]
-        ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
-        lines.append(line(what, ours, theirs, peer="files on the disk", target=2.0, at_most=True))
-        rates = [len(order) / min(seconds) for seconds in (ours, theirs)]
-        print(f"{what}: {rates[0]:.0f} images/s from shards, {rates[1]:.0f} from files", flush=True)
+        ours, theirs = (round(statistics.median(pair[side] for pair in pairs), 3) for side in (0, 1))
+        lines.append({"what": what, "peer": "files on the disk", "ours_s": ours, "peer_s": theirs})
+        print(f"{what}: {len(order) / ours:.0f} images/s from shards, {len(order) / theirs:.0f} from files", flush=True)
     return lines
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fcos.boxes import boxes_from, clip
-from fcos.detections import Bools, Candidates, Float32s
+from fcos.detections import Bools, Candidates, Detections, Float32s
 from fcos.structures import HeadOutputs
 
 
@@ -19,12 +19,34 @@ def decode_candidates(
     score_threshold: float,
     max_candidates: int,
 ) -> list[Candidates]:
-    """Return the candidates of every image: the highest-scoring (location, class) pairs before NMS.
+    """Return the candidates of every image, copied to the host once; see `decode_rows`.
 
-    The score is sqrt(sigmoid(class) * sigmoid(centerness)). Each level contributes at most `max_candidates` pairs with
-    a score above `score_threshold`. Boxes are in pixels of the original image and clipped to it; boxes entirely outside
-    of it (from locations in the padding) are dropped. All of this runs on the device for the whole batch, and the
-    selected candidates are copied to the host once.
+    Args:
+        score_threshold: only higher scores are kept.
+    """
+    rows = decode_rows(outputs, locations, strides, image_sizes, original_sizes, max_candidates=max_candidates)
+    return candidates_of(rows, score_threshold=score_threshold)
+
+
+def candidates_of(rows: Tensor, *, score_threshold: float) -> list[Candidates]:
+    """Return the rows (B, N, 6) of each image with a higher score, copied to the host once."""
+    return [_candidates(of_image, of_image[:, 4] > score_threshold) for of_image in rows.cpu().numpy()]
+
+
+def decode_rows(
+    outputs: HeadOutputs,
+    locations: Tensor,
+    strides: Tensor,
+    image_sizes: Tensor,
+    original_sizes: Tensor,
+    *,
+    max_candidates: int,
+) -> Tensor:
+    """Return (B, N, 6) box, score, label: the highest-scoring (location, class) pairs before NMS, on the device.
+
+    The score is sqrt(sigmoid(class) * sigmoid(centerness)). Each level contributes at most `max_candidates` pairs.
+    Boxes are in pixels of the original image and clipped to it; boxes entirely outside of it (from locations in the
+    padding) have score 0. All of this runs on the device for the whole batch.
 
     Args:
         locations: (R, 2) x, y in pixels of the padded image.
@@ -41,8 +63,44 @@ def decode_candidates(
     scores, pair = _best_pairs(joint_scores(outputs) * inside, outputs.feature_sizes, max_candidates)  # (B, N) each
     boxes = boxes.gather(1, (pair // num_classes)[..., None].expand(-1, -1, 4))
     labels = (pair % num_classes).to(boxes)  # float32 holds every label; one tensor is one wait for the device
-    fetched = torch.cat((boxes, scores[..., None], labels[..., None]), dim=-1).cpu().numpy()  # (B, N, 6)
-    return [_candidates(rows, rows[:, 4] > score_threshold) for rows in fetched]
+    return torch.cat((boxes, scores[..., None], labels[..., None]), dim=-1)
+
+
+def detect_rows(
+    rows: Tensor, *, score_threshold: float, nms_iou_threshold: float, max_detections: int
+) -> list[Detections]:
+    """Return what `fcos.detections.detect` keeps of the candidates in rows (B, N, 6), computed on their device.
+
+    Whether greedy NMS keeps a box depends on the boxes before it only. So if each box is decided anew from the last
+    decisions on all boxes, the first t of them are right after t rounds, and a round that changes nothing is the last;
+    boxes that suppress each other in a long chain are rare.
+    """
+    return [_detected(of_image, score_threshold, nms_iou_threshold, max_detections) for of_image in rows]
+
+
+def _detected(rows: Tensor, score_threshold: float, nms_iou_threshold: float, max_detections: int) -> Detections:
+    rows = rows[rows[:, 4].argsort(descending=True, stable=True)]
+    rows = rows[rows[:, 4] > score_threshold]
+    suppresses = _overlap(rows, nms_iou_threshold).triu(diagonal=1).float()  # (N, N): a box, and those after it
+    keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    while True:
+        decided = keep.float() @ suppresses == 0
+        if torch.equal(decided, keep):
+            break
+        keep = decided
+    kept = rows[keep][:max_detections].cpu().numpy()
+    return _candidates(kept, np.ones(len(kept), dtype=bool))
+
+
+def _overlap(rows: Tensor, threshold: float) -> Tensor:
+    """Return (N, N) bool: whether two boxes have the same class and an IoU above the threshold, as `detect` has it."""
+    low, high, labels = rows[:, :2], rows[:, 2:4], rows[:, 5]
+    width, height = (torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)).clamp(min=0).unbind(-1)
+    intersection = width * height
+    sides = high - low
+    area = sides[:, 0] * sides[:, 1]
+    iou = intersection / (area[:, None] + area - intersection)
+    return (iou.double() > threshold) & (labels[:, None] == labels)
 
 
 def _candidates(rows: Float32s, kept: Bools) -> Candidates:

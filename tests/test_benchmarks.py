@@ -90,6 +90,27 @@ def test_prediction_at_small_size(tmp_path: Path) -> None:
     assert peers[0] == "torchvision, float32, batch 1" and len(peers) == 3
 
 
+@pytest.mark.slow
+def test_large_data_at_small_size(tmp_path: Path) -> None:
+    out = tmp_path / "large.json"
+    run("large_data.py", "--images", "60", "--images", "120", "--out", str(out))
+    lines = json.loads(out.read_text())["lines"]
+    assert [[row["size"] for row in of["rows"]] for of in lines] == [[60, 120]] * 3
+    assert all(row["peak_gb"] > 0 for of in lines for row in of["rows"])
+    assert all(0 < row["epoch_s"] < row["seconds"] for row in lines[1]["rows"])
+
+
+@pytest.mark.engine
+def test_shards_at_small_size(tmp_path: Path) -> None:
+    if not (BENCHMARKS.parent / ".venv/servers/bin/rclone").exists():
+        pytest.skip("no servers: make test-engines")
+    out = tmp_path / "shards.json"
+    run("shards.py", "--number", "40", "--latency", "5", "--repetitions", "1", "--out", str(out))
+    report = json.loads(out.read_text())
+    assert len(report["lines"]) == 3 and report["settings"]["latency_ms"] == 5
+    assert all(of["ours_s"] > 0 and of["peer_s"] > 0 for of in report["lines"])
+
+
 def test_wall_time_of_stages(side_by_side: Any) -> None:
     import study
 

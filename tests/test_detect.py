@@ -14,6 +14,7 @@ from fcos.cli import main
 from fcos.commands.detect import detect, find_images
 from fcos.data.images import reduced
 from fcos.errors import UserError
+from fcos.evaluation import predictor
 from fcos.inference.detector import Detector
 from fcos.inference.drawing import draw_boxes
 from fcos.palette import COLOURS
@@ -138,6 +139,16 @@ def test_boxes_of_a_reduced_image_are_in_its_own_pixels(weights):
     assert [record["score"] for record in of_large] == [record["score"] for record in of_small]
     scaled = [[4 * number for number in record["bbox"]] for record in of_small]
     assert np.allclose([record["bbox"] for record in of_large], scaled, atol=1e-3)
+
+
+def test_nms_on_the_device_finds_the_same_objects(weights, monkeypatch):
+    """Candidates, of which there are many, are then not copied to the host."""
+    test = Detector.from_weights(weights).test.model_copy(update={"score_threshold": 0.05})
+    image = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    on_device = Detector.from_weights(weights, test.model_copy(update={"nms_on_device": True}))
+    expected = Detector.from_weights(weights, test)([image])
+    monkeypatch.setattr(predictor, "candidates_of", None)
+    assert on_device([image]) == expected and len(expected[0]) > 20
 
 
 @pytest.mark.parametrize("option", ["--no-images", "--no-pictures"])

@@ -14,7 +14,7 @@ from fcos.detections import Candidates, detect, merge_views
 from fcos.errors import UserError
 from fcos.evaluation.candidates import read_candidates, save_candidates
 from fcos.evaluation.scoring import coco_metrics, coco_results, detect_all
-from fcos.postprocess import decode_candidates
+from fcos.postprocess import decode_candidates, detect_rows
 from fcos.scoring.average_precision import METRICS
 from fcos.structures import HeadOutputs
 
@@ -170,6 +170,35 @@ def test_views_are_merged_by_nms_over_their_union():
     merged = merge_views([one, two], nms_iou_threshold=0.6, max_detections=100)
     assert merged.scores.tolist() == pytest.approx([0.8, 0.4])
     assert len(merge_views([one, candidates()], nms_iou_threshold=0.6, max_detections=100)) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nms_on_the_device_is_that_of_the_host(seed):
+    """Many boxes, few places: ties of scores, equal boxes, boxes without area, IoUs on the threshold, long chains."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 700))
+    corners = rng.integers(0, 12, (count, 2)).astype(np.float32) * rng.choice([1.0, 1.3])
+    boxes = np.concatenate((corners, corners + rng.integers(0, 8, (count, 2))), axis=1).astype(np.float32)
+    scores = rng.choice([0.0, 0.05, 0.3, 0.31, 0.9], count).astype(np.float32)
+    rows = np.column_stack((boxes, scores, rng.integers(0, 3, count))).astype(np.float32).reshape(-1, 6)
+    above = rows[rows[:, 4] > 0.05]
+    for threshold in (0.0, 0.5, 0.6, 1.0):
+        for most in (3, 1000):
+            settings = {"nms_iou_threshold": threshold, "max_detections": most}
+            expected = detect(Candidates(above[:, :4], above[:, 4], above[:, 5].astype(np.int64)), **settings)
+            # A batch of two images: these boxes, and the same the other way round.
+            both = torch.from_numpy(np.stack((rows, rows[::-1])))
+            found, _ = detect_rows(both, score_threshold=0.05, **settings)
+            for name in ("boxes", "scores", "labels"):
+                assert np.array_equal(getattr(found, name), getattr(expected, name)), (threshold, most, name)
+
+
+def test_a_chain_of_boxes_that_suppress_each_other_is_decided_from_its_start():
+    """Each box overlaps the next one: the first stays, so the second goes, so the third stays ..."""
+    chain = [[2 * k, 0, 2 * k + 10, 10, 0.9 - k / 1000, 0] for k in range(101)]
+    (found,) = detect_rows(torch.tensor([chain]), score_threshold=0.0, nms_iou_threshold=0.6, max_detections=100)
+    # 8 of 12 columns are common to neighbours (0.67), 6 of 14 to the next but one (0.43).
+    assert found.boxes[:, 0].tolist() == [4.0 * k for k in range(51)]
 
 
 def test_decoding_by_hand():

@@ -5,13 +5,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
-from conftest import ROOT, free_ports, wait_until
+from conftest import ROOT, free_ports, wait_until, write_params
+from data_helpers import small_yolo
 from project_helpers import call, copy_project, repro, small_study
 
+from fcos.commands.prepare import prepare
+from fcos.data import shards
+from fcos.data.coco import read_split
+from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.errors import UserError
 from fcos.running.heartbeat import read_heartbeats
 from fcos.training.remote_states import RemoteStates
@@ -116,6 +123,59 @@ def test_a_state_in_an_object_store_is_found_by_another_node(tmp_path, servers, 
     assert found["step"] == 7 and torch.equal(found["model"]["w"], torch.arange(5.0))
     there.remote.drop()
     assert Scratch(tmp_path / "else", remote=RemoteStates(url)).load(torch.device("cpu")) is None
+
+
+def test_a_training_reads_its_images_from_an_object_store(tmp_path, servers, monkeypatch):
+    """Through DVC, on a real S3 server, twice: by whole shards and by ranges. The weights are those from files."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    params = small_study()
+    copy_project(folder, params)
+    monkeypatch.chdir(folder)
+    small_yolo(**{f"image{number}": ["0 0.5 0.5 0.5 0.5"] for number in range(6)})
+    data = {"source": "yolo", "root": "yolo", "classes": ["cat", "dog"], "cache": "none"}
+    environment = {**servers.environment, "AWS_ENDPOINT_URL": servers.s3, "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def trained(**more):
+        write_params({**params, "data": {**data, **more}})
+        call(folder, "dvc", "repro", "--force", "--single-item", "stages/source/dvc.yaml:source")
+        call(folder, "dvc", "repro", "--single-item", "stages/prepare/dvc.yaml:prepare")
+        shutil.rmtree("runs", ignore_errors=True)
+        call(folder, sys.executable, "-m", "fcos", "train", "one-epoch")
+        return Path("runs/smoke/one-epoch/model.safetensors").read_bytes()
+
+    from_files = trained()
+    shutil.rmtree("data/.scratch", ignore_errors=True)
+    assert trained(shards="s3://dvc/images") == from_files
+    assert len(list(Path("data/.scratch/shards").glob("*.tar"))) == 1  # the training images; no other were read
+    split = read_split(Path("data/smoke"), "train")
+    monkeypatch.setattr(shards, "DISK_TIMES", float("inf"))
+    dataset = DetectionDataset(split)
+    by_files = DetectionDataset(replace(split, shards=None))
+    for samples in load_ahead(dataset, [[3, 0], [7, 1]], workers=2):
+        for sample in samples:
+            index = split.image_ids.tolist().index(sample.image_id)
+            assert torch.equal(torch.as_tensor(sample.image), torch.as_tensor(by_files[index].image))
+
+
+def test_a_store_that_does_not_answer_is_told_before_any_image_is_read(tmp_path, servers, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small_yolo()
+    write_params({**small_study(), "data": {"source": "yolo", "root": "yolo", "classes": ["cat", "dog"]}})
+    for name, value in servers.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", servers.s3)
+    (port,) = free_ports(1)
+    wrong = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_SECRET_ACCESS_KEY": "sesame"}
+    for name, value in wrong.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
+            with pytest.raises(UserError, match=r"s3://dvc/images: the images cannot be (read|written)"):
+                prepare("s3://dvc/images")
+    assert "check train" not in capsys.readouterr().err and not Path("data/smoke").exists()
 
 
 def test_a_study_on_a_team_s_servers(tmp_path, servers, project, monkeypatch):

@@ -18,6 +18,8 @@ from stage_deps import closure
 
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
+from fcos.config.runs import parse_runs
+from fcos.config.section import read_params
 from fcos.config.train import TrainConfig
 from fcos.data.images import resized_size
 from fcos.data.transforms import View, draw_view, padded_size, show_boxes
@@ -26,6 +28,7 @@ from fcos.files import sha256_file
 from fcos.model.checkpoint import Identity, load_weights, read_state_dict, save_weights
 from fcos.model.detector import FCOS
 from fcos.study.layout import Layout
+from fcos.training import loop
 from fcos.training.key import TRAINING_CODE
 from fcos.training.loop import Plan
 from fcos.training.optimizer import learning_rate, make_optimizer
@@ -82,6 +85,37 @@ def test_by_shape_an_epoch_is_whole_and_little_of_it_is_padding():
     for step in (0, 5, 99, 100, 250):
         assert list(plan.batches(step)) == batches[step:]
     assert list(dataclasses.replace(plan, seed=4).batches(0)) != batches
+
+
+def test_fewer_padded_sizes_have_more_padding():
+    rng = np.random.default_rng(0)
+    sizes = {number: tuple(rng.integers(40, 120, 2).tolist()) for number in range(200)}
+    shapes, pixels = {}, {}
+    for multiple in (32, 64):
+        config = TrainConfig(batch_size=4, sizes=[48, 64, 80], max_size=128, pad_multiple=multiple)
+        plan = Plan(image_sizes=sizes, epochs=1, seed=0, config=config)
+        views = [[plan.view(1, plan.image_ids[index]).size for index in batch] for batch in plan._epoch(1)]
+        shapes[multiple] = {padded_size(of_batch, multiple) for of_batch in views}
+        pixels[multiple] = plan.mean_pixels()
+    assert all(side % 64 == 0 for shape in shapes[64] for side in shape)
+    assert len(shapes[64]) < len(shapes[32]) and pixels[64] > pixels[32]
+    assert padded_size([(427, 33)], 128) == (512, 128)
+
+
+def test_a_training_pads_as_it_is_told(workspace, smoke_params, monkeypatch):
+    """Smoke's images are 64 x 64; trainings before there was the key keep their identity."""
+    seen, step = set(), loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda model, batch, *rest, **more: (
+        seen.add(tuple(batch.images.shape[2:])) or step(model, batch, *rest, **more)
+    ))  # fmt: skip
+    smoke_params["train"]["pad_multiple"] = 128
+    write_params(smoke_params)
+    prepare()
+    train("one-epoch", None)
+    assert seen == {(128, 128)}
+    run = parse_runs(read_params())["one-epoch"]
+    assert run.identity()["train"]["pad_multiple"] == 128
+    assert "pad_multiple" not in TrainConfig().identity()
 
 
 def test_by_shape_views_are_drawn_when_they_are_needed(monkeypatch):

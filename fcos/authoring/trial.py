@@ -56,7 +56,8 @@ def try_runs(runs: Sequence[Run], split: CocoSplit) -> tuple[int, list[float]]:
         trial = make_trial(run, len(split.categories))
         fitting.append(largest_batch(trial, run, split, memory=memory)[0])
         height, width = (int(side) for side in middle)
-        size = padded_size([resized_size((height, width), max(run.train.sizes), run.train.max_size)])
+        largest = resized_size((height, width), max(run.train.sizes), run.train.max_size)
+        size = padded_size([largest], run.train.pad_multiple)
         if most := min(fitting[-1], run.train.batch_size):
             seconds.append(seconds_per_image(trial, size, most))
     return min(fitting), seconds

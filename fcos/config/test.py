@@ -26,10 +26,13 @@ class TestConfig(Section):
     device: Device = "auto"
     devices: Devices = 1
     cuda_graphs: bool = True
+    nms_on_device: bool = False
     workers: Annotated[int, Field(ge=0)] = 2
 
     # These keys decide where and how fast the network runs. The dtype that was used is stored with the candidates.
-    _MACHINE: ClassVar = frozenset({"device", "devices", "cuda_graphs", "workers", "batch_size", "precision"})
+    _MACHINE: ClassVar = frozenset(
+        {"device", "devices", "cuda_graphs", "nms_on_device", "workers", "batch_size", "precision"}
+    )
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that determine the metrics, as stored in every metrics file."""

@@ -19,7 +19,7 @@ class TrainConfig(Section):
     `batches: by_shape` puts images of similar shape into one batch to reduce padding. `validate_every: N` scores the
     validation split every N epochs; `keep: best` keeps the weights with the highest validation AP, and `patience: P`
     ends a training whose validation AP has not improved for P epochs. `devices: N` or `all` trains on several devices;
-    `batch_size` is that of all of them.
+    `batch_size` is that of all of them. With a larger `pad_multiple`, batches have fewer shapes and more padding.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -37,6 +37,7 @@ class TrainConfig(Section):
     device: Device = "auto"
     devices: Devices = 1
     cuda_graphs: bool = True
+    pad_multiple: Annotated[int, Field(gt=0, multiple_of=32)] = 32
     workers: NonNegativeInt = 2
     checkpoint_every_s: NonNegativeFloat = 60.0
     validate_every: PositiveInt | None = None
@@ -55,6 +56,8 @@ class TrainConfig(Section):
     def identity(self) -> dict[str, Any]:
         """Return the settings that determine the weights."""
         decides_nothing = self._MACHINE if self.selects else self._MACHINE | self._VALIDATION
+        if self.pad_multiple == 32:  # trainings before there was this key
+            decides_nothing = decides_nothing | {"pad_multiple"}
         return self.model_dump(mode="json", exclude=set(decides_nothing))
 
     @model_validator(mode="after")

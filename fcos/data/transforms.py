@@ -28,9 +28,9 @@ class View:
     flipped: bool = False
 
 
-def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return the smallest (height, width) in multiples of 32 that holds all `sizes`."""
-    height, width = (-(-max(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in zip(*sizes, strict=True))
+def padded_size(sizes: Sequence[tuple[int, int]], multiple: int = PAD_MULTIPLE) -> tuple[int, int]:
+    """Return the smallest (height, width) in multiples of `multiple` that holds all `sizes`."""
+    height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
     return height, width
 
 

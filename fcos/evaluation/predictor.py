@@ -5,17 +5,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fcos import distributed
 from fcos.data.dataset import DetectionDataset, load_ahead
 from fcos.data.images import resized_size
 from fcos.data.transforms import View, make_batch, padded_size, send
-from fcos.detections import Candidates
+from fcos.detections import Candidates, Detections
 from fcos.model.device import find_memory_format
 from fcos.model.graphs import Graphs, run
 from fcos.model.locations import LocationGrid
-from fcos.postprocess import decode_candidates
+from fcos.postprocess import candidates_of, decode_rows, detect_rows
 from fcos.progress import Progress
 from fcos.records import ViewTiming
 from fcos.structures import Sample
@@ -39,18 +39,33 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, samples: list[Sample], views: list[View]) -> list[Candidates]:
         """Return the candidates of each sample in its view, in pixels of the original image."""
+        return candidates_of(self.rows(samples, views), score_threshold=self.score_threshold)
+
+    @torch.inference_mode()
+    def detect(
+        self, samples: list[Sample], views: list[View], *, nms_iou_threshold: float, max_detections: int
+    ) -> list[Detections]:
+        """Return the detections of each sample in its view, with NMS on the device."""
+        return detect_rows(
+            self.rows(samples, views),
+            score_threshold=self.score_threshold,
+            nms_iou_threshold=nms_iou_threshold,
+            max_detections=max_detections,
+        )
+
+    def rows(self, samples: list[Sample], views: list[View]) -> Tensor:
+        """Return boxes, scores and labels on the device; see `decode_rows`."""
         batch = make_batch(samples, views, self.device, find_memory_format(self.device, self.dtype))
         outputs = run(self.model, batch.images, self.dtype, self.graphs)
         height, width = batch.images.shape[2:]
         locations = self.grid(outputs.feature_sizes, (height, width), self.device)
         original = send(torch.tensor([sample.size for sample in samples], dtype=torch.float32), self.device)
-        return decode_candidates(
+        return decode_rows(
             outputs,
             locations.xy,
             locations.strides,
             batch.image_sizes,
             original,
-            score_threshold=self.score_threshold,
             max_candidates=self.max_candidates,
         )
 

@@ -100,14 +100,26 @@ class Detector:
 
     def __call__(self, images: list[ImageArray]) -> list[list[dict[str, Any]]]:
         """Return the detections of each image, highest score first: category_id, category, bbox (xywh), score."""
-        return [records(self.detect(self.candidates(image)), self.categories) for image in images]
+        return [records(self._detections(image), self.categories) for image in images]
 
     def candidates(self, image: ImageArray) -> Candidates:
         """Return the predictions for the image, before NMS, in pixels of the image."""
+        sample, view = self._shown(image)
+        return self.predictor([sample], [view])[0]
+
+    def _detections(self, image: ImageArray) -> Detections:
+        if not self.test.nms_on_device:
+            return self.detect(self.candidates(image))
+        sample, view = self._shown(image)
+        nms_iou_threshold, max_detections = self.test.nms_iou_threshold, self.test.max_detections
+        return self.predictor.detect(
+            [sample], [view], nms_iou_threshold=nms_iou_threshold, max_detections=max_detections
+        )[0]
+
+    def _shown(self, image: ImageArray) -> tuple[Sample, View]:
         size = image.shape[0], image.shape[1]
         limits = self.test.size, self.test.max_size
-        small = reduced(image, reduction(size, *limits))
-        return self.predictor([Sample(0, small, NOTHING, size)], [View(resized_size(size, *limits))])[0]
+        return Sample(0, reduced(image, reduction(size, *limits)), NOTHING, size), View(resized_size(size, *limits))
 
     def detect(self, candidates: Candidates) -> Detections:
         """Return the detections that NMS keeps of the candidates."""

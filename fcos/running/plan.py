@@ -234,7 +234,7 @@ def _tried(runs: Sequence[Run], split: CocoSplit, jobs: int) -> dict[Network, Sp
 def _try(run: Run, split: CocoSplit) -> Speed:
     trial = make_trial(run, len(split.categories))
     side = int(_pixels_per_image(run, split) ** 0.5)
-    size = padded_size([(side, side)])
+    size = padded_size([(side, side)], run.train.pad_multiple)
     seconds = seconds_per_image(trial, size, min(run.train.batch_size, len(split.images)))
     return Speed(seconds / (size[0] * size[1]), "three trial steps", False)
 

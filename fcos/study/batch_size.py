@@ -50,7 +50,8 @@ def seconds_per_image(trial: Trial, image_size: tuple[int, int], most: int) -> f
 def largest_size(run: Run, split: CocoSplit) -> tuple[int, int]:
     """Return the (height, width) of a batch with every training image at the largest of train.sizes."""
     shorter, longest = max(run.train.sizes), run.train.max_size
-    return padded_size([resized_size(size, shorter, longest) for size in set(split.image_sizes.values())])
+    sizes = [resized_size(size, shorter, longest) for size in set(split.image_sizes.values())]
+    return padded_size(sizes, run.train.pad_multiple)
 
 
 def _kept_bytes(split: CocoSplit, run: Run, memory: int) -> int:

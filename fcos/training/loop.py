@@ -98,7 +98,9 @@ class Plan:
         """Return the pixels of an image in its batch, padding included: the mean over `most` batches of an epoch."""
         pixels = images = 0
         for batch in islice(self._epoch(0), most):
-            height, width = padded_size([self.view(0, self.image_ids[index]).size for index in batch])
+            height, width = padded_size(
+                [self.view(0, self.image_ids[index]).size for index in batch], self.config.pad_multiple
+            )
             pixels, images = pixels + height * width * len(batch), images + len(batch)
         return pixels / images
 
@@ -116,7 +118,7 @@ class Plan:
         together = _parts(order, SORTED_TOGETHER * size)
 
         def shape(index: int) -> tuple[int, int]:
-            return padded_size([self.view(epoch, self.image_ids[index]).size])
+            return padded_size([self.view(epoch, self.image_ids[index]).size], self.config.pad_multiple)
 
         @cache
         def batches_of(part: int) -> list[list[int]]:
@@ -217,7 +219,7 @@ def fit(
                 group["lr"] = lr
             image_ids = [plan.image_ids[index] for index in indices]
             views = [plan.view(epoch, image_id) for image_id in image_ids]
-            padded = padded_size([view.size for view in views])
+            padded = padded_size([view.size for view in views], config.pad_multiple)
             batch = make_batch(samples, distributed.share(views), device, memory_format, padded) if samples else None
             clip = config.clip_grad_norm
             on_device = train_step(model, batch, assigner, optimizer, dtype=dtype, clip_grad_norm=clip, graphs=graphs)
