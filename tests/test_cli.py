@@ -48,7 +48,7 @@ OPTIONS = {
     "labels": ["RUNS", "--gt", "--out", "--top", "--images", *UNKNOWN, "--split"],
     "predict": ["RUN", "--views"],
     "results": ["NAME"],
-    "prepare": [],
+    "prepare": ["--shards"],
     "report": [],
     "source": ["--at"],
     "score": ["--gt", "--detections", "--out", "--per-class", *STATISTICS, *READING],

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -30,7 +31,7 @@ from fcos.commands.train import train
 from fcos.data import split_files
 from fcos.data.coco import CocoSplit, TabledSplit, read_split
 from fcos.data.dataset import DetectionDataset
-from fcos.data.sources import assemble
+from fcos.data.sources import assemble, fitting
 from fcos.data.sources.description import Boxes, SourceBox
 from fcos.data.sources.yolo import YoloSplit, read_yolo
 from fcos.data.split_files import Rows
@@ -196,7 +197,7 @@ def prepare_stubbed(folder, count):
     image = assemble._File((48, 64), "", "RGB", 1, None)
 
     def inspect(of):
-        return assemble.replace(image, sha256=hashlib.sha256(of.file_name.encode()).hexdigest())
+        return replace(image, sha256=hashlib.sha256(of.file_name.encode()).hexdigest())
 
     with mock.patch.object(assemble, "_inspect", inspect):
         source = read_yolo({"train": YoloSplit(folder / "images", folder / "labels")}, names=["a"])
@@ -229,7 +230,7 @@ def test_near_duplicates_among_many_boxes_of_an_image(monkeypatch):
         "trainval": {"000001": [voc_object("cat", box) for box in [*corners, corners[0]]], "000002": []},
         "test": {"000003": []},
     })  # fmt: skip
-    monkeypatch.setattr(assemble, "_ROWS", 7)
+    monkeypatch.setattr(fitting, "ROWS", 7)
     manifest = run_prepare(source="voc", root="photos", classes=["cat"])
     expected = {"split": "train", "image": "000001.jpg", "class": "cat", "iou": 1.0}
     assert manifest["near_duplicates"] == [expected]

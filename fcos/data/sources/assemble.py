@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcos.data.images import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
 from fcos.data.shards import write_shards
@@ -20,7 +19,8 @@ from fcos.data.sources.checks import (
     state_common,
 )
 from fcos.data.sources.depth import ALL_BITS, Deep, shared_depth
-from fcos.data.sources.description import Boxes, Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.description import Damaged, Seen, Source, SourceBox, SourceImage, SourceSplit
+from fcos.data.sources.fitting import MOST_PAIRS, Findings, fit, in_pixels, near_duplicates
 from fcos.data.sources.together import copies_text, near_copies, shared_groups
 from fcos.data.split_files import Objects, Written, shards_file, write_split, write_table
 from fcos.errors import UserError
@@ -29,25 +29,11 @@ from fcos.formats import FORMAT
 from fcos.progress import track_threads
 from fcos.records import Manifest, OfFiles, ShardFiles, SplitCounts
 
-NEAR_DUPLICATE_IOU = 0.8
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-_ROWS = 256  # boxes of an image that are compared with all of its boxes at once
-MOST_PAIRS = 20  # near duplicates that are listed per image
 TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 TURNED = range(2, 9)  # EXIF orientations that are not upright
 SPLITS = ("train", "validation", "test")
 COCO_AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
-
-
-@dataclass
-class _Findings:
-    """Corrections and suspicious boxes, listed in the manifest."""
-
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    clipped: list[dict[str, Any]] = field(default_factory=list)
-    near_duplicates: list[dict[str, Any]] = field(default_factory=list)
-    near_duplicates_cut: int = 0  # number of images with more than MOST_PAIRS pairs
-    odd: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +87,7 @@ def assemble(
     sized = [Sized(split, i, _annotated_size(i, file), file.sha256) for split in images for i, file in images[split]]
     for one in sized:
         if one.image.normalised:
-            one.image.boxes = one.image.boxes.moved(_in_pixels(one.image.boxes.xywh, one.size))
+            one.image.boxes = one.image.boxes.moved(in_pixels(one.image.boxes.xywh, one.size))
     refuse_strange_boxes(sized, source.box_format, clip=clip_outside)
     twins = merge_twins(sized, seen)
     refuse_damaged(seen.damaged, leave_out=leave_out)
@@ -116,7 +102,7 @@ def assemble(
             images["train"], images[split] = _hold_out(split, images["train"], fraction)
             image_dirs[split] = image_dirs["train"]
     _refuse_overlap(images, image_dirs)
-    findings = _Findings()
+    findings = Findings()
     splits: dict[str, SplitCounts] = {}
     for split in SPLITS:
         written = _write(out_dir, split, source.categories, images.get(split, []), findings, bits)
@@ -209,13 +195,13 @@ def _together(entry: tuple[SourceImage, _File]) -> str:
 
 
 def _write(
-    out_dir: Path, split: str, categories: list[dict[str, Any]], entries: _Images, findings: _Findings, bits: int
+    out_dir: Path, split: str, categories: list[dict[str, Any]], entries: _Images, findings: Findings, bits: int
 ) -> Written:
     for image, file in entries:
         size = _annotated_size(image, file)
         findings.odd += [{"split": split, "image": image.file_name, "what": what} for what in _odd(image, file)]
-        image.boxes = _fit(image, size, split, findings)
-        pairs = _near_duplicates(image, split)
+        image.boxes = fit(image, size, split, findings)
+        pairs = near_duplicates(image, split)
         findings.near_duplicates += pairs[:MOST_PAIRS]
         findings.near_duplicates_cut += len(pairs) > MOST_PAIRS
     category_id = {category["name"]: category["id"] for category in categories}
@@ -238,18 +224,6 @@ def _write_shards(url: str, path: Path, entries: _Images) -> ShardFiles:
     names, places = write_shards(url, images, path.stem)
     write_table(shards_file(path), places)
     return {"url": url, "files": names}
-
-
-def _in_pixels(fractions: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Convert xywh (M, 4) from fractions to pixels of an image of `size` (height, width).
-
-    Corners are rounded to 1/64 of a pixel, which is about the precision of six digits at 10,000 pixels, so that a box
-    at the border does not end 1e-4 pixels outside.
-    """
-    shape = np.array(size[::-1])
-    low = np.rint(64 * (fractions[:, :2] * shape)) / 64
-    high = np.rint(64 * ((fractions[:, :2] + fractions[:, 2:]) * shape)) / 64
-    return np.concatenate((low, high - low), axis=1)
 
 
 def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: int) -> dict[str, Any]:
@@ -341,55 +315,6 @@ def _odd(image: SourceImage, file: _File) -> Iterable[str]:
         yield "rotated by EXIF"
     if file.mode != "RGB":
         yield f"colour mode {file.mode}" + (", transparency is left out" if file.mode in TRANSPARENT else "")
-
-
-def _fit(image: SourceImage, size: tuple[int, int], split: str, findings: _Findings) -> Boxes:
-    """Return the boxes clipped to their image, without those of which nothing is left."""
-    xywh, (height, width) = image.boxes.xywh, size
-    low, sides = xywh[:, :2], xywh[:, 2:]
-    if (sides > 0).all() and (low >= 0).all() and (low + sides <= (width, height)).all():
-        return image.boxes
-    fitted = (_clipped(box, image, size, split, findings) for box in image.boxes)
-    return Boxes(box for box in fitted if box is not None)
-
-
-def _clipped(
-    box: SourceBox, image: SourceImage, size: tuple[int, int], split: str, findings: _Findings
-) -> SourceBox | None:
-    x, y, w, h = box.bbox
-    entry = {"split": split, "image": image.file_name, "class": box.category, "bbox": box.bbox}
-    if w <= 0 or h <= 0:
-        findings.dropped.append({**entry, "why": "no area"})
-        return None
-    height, width = size
-    outside = max(-x, -y, x + w - width, y + h - height)
-    if outside <= 0:
-        return box
-    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
-    if x2 <= x1 or y2 <= y1:
-        findings.dropped.append({**entry, "why": "outside the image"})
-        return None
-    findings.clipped.append(entry)
-    return replace(box, bbox=[x1, y1, x2 - x1, y2 - y1])
-
-
-def _near_duplicates(image: SourceImage, split: str) -> list[dict[str, Any]]:
-    """Return pairs of boxes of one class with a very high IoU: mostly one object that was annotated twice."""
-    pairs: list[dict[str, Any]] = []
-    xywh, categories = image.boxes.xywh, image.boxes.categories
-    low, high, area = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2] * xywh[:, 3]
-    for first in range(0, len(xywh), _ROWS):  # not all pairs at once, of which an image may have many
-        rows = slice(first, first + _ROWS)
-        sides = np.minimum(high[rows, None], high[first:]) - np.maximum(low[rows, None], low[first:])
-        overlap = sides.clip(min=0).prod(axis=2)
-        iou = np.triu(overlap / (area[rows, None] + area[first:] - overlap), k=1)
-        for i, j in np.argwhere(iou > NEAR_DUPLICATE_IOU):
-            if categories[first + i] == categories[first + j]:
-                entry = {"split": split, "image": image.file_name, "class": categories[first + i]}
-                pairs.append({**entry, "iou": round(float(iou[i, j]), 3)})
-        if len(pairs) > MOST_PAIRS:
-            break
-    return pairs
 
 
 def refuse_bad_categories(categories: list[dict[str, Any]], where: Path) -> None:
