@@ -67,7 +67,10 @@ def _clipped(
 
 
 def near_duplicates(image: SourceImage, split: str) -> list[dict[str, Any]]:
-    """Return pairs of boxes of one class with a very high IoU: mostly one object that was annotated twice."""
+    """Return pairs of boxes of one class with a very high IoU: mostly one object that was annotated twice.
+
+    At most MOST_PAIRS + 1 are returned.
+    """
     pairs: list[dict[str, Any]] = []
     xywh, categories = image.boxes.xywh, image.boxes.categories
     low, high, area = xywh[:, :2], xywh[:, :2] + xywh[:, 2:], xywh[:, 2] * xywh[:, 3]
@@ -80,6 +83,6 @@ def near_duplicates(image: SourceImage, split: str) -> list[dict[str, Any]]:
             if categories[first + i] == categories[first + j]:
                 entry = {"split": split, "image": image.file_name, "class": categories[first + i]}
                 pairs.append({**entry, "iou": round(float(iou[i, j]), 3)})
-        if len(pairs) > MOST_PAIRS:
-            break
+            if len(pairs) > MOST_PAIRS:
+                return pairs
     return pairs
