@@ -76,7 +76,7 @@ class StudyPlan:
     study: str
     where: str  # device and number format
     jobs: int
-    is_gpu: bool
+    num_gpus: int  # of this machine; 0: on a CPU
     runs: list[RunPlan]
     speeds: dict[Network, Speed]
     alone_s: float  # stages that never run in parallel with others
@@ -134,7 +134,15 @@ def plan_study(study: Params, jobs: int) -> StudyPlan:
         for run in trained
     ]
     stages = [stage for stage in all_stages(study) if stage.run_name is None]
-    return StudyPlan(study.study, where, jobs, device.type == "cuda", runs, speeds, START_S * len(stages))
+    return StudyPlan(
+        study.study,
+        where,
+        jobs,
+        torch.cuda.device_count() if device.type == "cuda" else 0,
+        runs,
+        speeds,
+        START_S * len(stages),
+    )
 
 
 def plan_text(plan: StudyPlan, price: float | None) -> str:
@@ -146,13 +154,14 @@ def plan_text(plan: StudyPlan, price: float | None) -> str:
         f"study {plan.study}: {trainings}, {done} done; {images:,} images shown to networks; "
         f"{plan.jobs} at a time on {plan.where}"
     )
-    lines = [("on this machine", 1, plan.seconds())]
+    lines: list[tuple[str, float, float]] = [("on this machine", 1, plan.seconds())]  # words, machines, seconds
     lines += [(f"on {count} such machines", count, plan.seconds(machines=count)) for count in (2, 4)]
-    lines += [(_on_devices(count), count, plan.seconds(devices=count)) for count in _DEVICES if plan.is_gpu]
+    if plan.num_gpus:
+        lines += [(_on_devices(count), count / plan.num_gpus, plan.seconds(devices=count)) for count in _DEVICES]
     lines.append(("with one more seed for each setting", 1, plan.seconds(more_seeds=1)))
     rows = [
-        [what, _range(seconds, plan.factors), *([] if price is None else [_cost(count * seconds, plan.factors, price)])]
-        for what, count, seconds in lines
+        [what, _range(seconds, plan.factors), *([] if price is None else [_cost(share * seconds, plan.factors, price)])]
+        for what, share, seconds in lines
     ]
     header = ["the whole study", "time", *([] if price is None else [f"price at {price:g} per hour and machine"])]
     networks = text_table(["network", "trainings", "images", "training time", "images/s", "from"], _network_rows(plan))
@@ -170,7 +179,7 @@ def plan_json(plan: StudyPlan, price: float | None) -> dict[str, Any]:
         "seconds": round(plan.seconds(), 1),
         "seconds_on_machines": {str(count): round(plan.seconds(machines=count), 1) for count in (2, 4)},
         "seconds_on_devices": (
-            {str(count): round(plan.seconds(devices=count), 1) for count in _DEVICES} if plan.is_gpu else None
+            {str(count): round(plan.seconds(devices=count), 1) for count in _DEVICES} if plan.num_gpus else None
         ),
         "seconds_with_one_more_seed": round(plan.seconds(more_seeds=1), 1),
         "range": list(plan.factors),
@@ -295,8 +304,8 @@ def _network_rows(plan: StudyPlan) -> list[list[str]]:
 def _notes(plan: StudyPlan) -> str:
     low, high = plan.factors
     said = [f"Ranges are {low:g} to {high:g} times the estimate; training times are for one of the parallel trainings."]
-    if plan.is_gpu:
-        return " ".join([*said, "Several devices are taken to be as fast as so many times one, which none is quite."])
+    if plan.num_gpus:
+        return " ".join([*said, "Times on several devices assume that a training scales perfectly."])
     return " ".join(
         [
             *said,
