@@ -116,7 +116,7 @@ def train(folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    from fcos.data import cache
+    from fcos.data import cache, coco
     from fcos.data.coco import read_split
     from fcos.data.dataset import DetectionDataset
     from fcos.study.assigner import build_assigner
@@ -139,7 +139,7 @@ def train(folder: Path) -> dict[str, Any]:
     epoch_started = time.perf_counter()
     next(plan.batches(plan.steps_per_epoch))
     epoch_s = time.perf_counter() - epoch_started
-    with mock.patch.object(cache, "read_annotated", pixels):
+    with mock.patch.object(coco, "read_annotated", pixels):
         images = cache.keep_images(split, "none", device=torch.device("cpu"), folder=folder)
         with contextlib.suppress(Enough):
             fit(
