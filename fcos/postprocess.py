@@ -71,9 +71,10 @@ def detect_rows(
 ) -> list[Detections]:
     """Return what `fcos.detections.detect` keeps of the candidates in rows (B, N, 6), computed on their device.
 
-    Whether greedy NMS keeps a box depends on the boxes before it only. So if each box is decided anew from the last
-    decisions on all boxes, the first t of them are right after t rounds, and a round that changes nothing is the last;
-    boxes that suppress each other in a long chain are rare.
+    Greedy NMS keeps a box if no kept box before it overlaps it. This starts with all boxes kept and decides each one
+    again from the last decisions on the others, until nothing changes. After t rounds, the decisions on the first t
+    boxes are final; only boxes that overlap in a long chain need many rounds. Memory grows with N squared: 5,000 rows
+    take about 600 MB.
     """
     return [_detected(of_image, score_threshold, nms_iou_threshold, max_detections) for of_image in rows]
 

@@ -187,10 +187,17 @@ class ShardFiles(TypedDict):
     files: list[str]
 
 
+class FileDigests(TypedDict):
+    """The sha256 of the files of a split."""
+
+    json: str
+    tables: str  # of both (fcos.data.split_files)
+
+
 class OfFiles(TypedDict, total=False):
     """What manifest.json has of a split for which `fcos prepare` wrote tables."""
 
-    sha256: str  # of its JSON
+    sha256: FileDigests
     bits: int  # that its 16-bit images use, if it has any that use fewer
     shards: ShardFiles  # if its images were written to an object store
 
@@ -273,7 +280,7 @@ def odd_value(value: Any, kind: Any, *, complete: bool = False) -> str | None:
 
     Args:
         kind: a TypedDict, dict[str, X], list[X], a union, a plain type or Any.
-        complete: whether all keys of a TypedDict are required; files of earlier versions lack some.
+        complete: whether a TypedDict must have its required keys; files of earlier versions lack some.
     """
     odd = _check_of(kind, complete)(value)
     if odd is None:
@@ -311,7 +318,7 @@ def _checks_of_option(kind: Any, complete: bool) -> dict[type, _Check]:
         return {int: _fine, float: _is_finite}
     if is_typeddict(kind):
         checks = {key: _check_of(of, complete) for key, of in get_type_hints(kind).items()}
-        return {dict: _record_check(checks, complete)}
+        return {dict: _record_check(checks, kind.__required_keys__ if complete else frozenset())}
     plain = NoneType if kind is None else get_origin(kind) or kind
     if not get_args(kind):
         return {plain: _fine}
@@ -347,9 +354,9 @@ def _dict_check(check: _Check) -> _Check:
     return check_dict
 
 
-def _record_check(checks: dict[str, _Check], complete: bool) -> _Check:
+def _record_check(checks: dict[str, _Check], required: frozenset[str]) -> _Check:
     def check_record(value: dict[str, Any]) -> _Odd | None:
-        if complete and (lacking := checks.keys() - value.keys()):
+        if lacking := required - value.keys():
             return f".{min(lacking)}", None
         for key, inner in value.items():
             check = checks.get(key)

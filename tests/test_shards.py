@@ -1,8 +1,12 @@
 """Images in shards of an object store: the same images in the same order, whatever happens to the store."""
 
+import errno
+import json
 import shutil
 import tarfile
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +22,10 @@ from fcos.data import shards
 from fcos.data.cache import Images, keep_images
 from fcos.data.coco import CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset, load_ahead
-from fcos.data.shards import SHARD_BYTES, Store
+from fcos.data.shards import SHARD_BYTES, Store, ToWrite, has_secret, write_shards
 from fcos.errors import UserError
 from fcos.study.layout import Layout
+from fcos.system_errors import explain
 
 YOLO = {"source": "yolo", "root": "yolo", "classes": ["cat", "dog"]}
 CPU = torch.device("cpu")
@@ -102,8 +107,8 @@ def test_shards_give_the_images_of_the_files(request, monkeypatch, url, shard_by
 def test_a_shard_is_fetched_once_by_all_processes_of_a_machine(monkeypatch, url):
     many()
     (name,) = run_prepare(**YOLO, shards=url)["splits"]["train"]["shards"]["files"]
-    fetched, read_shard = [], Store.read
-    monkeypatch.setattr(Store, "read", lambda *given: fetched.append(given[1]) or read_shard(*given))
+    fetched, download = [], Store.download
+    monkeypatch.setattr(Store, "download", lambda *given: fetched.append(given[1]) or download(*given))
     for _ in range(2):  # as two processes would
         split = read_split(DATA, "train")
         for image in split.images:
@@ -169,9 +174,9 @@ def test_the_option_writes_shards_once(run, url, smoke_params, capsys):
     many()
     write_params({**smoke_params, "study": STUDY, "data": YOLO})
     done = run("prepare", "--shards", url)
-    assert f"train: 10 images, 10 objects; images are read from 1 shards at {url}" in done.stdout
+    assert f"train: 10 images, 10 objects; images are read from 1 shard at {url}" in done.stdout
     again = run("prepare")
-    assert f"the images are read from files again, not from {url}" in again.stderr and url not in again.stdout
+    assert f"images are now read from files instead of {url}" in again.stderr and url not in again.stdout
     assert "shards" not in read("manifest")["splits"]["train"] and not (DATA / "train.shards.npy").exists()
     assert read_params()["data"] == YOLO
 
@@ -185,10 +190,10 @@ def spoil(path):
     [
         (Path.unlink, True, ["store: the images cannot be read"]),
         (Path.unlink, False, ["store: the images cannot be read"]),
-        (lambda path: path.write_bytes(b""), True, [".tar: has changed", "fcos prepare --shards"]),
+        (lambda path: path.write_bytes(b""), True, [".tar: has changed", "delete it in the store"]),
         (lambda path: path.write_bytes(b""), False, ["has changed", "found:    0 bytes with another sha256"]),
-        (spoil, True, [".tar: has changed", "fcos prepare --shards"]),
-        (spoil, False, ["a.jpg: has changed", "fcos prepare --shards"]),
+        (spoil, True, [".tar: has changed", "delete it in the store"]),
+        (spoil, False, [".tar: a.jpg: has changed", "delete it in the store"]),
     ],
 )
 def test_a_store_that_lost_an_image_is_told(request, url, damage, room, parts):
@@ -220,7 +225,12 @@ def test_a_shard_that_is_damaged_on_the_disk_is_told(url):
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ("no-such://store", ["data.shards", "no-such"]),
+        ("no-such://store", ["--shards: is not the URL of a store", "no-such"]),
+        ("bucket/pets", ["--shards: is not the URL of a store", "s3://BUCKET/FOLDER"]),
+        ("", ["--shards: is not the URL of a store", "found:    ''"]),
+        ("s3://", ["--shards: is not the URL of a store"]),
+        ("https://store/a?sig=sesame", ["--shards", "password or a token", "https://store/a"]),
+        ("ftp://localhost:1/a", ["ftp://localhost:1/a: the images cannot be read", "refused"]),
         ("s3://key:sesame@store/folder", ["--shards", "password", "s3://***@store/folder", "AWS_ACCESS_KEY_ID"]),
         ("file:///proc/no/such", ["file:///proc/no/such: the images cannot be written"]),
     ],
@@ -231,6 +241,128 @@ def test_stores_that_cannot_be_used(run, given, parts, smoke_params):
     done = run("prepare", "--shards", given)
     assert_mistake(done, *parts)
     assert "sesame" not in done.stderr and not DATA.exists()
+
+
+def test_names_of_containers_are_no_secrets():
+    assert not has_secret("abfs://my-training-images@account.dfs.core.windows.net/pets")
+    assert has_secret("s3://key:sesame@store/a") and has_secret("https://store/a?x=1&access_token=ab")
+
+
+def test_a_shard_that_was_cut_off_is_uploaded_again(url):
+    many()
+    (name,) = run_prepare(**YOLO, shards=url)["splits"]["train"]["shards"]["files"]
+    whole = (Path("store") / name).read_bytes()
+    (Path("store") / name).write_bytes(whole[:700])
+    run_prepare(**YOLO, shards=url)
+    assert (Path("store") / name).read_bytes() == whole
+
+
+def test_an_image_that_changes_while_it_is_prepared_is_refused(url):
+    many()
+    images = [ToWrite(1, "a.jpg", Path("yolo/images/train/a.jpg"), "another sha256")]
+    with pytest.raises(UserError, match=r"a\.jpg: changed while it was prepared"):
+        write_shards(url, images, "train")
+
+
+def test_shards_keep_no_files_open(monkeypatch, url):
+    """A machine may allow 1,024 open files, and a data set have more shards."""
+    many()
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    run_prepare(**YOLO, shards=url)
+    split = read_split(DATA, "train")
+    split.pixels(split.images[0])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for image in split.images:
+        split.pixels(image)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_a_full_disk_is_no_fault_of_the_store_and_may_be_cleared(monkeypatch, url):
+    many()
+    run_prepare(**YOLO, shards=url)
+    split = read_split(DATA, "train")
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space left on device", "shard.tar")
+        patch.setattr(type(split.shards.store._files), "get_file", lambda *_, **__: (_ for _ in ()).throw(full))
+        with pytest.raises(OSError, match="No space left") as told:
+            split.pixels(split.images[0])
+        assert "no space left on its disk" in str(explain(told.value))
+    assert split.pixels(split.images[0]).shape == (40, 60, 3)  # the same reader tries again
+
+
+def test_an_empty_shard_on_the_disk_is_fetched_again(url):
+    """As a power failure may leave it; so is one that another version left shorter."""
+    many()
+    (name,) = run_prepare(**YOLO, shards=url)["splits"]["train"]["shards"]["files"]
+    for left in (b"", b"short"):
+        write(KEPT / name, left.decode())
+        write(KEPT / f".{name}.other-1.part", "of a killed process")
+        split = read_split(DATA, "train")
+        assert split.pixels(split.images[0]).shape == (40, 60, 3)
+        assert not list(KEPT.glob(".*.part"))
+
+
+def test_room_is_that_of_the_missing_shards(monkeypatch, url):
+    many()
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    run_prepare(**YOLO, shards=url)
+    sizes = [path.stat().st_size for path in Path("store").iterdir()]
+    for free, kept in ((2 * sum(sizes), True), (10_000, False)):
+        monkeypatch.setattr(shards.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert read_split(DATA, "train").shards._keeps_whole == kept
+    split = read_split(DATA, "train")
+    monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * sum(sizes)))
+    split.pixels(split.images[0])
+    monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert not read_split(DATA, "train").shards._keeps_whole
+    for image in split.images:
+        split.pixels(image)
+    assert read_split(DATA, "train").shards._keeps_whole
+
+
+def test_an_end_does_not_wait_for_what_was_asked_for(monkeypatch, url):
+    many()
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    run_prepare(**YOLO, shards=url)
+    begun, go_on, download = [], threading.Event(), Store.download
+
+    def slow(self, name, path):
+        begun.append(name)
+        assert go_on.wait(60)
+        download(self, name, path)
+
+    split = read_split(DATA, "train")
+    dataset = DetectionDataset(split)
+    split.pixels(split.images[0])
+    monkeypatch.setattr(Store, "download", slow)
+    batches = load_ahead(dataset, [[index] for index in range(10)], workers=0)
+    next(batches)  # of a shard that is there; eight others are asked for
+    batches.close()
+    go_on.set()
+    split.shards._pool.shutdown(wait=True)
+    assert 0 < len(begun) <= shards.FETCHING
+
+
+def test_an_image_that_is_asked_for_twice_is_fetched_once(url, asked):
+    many()
+    run_prepare(**YOLO, shards=url)
+    dataset = DetectionDataset(read_split(DATA, "train"))
+    order = [[0], [1], [0], [0]]
+    assert [[sample.image_id for sample in of] for of in load_ahead(dataset, order, workers=0)] == [[1], [2], [1], [1]]
+    assert sum(asked) == 2 and not dataset.split.shards._coming
+
+
+def test_json_that_was_changed_by_hand_keeps_its_shards(url):
+    many()
+    run_prepare(**YOLO, shards=url)
+    shutil.rmtree("yolo")
+    content = read("train")
+    content["annotations"] = []
+    write(DATA / "train.json", json.dumps(content))
+    split = read_split(DATA, "train")
+    assert len(split.annotations) == 0 and split.pixels(split.images[3]).shape == (40, 60, 3)
+    with pytest.raises(UserError, match="an image is in no shard"):
+        split.pixels({**split.images[0], "id": 77})
 
 
 def test_drawn_images_need_no_shards(run, url, smoke_params):
@@ -245,13 +377,27 @@ def test_shards_without_their_folder_are_shown_by_the_demo_and_the_report(url):
     shutil.rmtree("yolo")
     split = read_split(DATA, "train")
     assert np.array_equal(split.pixels(split.images[2]), expected)
+    content = read("manifest")
+    for counts in content["splits"].values():
+        counts.pop("shards")
+    write(DATA / "manifest.json", json.dumps(content))
     with pytest.raises(UserError, match="the image folder no longer exists"):
-        content = read("manifest")
-        for counts in content["splits"].values():
-            counts.pop("shards", None)
-        write(DATA / "manifest.json", __import__("json").dumps(content))
         read_split(DATA, "train")
 
 
 def test_the_setting_is_documented():
     assert "`fcos prepare --shards URL`" in (ROOT / "docs/site/keys.yaml").read_text()
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_reading_that_ends_in_the_middle_of_another_one(request, monkeypatch, url, room):
+    """A generator that reads ahead may be collected at any time, also while this thread asks for images."""
+    many()
+    if not room:
+        request.getfixturevalue("without_room")
+    run_prepare(**YOLO, shards=url)
+    split = read_split(DATA, "train")
+    submit = split.shards._pool.submit
+    monkeypatch.setattr(split.shards._pool, "submit", lambda *given: split.shards.cancel() or submit(*given))
+    batches = load_ahead(DetectionDataset(split), [[0, 1], [1, 2], [2, 2]], workers=0)
+    assert [[sample.image_id for sample in batch] for batch in batches] == [[1, 2], [2, 3], [3, 3]]

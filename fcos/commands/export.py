@@ -21,7 +21,7 @@ from fcos.errors import UserError
 from fcos.files import sha256_file, whole_file
 from fcos.inference.detector import Detector, ImageArray, Weights
 from fcos.inference.exportable import Exportable, load_torchscript, save_onnx, save_torchscript
-from fcos.progress import track
+from fcos.progress import say, track
 from fcos.study.build import build_grid, load_model
 from fcos.study.layout import Layout
 
@@ -176,12 +176,16 @@ def _test_images(weights: Weights) -> list[ImageArray]:
         return []
     try:
         split = read_split(Layout(weights.run.study).data, "test")
+    except UserError:  # the data are not prepared here
+        return []
+    try:
         step = max(1, len(split.images) // NUM_IMAGES)
         images = split.images[::step][:NUM_IMAGES]
         limits = weights.test.size, weights.test.max_size
         factors = [reduction((image["height"], image["width"]), *limits) for image in images]
         return [split.pixels(image, factor) for image, factor in zip(images, factors, strict=True)]
-    except UserError:  # the data are not prepared here
+    except UserError as error:
+        say(f"the exported file is compared on drawn images, since a test image cannot be read: {error.where}")
         return []
 
 

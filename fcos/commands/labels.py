@@ -95,7 +95,8 @@ def _of_study(names: Sequence[str], images: Path | None) -> Inputs:
             raise UserError(
                 path, "no such file", expected="the detections of the run", hint=command_for(path.name, name)
             )
-    return Inputs(layout.data / "test.json", paths, images or split.image_dir)
+    at_hand = split.image_dir if split.image_dir is not None and split.image_dir.is_dir() else None
+    return Inputs(layout.data / "test.json", paths, images or at_hand)
 
 
 def _row(suspect: Suspect, truth: Truth) -> dict[str, Any]:

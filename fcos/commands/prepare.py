@@ -5,7 +5,7 @@ from pathlib import Path
 from fcos.config.data import DataConfig, GroundTruthData, ShapesData
 from fcos.config.section import parse_section, read_params
 from fcos.config.study import Name
-from fcos.data.shards import SETTING, Store
+from fcos.data.shards import SETTING, Store, has_secret
 from fcos.errors import UserError
 from fcos.files import read_note, whole_dir
 from fcos.progress import say
@@ -14,7 +14,7 @@ from fcos.study.data import write_data
 from fcos.study.ground_truth import read_ground_truth, write_truth
 from fcos.study.layout import Layout
 from fcos.study.places import fetch, find_places, link_places, name_of_place
-from fcos.visible import has_password, without_password
+from fcos.visible import without_password
 
 
 def prepare(shards: str | None = None) -> Manifest:
@@ -28,11 +28,11 @@ def prepare(shards: str | None = None) -> Manifest:
     layout = Layout(parse_section(params, "study", Name))
     url = _shards(config, shards)
     if url is not None:
-        Store(url).ask()  # rather than after all images were checked
+        Store(url, SETTING if shards is None else "--shards").check()  # rather than after all images were checked
     fetch(config)
 
     if url is None and (where := _shards_before(layout)):
-        say(f"the images are read from files again, not from {where}: data.shards is not set")
+        say(f"images are now read from files instead of {where}, because data.shards is not set")
 
     def name_of(image_dir: Path) -> str:
         return name_of_place(image_dir, find_places(config), layout)
@@ -50,7 +50,8 @@ def _shards_before(layout: Layout) -> str | None:
     """Return the URL of the shards of the data that are about to be replaced."""
     splits = read_note(layout.data / "manifest.json").get("splits")
     train = splits.get("train") if isinstance(splits, dict) else None
-    return train["shards"]["url"] if isinstance(train, dict) and "shards" in train else None
+    shards = train.get("shards") if isinstance(train, dict) else None
+    return str(shards.get("url")) if isinstance(shards, dict) else None
 
 
 def _shards(config: DataConfig, given: str | None) -> str | None:
@@ -65,11 +66,11 @@ def _shards(config: DataConfig, given: str | None) -> str | None:
             raise UserError("--shards", problem, found=f"data.source: {config.source}", hint="omit it")
         return None
     url = config.shards if given is None else given
-    if url is not None and has_password(url):
+    if url is not None and has_secret(url):
         raise UserError(
             SETTING if given is None else "--shards",
             "has a password or a token in its address, which would be written into manifest.json",
-            found=without_password(url),
+            found=without_password(url.partition("?")[0]),
             hint="remove it; stores read secrets from the environment, S3 from AWS_ACCESS_KEY_ID, for example",
         )
     return url

@@ -80,7 +80,12 @@ class Images:
         """Begin to fetch images that will be read soon, if they are in shards and not in the buffer."""
         if self._split.shards is not None:
             missing = [index for index in indices if not self._there[index]]
-            self._split.shards.fetch(self._split.image_ids[missing].tolist())
+            self._split.shards.fetch(self._split.image_ids[missing].tolist() if missing else [])
+
+    def cancel(self) -> None:
+        """Do not fetch what was asked for and has not begun."""
+        if self._split.shards is not None:
+            self._split.shards.cancel()
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         image = self._split.images[index]

@@ -24,11 +24,13 @@ from fcos.data.split_files import (
     objects_of_table,
     read_table,
     shards_file,
+    tables_digest,
 )
 from fcos.errors import UserError
 from fcos.files import project_root, sha256_file, sha256_json
 from fcos.formats import read_record
-from fcos.records import Manifest, Split, SplitCounts
+from fcos.progress import say
+from fcos.records import Manifest, Split, SplitCounts, odd_value
 
 PREPARE = "fcos prepare"
 
@@ -55,12 +57,16 @@ class CocoSplit:
     shards: ShardReader | None = None  # has the images in place of `image_dir`
 
     def pixels(self, image: Mapping[str, Any], factor: int = 1) -> NDArray[np.uint8]:
-        """Return a decoded image; `factor` as in `read_image`."""
+        """Return a decoded image, given its entry; `factor` as in `read_image`.
+
+        Raises:
+            UserError: it is missing, damaged, or of another size than its entry says.
+        """
         source = self.path_of(image) if self.shards is None else self.shards.read(image)
         return read_annotated(source, image, factor)
 
     def annotations_of(self, image_id: int) -> list[dict[str, Any]]:
-        """Return the annotations of an image."""
+        """Return the annotations of an image of the split."""
         return [self.annotations[row] for row in self.objects.rows(self._place_of[image_id]).tolist()]
 
     @cached_property
@@ -158,40 +164,67 @@ class TabledSplit(CocoSplit):
 
 
 def read_split(data_dir: Path, split: str) -> CocoSplit:
-    """Return `split` (train, validation or test) of prepared data; without a validation split, validation is empty."""
+    """Return `split` (train, validation or test) of prepared data; without a validation split, validation is empty.
+
+    Raises:
+        UserError: the data are not prepared, damaged, or their images are gone.
+    """
     path = data_dir / f"{split}.json"
     if not path.is_file():
-        _read(path, (), Split)  # says what is missing
+        raise UserError(path, "no such file", expected="prepared data", hint=PREPARE)
     manifest = read_manifest(data_dir)
-    described = manifest["splits"].get(split, {"image_dir": ""})  # the manifest lists splits with images only
+    described = manifest["splits"].get(split)
+    if described is None:  # the manifest lists splits with images only
+        return _read_whole(path, None, None)
     image_dir = None if described["image_dir"] is None else data_dir / described["image_dir"]
-    if image_dir is not None and not image_dir.is_dir() and "shards" not in described:
+    shards = _shards(path, described)
+    if image_dir is not None and not image_dir.is_dir() and shards is None:
         raise UserError(
             image_dir,
             "the image folder no longer exists",
             expected=f"the folder that `{PREPARE}` found",
             hint="put it back and run `fcos source`; if the data have moved: fcos source --at FOLDER",
         )
-    if described.get("sha256") == sha256_file(path):
-        return _tabled(path, manifest["categories"], described, image_dir)
-    # A file without tables, or one that was changed by hand: all of it is read into memory.
+    if "sha256" not in described:  # data without tables: of an earlier version, or of a study of results
+        return _read_whole(path, image_dir, shards)
+    if described["sha256"]["json"] != sha256_file(path):
+        say(f"{path} is not as `{PREPARE}` wrote it: all of it is read into memory, its tables are not used")
+        return _read_whole(path, image_dir, shards)
+    return _tabled(path, manifest["categories"], described, image_dir, shards)
+
+
+def _read_whole(path: Path, image_dir: Path | None, shards: ShardReader | None) -> CocoSplit:
     content = _read(path, ("images", "categories", "annotations"), Split)
-    return CocoSplit(content["images"], content["categories"], content["annotations"], image_dir)
+    split = CocoSplit(content["images"], content["categories"], content["annotations"], image_dir, shards)
+    try:
+        if len(set(split.image_ids.tolist())) < len(split.images):
+            raise ValueError("several images have one id")
+        split.objects  # noqa: B018  -- computed here, so that a mistake in the file is found at once
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        found = f"no category {error}" if isinstance(error, KeyError) else error
+        raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, hint=PREPARE) from None
+    return split
 
 
 def _tabled(
-    path: Path, categories: list[dict[str, Any]], described: SplitCounts, image_dir: Path | None
+    path: Path,
+    categories: list[dict[str, Any]],
+    described: SplitCounts,
+    image_dir: Path | None,
+    shards: ShardReader | None,
 ) -> TabledSplit:
     num_annotations = described["num_objects"] + described["num_ignored"]
     images = read_table(images_file(path), IMAGES, described["num_images"], hint=PREPARE)
     objects = read_table(objects_file(path), OBJECTS, num_annotations, hint=PREPARE)
+    if tables_digest(path) != described["sha256"]["tables"]:
+        raise UserError(f"{images_file(path)}, {objects_file(path).name}", "are damaged", hint=PREPARE)
     text = mapped_file(path)
     return TabledSplit(
-        images=Rows(path, text, images, hint=PREPARE),
+        images=Rows(path, text, images),
         categories=categories,
-        annotations=Rows(path, text, objects, hint=PREPARE),
+        annotations=Rows(path, text, objects),
         image_dir=image_dir,
-        shards=_shards(path, described),
+        shards=shards,
         image_table=images,
         object_table=objects,
         described=described,
@@ -201,8 +234,10 @@ def _tabled(
 def _shards(path: Path, described: SplitCounts) -> ShardReader | None:
     if "shards" not in described:
         return None
-    places = read_table(shards_file(path), PLACES, described["num_images"], hint=PREPARE)
     files, folder = described["shards"], project_root() / "data" / ".scratch" / "shards"  # beside decoded images
+    places = read_table(shards_file(path), PLACES, described["num_images"], hint=PREPARE)
+    if len(places) and not 0 <= places["shard"].min() <= places["shard"].max() < len(files["files"]):
+        raise UserError(shards_file(path), "is damaged", found="a place in no shard", hint=PREPARE)
     return ShardReader(files["url"], files["files"], places, folder)
 
 
@@ -226,7 +261,15 @@ def read_validation(data_dir: Path, purpose: str, setting: str) -> CocoSplit:
 
 def read_manifest(data_dir: Path) -> Any:
     """Return the manifest that `fcos prepare` wrote."""
-    return _read(data_dir / "manifest.json", ("splits",), Manifest)
+    path = data_dir / "manifest.json"
+    manifest = _read(path, ("splits",), Manifest)
+    with_tables = {name: of for name, of in manifest["splits"].items() if "sha256" in of or "shards" in of}
+    odd = odd_value(with_tables, dict[str, SplitCounts], complete=True)
+    if odd is None and with_tables and not isinstance(manifest.get("categories"), list):
+        odd = "no key categories"
+    if odd is not None:
+        raise UserError(path, "is damaged", found=odd, hint=PREPARE)
+    return manifest
 
 
 def _read(path: Path, keys: tuple[str, ...], kind: Any) -> dict[str, Any]:

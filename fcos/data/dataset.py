@@ -14,7 +14,9 @@ from fcos.data.cache import Images
 from fcos.data.coco import CocoSplit
 from fcos.structures import GroundTruth, Sample
 
-FETCHED_AHEAD = 8  # batches that are asked for before the one that is decoded, as an object store answers late
+FETCHED_AHEAD = (
+    8  # batches that are asked for before the one that is decoded, because of the latency of an object store
+)
 
 
 class DetectionDataset:
@@ -40,6 +42,10 @@ class DetectionDataset:
         """Begin to fetch images that will be read soon, if they are far away."""
         self._images.fetch(indices)
 
+    def cancel(self) -> None:
+        """Do not fetch what was asked for and has not begun."""
+        self._images.cancel()
+
     def ground_truth(self, index: int) -> GroundTruth:
         """Return the boxes of the image at `index`, in pixels of the original image."""
         objects = self.split.objects
@@ -57,12 +63,15 @@ def _fetched_ahead(dataset: DetectionDataset, batches: Iterable[Sequence[int]]) 
         yield from batches
         return
     asked: deque[Sequence[int]] = deque()
-    for batch in batches:
-        dataset.fetch(batch)
-        asked.append(batch)
-        if len(asked) > FETCHED_AHEAD:
-            yield asked.popleft()
-    yield from asked
+    try:
+        for batch in batches:
+            dataset.fetch(batch)
+            asked.append(batch)
+            if len(asked) > FETCHED_AHEAD:
+                yield asked.popleft()
+        yield from asked
+    finally:
+        dataset.cancel()
 
 
 def load_ahead(dataset: DetectionDataset, batches: Iterable[Sequence[int]], *, workers: int) -> Iterator[list[Sample]]:

@@ -4,24 +4,28 @@ A shard is a tar file named by its sha256. Millions of small files are slow to l
 systems; a request for a range of a shard costs the same as one for a file, and neighbours come with one request.
 """
 
-import mmap
+import contextlib
+import errno
 import os
+import re
 import shutil
 import tarfile
 import tempfile
+import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fcos.data.split_files import Table, mapped_file
+from fcos.data.split_files import Table
 from fcos.errors import UserError
 from fcos.files import sha256_bytes, sha256_file, whole_file
 from fcos.progress import say, track
@@ -30,48 +34,75 @@ PLACES = np.dtype([("id", "<i8"), ("start", "<i8"), ("shard", "<i4"), ("length",
 SHARD_BYTES = 64 * 2**20
 GAP = 64 * 2**10  # bytes between two images that are fetched together rather than by two requests
 FETCHING = 4  # shards, or batches of ranges, that are fetched at the same time
-DISK_TIMES = 2  # whole shards must fit this many times into the free space, which has other users
+DISK_TIMES = 2  # the missing shards must fit this many times into the free space, since other programs use the disk too
 SETTING = "params.yaml: data.shards"
-# Some servers give the checksum of the whole file with a part of it, which botocore then takes for damage; `read`
-# compares each image with its sha256.
-_S3 = {"config_kwargs": {"response_checksum_validation": "when_required"}}
-HINT = "fcos prepare --shards URL writes them again"
+_S3 = {
+    "config_kwargs": {
+        # For a range request, some servers return the checksum of the whole object, which botocore then takes for
+        # damage; `ShardReader.read` compares each image with its sha256.
+        "response_checksum_validation": "when_required",
+        "max_pool_connections": 64,  # 10 by default
+    }
+}
+# Object stores have no folders to create; s3fs would create a bucket of a misspelt name.
+_WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
+_LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+_SECRET = re.compile(r"\w+://[^/\s]*:[^/\s]*@|[?&][^=&]*(sig|token|key|secret|password)[^=&]*=", re.IGNORECASE)
+
+
+def has_secret(url: str) -> bool:
+    """Whether the URL of a store holds a password or a token."""
+    return _SECRET.search(url) is not None
 
 
 class Store:
     """A folder of shards at a URL.
 
+    Args:
+        where: the setting or option that the URL is from, for messages.
+
     Raises:
-        UserError: the URL has an unknown protocol, or its package is not installed.
+        UserError: it is no URL, has an unknown protocol, or the package of its protocol is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, where: str = SETTING) -> None:
         import fsspec
 
         self.url = url
+        expected = "a URL that fsspec supports, such as s3://BUCKET/FOLDER or file:///FOLDER"
+        protocol, separator, path = url.partition("://")
+        if not (protocol and separator and path):
+            raise UserError(where, "is not the URL of a store", found=repr(url), expected=expected)
         try:
-            self._files, folder = fsspec.core.url_to_fs(url, **(_S3 if url.startswith("s3:") else {}))
-        except ImportError as error:
-            hint = "pip install 'fcos-study[s3]' for s3://, or the package that fsspec names"
-            raise UserError(SETTING, "needs a package that is not installed", found=error, hint=hint) from None
-        except ValueError as error:
-            expected = "a URL that fsspec supports, such as s3://BUCKET/FOLDER or file:///FOLDER"
-            raise UserError(SETTING, "is no URL of a store", found=error, expected=expected) from None
+            with self._asked("read"):
+                self._files, folder = fsspec.core.url_to_fs(url, **(_S3 if protocol == "s3" else {}))
+        except UserError as error:
+            if isinstance(error.__cause__, ImportError):
+                hint = "pip install 'fcos-study[s3]' for s3://, or the package that fsspec names"
+                problem = "needs a package that is not installed"
+                raise UserError(where, problem, found=error.__cause__, hint=hint) from None
+            if isinstance(error.__cause__, ValueError):
+                raise UserError(where, "is not the URL of a store", found=error.__cause__, expected=expected) from None
+            raise
         self._folder = folder.rstrip("/")
+        self._has_folders = protocol not in _WITHOUT_FOLDERS
 
-    def ask(self) -> None:
-        """Check that the store answers."""
-        with self._asked("read"):
-            self._files.exists(self._folder)
-
-    def write(self, path: Path, name: str) -> None:
-        """Upload a file as `name`, unless the store has it."""
+    def check(self) -> None:
+        """Write a file of a few bytes and delete it."""
         with self._asked("written"):
-            self._files.makedirs(self._folder, exist_ok=True)
-            if not self._files.exists(self._at(name)):
+            if self._has_folders:
+                self._files.makedirs(self._folder, exist_ok=True)
+            probe = self._at(f".probe-{uuid.uuid4().hex}")
+            self._files.pipe_file(probe, b"fcos")
+            self._files.rm_file(probe)
+
+    def upload(self, path: Path, name: str) -> None:
+        """Upload a file as `name`, unless the store has one of that name and size."""
+        with self._asked("written"):
+            if not (self._files.exists(self._at(name)) and self._size(name) == path.stat().st_size):
                 self._files.put_file(str(path), self._at(name))
 
-    def read(self, name: str, path: Path) -> None:
+    def download(self, name: str, path: Path) -> None:
         """Download a file to `path`."""
         with self._asked("read"):
             self._files.get_file(self._at(name), str(path))
@@ -87,28 +118,35 @@ class Store:
     def _at(self, name: str) -> str:
         return f"{self._folder}/{name}"
 
-    def _asked(self, what: str) -> "_Asked":
-        return _Asked(self.url, what)
+    def _size(self, name: str) -> int:
+        self._files.invalidate_cache()
+        return int(self._files.info(self._at(name))["size"])
+
+    @contextlib.contextmanager
+    def _asked(self, what: str) -> Iterator[None]:
+        """Turn every exception of the store into a UserError, since each kind of store raises its own types."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
+                raise  # of this machine
+            found = str(error) or repr(error)
+            expected = "a store that answers, an existing bucket, and the rights to use it"
+            raise UserError(self.url, f"the images cannot be {what}", found=found, expected=expected) from error
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A block in which every exception of the store becomes a UserError; each kind of store raises its own types."""
+class ToWrite:
+    """An image for a shard."""
 
-    url: str
-    what: str
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            found = str(error) or repr(error)
-            expected = "a store that answers, and the rights to use it"
-            raise UserError(self.url, f"the images cannot be {self.what}", found=found, expected=expected) from error
+    image_id: int
+    name: str
+    path: Path
+    sha256: str  # of the file as it was checked
 
 
-def write_shards(url: str, images: Sequence[tuple[int, str, Path]], split: str) -> tuple[list[str], Table]:
-    """Write images, given as (id, name, path), to shards at `url`; return the names of the shards and the places.
+def write_shards(url: str, images: Sequence[ToWrite], split: str) -> tuple[list[str], Table]:
+    """Write images to shards at `url`; return the names of the shards and the places of the images.
 
     Shards that are already there are not uploaded again.
     """
@@ -122,7 +160,7 @@ def write_shards(url: str, images: Sequence[tuple[int, str, Path]], split: str) 
             ]
             row += len(shard.places)
             names.append(f"{shard.sha256}.tar")
-            store.write(shard.path, names[-1])
+            store.upload(shard.path, names[-1])
     return names, places
 
 
@@ -133,7 +171,7 @@ class _Shard:
     sha256: str = ""
 
 
-def _shards(images: Sequence[tuple[int, str, Path]], path: Path, description: str) -> Iterator[_Shard]:
+def _shards(images: Sequence[ToWrite], path: Path, description: str) -> Iterator[_Shard]:
     """Write one shard after the other to `path` and yield each when it is complete."""
     remaining = iter(track(images, description, total=len(images), unit="images"))
     following = next(remaining, None)
@@ -141,13 +179,15 @@ def _shards(images: Sequence[tuple[int, str, Path]], path: Path, description: st
         shard = _Shard(path)
         with path.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
             while following is not None and tar.offset < SHARD_BYTES:
-                key, name, source = following
-                data = source.read_bytes()
-                info = tarfile.TarInfo(name)  # without times and owners: equal images make equal shards
+                data = following.path.read_bytes()
+                if sha256_bytes(data) != following.sha256:
+                    hint = "run fcos prepare again when nothing writes to the images"
+                    raise UserError(following.path, "changed while it was prepared; nothing was changed", hint=hint)
+                info = tarfile.TarInfo(following.name)  # without times and owners: equal images make equal shards
                 info.size = len(data)
                 tar.addfile(info, BytesIO(data))
                 padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                shard.places.append((key, tar.offset - padded, len(data)))
+                shard.places.append((following.image_id, tar.offset - padded, len(data)))
                 following = next(remaining, None)
         shard.sha256 = sha256_file(path)
         yield shard
@@ -167,89 +207,148 @@ class ShardReader:
 
     def __init__(self, url: str, names: Sequence[str], table: Table, folder: Path) -> None:
         self.store, self._names, self._table, self._folder = Store(url), names, table, folder
-        self._coming: dict[int, Future[dict[int, bytes]]] = {}  # ranges by image
-        self._local: dict[int, Future[mmap.mmap]] = {}  # by shard
-        self._lock = Lock()
+        self._coming: dict[int, deque[Future[dict[int, bytes]]]] = {}  # ranges by image, one for each read to come
+        self._whole: dict[int, Future[Path]] = {}  # by shard
+        # `cancel` may run in the middle of the others in the same thread, when a generator is collected.
+        self._lock = RLock()
+        self._pool = ThreadPoolExecutor(FETCHING, "shards")
 
     def read(self, image: Mapping[str, Any]) -> BytesIO:
         """Return the file of an image of the split, given its entry in the JSON.
 
         Raises:
-            UserError: the store does not answer, or has another image there.
+            UserError: the store does not answer, or has another image there, or none.
         """
-        key = image["id"]
-        if self._are_local:
-            (place,) = self._table[self._rows([key])].tolist()
-            _, start, shard, length = place
-            where, data = str(self._path(shard)), self._whole(shard).result()[start : start + length]
-            hint = "delete this file, and it is fetched again"
-        else:
-            with self._lock:
-                coming = self._coming.pop(key, None)
-            where, data = self.store.url, (self._ranges([key]) if coming is None else coming.result())[key]
-            hint = HINT
+        where, data = self._read_local(image) if self._keeps_whole else self._read_range(image)
         if sha256_bytes(data) != image["sha256"]:
             found = f"{len(data)} bytes with another sha256"
+            hint = "delete this file; if that does not help, delete it in the store and run fcos prepare --shards URL"
             raise UserError(f"{where}: {image['file_name']}", "has changed", found=found, hint=hint)
         return BytesIO(data)
 
     def fetch(self, image_ids: Sequence[int]) -> None:
-        """Begin to fetch images that will be read soon."""
-        if self._are_local:
+        """Begin to fetch images that will be read soon, each once for each time that it is asked for."""
+        if not image_ids:
+            return
+        if self._keeps_whole:
             for shard in np.unique(self._table["shard"][self._rows(image_ids)]).tolist():
-                self._whole(shard)
-        else:
-            coming = self._pool.submit(self._ranges, list(image_ids))
-            with self._lock:
-                self._coming.update(dict.fromkeys(image_ids, coming))
+                self._begin(shard)
+            return
+        with self._lock:
+            coming = self._coming
+            missing = [key for key in dict.fromkeys(image_ids) if key not in coming]
+            if missing:
+                fetched = self._pool.submit(self._ranges, missing)
+                coming.update((key, deque([fetched])) for key in missing)
+            for key in set(image_ids) - set(missing):
+                coming[key].append(coming[key][-1])
+
+    def cancel(self) -> None:
+        """Do not fetch what was asked for and has not begun."""
+        with self._lock:
+            coming, self._coming = self._coming, {}
+            for futures in list(coming.values()):
+                futures[0].cancel()
+            whole, self._whole = self._whole, {}
+            self._whole |= {shard: future for shard, future in list(whole.items()) if not future.cancel()}
+
+    def _read_local(self, image: Mapping[str, Any]) -> tuple[str, bytes]:
+        (place,) = self._table[self._rows([image["id"]])].tolist()
+        _, start, shard, length = place
+        for last in (False, True):
+            path = self._begin(shard).result()
+            try:
+                with path.open("rb") as stream:
+                    stream.seek(start)
+                    return str(path), stream.read(length)
+            except FileNotFoundError:  # which people may do at any time
+                if last:
+                    raise
+                with self._lock:
+                    self._whole.pop(shard, None)
+        raise AssertionError("unreachable")
+
+    def _read_range(self, image: Mapping[str, Any]) -> tuple[str, bytes]:
+        key = image["id"]
+        with self._lock:
+            futures = self._coming.get(key)
+            coming = futures.popleft() if futures else None
+            if not futures:
+                self._coming.pop(key, None)
+        found = self._ranges([key]) if coming is None else coming.result()
+        (row,) = self._rows([key])
+        return f"{self.store.url}/{self._names[self._table['shard'][row]]}", found[key]
 
     @cached_property
-    def _are_local(self) -> bool:
-        needed = int(self._table["length"].sum(dtype=np.int64))
-        needed -= sum(
-            self._path(shard).stat().st_size for shard in range(len(self._names)) if self._path(shard).is_file()
-        )
+    def _keeps_whole(self) -> bool:
+        """Whether shards are kept on the disk; decided, and said, at the first image."""
+        needed = sum(int(self._sizes[shard]) for shard in range(len(self._names)) if not self._is_kept(shard))
         above = next(folder for folder in self._folder.absolute().parents if folder.is_dir())
         room = shutil.disk_usage(above).free if os.access(above, os.W_OK) else 0
         kept = DISK_TIMES * needed <= room
-        how = f"kept in {self._folder}" if kept else f"read one by one, since {self._folder} has no room for them"
-        say(f"images: from {len(self._names)} shards at {self.store.url}, {how}")
+        how = f"kept in {self._folder}" if kept else f"read image by image, because {above} has no room for them"
+        count = f"{len(self._names)} shard{'' if len(self._names) == 1 else 's'}"
+        say(f"images: from {count} at {self.store.url}, {how}")
         return kept
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(FETCHING, "shards")
+    def _sizes(self) -> NDArray[np.int64]:
+        """(S,): bytes of each shard at least, without what a tar file has at its end."""
+        sizes = np.zeros(len(self._names), np.int64)
+        np.maximum.at(sizes, self._table["shard"], self._table["start"] + self._table["length"])
+        return sizes
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         return np.argsort(self._table["id"])
 
     def _rows(self, image_ids: Sequence[int]) -> NDArray[np.int64]:
-        return self._order[np.searchsorted(self._table["id"], np.array(image_ids, np.int64), sorter=self._order)]
+        """Return the rows of the table with these ids.
 
-    def _path(self, shard: int) -> Path:
-        return self._folder / self._names[shard]
+        Raises:
+            UserError: there is none, since the JSON was changed by hand.
+        """
+        ids, wanted = self._table["id"], np.array(image_ids, np.int64)
+        rows: NDArray[np.int64] = self._order[np.searchsorted(ids, wanted, sorter=self._order).clip(max=len(ids) - 1)]
+        if not np.array_equal(ids[rows], wanted):
+            found = f"image id {wanted[ids[rows] != wanted][0]}"
+            raise UserError(self.store.url, "an image is in no shard", found=found, hint="fcos prepare")
+        return rows
 
-    def _whole(self, shard: int) -> Future[mmap.mmap]:
+    def _is_kept(self, shard: int) -> bool:
+        """Whether there is a shard of at least the size it must have; after a power failure a file may be empty."""
+        path = self._folder / self._names[shard]
+        return path.is_file() and path.stat().st_size >= self._sizes[shard]
+
+    def _begin(self, shard: int) -> Future[Path]:
+        """Begin to fetch a shard, unless that was done; a failure is tried again."""
         with self._lock:
-            if shard not in self._local:
-                self._local[shard] = self._pool.submit(self._fetched, shard)
-            return self._local[shard]
+            future = self._whole.get(shard)
+            if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
+                future = self._whole[shard] = self._pool.submit(self._fetched, shard)
+            return future
 
-    def _fetched(self, shard: int) -> mmap.mmap:
-        """Return a whole shard; another process that needs it waits until this one has fetched it."""
+    def _fetched(self, shard: int) -> Path:
+        """Return the path of a whole shard; another process that needs it waits until this one has fetched it."""
         from fcos.locks import locked  # needs more than the base install, which reads no shards
 
-        path = self._path(shard)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(path.with_suffix(".lock")):
-                if not path.is_file():
-                    with whole_file(path, durable=False) as part:
-                        self.store.read(self._names[shard], part)
-                        if f"{sha256_file(part)}.tar" != self._names[shard]:
-                            raise UserError(f"{self.store.url}: {self._names[shard]}", "has changed", hint=HINT)
-        return mapped_file(path)
+        name = self._names[shard]
+        path = self._folder / name
+        if self._is_kept(shard):
+            return path
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if self._is_kept(shard):
+                return path
+            # Temporary files are from a killed process, since this one holds the lock.
+            for left in self._folder.glob(f".{name}.*.part"):
+                left.unlink(missing_ok=True)
+            with whole_file(path, durable=False) as part:
+                self.store.download(name, part)
+                if f"{sha256_file(part)}.tar" != name:
+                    hint = "delete it in the store and run fcos prepare --shards URL"
+                    raise UserError(f"{self.store.url}/{name}", "has changed", hint=hint)
+        return path
 
     def _ranges(self, image_ids: Sequence[int]) -> dict[int, bytes]:
         """Fetch images, neighbours in one piece."""

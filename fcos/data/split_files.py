@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcos.errors import UserError
-from fcos.files import whole_file
+from fcos.files import sha256_file, sha256_json, whole_file
+from fcos.records import FileDigests
 
 Row = dict[str, Any]
 Table = NDArray[np.void]
@@ -36,8 +37,8 @@ _canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 class Objects:
     """The annotations of a split as arrays, in their order."""
 
-    image: NDArray[np.int64]  # (M,): place of the image in the split
-    label: NDArray[np.int64]  # (M,): 0..K-1
+    image: NDArray[np.integer]  # (M,): place of the image in the split
+    label: NDArray[np.integer]  # (M,): 0..K-1
     boxes_xywh: NDArray[np.float64]  # (M, 4)
     areas: NDArray[np.float64]  # (M,): in pixels squared
     crowd: NDArray[np.bool_]  # (M,)
@@ -55,7 +56,7 @@ class Written:
     """What was written of a split."""
 
     objects: Objects  # memory-mapped
-    sha256: str  # of the JSON file
+    sha256: FileDigests
     digest: str  # as in `CocoSplit.digest`
 
 
@@ -74,18 +75,24 @@ def shards_file(path: Path) -> Path:
     return path.with_suffix(".shards.npy")
 
 
+def tables_digest(path: Path) -> str:
+    """Return the digest of both tables beside the JSON of a split."""
+    return sha256_json([sha256_file(images_file(path)), sha256_file(objects_file(path))])
+
+
 def write_split(
     path: Path, images: Iterable[Row], categories: list[Row], annotations: Iterable[Row], num_annotations: int
 ) -> Written:
     """Write the JSON of a split row by row, and its tables beside it.
 
     Args:
+        images: each with an id of its own.
         annotations: in the order of their images, with `area` and `iscrowd`.
-        num_annotations: number of `annotations`.
+        num_annotations: number of `annotations`, which stands at the beginning of their table.
     """
     label_of = {category["id"]: label for label, category in enumerate(categories)}
     with whole_file(path) as part, part.open("wb") as stream:
-        out = _Digested(stream)
+        out = _DigestingWriter(stream)
         out.write(b'{"images":[', b"[[")
         table = np.concatenate([np.empty(0, IMAGES), *_write_rows(out, images, IMAGES, _image_numbers)])
         order = np.argsort(table["id"])
@@ -104,14 +111,19 @@ def write_split(
         out.write(b'],"categories":' + _encode(categories).encode() + b"}\n", b"]]")
     write_table(images_file(path), table)
     mapped = read_table(objects_file(path), OBJECTS, num_annotations, hint="")
-    return Written(objects_of_table(mapped, table["num_objects"]), out.sha256.hexdigest(), out.canonical.hexdigest())
+    assert table["num_objects"].sum() == num_annotations
+    return Written(
+        objects=objects_of_table(mapped, table["num_objects"]),
+        sha256={"json": out.sha256.hexdigest(), "tables": tables_digest(path)},
+        digest=out.canonical.hexdigest(),
+    )
 
 
 def _image_numbers(row: Row) -> tuple[Any, ...]:
     return row["id"], 0, 0, row["height"], row["width"], 0
 
 
-class _Digested:
+class _DigestingWriter:
     """A file that is written in binary, with its size and sha256 so far, and the digest of its canonical JSON."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -125,17 +137,16 @@ class _Digested:
         self.size += len(data)
 
 
-def _write_rows(out: _Digested, rows: Iterable[Row], dtype: np.dtype[np.void], numbers: Any) -> Iterator[Table]:
+def _write_rows(out: _DigestingWriter, rows: Iterable[Row], dtype: np.dtype[np.void], numbers: Any) -> Iterator[Table]:
     """Write the rows of a list and yield tables of them, in which the places are filled in."""
-    remaining, comma = iter(rows), 0
+    remaining, comma = iter(rows), ""
     while chunk := list(islice(remaining, TOGETHER)):
         texts = [_encode(row) for row in chunk]  # ASCII: a letter is a byte
         table = np.array([numbers(row) for row in chunk], dtype)
         table["length"] = lengths = np.array([len(text) for text in texts])
-        table["start"] = out.size + comma + np.cumsum(lengths + 1) - lengths - 1
-        before = "," if comma else ""
-        out.write((before + ",".join(texts)).encode(), (before + ",".join(_canonical(row) for row in chunk)).encode())
-        comma = 1
+        table["start"] = out.size + len(comma) + np.cumsum(lengths + 1) - lengths - 1
+        out.write((comma + ",".join(texts)).encode(), (comma + ",".join(_canonical(row) for row in chunk)).encode())
+        comma = ","
         yield table
 
 
@@ -157,7 +168,7 @@ def read_table(path: Path, dtype: np.dtype[np.void], count: int, *, hint: str) -
         UserError: it is missing or damaged; `hint` is the command that writes it.
     """
     try:
-        table = np.load(path, mmap_mode="r" if count else None, allow_pickle=False)  # nothing cannot be mapped
+        table = np.load(path, mmap_mode="r" if count else None, allow_pickle=False)  # an empty table cannot be mapped
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="the table beside the JSON of its split", hint=hint) from None
     except (ValueError, EOFError, SyntaxError) as error:
@@ -176,8 +187,8 @@ class Rows(Sequence[Row]):
         table: (N,) with `start` and `length` of each row.
     """
 
-    def __init__(self, path: Path, text: mmap.mmap, table: Table, *, hint: str) -> None:
-        self._path, self._text, self._table, self._hint = path, text, table, hint
+    def __init__(self, path: Path, text: mmap.mmap, table: Table) -> None:
+        self._path, self._text, self._table = path, text, table
 
     def __len__(self) -> int:
         return len(self._table)
@@ -190,20 +201,14 @@ class Rows(Sequence[Row]):
         if isinstance(place, slice):
             return [self[at] for at in range(*place.indices(len(self)))]
         start, length = int(self._table["start"][place]), int(self._table["length"][place])
-        row: Row = self._parse(self._text[start : start + length])
+        row: Row = json.loads(self._text[start : start + length])
         return row
 
     def __iter__(self) -> Iterator[Row]:
         for first in range(0, len(self), TOGETHER):
             table = self._table[first : first + TOGETHER]
             end = int(table["start"][-1]) + int(table["length"][-1])
-            yield from self._parse(b"[" + self._text[int(table["start"][0]) : end] + b"]")
-
-    def _parse(self, text: bytes) -> Any:
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise UserError(self._path, "does not fit its tables", found=error, hint=self._hint) from None
+            yield from json.loads(b"[" + self._text[int(table["start"][0]) : end] + b"]")
 
 
 def mapped_file(path: Path) -> mmap.mmap:
@@ -215,19 +220,33 @@ def mapped_file(path: Path) -> mmap.mmap:
 def objects_of_rows(
     rows: Sequence[Mapping[str, Any]], image_ids: NDArray[np.int64], label_of: Mapping[int, int]
 ) -> Objects:
-    """Return the annotations of a split that is given as JSON; a missing area is width x height."""
+    """Return the annotations of a split that is given as JSON; a missing area is width x height.
+
+    Raises:
+        ValueError: an annotation is of no image, or its box is not four numbers.
+        KeyError: it is of no category.
+    """
     order_of_ids = np.argsort(image_ids)
     of_image = np.array([row["image_id"] for row in rows], dtype=np.int64)
-    image = order_of_ids[np.searchsorted(image_ids, of_image, sorter=order_of_ids)]
+    place = np.searchsorted(image_ids, of_image, sorter=order_of_ids)
+    image = order_of_ids[place.clip(max=len(image_ids) - 1)] if len(image_ids) else np.zeros_like(place)
+    strange = of_image[image_ids[image] != of_image] if len(image_ids) else of_image
+    if len(strange):
+        raise ValueError(f"an annotation of image {strange[0]}, which is not among the images")
     return Objects(
         image=image,
         label=np.array([label_of[row["category_id"]] for row in rows], dtype=np.int64),
         boxes_xywh=np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4),
-        areas=np.array([row.get("area", row["bbox"][2] * row["bbox"][3]) for row in rows], dtype=np.float64),
+        areas=np.array([_area(row) for row in rows], dtype=np.float64),
         crowd=np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=bool),
         order=np.argsort(image, kind="stable"),
         first=np.concatenate(([0], np.cumsum(np.bincount(image, minlength=len(image_ids))))),
     )
+
+
+def _area(row: Mapping[str, Any]) -> float:
+    area = row.get("area")
+    return float(row["bbox"][2] * row["bbox"][3] if area is None else area)
 
 
 def objects_of_table(table: Table, counts: NDArray[np.int32]) -> Objects:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fcos.data.coco import CocoSplit
 from fcos.inference.drawing import Tile, draw_boxes, fitted, sheet
 from fcos.reporting.png import save_png
@@ -39,7 +41,8 @@ def draw_run_images(results: Results, split: CocoSplit, detections: Sequence[Map
 
 def sample_images(split: CocoSplit, count: int) -> list[dict[str, Any]]:
     """Return at most `count` images with objects, evenly spread over the split and equal for every run."""
-    images = [image for image in split.images if split.annotations_of(image["id"])] or split.images
+    num_objects = np.diff(split.objects.first)
+    images = [image for image, some in zip(split.images, num_objects, strict=True) if some] or split.images
     count = min(count, len(images))
     return [images[index * len(images) // count] for index in range(count)]
 

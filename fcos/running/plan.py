@@ -62,11 +62,9 @@ class RunPlan:
 
     def on(self, devices: int | None) -> "RunPlan":
         """Return the plan with another number of devices for the training, as `Speed.on`; None: as it is."""
-        return (
-            self
-            if devices is None
-            else replace(self, training_s=self.training_s * self.devices / devices, devices=devices)
-        )
+        if devices is None:
+            return self
+        return replace(self, training_s=self.training_s * self.devices / devices, devices=devices)
 
 
 @dataclass(frozen=True)
@@ -154,18 +152,32 @@ def plan_text(plan: StudyPlan, price: float | None) -> str:
         f"study {plan.study}: {trainings}, {done} done; {images:,} images shown to networks; "
         f"{plan.jobs} at a time on {plan.where}"
     )
-    lines: list[tuple[str, float, float]] = [("on this machine", 1, plan.seconds())]  # words, machines, seconds
-    lines += [(f"on {count} such machines", count, plan.seconds(machines=count)) for count in (2, 4)]
-    if plan.num_gpus:
-        lines += [(_on_devices(count), count / plan.num_gpus, plan.seconds(devices=count)) for count in _DEVICES]
-    lines.append(("with one more seed for each setting", 1, plan.seconds(more_seeds=1)))
     rows = [
-        [what, _range(seconds, plan.factors), *([] if price is None else [_cost(share * seconds, plan.factors, price)])]
-        for what, share, seconds in lines
+        [what, _range(seconds, factors), *([] if price is None else [_cost(machines * seconds, factors, price)])]
+        for what, machines, seconds, factors in _choices(plan)
     ]
     header = ["the whole study", "time", *([] if price is None else [f"price at {price:g} per hour and machine"])]
     networks = text_table(["network", "trainings", "images", "training time", "images/s", "from"], _network_rows(plan))
     return "\n\n".join([head, networks, text_table(header, rows), _notes(plan)])
+
+
+def _choices(plan: StudyPlan) -> list[tuple[str, float, float, tuple[float, float]]]:
+    """Return what one may choose: words, machines, seconds, and the ends of their range as factors."""
+    measured = plan.factors
+    choices: list[tuple[str, float, float, tuple[float, float]]]
+    choices = [("on this machine", 1, plan.seconds(), measured)]
+    choices += [(f"on {count} such machines", count, plan.seconds(machines=count), measured) for count in (2, 4)]
+    if plan.num_gpus:
+        choices += [
+            (
+                f"on {count} such devices, each training on all",
+                count / plan.num_gpus,
+                plan.seconds(devices=count),
+                TRIED,
+            )
+            for count in _DEVICES
+        ]
+    return [*choices, ("with one more seed for each setting", 1, plan.seconds(more_seeds=1), measured)]
 
 
 def plan_json(plan: StudyPlan, price: float | None) -> dict[str, Any]:
@@ -191,10 +203,6 @@ def plan_json(plan: StudyPlan, price: float | None) -> dict[str, Any]:
     }
 
 
-def _on_devices(count: int) -> str:
-    return f"on {count} such devices, each training on all"
-
-
 def _devices_of(devices: int | Literal["all"], device: torch.device) -> int:
     """Return the devices of a training or prediction; 1 on a CPU, where several ranks share the cores."""
     return number_of(devices, device) if device.type == "cuda" else 1
@@ -217,10 +225,11 @@ def _measured(runs: Sequence[Run], layout: Layout, where: str, wanted: Mapping[N
             source = f"measured in {run.name}" + (f" on {count} devices" if count > 1 else "")
             seconds = 1 / (was["images_per_s"] * was["mean_pixels"])
             found[run.backbone, run.num_convs].append(Speed(seconds, source, True, count))
-    return {network: _mean(speeds, wanted[network]) for network, speeds in found.items()}
+    return {network: _best_known(speeds, wanted[network]) for network, speeds in found.items()}
 
 
-def _mean(speeds: Sequence[Speed], devices: int) -> Speed:
+def _best_known(speeds: Sequence[Speed], devices: int) -> Speed:
+    """Return the mean speed of trainings on so many devices, or else of those on as many as the first."""
     first = next((speed for speed in speeds if speed.devices == devices), speeds[0])
     alike = [speed.seconds_per_pixel for speed in speeds if speed.devices == first.devices]
     return replace(first, seconds_per_pixel=sum(alike) / len(alike))
@@ -309,7 +318,10 @@ def _notes(plan: StudyPlan) -> str:
     return " ".join(
         [
             *said,
-            "Ranks on a CPU share its cores, so train.devices does not change the time.",
+            *(
+                ["Ranks on a CPU share its cores, so train.devices does not change the time."]
+                * plan.where.startswith("cpu")
+            ),
             "The time on a GPU is unknown until a training has run on it.",
         ]
     )

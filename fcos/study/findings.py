@@ -22,7 +22,10 @@ def counted(counts: Mapping[str, Any]) -> str:
 
 def _sharded(counts: Mapping[str, Any]) -> str:
     shards = counts.get("shards")
-    return f"; images are read from {len(shards['files'])} shards at {shards['url']}" if shards else ""
+    if not shards:
+        return ""
+    count = len(shards["files"])
+    return f"; images are read from {count} shard{'' if count == 1 else 's'} at {shards['url']}"
 
 
 def finding_sentences(manifest: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fcos.data.images import ORIENTATION, SIXTEEN_BITS, displayed_size, opened
-from fcos.data.shards import write_shards
+from fcos.data.shards import ToWrite, write_shards
 from fcos.data.sources.checks import (
     Sized,
     merge_twins,
@@ -220,7 +220,10 @@ def _write(
 
 
 def _write_shards(url: str, path: Path, entries: _Images) -> ShardFiles:
-    images = [(int(image.image_id or 0), image.file_name, image.path) for image, _ in entries]
+    images = []
+    for image, file in entries:
+        assert image.image_id is not None
+        images.append(ToWrite(image.image_id, image.file_name, image.path, file.sha256))
     names, places = write_shards(url, images, path.stem)
     write_table(shards_file(path), places)
     return {"url": url, "files": names}

@@ -3,7 +3,6 @@
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -60,6 +59,7 @@ class Boxes:
         return len(self.categories)
 
     def __getitem__(self, place: int) -> SourceBox:
+        place = range(len(self))[place]
         bbox = self._numbers[4 * place : 4 * place + 4].tolist()
         rare = (self._rare or {}).get(place)
         category = self.categories[place]
@@ -75,8 +75,7 @@ class Boxes:
 
     def moved(self, xywh: NDArray[np.float64]) -> "Boxes":
         """Return the same boxes with other numbers, (M, 4)."""
-        moved = copy(self)
-        moved.categories = list(self.categories)
+        moved = self._copy()
         moved._numbers = array("d", np.ascontiguousarray(xywh, dtype=np.float64).tobytes())
         return moved
 
@@ -84,9 +83,15 @@ class Boxes:
         """Return the boxes whose category is among `names`, with the category of that name."""
         if not all(category in names for category in self.categories):
             return Boxes(box for box in self if box.category in names).renamed(names)
-        renamed = copy(self)
+        renamed = self._copy()
         renamed.categories = [names[category] for category in self.categories]
         return renamed
+
+    def _copy(self) -> "Boxes":
+        copied = Boxes()
+        copied._numbers, copied.categories = self._numbers[:], list(self.categories)
+        copied._rare = None if self._rare is None else dict(self._rare)
+        return copied
 
 
 @dataclass(slots=True)
