@@ -431,7 +431,7 @@ def source(
         _echo(changed_text(changes))
 
 
-@app.command(epilog="Example: fcos prepare")
+@app.command(epilog="Examples: fcos prepare; fcos prepare --shards s3://BUCKET/pets")
 def prepare(
     shards: Annotated[
         str | None,

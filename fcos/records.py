@@ -185,6 +185,7 @@ class ShardFiles(TypedDict):
 
     url: str
     files: list[str]
+    table: str  # sha256 of the table of places
 
 
 class FileDigests(TypedDict):

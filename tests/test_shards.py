@@ -229,6 +229,10 @@ def test_a_shard_that_is_damaged_on_the_disk_is_told(url):
         ("bucket/pets", ["--shards: is not the URL of a store", "s3://BUCKET/FOLDER"]),
         ("", ["--shards: is not the URL of a store", "found:    ''"]),
         ("s3://", ["--shards: is not the URL of a store"]),
+        ("s3:/pets", ["--shards: is not the URL of a store"]),
+        ("s3:///pets", ["--shards: is not the URL of a store"]),
+        ("file://relative", ["--shards: is not the URL of a store"]),
+        ("memory://pets", ["--shards: is not the URL of a store"]),
         ("https://store/a?sig=sesame", ["--shards", "password or a token", "https://store/a"]),
         ("ftp://localhost:1/a", ["ftp://localhost:1/a: the images cannot be read", "refused"]),
         ("s3://key:sesame@store/folder", ["--shards", "password", "s3://***@store/folder", "AWS_ACCESS_KEY_ID"]),
@@ -350,6 +354,34 @@ def test_an_image_that_is_asked_for_twice_is_fetched_once(url, asked):
     order = [[0], [1], [0], [0]]
     assert [[sample.image_id for sample in of] for of in load_ahead(dataset, order, workers=0)] == [[1], [2], [1], [1]]
     assert sum(asked) == 2 and not dataset.split.shards._coming
+
+
+def test_the_parent_of_a_store_must_exist(run, tmp_path, smoke_params):
+    """It may be a share that is not mounted, in whose place the local disk would be filled."""
+    many()
+    write_params({**smoke_params, "study": STUDY, "data": YOLO})
+    assert_mistake(run("prepare", "--shards", f"file://{tmp_path}/mnt/share"), "cannot be written", "parent folder")
+    assert not Path("mnt").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda shards_of: shards_of.update(files=["../../passwd"]),
+        lambda shards_of: shards_of.update(files=[]),
+        lambda _: np.save(DATA / "train.shards.npy", np.load(DATA / "train.shards.npy")[::-1]),
+        lambda _: np.save(DATA / "train.shards.npy", np.zeros(10, shards.PLACES)),
+    ],
+)
+def test_places_that_were_changed_are_refused(url, damage):
+    many()
+    run_prepare(**YOLO, shards=url)
+    content = read("manifest")
+    damage(content["splits"]["train"]["shards"])
+    write(DATA / "manifest.json", json.dumps(content))
+    with pytest.raises(UserError, match=r"is damaged|is in no shard"):
+        split = read_split(DATA, "train")
+        split.pixels(split.images[0])
 
 
 def test_json_that_was_changed_by_hand_keeps_its_shards(url):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcos.data.images import read_annotated
-from fcos.data.shards import PLACES, ShardReader
+from fcos.data.shards import PLACES, SHARD_NAME, ShardReader
 from fcos.data.split_files import (
     IMAGES,
     OBJECTS,
@@ -197,11 +197,15 @@ def _read_whole(path: Path, image_dir: Path | None, shards: ShardReader | None) 
     content = _read(path, ("images", "categories", "annotations"), Split)
     split = CocoSplit(content["images"], content["categories"], content["annotations"], image_dir, shards)
     try:
+        if image_dir is not None and not split.images:
+            raise ValueError("no images")
         if len(set(split.image_ids.tolist())) < len(split.images):
             raise ValueError("several images have one id")
         split.objects  # noqa: B018  -- computed here, so that a mistake in the file is found at once
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        found = f"no category {error}" if isinstance(error, KeyError) else error
+        found: object = error
+        if isinstance(error, KeyError):
+            found = f"no {'key' if isinstance(error.args[0], str) else 'category'} {error}"
         raise UserError(path, f"is not what `{PREPARE}` wrote", found=found, hint=PREPARE) from None
     return split
 
@@ -236,8 +240,12 @@ def _shards(path: Path, described: SplitCounts) -> ShardReader | None:
         return None
     files, folder = described["shards"], project_root() / "data" / ".scratch" / "shards"  # beside decoded images
     places = read_table(shards_file(path), PLACES, described["num_images"], hint=PREPARE)
-    if len(places) and not 0 <= places["shard"].min() <= places["shard"].max() < len(files["files"]):
-        raise UserError(shards_file(path), "is damaged", found="a place in no shard", hint=PREPARE)
+    if sha256_file(shards_file(path)) != files["table"]:
+        raise UserError(shards_file(path), "is damaged", hint=PREPARE)
+    strange = [name for name in files["files"] if not SHARD_NAME.fullmatch(name)]
+    if strange or len(files["files"]) <= places["shard"].max(initial=-1):
+        found = strange[0] if strange else f"{len(files['files'])} names of shards"
+        raise UserError(path.with_name("manifest.json"), "is damaged", found=found, hint=PREPARE)
     return ShardReader(files["url"], files["files"], places, folder)
 
 

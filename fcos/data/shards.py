@@ -11,6 +11,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ SHARD_BYTES = 64 * 2**20
 GAP = 64 * 2**10  # bytes between two images that are fetched together rather than by two requests
 FETCHING = 4  # shards, or batches of ranges, that are fetched at the same time
 DISK_TIMES = 2  # the missing shards must fit this many times into the free space, since other programs use the disk too
+SAID_EVERY_S = 20.0
+SHARD_NAME = re.compile(r"[0-9a-f]{64}\.tar")
 SETTING = "params.yaml: data.shards"
 _S3 = {
     "config_kwargs": {
@@ -42,10 +45,16 @@ _S3 = {
         # damage; `ShardReader.read` compares each image with its sha256.
         "response_checksum_validation": "when_required",
         "max_pool_connections": 64,  # 10 by default
+        # A store that accepts connections and never answers is left after two minutes instead of seven.
+        "connect_timeout": 10,
+        "read_timeout": 30,
+        "retries": {"max_attempts": 1},
     }
 }
 # Object stores have no folders to create; s3fs would create a bucket of a misspelt name.
 _WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
+# Whether a path begins with a slash: a relative one would depend on the current folder, a bucket has a name.
+_ABSOLUTE = {"file": True, "local": True, **dict.fromkeys(_WITHOUT_FOLDERS, False)}
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 _SECRET = re.compile(r"\w+://[^/\s]*:[^/\s]*@|[?&][^=&]*(sig|token|key|secret|password)[^=&]*=", re.IGNORECASE)
 
@@ -70,8 +79,9 @@ class Store:
 
         self.url = url
         expected = "a URL that fsspec supports, such as s3://BUCKET/FOLDER or file:///FOLDER"
-        protocol, separator, path = url.partition("://")
-        if not (protocol and separator and path):
+        protocol, _, path = url.partition("://")
+        slash = path.startswith("/")
+        if not path or protocol in ("", "memory") or slash is not _ABSOLUTE.get(protocol, slash):
             raise UserError(where, "is not the URL of a store", found=repr(url), expected=expected)
         try:
             with self._asked("read"):
@@ -85,13 +95,15 @@ class Store:
                 raise UserError(where, "is not the URL of a store", found=error.__cause__, expected=expected) from None
             raise
         self._folder = folder.rstrip("/")
+        if hasattr(self._files, "retries"):
+            self._files.retries = 2  # s3fs tries five times what botocore has tried several times
         self._has_folders = protocol not in _WITHOUT_FOLDERS
 
     def check(self) -> None:
         """Write a file of a few bytes and delete it."""
         with self._asked("written"):
-            if self._has_folders:
-                self._files.makedirs(self._folder, exist_ok=True)
+            if self._has_folders and not self._files.exists(self._folder):
+                self._files.mkdir(self._folder, create_parents=False)  # the parent may be a share that is not mounted
             probe = self._at(f".probe-{uuid.uuid4().hex}")
             self._files.pipe_file(probe, b"fcos")
             self._files.rm_file(probe)
@@ -130,9 +142,16 @@ class Store:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
                 raise  # of this machine
-            found = str(error) or repr(error)
-            expected = "a store that answers, an existing bucket, and the rights to use it"
-            raise UserError(self.url, f"the images cannot be {what}", found=found, expected=expected) from error
+            found = str(error) if str(error) and not isinstance(error, FileNotFoundError) else repr(error)
+            expected = "a store that answers, an existing bucket or parent folder, and the rights to use it"
+            hint = None
+            if isinstance(error, FileNotFoundError) and what == "read":
+                hint = "fcos prepare --shards URL uploads what is missing"
+            elif self.url.startswith("s3"):
+                hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+            raise UserError(
+                self.url, f"the images cannot be {what}", found=found, expected=expected, hint=hint
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -212,6 +231,7 @@ class ShardReader:
         # `cancel` may run in the middle of the others in the same thread, when a generator is collected.
         self._lock = RLock()
         self._pool = ThreadPoolExecutor(FETCHING, "shards")
+        self._said = time.monotonic()
 
     def read(self, image: Mapping[str, Any]) -> BytesIO:
         """Return the file of an image of the split, given its entry in the JSON.
@@ -283,10 +303,12 @@ class ShardReader:
     def _keeps_whole(self) -> bool:
         """Whether shards are kept on the disk; decided, and said, at the first image."""
         needed = sum(int(self._sizes[shard]) for shard in range(len(self._names)) if not self._is_kept(shard))
-        above = next(folder for folder in self._folder.absolute().parents if folder.is_dir())
-        room = shutil.disk_usage(above).free if os.access(above, os.W_OK) else 0
-        kept = DISK_TIMES * needed <= room
-        how = f"kept in {self._folder}" if kept else f"read image by image, because {above} has no room for them"
+        folder = self._folder.absolute()
+        above = next(place for place in (folder, *folder.parents) if place.is_dir())
+        writable = os.access(above, os.W_OK)
+        kept = needed == 0 or (writable and DISK_TIMES * needed <= shutil.disk_usage(above).free)
+        why = "has no room for them" if writable else "is not writable"
+        how = f"kept in {self._folder}" if kept else f"read image by image, because {above} {why}"
         count = f"{len(self._names)} shard{'' if len(self._names) == 1 else 's'}"
         say(f"images: from {count} at {self.store.url}, {how}")
         return kept
@@ -346,8 +368,13 @@ class ShardReader:
             with whole_file(path, durable=False) as part:
                 self.store.download(name, part)
                 if f"{sha256_file(part)}.tar" != name:
-                    hint = "delete it in the store and run fcos prepare --shards URL"
-                    raise UserError(f"{self.store.url}/{name}", "has changed", hint=hint)
+                    found, hint = "another sha256", "delete it in the store and run fcos prepare --shards URL"
+                    raise UserError(f"{self.store.url}/{name}", "has changed", found=found, hint=hint)
+        with self._lock:
+            if time.monotonic() - self._said > SAID_EVERY_S:
+                self._said = time.monotonic()
+                kept = sum(self._is_kept(number) for number in range(len(self._names)))
+                say(f"shards: {kept} of {len(self._names)} are kept here")
         return path
 
     def _ranges(self, image_ids: Sequence[int]) -> dict[int, bytes]:

@@ -107,7 +107,10 @@ def write_split(
                 place = order[np.searchsorted(table["id"], chunk["image"], sorter=order)]
                 table["num_objects"] += np.bincount(place, minlength=len(table)).astype(np.int32)
                 chunk["image"] = place
-                chunk.astype(OBJECTS).tofile(objects)
+                table_of_chunk = np.zeros(len(chunk), OBJECTS)  # zeros between the columns too: equal data, equal file
+                for name in OBJECTS.names or ():
+                    table_of_chunk[name] = chunk[name]
+                table_of_chunk.tofile(objects)
         out.write(b'],"categories":' + _encode(categories).encode() + b"}\n", b"]]")
     write_table(images_file(path), table)
     mapped = read_table(objects_file(path), OBJECTS, num_annotations, hint="")
@@ -171,8 +174,8 @@ def read_table(path: Path, dtype: np.dtype[np.void], count: int, *, hint: str) -
         table = np.load(path, mmap_mode="r" if count else None, allow_pickle=False)  # an empty table cannot be mapped
     except FileNotFoundError:
         raise UserError(path, "no such file", expected="the table beside the JSON of its split", hint=hint) from None
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise UserError(path, "is damaged", found=error, hint=hint) from None
+    except (ValueError, EOFError, SyntaxError):  # numpy's own words speak of pickles
+        raise UserError(path, "is damaged", expected=f"a table of {count} rows", hint=hint) from None
     if not isinstance(table, np.ndarray) or table.dtype != dtype or table.shape != (count,):
         found = f"{table.dtype} {table.shape}" if isinstance(table, np.ndarray) else "an archive"
         raise UserError(path, "is damaged", found=found[:200], expected=f"{count} rows", hint=hint)

@@ -24,7 +24,7 @@ from fcos.data.sources.fitting import MOST_PAIRS, Findings, fit, in_pixels, near
 from fcos.data.sources.together import copies_text, near_copies, shared_groups
 from fcos.data.split_files import Objects, Written, shards_file, write_split, write_table
 from fcos.errors import UserError
-from fcos.files import sha256_bytes, write_json
+from fcos.files import sha256_bytes, sha256_file, write_json
 from fcos.formats import FORMAT
 from fcos.progress import track_threads
 from fcos.records import Manifest, OfFiles, ShardFiles, SplitCounts
@@ -226,7 +226,7 @@ def _write_shards(url: str, path: Path, entries: _Images) -> ShardFiles:
         images.append(ToWrite(image.image_id, image.file_name, image.path, file.sha256))
     names, places = write_shards(url, images, path.stem)
     write_table(shards_file(path), places)
-    return {"url": url, "files": names}
+    return {"url": url, "files": names, "table": sha256_file(shards_file(path))}
 
 
 def _image_entry(image: SourceImage, file: _File, size: tuple[int, int], bits: int) -> dict[str, Any]:
