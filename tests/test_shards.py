@@ -15,6 +15,7 @@ from conftest import ROOT, assert_mistake, write_params
 from data_helpers import DATA, STUDY, read, run_prepare, small_yolo, write
 from safetensors.torch import load_file
 
+from fcos.commands.doctor import shard_findings
 from fcos.commands.prepare import prepare
 from fcos.commands.train import train
 from fcos.config.section import read_params
@@ -382,6 +383,15 @@ def test_places_that_were_changed_are_refused(url, damage):
     with pytest.raises(UserError, match=r"is damaged|is in no shard"):
         split = read_split(DATA, "train")
         split.pixels(split.images[0])
+
+
+def test_the_doctor_asks_the_store(url):
+    many()
+    splits = run_prepare(**YOLO, shards=url)["splits"]
+    assert [(of.value, of.problem) for of in shard_findings(splits)] == [(f"{s}: 1 at {url}", None) for s in splits]
+    (Path("store") / splits["test"]["shards"]["files"][0]).unlink()
+    train, test = shard_findings(splits)
+    assert train.problem is None and "missing in the store" in test.problem
 
 
 def test_json_that_was_changed_by_hand_keeps_its_shards(url):

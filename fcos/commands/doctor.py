@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fcos.config import params
 from fcos.config.runs import Run
 from fcos.data.coco import CocoSplit, read_manifest, read_split
+from fcos.data.shards import Store
 from fcos.distributed import number_of
 from fcos.errors import UserError
 from fcos.model.device import find_device, find_dtype
@@ -84,6 +86,7 @@ def _study() -> list[Finding]:
         splits = read_manifest(layout.data)["splits"]
         counts = ", ".join(f"{split} {content.get('num_images', 0)} images" for split, content in splits.items())
         findings.append(Finding("data", counts))
+        findings += shard_findings(splits)
         findings += _batches(study.runs, layout)
     except UserError as error:
         prepared = (layout.data / "manifest.json").exists()
@@ -93,6 +96,21 @@ def _study() -> list[Finding]:
         return findings
     trained = sum(layout.weights(name).exists() for name in study.runs)
     return [*findings, Finding("trained", f"{trained} of {len(study.runs)} runs")]
+
+
+def shard_findings(splits: Mapping[str, Any]) -> list[Finding]:
+    """Return whether the object stores that the splits' images are in answer and have a shard of each split."""
+    findings = []
+    for split, content in splits.items():
+        if shards := content.get("shards"):
+            what = f"{split}: {len(shards['files'])} at {shards['url']}"
+            try:
+                missing = not Store(shards["url"]).has(shards["files"][0])
+                cure = "missing in the store: fcos prepare --shards URL uploads them again" if missing else None
+            except UserError as error:
+                cure = str(error)
+            findings.append(Finding("shards", what, cure))
+    return findings
 
 
 def _batches(runs: Mapping[str, Run], layout: Layout) -> list[Finding]:

@@ -108,6 +108,11 @@ class Store:
             self._files.pipe_file(probe, b"fcos")
             self._files.rm_file(probe)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        with self._asked("read"):
+            return bool(self._files.exists(self._at(name)))
+
     def upload(self, path: Path, name: str) -> None:
         """Upload a file as `name`, unless the store has one of that name and size."""
         with self._asked("written"):
