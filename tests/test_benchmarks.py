@@ -97,7 +97,7 @@ def test_large_data_at_small_size(tmp_path: Path) -> None:
     lines = json.loads(out.read_text())["lines"]
     assert [[row["size"] for row in of["rows"]] for of in lines] == [[60, 120]] * 3
     assert all(row["peak_gb"] > 0 for of in lines for row in of["rows"])
-    assert all(0 < row["epoch_s"] < row["seconds"] for row in lines[1]["rows"])
+    assert all(0 <= row["epoch_s"] < row["seconds"] for row in lines[1]["rows"])
 
 
 @pytest.mark.engine

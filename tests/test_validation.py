@@ -147,7 +147,8 @@ def test_it_finds_what_predict_and_evaluate_find(study, run):
     found = summary["validation"]
     assert found["num_images"] == found["num_training_images"] == 4 and found["seconds"] > 0
     data = Layout("smoke").data
-    (data / "test.json").write_bytes((data / "validation.json").read_bytes())
+    for end in ("json", "images.npy", "objects.npy"):
+        (data / f"test.{end}").write_bytes((data / f"validation.{end}").read_bytes())
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["splits"]["test"] = manifest["splits"]["validation"]
     (data / "manifest.json").write_text(json.dumps(manifest))

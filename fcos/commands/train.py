@@ -15,7 +15,7 @@ from fcos.config.data import DataConfig
 from fcos.config.runs import Run, find_run, parse_runs
 from fcos.config.section import parse_section, read_params
 from fcos.data.cache import keep_images
-from fcos.data.coco import CocoSplit, read_split
+from fcos.data.coco import PREPARE, CocoSplit, read_split
 from fcos.data.dataset import DetectionDataset
 from fcos.errors import UserError
 from fcos.files import in_project, sha256_file, write_csv
@@ -62,6 +62,8 @@ def train(
     run = find_run(parse_runs(params), name)
     layout = Layout(run.study)
     split = read_split(layout.data, "train")
+    if run.checkpoint is None and not split.images:
+        raise UserError(layout.data / "train.json", "there are no training images", hint=PREPARE)
     if run.checkpoint is not None:
         import_run(in_project(run.checkpoint), run, split)
     else:

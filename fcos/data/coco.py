@@ -171,7 +171,8 @@ def read_split(data_dir: Path, split: str) -> CocoSplit:
     """
     path = data_dir / f"{split}.json"
     if not path.is_file():
-        raise UserError(path, "no such file", expected="prepared data", hint=PREPARE)
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise UserError(path, problem, expected="a JSON file", hint=PREPARE)
     manifest = read_manifest(data_dir)
     described = manifest["splits"].get(split)
     if described is None:  # the manifest lists splits with images only
@@ -197,8 +198,6 @@ def _read_whole(path: Path, image_dir: Path | None, shards: ShardReader | None) 
     content = _read(path, ("images", "categories", "annotations"), Split)
     split = CocoSplit(content["images"], content["categories"], content["annotations"], image_dir, shards)
     try:
-        if image_dir is not None and not split.images:
-            raise ValueError("no images")
         if len(set(split.image_ids.tolist())) < len(split.images):
             raise ValueError("several images have one id")
         split.objects  # noqa: B018  -- computed here, so that a mistake in the file is found at once
