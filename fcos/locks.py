@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
+from fcos.files import whole_file
 from fcos.progress import say
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -26,6 +27,27 @@ def locked(path: Path) -> Iterator[None]:
             if not has_no_locks(path, error):
                 raise
         yield
+
+
+def write_once(
+    file: Path, is_whole: Callable[[], bool], write: Callable[[Path], None], *, durable: bool = True
+) -> None:
+    """Have one process write a file of all that need it: the others wait for it, and find it whole.
+
+    Args:
+        is_whole: whether the file is there and complete.
+        write: writes it at the temporary path that it is given.
+        durable: as in `whole_file`.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_suffix(".lock")):
+        if is_whole():
+            return
+        # Temporary files are from a killed process, since this one holds the lock.
+        for left in file.parent.glob(f".{file.name}.*.part"):
+            left.unlink(missing_ok=True)
+        with whole_file(file, durable=durable) as part:
+            write(part)
 
 
 def has_no_locks(path: Path, error: OSError) -> bool:

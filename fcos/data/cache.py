@@ -23,8 +23,8 @@ from fcos import distributed
 from fcos.data.coco import CocoSplit
 from fcos.data.images import reduced_size, reduction
 from fcos.errors import UserError
-from fcos.files import sha256_file, sha256_json, whole_file
-from fcos.locks import locked
+from fcos.files import sha256_file, sha256_json
+from fcos.locks import write_once
 from fcos.memory import available_memory
 from fcos.progress import say, track_threads
 
@@ -208,15 +208,7 @@ def _is_whole(file: Path, needed: int) -> bool:
 def _decode_to(file: Path, images: Images, needed: int) -> None:
     """Decode all images into `file`, one after the other; a second process waits for the first one."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with locked(file.with_suffix(".lock")):
-            if _is_whole(file, needed):
-                return
-            # Temporary files are from a killed process, since this one holds the lock.
-            for left in file.parent.glob(f".{file.name}.*.part"):
-                left.unlink()
-            with whole_file(file) as part:
-                _write(part, images)
+        write_once(file, lambda: _is_whole(file, needed), lambda part: _write(part, images))
     except OSError as error:
         raise UserError(file, "cannot be written", found=error, hint="free some space, or set `cache: none`") from None
 

@@ -223,9 +223,9 @@ def _tabled(
         raise UserError(f"{images_file(path)}, {objects_file(path).name}", "are damaged", hint=PREPARE)
     text = mapped_file(path)
     return TabledSplit(
-        images=Rows(path, text, images),
+        images=Rows(text, images),
         categories=categories,
-        annotations=Rows(path, text, objects),
+        annotations=Rows(text, objects),
         image_dir=image_dir,
         shards=shards,
         image_table=images,

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fcos.data.split_files import Table
 from fcos.errors import UserError
-from fcos.files import sha256_bytes, sha256_file, whole_file
+from fcos.files import sha256_bytes, sha256_file
 from fcos.progress import say, track
 
 PLACES = np.dtype([("id", "<i8"), ("start", "<i8"), ("shard", "<i4"), ("length", "<i4")])
@@ -357,24 +357,20 @@ class ShardReader:
 
     def _fetched(self, shard: int) -> Path:
         """Return the path of a whole shard; another process that needs it waits until this one has fetched it."""
-        from fcos.locks import locked  # needs more than the base install, which reads no shards
+        from fcos.locks import write_once  # needs more than the base install, which reads no shards
 
         name = self._names[shard]
         path = self._folder / name
         if self._is_kept(shard):
             return path
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if self._is_kept(shard):
-                return path
-            # Temporary files are from a killed process, since this one holds the lock.
-            for left in self._folder.glob(f".{name}.*.part"):
-                left.unlink(missing_ok=True)
-            with whole_file(path, durable=False) as part:
-                self.store.download(name, part)
-                if f"{sha256_file(part)}.tar" != name:
-                    found, hint = "another sha256", "delete it in the store and run fcos prepare --shards URL"
-                    raise UserError(f"{self.store.url}/{name}", "has changed", found=found, hint=hint)
+
+        def download(part: Path) -> None:
+            self.store.download(name, part)
+            if f"{sha256_file(part)}.tar" != name:
+                found, hint = "another sha256", "delete it in the store and run fcos prepare --shards URL"
+                raise UserError(f"{self.store.url}/{name}", "has changed", found=found, hint=hint)
+
+        write_once(path, lambda: self._is_kept(shard), download, durable=False)
         with self._lock:
             if time.monotonic() - self._said > SAID_EVERY_S:
                 self._said = time.monotonic()

@@ -190,8 +190,8 @@ class Rows(Sequence[Row]):
         table: (N,) with `start` and `length` of each row.
     """
 
-    def __init__(self, path: Path, text: mmap.mmap, table: Table) -> None:
-        self._path, self._text, self._table = path, text, table
+    def __init__(self, text: mmap.mmap, table: Table) -> None:
+        self._text, self._table = text, table
 
     def __len__(self) -> int:
         return len(self._table)
